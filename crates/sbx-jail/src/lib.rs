@@ -1,0 +1,242 @@
+//! The jail of the helper processes: what a process that reads hostile bytes may still do.
+//!
+//! A helper opens what it needs, then calls [`Jail::apply`] before it starts a thread and before it reads the first
+//! byte from a guest. From then on, whatever takes the process over can neither start a program nor reach a file,
+//! a network or a process that the helper itself has no use for. Six layers, each one weaker alone:
+//!
+//! | layer | stops | if the kernel lacks it |
+//! |---|---|---|
+//! | `no_new_privs` | set-user-id programs | fatal |
+//! | capabilities cleared (root only) | raw sockets, device nodes, mounts, foreign owners | fatal |
+//! | `RLIMIT_CORE` = 0, not dumpable | secrets in core files, ptrace by a sibling | fatal |
+//! | Landlock | files outside the named ones, TCP, signals and abstract sockets of others | reported |
+//! | seccomp | every system call the profile does not list | fatal |
+//!
+//! Landlock restricts the calling thread and its future children only, so [`Jail::apply`] refuses to run when the
+//! process already has more than one thread.
+
+#![forbid(unsafe_code)]
+
+mod files;
+mod syscalls;
+
+use std::fmt;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::process::{DumpableBehavior, Resource, Rlimit};
+use rustix::thread::{CapabilitySet, CapabilitySets};
+
+pub use files::FilesEnforced;
+
+/// Which helper is being jailed. Each has its own list of system calls, see the `syscalls` module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// The virtio-fs server: files through descriptors it already holds, no socket of its own making.
+    Share,
+    /// The gateway: sockets of the families Unix, IPv4 and IPv6, timers, its log.
+    Gateway,
+    /// The supervisor: Unix sockets, pipes, its own files.
+    Supervisor,
+}
+
+/// Why a process could not be jailed. All of them are fatal to a helper: it must not read guest bytes.
+#[derive(Debug, thiserror::Error)]
+pub enum JailError {
+    /// Bug in the caller: Landlock would not cover the other threads.
+    #[error("the jail must be applied before threads start, and {0} are running")]
+    ThreadsRunning(usize),
+    /// Bug in the caller: the profile never grants this.
+    #[error("profile {profile:?} does not allow {wanted}")]
+    BeyondProfile {
+        /// The profile that was asked.
+        profile: Profile,
+        /// What it was asked for.
+        wanted: &'static str,
+    },
+    /// A path that was to stay reachable cannot be opened.
+    #[error("cannot open {path} for the jail: {source}")]
+    Path {
+        /// The path as given.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A system call that sets a layer up failed.
+    #[error("{what} failed: {source}")]
+    Os {
+        /// The layer.
+        what: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Landlock is there and refused the rules.
+    #[error("Landlock refused the rules: {0}")]
+    Landlock(#[from] landlock::RulesetError),
+    /// The seccomp filter could not be built or installed.
+    #[error("seccomp filter: {0}")]
+    Seccomp(#[from] seccompiler::Error),
+}
+
+/// What a process keeps. Nothing is reachable that was not named here; descriptors that are already open stay open.
+#[derive(Debug)]
+#[must_use = "a jail does nothing until it is applied"]
+pub struct Jail {
+    profile: Profile,
+    files: Vec<files::Grant>,
+    tcp: bool,
+    unix: bool,
+}
+
+impl Jail {
+    /// A jail without any file, with the sockets of the profile: none for `Share`, Unix for `Supervisor`,
+    /// Unix for `Gateway` (TCP is asked for with [`Jail::connect_tcp_any`]).
+    pub fn new(profile: Profile) -> Self {
+        Self {
+            profile,
+            files: Vec::new(),
+            tcp: false,
+            unix: profile != Profile::Share,
+        }
+    }
+
+    /// Keep this file, or everything beneath this directory, readable. Executing is never granted.
+    pub fn read_only(mut self, path: impl AsRef<Path>) -> Self {
+        self.files
+            .push(files::Grant::path(path.as_ref(), files::Access::Read));
+        self
+    }
+
+    /// Keep this file, or everything beneath this directory, readable and writable (also create, remove, rename).
+    /// Device nodes cannot be created.
+    pub fn read_write(mut self, path: impl AsRef<Path>) -> Self {
+        self.files
+            .push(files::Grant::path(path.as_ref(), files::Access::Write));
+        self
+    }
+
+    /// Like [`Jail::read_only`] for a directory or file that is already open (`O_PATH` is enough).
+    pub fn read_only_fd(mut self, fd: OwnedFd) -> Self {
+        self.files.push(files::Grant::fd(fd, files::Access::Read));
+        self
+    }
+
+    /// Like [`Jail::read_write`] for a directory or file that is already open (`O_PATH` is enough).
+    pub fn read_write_fd(mut self, fd: OwnedFd) -> Self {
+        self.files.push(files::Grant::fd(fd, files::Access::Write));
+        self
+    }
+
+    /// Allow sockets of the families IPv4 and IPv6: TCP to any address, and UDP. `Gateway` only. Listening on a TCP
+    /// port stays refused where Landlock knows TCP (ABI 4).
+    pub fn connect_tcp_any(mut self) -> Self {
+        self.tcp = true;
+        self
+    }
+
+    /// No socket of the families IPv4 and IPv6. The default.
+    pub fn no_tcp(mut self) -> Self {
+        self.tcp = false;
+        self
+    }
+
+    /// Whether new Unix sockets may be created. `Gateway` and `Supervisor` only.
+    pub fn unix_sockets(mut self, allowed: bool) -> Self {
+        self.unix = allowed;
+        self
+    }
+
+    /// Drops everything that was not kept, for good.
+    ///
+    /// Call it in `main` before the first thread and the first guest byte. When it fails, some layers may already
+    /// hold: end the process.
+    pub fn apply(self) -> Result<Enforced, JailError> {
+        self.check()?;
+        let threads = count_threads()?;
+        if threads != 1 {
+            return Err(JailError::ThreadsRunning(threads));
+        }
+        let grants = files::open(self.files)?;
+        let filters = syscalls::compile(self.profile, self.tcp, self.unix)?;
+
+        rustix::thread::set_no_new_privs(true).map_err(os("no_new_privs"))?;
+        drop_capabilities(self.profile)?;
+        rustix::process::setrlimit(
+            Resource::Core,
+            Rlimit {
+                current: Some(0),
+                maximum: Some(0),
+            },
+        )
+        .map_err(os("RLIMIT_CORE"))?;
+        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+            .map_err(os("PR_SET_DUMPABLE"))?;
+        let files = files::restrict(&grants, self.tcp)?;
+        let syscalls = filters.install()?;
+        Ok(Enforced { files, syscalls })
+    }
+
+    fn check(&self) -> Result<(), JailError> {
+        let beyond = |wanted| {
+            Err(JailError::BeyondProfile {
+                profile: self.profile,
+                wanted,
+            })
+        };
+        match self.profile {
+            Profile::Share if self.unix => beyond("creating sockets"),
+            Profile::Share | Profile::Supervisor if self.tcp => beyond("TCP"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What the kernel really enforces since [`Jail::apply`]. `Display` is the line for the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Enforced {
+    /// What Landlock does.
+    pub files: FilesEnforced,
+    /// How many system calls the seccomp filter lets through, some of them only with certain arguments.
+    pub syscalls: usize,
+}
+
+impl fmt::Display for Enforced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, seccomp {} syscalls", self.files, self.syscalls)
+    }
+}
+
+fn os(what: &'static str) -> impl Fn(rustix::io::Errno) -> JailError {
+    move |errno| JailError::Os {
+        what,
+        source: errno.into(),
+    }
+}
+
+fn count_threads() -> Result<usize, JailError> {
+    let path = Path::new("/proc/self/task");
+    let tasks = std::fs::read_dir(path).map_err(|source| JailError::Path {
+        path: path.into(),
+        source,
+    })?;
+    Ok(tasks.count())
+}
+
+/// Root without its powers. The share keeps the two that let root work on a workspace that belongs to somebody else
+/// as root always could; the supervisor keeps the first for a state folder that belongs to somebody else.
+fn drop_capabilities(profile: Profile) -> Result<(), JailError> {
+    let held = rustix::thread::capabilities(None).map_err(os("capget"))?;
+    let wanted = match profile {
+        Profile::Share => CapabilitySet::DAC_OVERRIDE | CapabilitySet::FOWNER,
+        Profile::Supervisor => CapabilitySet::DAC_OVERRIDE,
+        Profile::Gateway => CapabilitySet::empty(),
+    };
+    let keep = held.permitted & wanted;
+    let sets = CapabilitySets {
+        effective: held.effective & keep,
+        permitted: keep,
+        inheritable: CapabilitySet::empty(),
+    };
+    rustix::thread::set_capabilities(None, sets).map_err(os("capset"))
+}

@@ -1,0 +1,433 @@
+//! The seccomp layer: one allow-list per profile.
+//!
+//! What is not listed fails with `EPERM`, so that a library which probes for a feature falls back instead of dying.
+//! No profile lists `execve`, `execveat`, `ptrace`, `process_vm_*`, `mount`, `umount2`, `pivot_root`, `chroot`,
+//! `unshare`, `setns`, `bpf`, `perf_event_open`, `userfaultfd`, `io_uring_*`, `keyctl`, `kexec_*`, `init_module`,
+//! `open_by_handle_at`, `set*id`, `capset`, `fork` or `vfork`; `tests/it` has a jailed process try them.
+//! Calls of another architecture (x32, i386) match no entry or are refused by the architecture check.
+
+use std::collections::BTreeMap;
+
+use libc::{c_int, c_long};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch,
+};
+
+use crate::{JailError, Profile};
+
+/// Memory: the allocator and thread stacks. `mmap` and `mprotect` come with a condition, see [`conditional`].
+const MEMORY: &[c_long] = &[
+    libc::SYS_brk,
+    libc::SYS_munmap,
+    libc::SYS_mremap,
+    libc::SYS_madvise,
+];
+
+/// Threads, locks and signals of the process itself. `clone` and `tgkill` come with a condition.
+const THREADS: &[c_long] = &[
+    libc::SYS_futex,
+    libc::SYS_set_robust_list,
+    libc::SYS_rseq,
+    libc::SYS_set_tid_address,
+    libc::SYS_membarrier,
+    libc::SYS_sched_yield,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_getpid,
+    libc::SYS_getppid,
+    libc::SYS_gettid,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_sigaltstack,
+    libc::SYS_restart_syscall,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+];
+
+/// Reading what time it is, who runs, and randomness.
+const ENVIRONMENT: &[c_long] = &[
+    libc::SYS_clock_gettime,
+    libc::SYS_clock_getres,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_nanosleep,
+    libc::SYS_gettimeofday,
+    libc::SYS_getrandom,
+    libc::SYS_getuid,
+    libc::SYS_geteuid,
+    libc::SYS_getgid,
+    libc::SYS_getegid,
+    libc::SYS_uname,
+    libc::SYS_sysinfo,
+    libc::SYS_getrusage,
+];
+
+/// Bytes through descriptors that are already open, and waiting for them.
+const DESCRIPTORS: &[c_long] = &[
+    libc::SYS_read,
+    libc::SYS_write,
+    libc::SYS_readv,
+    libc::SYS_writev,
+    libc::SYS_pread64,
+    libc::SYS_pwrite64,
+    libc::SYS_preadv,
+    libc::SYS_pwritev,
+    libc::SYS_preadv2,
+    libc::SYS_pwritev2,
+    libc::SYS_lseek,
+    libc::SYS_close,
+    libc::SYS_dup,
+    libc::SYS_dup3,
+    libc::SYS_fstat,
+    libc::SYS_ppoll,
+    libc::SYS_epoll_create1,
+    libc::SYS_epoll_ctl,
+    libc::SYS_epoll_pwait,
+    libc::SYS_epoll_pwait2,
+    libc::SYS_eventfd2,
+];
+
+/// Looking at files. What may be looked at is Landlock's business.
+const FILES_READ: &[c_long] = &[
+    libc::SYS_openat,
+    libc::SYS_openat2,
+    libc::SYS_newfstatat,
+    libc::SYS_statx,
+    libc::SYS_readlinkat,
+    libc::SYS_getdents64,
+    libc::SYS_faccessat,
+    libc::SYS_faccessat2,
+    libc::SYS_statfs,
+    libc::SYS_fstatfs,
+];
+
+/// Changing files. Modes that carry set-user-id or set-group-id are refused by condition.
+const FILES_WRITE: &[c_long] = &[
+    libc::SYS_unlinkat,
+    libc::SYS_renameat,
+    libc::SYS_renameat2,
+    libc::SYS_ftruncate,
+    libc::SYS_fallocate,
+    libc::SYS_fsync,
+    libc::SYS_fdatasync,
+    libc::SYS_flock,
+    libc::SYS_umask,
+];
+
+/// Only the share: the guest may make links, set times and copy ranges in its workspace, and QEMU's memory descriptors
+/// and queue events come over a socket that was listening before the jail closed.
+const SHARE: &[c_long] = &[
+    libc::SYS_linkat,
+    libc::SYS_symlinkat,
+    libc::SYS_utimensat,
+    libc::SYS_copy_file_range,
+    libc::SYS_accept4,
+    libc::SYS_recvmsg,
+    libc::SYS_sendmsg,
+    libc::SYS_recvfrom,
+    libc::SYS_sendto,
+    libc::SYS_getsockname,
+    libc::SYS_getpeername,
+    libc::SYS_getsockopt,
+    libc::SYS_shutdown,
+];
+
+/// The gateway and the supervisor: sockets after creation. `socket` and `socketpair` come with a condition.
+const SOCKETS: &[c_long] = &[
+    libc::SYS_bind,
+    libc::SYS_listen,
+    libc::SYS_accept4,
+    libc::SYS_accept,
+    libc::SYS_connect,
+    libc::SYS_sendto,
+    libc::SYS_recvfrom,
+    libc::SYS_sendmsg,
+    libc::SYS_recvmsg,
+    libc::SYS_sendmmsg,
+    libc::SYS_recvmmsg,
+    libc::SYS_getsockopt,
+    libc::SYS_setsockopt,
+    libc::SYS_getsockname,
+    libc::SYS_getpeername,
+    libc::SYS_shutdown,
+];
+
+/// The gateway and the supervisor: timers, self-pipes and shared memory of an event loop.
+const EVENT_LOOP: &[c_long] = &[
+    libc::SYS_pipe2,
+    libc::SYS_timerfd_create,
+    libc::SYS_timerfd_settime,
+    libc::SYS_timerfd_gettime,
+    libc::SYS_memfd_create,
+    libc::SYS_rt_sigtimedwait,
+];
+
+/// Only the supervisor: learning that a child which was started before the jail closed has ended. It cannot signal
+/// one; its spawner does.
+const SUPERVISOR: &[c_long] = &[libc::SYS_wait4, libc::SYS_waitid, libc::SYS_pidfd_open];
+
+/// What glibc calls on x86-64 where other architectures have the `*at` call only.
+#[cfg(target_arch = "x86_64")]
+const LEGACY_READ: &[c_long] = &[
+    libc::SYS_poll,
+    libc::SYS_epoll_wait,
+    libc::SYS_time,
+    libc::SYS_open,
+    libc::SYS_stat,
+    libc::SYS_lstat,
+    libc::SYS_access,
+    libc::SYS_readlink,
+];
+#[cfg(not(target_arch = "x86_64"))]
+const LEGACY_READ: &[c_long] = &[];
+
+/// As [`LEGACY_READ`], changing files: the standard library's `remove_file`, `rename` and their kin.
+#[cfg(target_arch = "x86_64")]
+const LEGACY_WRITE: &[c_long] = &[libc::SYS_unlink, libc::SYS_rmdir, libc::SYS_rename];
+#[cfg(not(target_arch = "x86_64"))]
+const LEGACY_WRITE: &[c_long] = &[];
+
+type Rules = BTreeMap<c_long, Vec<SeccompRule>>;
+
+/// A compiled pair of filters, ready to be installed.
+pub(crate) struct Filters {
+    clone3: BpfProgram,
+    allow: BpfProgram,
+    syscalls: usize,
+}
+
+impl Filters {
+    /// Installs them on all threads. Returns the number of system calls that are let through.
+    pub(crate) fn install(&self) -> Result<usize, JailError> {
+        // Order: the second one takes `seccomp` away.
+        seccompiler::apply_filter_all_threads(&self.clone3)?;
+        seccompiler::apply_filter_all_threads(&self.allow)?;
+        Ok(self.syscalls)
+    }
+}
+
+/// Builds the filters of a profile.
+pub(crate) fn compile(profile: Profile, inet: bool, unix: bool) -> Result<Filters, JailError> {
+    let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(seccompiler::Error::from)?;
+    let mut rules = Rules::new();
+    for list in lists(profile) {
+        rules.extend(list.iter().map(|nr| (*nr, Vec::new())));
+    }
+    conditional(&mut rules, profile)?;
+    if inet || unix {
+        sockets(&mut rules, inet, unix)?;
+    }
+    let syscalls = rules.len();
+    // Reaches the first filter, which answers ENOSYS: the arguments of clone3 lie in memory where a filter cannot
+    // look, and glibc falls back to clone on this error only.
+    rules.insert(libc::SYS_clone3, Vec::new());
+    let allow = build(
+        rules,
+        SeccompAction::Errno(errno(libc::EPERM)),
+        SeccompAction::Allow,
+        arch,
+    )?;
+    let clone3 = build(
+        Rules::from([(libc::SYS_clone3, Vec::new())]),
+        SeccompAction::Allow,
+        SeccompAction::Errno(errno(libc::ENOSYS)),
+        arch,
+    )?;
+    Ok(Filters {
+        clone3,
+        allow,
+        syscalls,
+    })
+}
+
+fn lists(profile: Profile) -> Vec<&'static [c_long]> {
+    let mut lists = vec![
+        MEMORY,
+        THREADS,
+        ENVIRONMENT,
+        DESCRIPTORS,
+        FILES_READ,
+        FILES_WRITE,
+        LEGACY_READ,
+    ];
+    match profile {
+        Profile::Share => lists.push(SHARE),
+        Profile::Gateway => lists.extend([SOCKETS, EVENT_LOOP, LEGACY_WRITE]),
+        Profile::Supervisor => lists.extend([SOCKETS, EVENT_LOOP, LEGACY_WRITE, SUPERVISOR]),
+    }
+    lists
+}
+
+/// System calls that are allowed with certain arguments only.
+fn conditional(rules: &mut Rules, profile: Profile) -> Result<(), JailError> {
+    // Never new code: no page that can be executed.
+    for nr in [libc::SYS_mmap, libc::SYS_mprotect] {
+        rules.insert(nr, vec![all(&[masked(2, libc::PROT_EXEC, 0)?])?]);
+    }
+    // A thread of this process, never a process or a namespace.
+    let namespaces = libc::CLONE_NEWNS
+        | libc::CLONE_NEWUSER
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWNET
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWCGROUP
+        | libc::CLONE_PTRACE;
+    let thread = libc::CLONE_THREAD | libc::CLONE_VM | libc::CLONE_SIGHAND;
+    rules.insert(
+        libc::SYS_clone,
+        vec![all(&[masked(0, thread | namespaces, thread)?])?],
+    );
+    // abort() and panics signal the process itself.
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    rules.insert(libc::SYS_tgkill, vec![all(&[equal(0, own)?])?]);
+    if profile == Profile::Supervisor {
+        rules.insert(libc::SYS_kill, vec![all(&[equal(0, own)?])?]);
+    }
+    // Thread names; everything else prctl can do is a privilege.
+    rules.insert(libc::SYS_prctl, vec![all(&[equal(0, libc::PR_SET_NAME)?])?]);
+    // Limits may be read, of this process only.
+    let read_own_limits = all(&[
+        equal(0, 0)?,
+        condition(2, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, 0)?,
+    ])?;
+    rules.insert(libc::SYS_prlimit64, vec![read_own_limits]);
+    // Blocking mode, close-on-exec, bytes waiting, is-it-a-terminal.
+    let ioctls = [libc::FIONBIO, libc::FIOCLEX, libc::FIONREAD, libc::TCGETS].map(u64::cast_signed);
+    rules.insert(libc::SYS_ioctl, any_of(1, &ioctls.map(low_bits))?);
+    rules.insert(libc::SYS_fcntl, any_of(1, FCNTLS)?);
+    modes(rules, profile)
+}
+
+/// No `F_SETOWN`, `F_SETSIG`, `F_NOTIFY`: they make the kernel send signals.
+const FCNTLS: &[c_int] = &[
+    libc::F_DUPFD,
+    libc::F_DUPFD_CLOEXEC,
+    libc::F_GETFD,
+    libc::F_SETFD,
+    libc::F_GETFL,
+    libc::F_SETFL,
+    libc::F_GETLK,
+    libc::F_SETLK,
+    libc::F_SETLKW,
+    libc::F_OFD_GETLK,
+    libc::F_OFD_SETLK,
+    libc::F_OFD_SETLKW,
+    libc::F_ADD_SEALS,
+    libc::F_GET_SEALS,
+];
+
+/// Calls that carry a file mode: without set-user-id and set-group-id, and no device nodes.
+fn modes(rules: &mut Rules, profile: Profile) -> Result<(), JailError> {
+    let special =
+        c_int::try_from(libc::S_ISUID | libc::S_ISGID).expect("two bits of a 16-bit mode");
+    for (nr, argument) in [
+        (libc::SYS_fchmod, 1),
+        (libc::SYS_fchmodat, 2),
+        (libc::SYS_fchmodat2, 2),
+        (libc::SYS_mkdirat, 2),
+    ] {
+        rules.insert(nr, vec![all(&[masked(argument, special, 0)?])?]);
+    }
+    #[cfg(target_arch = "x86_64")]
+    if profile != Profile::Share {
+        for nr in [libc::SYS_mkdir, libc::SYS_chmod] {
+            rules.insert(nr, vec![all(&[masked(1, special, 0)?])?]);
+        }
+    }
+    if profile == Profile::Share {
+        let mut kinds = Vec::new();
+        for kind in [libc::S_IFREG, libc::S_IFIFO, libc::S_IFSOCK] {
+            let kind = c_int::try_from(kind).expect("a file type fits 16 bits");
+            let mask = c_int::try_from(libc::S_IFMT).expect("a file type fits 16 bits") | special;
+            kinds.push(all(&[masked(2, mask, kind)?])?);
+        }
+        rules.insert(libc::SYS_mknodat, kinds);
+    }
+    Ok(())
+}
+
+/// `socket` by family and kind: never raw, never packet, never netlink, even as root.
+fn sockets(rules: &mut Rules, inet: bool, unix: bool) -> Result<(), JailError> {
+    let mut families = Vec::new();
+    if unix {
+        families.push(libc::AF_UNIX);
+        rules.insert(libc::SYS_socketpair, any_of(0, &[libc::AF_UNIX])?);
+    }
+    if inet {
+        families.extend([libc::AF_INET, libc::AF_INET6]);
+    }
+    let mut allowed = Vec::new();
+    for family in families {
+        for kind in [libc::SOCK_STREAM, libc::SOCK_DGRAM] {
+            // The upper bits of the kind are flags (close-on-exec, non-blocking).
+            allowed.push(all(&[equal(0, family)?, masked(1, 0xf, kind)?])?);
+        }
+    }
+    rules.insert(libc::SYS_socket, allowed);
+    Ok(())
+}
+
+fn build(
+    rules: Rules,
+    otherwise: SeccompAction,
+    listed: SeccompAction,
+    arch: TargetArch,
+) -> Result<BpfProgram, JailError> {
+    let filter =
+        SeccompFilter::new(rules, otherwise, listed, arch).map_err(seccompiler::Error::from)?;
+    Ok(BpfProgram::try_from(filter).map_err(seccompiler::Error::from)?)
+}
+
+fn all(conditions: &[SeccompCondition]) -> Result<SeccompRule, JailError> {
+    Ok(SeccompRule::new(conditions.to_vec()).map_err(seccompiler::Error::from)?)
+}
+
+fn any_of(argument: u8, values: &[c_int]) -> Result<Vec<SeccompRule>, JailError> {
+    values
+        .iter()
+        .map(|value| all(&[equal(argument, *value)?]))
+        .collect()
+}
+
+fn equal(argument: u8, value: c_int) -> Result<SeccompCondition, JailError> {
+    condition(
+        argument,
+        SeccompCmpArgLen::Dword,
+        SeccompCmpOp::Eq,
+        bits(value),
+    )
+}
+
+fn masked(argument: u8, mask: c_int, value: c_int) -> Result<SeccompCondition, JailError> {
+    condition(
+        argument,
+        SeccompCmpArgLen::Dword,
+        SeccompCmpOp::MaskedEq(bits(mask)),
+        bits(value),
+    )
+}
+
+fn condition(
+    argument: u8,
+    len: SeccompCmpArgLen,
+    op: SeccompCmpOp,
+    value: u64,
+) -> Result<SeccompCondition, JailError> {
+    Ok(SeccompCondition::new(argument, len, op, value).map_err(seccompiler::Error::from)?)
+}
+
+/// The 32 bits of an `int` argument as the filter compares them.
+fn bits(value: c_int) -> u64 {
+    u64::from(value.cast_unsigned())
+}
+
+/// An ioctl number is 32 bits in a `long`.
+fn low_bits(number: i64) -> c_int {
+    let low = u32::try_from(number & 0xffff_ffff).expect("masked to 32 bits");
+    low.cast_signed()
+}
+
+fn errno(value: c_int) -> u32 {
+    value.cast_unsigned()
+}

@@ -1,0 +1,204 @@
+//! The facts about the jail, each judged from what a probe process reports.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::Command;
+
+use crate::{PROBE, probe};
+
+type Fact = fn() -> Result<(), String>;
+
+/// Every fact with its name.
+pub(crate) const FACTS: &[(&str, Fact)] = &[
+    ("share_keeps_its_files_and_nothing_else", share),
+    (
+        "supervisor_has_unix_sockets_and_signals_only_itself",
+        supervisor,
+    ),
+    ("gateway_runs_a_threaded_runtime_and_connects", gateway),
+    (
+        "gateway_without_tcp_has_no_socket_for_it",
+        gateway_without_tcp,
+    ),
+    ("read_only_grant_refuses_every_change", read_only),
+    ("applying_after_threads_started_is_refused", threads_first),
+    ("a_granted_path_that_is_missing_is_named", missing_path),
+    ("a_profile_cannot_be_widened", beyond_profile),
+];
+
+const EPERM: &str = "1";
+const EACCES: &str = "13";
+
+/// What a probe printed, by name.
+struct Report(BTreeMap<String, String>);
+
+impl Report {
+    fn of(name: &str) -> Result<Self, String> {
+        let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+        for side in ["inside", "inside/dir", "outside"] {
+            fs::create_dir(folder.path().join(side)).map_err(|error| error.to_string())?;
+        }
+        for side in ["inside", "outside"] {
+            fs::write(folder.path().join(side).join("there"), "content")
+                .map_err(|error| error.to_string())?;
+        }
+        let output = Command::new(std::env::current_exe().map_err(|error| error.to_string())?)
+            .env(PROBE, name)
+            .env(probe::INSIDE, folder.path().join("inside"))
+            .env(probe::OUTSIDE, folder.path().join("outside"))
+            .output()
+            .map_err(|error| error.to_string())?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        if !output.status.success() {
+            return Err(format!(
+                "probe {name}: {}: {text}{}",
+                output.status,
+                String::from_utf8_lossy(&output.stderr)
+            ));
+        }
+        let pairs = text.lines().filter_map(|line| line.split_once('='));
+        Ok(Self(
+            pairs
+                .map(|(key, value)| (key.into(), value.into()))
+                .collect(),
+        ))
+    }
+
+    fn expect(&self, wanted: &[(&str, &str)]) -> Result<(), String> {
+        for (key, value) in wanted {
+            let got = self.0.get(*key).map_or("(not reported)", String::as_str);
+            if got != *value {
+                return Err(format!(
+                    "{key}: wanted {value}, got {got}; all: {:?}",
+                    self.0
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// What holds in every profile.
+    fn expect_jail(&self) -> Result<(), String> {
+        for (key, value) in self
+            .0
+            .iter()
+            .filter(|(key, _)| key.starts_with("forbidden_"))
+        {
+            if value != EPERM {
+                return Err(format!("{key}: wanted {EPERM}, got {value}"));
+            }
+        }
+        let forbidden = self
+            .0
+            .keys()
+            .filter(|key| key.starts_with("forbidden_"))
+            .count();
+        if forbidden < 30 {
+            return Err(format!("only {forbidden} forbidden calls were tried"));
+        }
+        self.expect(&[
+            ("no_new_privs", "1"),
+            ("core_limit", "0"),
+            ("exec", EPERM),
+            ("write_inside", "ok"),
+            ("read_inside", "ok"),
+            ("mknod_device", EPERM),
+            ("chmod_setuid", EPERM),
+            ("raw_socket", EPERM),
+            ("netlink", EPERM),
+            ("thread", "42"),
+        ])?;
+        let enforced = self.0.get("enforced").map_or("", String::as_str);
+        if enforced.contains("NOT enforced") {
+            return Ok(()); // a kernel without Landlock: reported, and seccomp above still holds
+        }
+        self.expect(&[
+            ("read_outside", EACCES),
+            ("read_etc", EACCES),
+            ("read_proc_root", EACCES),
+            ("write_outside", EACCES),
+        ])?;
+        if enforced.contains("landlock abi 1 ") {
+            Ok(())
+        } else {
+            self.expect(&[("rename_inside", "ok")])
+        }
+    }
+}
+
+fn share() -> Result<(), String> {
+    Report::of("share")?.expect_jail()
+}
+
+fn supervisor() -> Result<(), String> {
+    let report = Report::of("supervisor")?;
+    report.expect_jail()?;
+    report.expect(&[
+        ("unix_pair", "ok"),
+        ("tcp_socket", EPERM),
+        ("test_kill_self", "ok"),
+        ("test_kill_parent", EPERM),
+    ])
+}
+
+fn gateway() -> Result<(), String> {
+    let report = Report::of("gateway")?;
+    report.expect_jail()?;
+    report.expect(&[
+        ("capabilities", "0000000000000000"),
+        ("tokio_tcp", "ok"),
+        ("tokio_answer", "hello"),
+        ("tokio_file", "ok"),
+        ("tokio_signal", "ok"),
+        ("udp", "ok"),
+        ("unix_pair", "ok"),
+        ("unlink", "ok"),
+    ])?;
+    let knows_tcp = report
+        .0
+        .get("enforced")
+        .is_some_and(|line| line.contains("fully enforced"));
+    if knows_tcp {
+        report.expect(&[("tcp_listen", EACCES)])
+    } else {
+        Ok(())
+    }
+}
+
+fn gateway_without_tcp() -> Result<(), String> {
+    Report::of("gateway_without_tcp")?.expect(&[("tcp_socket", EPERM)])
+}
+
+fn read_only() -> Result<(), String> {
+    Report::of("read_only")?.expect(&[("read", "ok"), ("write", EACCES), ("unlink", EPERM)])
+}
+
+fn threads_first() -> Result<(), String> {
+    Report::of("threads_first")?.expect(&[("refused", "true")])
+}
+
+fn missing_path() -> Result<(), String> {
+    let report = Report::of("missing_path")?;
+    let message = report.0.get("message").cloned().unwrap_or_default();
+    if message.contains("/nowhere/at/all") {
+        Ok(())
+    } else {
+        Err(format!("message: {message}"))
+    }
+}
+
+fn beyond_profile() -> Result<(), String> {
+    use sbx_jail::{Jail, JailError, Profile};
+    let tries = [
+        Jail::new(Profile::Share).connect_tcp_any(),
+        Jail::new(Profile::Share).unix_sockets(true),
+        Jail::new(Profile::Supervisor).connect_tcp_any(),
+    ];
+    for jail in tries {
+        let result = jail.apply();
+        if !matches!(result, Err(JailError::BeyondProfile { .. })) {
+            return Err(format!("{result:?}"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,312 @@
+//! What a jailed process tries. Every probe prints `name=outcome` lines; `facts` judges them.
+
+use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use rustix::fs::{CWD, FileType, Mode};
+use sbx_jail::{Jail, JailError, Profile};
+
+/// Where the probe may write, handed over by the test.
+pub(crate) const INSIDE: &str = "SBX_JAIL_INSIDE";
+/// A directory beside it that it must not reach.
+pub(crate) const OUTSIDE: &str = "SBX_JAIL_OUTSIDE";
+
+pub(crate) fn run(name: &str) -> ExitCode {
+    match probe(name) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say("error", &error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn probe(name: &str) -> Result<(), Box<dyn std::error::Error>> {
+    match name {
+        "share" => common(jail(Profile::Share)),
+        "supervisor" => {
+            common(jail(Profile::Supervisor))?;
+            say("unix_pair", &outcome(UnixStream::pair()));
+            say(
+                "tcp_socket",
+                &outcome(std::net::TcpStream::connect("127.0.0.1:9")),
+            );
+            signals()
+        }
+        "gateway" => {
+            let listener = TcpListener::bind("127.0.0.1:0")?;
+            common(jail(Profile::Gateway).connect_tcp_any())?;
+            gateway(&listener)
+        }
+        "gateway_without_tcp" => {
+            jail(Profile::Gateway).no_tcp().apply()?;
+            say(
+                "tcp_socket",
+                &outcome(std::net::TcpStream::connect("127.0.0.1:9")),
+            );
+            Ok(())
+        }
+        "read_only" => {
+            Jail::new(Profile::Share).read_only(inside()).apply()?;
+            say("read", &outcome(fs::read(inside().join("there"))));
+            say("write", &outcome(fs::write(inside().join("there"), "x")));
+            say("unlink", &outcome(fs::remove_file(inside().join("there"))));
+            Ok(())
+        }
+        "threads_first" => {
+            let (stop, stopped) = std::sync::mpsc::channel::<()>();
+            let thread = std::thread::spawn(move || stopped.recv());
+            let refused = matches!(
+                jail(Profile::Share).apply(),
+                Err(JailError::ThreadsRunning(2))
+            );
+            drop(stop);
+            let _ended = thread.join();
+            say("refused", &refused);
+            Ok(())
+        }
+        "missing_path" => {
+            let result = Jail::new(Profile::Share)
+                .read_only("/nowhere/at/all")
+                .apply();
+            say(
+                "message",
+                &result
+                    .err()
+                    .map(|error| error.to_string())
+                    .unwrap_or_default(),
+            );
+            Ok(())
+        }
+        other => Err(format!("no probe {other}").into()),
+    }
+}
+
+fn jail(profile: Profile) -> Jail {
+    Jail::new(profile).read_write(inside())
+}
+
+fn inside() -> PathBuf {
+    std::env::var_os(INSIDE)
+        .map(PathBuf::from)
+        .unwrap_or_default()
+}
+
+fn outside() -> PathBuf {
+    std::env::var_os(OUTSIDE)
+        .map(PathBuf::from)
+        .unwrap_or_default()
+}
+
+fn say(name: &str, value: &dyn std::fmt::Display) {
+    let line = format!("{name}={}\n", value.to_string().replace('\n', " "));
+    io::stdout()
+        .write_all(line.as_bytes())
+        .expect("the test reads this pipe");
+}
+
+fn outcome<T, E: Into<io::Error>>(result: Result<T, E>) -> String {
+    match result.map_err(Into::into) {
+        Ok(_) => "ok".into(),
+        Err(error) => match error.raw_os_error() {
+            Some(code) => rustix::io::Errno::from_raw_os_error(code)
+                .raw_os_error()
+                .to_string(),
+            None => error.to_string(),
+        },
+    }
+}
+
+/// What holds in every profile.
+fn common(jail: Jail) -> Result<(), Box<dyn std::error::Error>> {
+    // Opened before, read after: the content is made when it is read.
+    let mut status = fs::File::open("/proc/self/status")?;
+    let enforced = jail.apply()?;
+    say("enforced", &enforced);
+    let mut text = String::new();
+    status.read_to_string(&mut text)?;
+    for (name, field) in [("no_new_privs", "NoNewPrivs:"), ("capabilities", "CapEff:")] {
+        let line = text.lines().find_map(|line| line.strip_prefix(field));
+        say(name, &line.unwrap_or_default().trim());
+    }
+    say(
+        "core_limit",
+        &rustix::process::getrlimit(rustix::process::Resource::Core)
+            .current
+            .unwrap_or(u64::MAX),
+    );
+    say("exec", &outcome(Command::new("/bin/true").status()));
+    for (name, nr) in FORBIDDEN {
+        say(&format!("forbidden_{name}"), &raw(*nr));
+    }
+    say("read_outside", &outcome(fs::read(outside().join("there"))));
+    say("read_etc", &outcome(fs::read("/etc/passwd")));
+    say(
+        "read_proc_root",
+        &outcome(fs::read("/proc/self/root/etc/passwd")),
+    );
+    say(
+        "write_outside",
+        &outcome(rustix::fs::openat(
+            CWD,
+            outside().join("new"),
+            rustix::fs::OFlags::CREATE | rustix::fs::OFlags::WRONLY,
+            Mode::RUSR,
+        )),
+    );
+    say(
+        "write_inside",
+        &outcome(fs::write(inside().join("new"), "written")),
+    );
+    say("read_inside", &outcome(fs::read(inside().join("new"))));
+    let moved = rustix::fs::renameat(CWD, inside().join("new"), CWD, inside().join("dir/moved"));
+    say("rename_inside", &outcome(moved));
+    let device = rustix::fs::mknodat(
+        CWD,
+        inside().join("null"),
+        FileType::CharacterDevice,
+        Mode::RUSR,
+        0x103,
+    );
+    say("mknod_device", &outcome(device));
+    let setuid = rustix::fs::chmodat(
+        CWD,
+        inside().join("dir/moved"),
+        Mode::SUID | Mode::RWXU,
+        rustix::fs::AtFlags::empty(),
+    );
+    say("chmod_setuid", &outcome(setuid));
+    let raw = rustix::net::socket(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::RAW,
+        None,
+    );
+    say("raw_socket", &outcome(raw));
+    say(
+        "netlink",
+        &outcome(rustix::net::socket(
+            rustix::net::AddressFamily::NETLINK,
+            rustix::net::SocketType::RAW,
+            None,
+        )),
+    );
+    let started = std::thread::Builder::new()
+        .name("named".into())
+        .spawn(|| 42)?
+        .join();
+    say("thread", &started.map_or(0, |value| value));
+    Ok(())
+}
+
+fn signals() -> Result<(), Box<dyn std::error::Error>> {
+    let own = rustix::process::getpid();
+    say(
+        "test_kill_self",
+        &outcome(rustix::process::test_kill_process(own)),
+    );
+    let parent = rustix::process::getppid().ok_or("no parent")?;
+    say(
+        "test_kill_parent",
+        &outcome(rustix::process::test_kill_process(parent)),
+    );
+    Ok(())
+}
+
+fn gateway(listener: &TcpListener) -> Result<(), Box<dyn std::error::Error>> {
+    let address = listener.local_addr()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    let answer: io::Result<Vec<u8>> = runtime.block_on(async {
+        let client = tokio::spawn(async move {
+            use tokio::io::AsyncReadExt as _;
+            let mut stream = tokio::net::TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).await?;
+            io::Result::Ok(answer)
+        });
+        let (mut peer, _) = listener.accept()?;
+        peer.write_all(b"hello")?;
+        drop(peer);
+        tokio::time::timeout(std::time::Duration::from_secs(20), client).await??
+    });
+    say(
+        "tokio_tcp",
+        &outcome(
+            answer
+                .as_ref()
+                .map_err(|error| io::Error::from(error.kind())),
+        ),
+    );
+    say(
+        "tokio_answer",
+        &String::from_utf8_lossy(&answer.unwrap_or_default()),
+    );
+    say(
+        "tokio_file",
+        &outcome(runtime.block_on(tokio::fs::write(inside().join("log"), "line"))),
+    );
+    let terminate = tokio::signal::unix::SignalKind::terminate();
+    say(
+        "tokio_signal",
+        &outcome(runtime.block_on(async { tokio::signal::unix::signal(terminate) })),
+    );
+    say("udp", &outcome(std::net::UdpSocket::bind("127.0.0.1:0")));
+    say("tcp_listen", &outcome(TcpListener::bind("127.0.0.1:0")));
+    say("unix_pair", &outcome(UnixStream::pair()));
+    say("unlink", &outcome(fs::remove_file(inside().join("log"))));
+    Ok(())
+}
+
+/// Calls that no profile may make. With zeros for arguments none of them does anything, jailed or not.
+const FORBIDDEN: &[(&str, libc::c_long)] = &[
+    ("execve", libc::SYS_execve),
+    ("execveat", libc::SYS_execveat),
+    ("ptrace", libc::SYS_ptrace),
+    ("process_vm_readv", libc::SYS_process_vm_readv),
+    ("mount", libc::SYS_mount),
+    ("umount2", libc::SYS_umount2),
+    ("pivot_root", libc::SYS_pivot_root),
+    ("chroot", libc::SYS_chroot),
+    ("unshare", libc::SYS_unshare),
+    ("setns", libc::SYS_setns),
+    ("bpf", libc::SYS_bpf),
+    ("perf_event_open", libc::SYS_perf_event_open),
+    ("userfaultfd", libc::SYS_userfaultfd),
+    ("io_uring_setup", libc::SYS_io_uring_setup),
+    ("keyctl", libc::SYS_keyctl),
+    ("add_key", libc::SYS_add_key),
+    ("kexec_load", libc::SYS_kexec_load),
+    ("init_module", libc::SYS_init_module),
+    ("finit_module", libc::SYS_finit_module),
+    ("open_by_handle_at", libc::SYS_open_by_handle_at),
+    ("setuid", libc::SYS_setuid),
+    ("setgid", libc::SYS_setgid),
+    ("setgroups", libc::SYS_setgroups),
+    ("capset", libc::SYS_capset),
+    ("seccomp", libc::SYS_seccomp),
+    ("personality", libc::SYS_personality),
+    ("pidfd_send_signal", libc::SYS_pidfd_send_signal),
+    ("clone_process", libc::SYS_clone),
+    ("fchownat", libc::SYS_fchownat),
+    ("setxattr", libc::SYS_setxattr),
+];
+
+/// The error number of a call with zeros for arguments, 0 if it succeeded.
+#[expect(unsafe_code, reason = "system calls that no safe wrapper offers")]
+fn raw(number: libc::c_long) -> i32 {
+    // SAFETY: all pointer arguments are null, so that the kernel can neither read nor write memory of this process;
+    // the process is a probe that the jail allows nothing of this.
+    let result = unsafe { libc::syscall(number, 0, 0, 0, 0, 0, 0) };
+    if result == -1 {
+        io::Error::last_os_error().raw_os_error().unwrap_or(-1)
+    } else {
+        0
+    }
+}

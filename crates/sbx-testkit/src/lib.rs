@@ -1,0 +1,26 @@
+//! Stand-ins for services that tests and the demo cannot reach.
+//!
+//! Each stand-in is a real server on loopback that behaves as the original does where a client can tell:
+//! TLS, HTTP/1.1 and HTTP/2, streaming with pauses, error bodies and status codes. Each writes down what
+//! it received in a [`Recorder`], so a test can assert what reached the other side and, as important,
+//! what did not.
+//!
+//! Servers run on a thread of their own: they can be started from a plain test, from async code and from
+//! `main`. Dropping the handle closes the port, ends every connection and joins the thread.
+#![forbid(unsafe_code)]
+
+pub mod anthropic;
+//pub mod dns;
+pub mod recorder;
+pub mod tls;
+//pub mod upstream;
+
+mod http;
+mod server;
+
+pub use anthropic::{AnthropicStandIn, Script};
+//pub use dns::DnsStandIn;
+pub use recorder::Recorder;
+pub use server::StartError;
+pub use tls::TestRoot;
+//pub use upstream::EchoUpstream;

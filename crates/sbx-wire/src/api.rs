@@ -1,0 +1,430 @@
+//! The local API: HTTP/1.1 with JSON over the daemon's Unix socket.
+//!
+//! | request | body | answer |
+//! |---|---|---|
+//! | `GET /v1/status` | | [`DaemonStatus`] |
+//! | `POST /v1/shutdown` | [`Shutdown`] | `{}` |
+//! | `GET /v1/sandboxes` | | [`Sandboxes`] |
+//! | `POST /v1/sandboxes` | [`Create`] | stream of [`Event`], ends with `Done(Attach)` |
+//! | `GET /v1/sandboxes/{name}` | | [`Sandbox`] |
+//! | `POST /v1/sandboxes/{name}/start` | [`Start`] | stream of [`Event`], ends with `Done(Attach)` |
+//! | `POST /v1/sandboxes/{name}/stop` | | `{}` |
+//! | `DELETE /v1/sandboxes/{name}?force=true` | | `{}` |
+//! | `POST /v1/policy/init` | [`PolicyInit`] | `{}` |
+//! | `GET /v1/policy?sandbox=` | | [`PolicyState`] |
+//! | `POST /v1/policy/rules` | [`AddRule`] | [`sbx_policy::Rule`] |
+//! | `POST /v1/policy/rules/remove` | [`RemoveRule`] | [`RemovedRules`] |
+//! | `POST /v1/policy/check` | [`Check`] | [`CheckResult`] |
+//! | `GET /v1/policy/log?sandbox=&limit=` | | [`PolicyLog`] |
+//! | `GET /v1/secrets` | | [`Secrets`] |
+//! | `POST /v1/secrets` | [`SetSecret`] | `{}` |
+//! | `POST /v1/secrets/remove` | [`RemoveSecret`] | `{}` |
+//! | `GET /v1/settings` | | [`Settings`] |
+//! | `POST /v1/settings` | [`SetSetting`] | [`Setting`] |
+//! | `POST /v1/settings/unset` | [`UnsetSetting`] | [`Setting`] |
+//!
+//! Errors: status 4xx (the request) or 5xx with a [`Report`] as
+//! body. A stream is one JSON document a line with status 200; a failure after the start is an
+//! [`Event::Failed`]. Request bodies are limited to [`MAX_REQUEST`] bytes. Times are RFC 3339, UTC.
+
+use crate::gateway::EgressRecord;
+use crate::report::Report;
+use crate::secret::SecretText;
+use sbx_policy::Rule;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Longest request body, in bytes.
+pub const MAX_REQUEST: usize = 4 << 20;
+
+/// The daemon itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DaemonStatus {
+    /// `running`.
+    pub status: String,
+    /// Its socket.
+    pub socket: PathBuf,
+    /// Its log.
+    pub logs: PathBuf,
+    /// Its process id.
+    pub pid: u32,
+    /// Its version.
+    pub version: String,
+    /// Seconds since it started.
+    pub uptime_s: u64,
+    /// Whether `policy init` has been done.
+    pub policy_initialized: bool,
+}
+
+/// End the daemon.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Shutdown {
+    /// Also stop every running sandbox (`daemon stop`); `daemon restart` leaves them running.
+    pub stop_sandboxes: bool,
+}
+
+/// A host directory in the sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Workspace {
+    /// Absolute path, the same inside.
+    pub path: PathBuf,
+    /// Read-only inside.
+    pub read_only: bool,
+}
+
+/// Make a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Create {
+    /// Wanted name; without one it is made from agent and workspace.
+    pub name: Option<String>,
+    /// `claude` or `shell`.
+    pub agent: String,
+    /// Primary workspace first; empty: none.
+    pub workspaces: Vec<Workspace>,
+    /// Virtual CPUs; 0: as many as the host has.
+    pub cpus: u16,
+    /// Memory in MiB; `None`: half of the host's, 512 MiB to 32 GiB.
+    pub memory_mib: Option<u32>,
+    /// Variables kept with the sandbox.
+    pub env: Vec<(String, String)>,
+    /// Sandbox-scoped deny rules to start with.
+    pub deny_network: Vec<String>,
+    /// Accelerator; `None`: probed.
+    pub accel: Option<crate::launch::Accel>,
+}
+
+/// Make sure that a sandbox runs.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Start {}
+
+/// How to reach a running sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attach {
+    /// The sandbox.
+    pub sandbox: Sandbox,
+    /// Its supervisor's socket ([`crate::session`]).
+    pub socket: PathBuf,
+    /// The agent's command line with its default flags.
+    pub agent_command: Vec<String>,
+    /// Further default arguments when no terminal is used is up to the command; this is the workdir.
+    pub workdir: String,
+    /// True when this call made or (re)started the machine.
+    pub started: bool,
+}
+
+/// One line of a streamed answer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// Work goes on.
+    Progress(Progress),
+    /// Something the user should know; goes to standard error.
+    Notice(String),
+    /// Last line.
+    Done(Box<Attach>),
+    /// Last line.
+    Failed(Report),
+}
+
+/// Progress of long work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// What is being done, e.g. `building base image`.
+    pub step: String,
+    /// Steps or units done.
+    pub done: u64,
+    /// Of so many; 0: unknown.
+    pub total: u64,
+    /// Detail that changes quickly, e.g. the package being unpacked.
+    pub detail: String,
+}
+
+/// All sandboxes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Sandboxes {
+    /// In order of name.
+    pub sandboxes: Vec<Sandbox>,
+}
+
+/// A sandbox (`ls --json`; `inspect --json` prints the same fields and more).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sandbox {
+    /// Name.
+    pub name: String,
+    /// Stable id.
+    pub id: String,
+    /// Agent.
+    pub agent: String,
+    /// `running`, `stopped`, `starting` or `unresponsive`.
+    pub status: String,
+    /// Why it is in this state, where there is something to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status_reason: Option<String>,
+    /// Supervisor's socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket_path: Option<PathBuf>,
+    /// Primary first.
+    pub workspaces: Vec<Workspace>,
+    /// RFC 3339, UTC.
+    pub created_at: String,
+    /// RFC 3339, UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_used_at: Option<String>,
+    /// Virtual CPUs.
+    pub cpus: u16,
+    /// Memory, MiB.
+    pub memory_mib: u32,
+    /// Accelerator in use.
+    pub accel: crate::launch::Accel,
+    /// Template and its key.
+    pub image: String,
+    /// Seconds since the machine was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uptime_s: Option<u64>,
+    /// Milliseconds from start to the first possible `exec`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_ms: Option<u64>,
+    /// `starting`, `ready` (with milliseconds since guest start) or `failed: …`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub docker: Option<String>,
+    /// Open sessions.
+    #[serde(default)]
+    pub sessions: u32,
+    /// Services whose secret is injected.
+    #[serde(default)]
+    pub secrets: Vec<String>,
+    /// Host process ids by role (`supervisor`, `machine`, `gateway`, `share0`, …), while running.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub processes: Vec<(String, u32)>,
+    /// The sandbox's directory on the host (disks, console, logs).
+    pub dir: PathBuf,
+}
+
+/// `policy init`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyInit {
+    /// `allow-all`, `balanced` or `deny-all`.
+    pub preset: String,
+    /// Replace an initialised policy's preset rules instead of failing (`policy set-default`, `login`).
+    pub replace: bool,
+}
+
+/// `policy ls`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PolicyState {
+    /// Whether `policy init` has been done.
+    pub initialized: bool,
+    /// Preset chosen.
+    pub preset: Option<String>,
+    /// Rises with each change.
+    pub generation: u64,
+    /// All rules, or those that concern one sandbox.
+    pub rules: Vec<Rule>,
+}
+
+/// `policy allow|deny network`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddRule {
+    /// Decision of the rule.
+    pub allow: bool,
+    /// Comma lists are split by the daemon.
+    pub resources: Vec<String>,
+    /// `None`: global.
+    pub sandbox: Option<String>,
+    /// `tcp`, `udp`; empty: the decision's default (allow: tcp, deny: both).
+    pub protocols: Vec<String>,
+}
+
+/// `policy rm network`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemoveRule {
+    /// By id.
+    pub id: Option<String>,
+    /// By resource, as printed.
+    pub resource: Option<String>,
+    /// Within this sandbox's rules.
+    pub sandbox: Option<String>,
+}
+
+/// Rules that were removed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RemovedRules {
+    /// Their ids.
+    pub removed: Vec<String>,
+}
+
+/// `policy check network`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Check {
+    /// Host, host:port, address or URL.
+    pub target: String,
+    /// As this sandbox would be judged; `None`: global rules only.
+    pub sandbox: Option<String>,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+}
+
+/// Answer to a check.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CheckResult {
+    /// `allow` or `deny`.
+    pub action: String,
+    /// Same as a bool.
+    pub allowed: bool,
+    /// `implicit` or `explicit`, on deny.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deny_kind: Option<String>,
+    /// In words.
+    pub reason: String,
+    /// Stable code.
+    pub reason_code: String,
+    /// `net:domain` or `net:address`.
+    pub resource_type: String,
+    /// Canonical target.
+    pub resource_value: String,
+    /// Deciding rule's id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// Deciding rule's origin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
+    /// As asked.
+    pub target: String,
+    /// `network`.
+    #[serde(rename = "type")]
+    pub kind: String,
+}
+
+/// `policy log`: rows aggregated per sandbox, host, port, kind and verdict.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PolicyLog {
+    /// Stopped.
+    pub blocked_hosts: Vec<LogRow>,
+    /// Passed.
+    pub allowed_hosts: Vec<LogRow>,
+}
+
+/// One row of the log.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LogRow {
+    /// Sandbox name.
+    pub vm_name: String,
+    /// `network`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// `host:port`.
+    pub host: String,
+    /// How it left.
+    pub proxy_type: crate::gateway::ProxyKind,
+    /// Deciding rule, in words; `-` where none.
+    pub rule: String,
+    /// Reason code.
+    pub reason: String,
+    /// RFC 3339, UTC.
+    pub last_seen: String,
+    /// RFC 3339, UTC: first time.
+    pub since: String,
+    /// Times since then.
+    pub count_since: u64,
+    /// The newest record.
+    pub last: EgressRecord,
+}
+
+/// `secret ls`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Secrets {
+    /// One row a secret.
+    pub secrets: Vec<SecretRow>,
+    /// Where values are kept, e.g. `encrypted file`.
+    pub store: String,
+}
+
+/// A stored secret, never its value.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SecretRow {
+    /// `(global)` or the sandbox's name.
+    pub scope: String,
+    /// `service`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Service name.
+    pub name: String,
+    /// Masked value.
+    pub secret: String,
+}
+
+/// `secret set`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetSecret {
+    /// Service, e.g. `anthropic`; the variable name `ANTHROPIC_API_KEY` works too.
+    pub service: String,
+    /// The value.
+    pub value: SecretText,
+    /// Sandbox; `None`: global.
+    pub sandbox: Option<String>,
+    /// Overwrite an existing one.
+    pub force: bool,
+}
+
+/// `secret rm`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemoveSecret {
+    /// Service.
+    pub service: String,
+    /// Sandbox; `None`: global.
+    pub sandbox: Option<String>,
+}
+
+/// `settings list`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Settings {
+    /// In order of key.
+    pub settings: Vec<Setting>,
+}
+
+/// One setting.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setting {
+    /// Key, e.g. `upstream.overrides`.
+    pub key: String,
+    /// Value as text (JSON where the type is `json`).
+    pub value: String,
+    /// `string`, `bool`, `int`, `json`, `path`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// `default` or `user`.
+    pub source: String,
+    /// Whether a change needs a restart of the sandbox.
+    pub restart: bool,
+    /// One sentence.
+    pub description: String,
+    /// Default as text.
+    pub default: String,
+}
+
+/// `settings set`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetSetting {
+    /// Key.
+    pub key: String,
+    /// Value as typed.
+    pub value: String,
+}
+
+/// `settings unset`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UnsetSetting {
+    /// Key.
+    pub key: String,
+}

@@ -1,0 +1,176 @@
+//! Daemon to gateway, and what the gateway records.
+//!
+//! Control: the daemon connects to `gateway.sock` and sends one JSON document a line ([`Command`], at most
+//! [`MAX_LINE`] bytes); each is answered by one [`Answer`] line. The gateway closes connections of other
+//! users. A gateway starts from [`GatewayFile`] on disk (same rules, no secrets), so that one that was
+//! restarted while no daemon runs still enforces the last good policy; hosts that need a credential or an
+//! intercepted connection fail closed until the daemon has sent [`Command::Configure`].
+
+use crate::secret::SecretText;
+use sbx_policy::PolicyDocument;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+/// Longest control line, in bytes.
+pub const MAX_LINE: usize = 16 << 20;
+/// Port of the forward proxy on the gateway's address.
+pub const PROXY_PORT: u16 = 3128;
+
+/// What the daemon asks.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case")]
+pub enum Command {
+    /// Replace the whole configuration. A bad one is refused and the last good one stays.
+    Configure(Box<GatewayConfig>),
+    /// Report state.
+    Status,
+}
+
+/// What the gateway answers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "kebab-case")]
+pub enum Answer {
+    /// The configuration of this policy generation is in force.
+    Configured {
+        /// Generation now in force.
+        generation: u64,
+    },
+    /// Nothing changed; the text says why.
+    Refused {
+        /// Why.
+        reason: String,
+    },
+    /// State.
+    Status {
+        /// Policy generation in force.
+        generation: u64,
+        /// Connected to the VM's frame socket.
+        attached: bool,
+        /// Open connections.
+        connections: u32,
+        /// Whether credentials and the certificate authority have been received.
+        configured: bool,
+    },
+}
+
+/// Everything a gateway works from.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GatewayConfig {
+    /// Rules and where connections go.
+    pub file: GatewayFile,
+    /// Credentials to inject.
+    pub credentials: Vec<Credential>,
+    /// The sandbox's own intermediate certificate authority.
+    pub authority: Authority,
+}
+
+/// The part of the configuration that lies on disk.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GatewayFile {
+    /// Sandbox name, for records.
+    pub sandbox: String,
+    /// The rules in force for this sandbox.
+    pub policy: PolicyDocument,
+    /// Where connections really go.
+    pub upstream: Upstream,
+}
+
+/// Upstream settings; set by the user on the host, never by a project or the guest.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Upstream {
+    /// `host:port` as the policy sees it, to the address dialled instead. Exempts exactly that host and
+    /// port from the address check, not from the policy.
+    pub overrides: BTreeMap<String, SocketAddr>,
+    /// Further trusted roots for upstream TLS, PEM.
+    pub extra_roots_pem: Vec<String>,
+    /// DNS servers to ask; empty: those of the host's `/etc/resolv.conf`.
+    #[serde(default)]
+    pub resolvers: Vec<SocketAddr>,
+}
+
+/// A credential that the gateway writes into requests.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Credential {
+    /// Service name, e.g. `anthropic`.
+    pub service: String,
+    /// Hosts it is bound to, as `host` (port 443) or `host:port`.
+    pub hosts: Vec<String>,
+    /// Header to write, lower case, e.g. `x-api-key`.
+    pub header: String,
+    /// Header value with one `%s` for the secret, e.g. `%s` or `Bearer %s`.
+    pub format: String,
+    /// What the guest holds instead.
+    pub placeholder: String,
+    /// The real value.
+    pub value: SecretText,
+}
+
+/// A certificate authority, PEM.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Authority {
+    /// The intermediate's certificate.
+    pub certificate_pem: String,
+    /// The intermediate's private key (PKCS#8).
+    pub key_pem: SecretText,
+    /// The root's certificate, sent along in handshakes' chains is not needed; for diagnosis.
+    pub root_pem: String,
+}
+
+/// How a connection left, or tried to (column PROXY of `policy log`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProxyKind {
+    /// Explicit proxy, inspected.
+    Forward,
+    /// Explicit proxy, tunnelled unread.
+    ForwardBypass,
+    /// Caught on its way out although the client ignored the proxy.
+    Transparent,
+    /// TCP that is not HTTP, UDP, ICMP.
+    Network,
+    /// A name look-up.
+    Dns,
+}
+
+/// One thing that left or was stopped. One JSON line in `egress.jsonl`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EgressRecord {
+    /// Milliseconds since the Unix epoch.
+    pub time_ms: u64,
+    /// Sandbox name.
+    pub sandbox: String,
+    /// `network`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Name or address as judged.
+    pub host: String,
+    /// Port; 0 where there is none.
+    pub port: u16,
+    /// How it left.
+    pub proxy: ProxyKind,
+    /// Whether it was allowed.
+    pub allowed: bool,
+    /// Id of the deciding rule, if one decided.
+    pub rule: Option<String>,
+    /// The deciding rule's resource or name, for people.
+    pub rule_text: Option<String>,
+    /// Stable reason code, kebab-case.
+    pub reason: String,
+    /// HTTP method, where seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// HTTP path without query, where seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Credential service that was injected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<String>,
+    /// Policy generation that decided.
+    pub generation: u64,
+}

@@ -1,0 +1,138 @@
+//! The launch document: everything a supervisor needs to start one machine, written by the daemon into the
+//! sandbox's directory and read once, before the first guest byte. It holds no secret.
+
+use crate::guest::Personalise;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// File name of the document inside a sandbox's directory.
+pub const FILE: &str = "launch.json";
+/// Version of this document.
+pub const SCHEMA: u32 = 1;
+
+/// See the module. All paths are absolute.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Launch {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Sandbox id: 12 lower-case hex digits.
+    pub id: String,
+    /// Sandbox name, for logs.
+    pub name: String,
+    /// The sandbox's directory: disks and logs.
+    pub dir: PathBuf,
+    /// The sandbox's runtime directory: sockets (see [`sockets`]). Exists, mode 0700.
+    pub runtime: PathBuf,
+    /// Programs to run.
+    pub programs: Programs,
+    /// The machine.
+    pub machine: MachineSpec,
+    /// Host directories to share, in mount order; `personalise.mounts` names the same tags.
+    pub shares: Vec<ShareSpec>,
+    /// What the guest is told. `entropy` and `unix_ns` are filled in by the supervisor at each start.
+    pub personalise: Personalise,
+}
+
+/// Programs that a sandbox consists of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Programs {
+    /// `qemu-system-x86_64`.
+    pub qemu: PathBuf,
+    /// `sbx-gateway`.
+    pub gateway: PathBuf,
+    /// `sbx-share`.
+    pub share: PathBuf,
+}
+
+/// The machine to start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MachineSpec {
+    /// Accelerator, already probed.
+    pub accel: Accel,
+    /// Virtual CPUs, 1..=64.
+    pub cpus: u16,
+    /// Memory, MiB, at least 512.
+    pub memory_mib: u32,
+    /// Kernel image.
+    pub kernel: PathBuf,
+    /// Initial RAM disk.
+    pub initramfs: PathBuf,
+    /// Read-only EROFS layers, lowest first, shared by all sandboxes of a template.
+    pub lowers: Vec<PathBuf>,
+    /// Writable overlay disk of this sandbox (qcow2).
+    pub upper: PathBuf,
+    /// Docker data disk of this sandbox (qcow2).
+    pub docker: PathBuf,
+}
+
+/// How guest instructions are executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Accel {
+    /// Hardware virtualisation by Linux.
+    Kvm,
+    /// Software emulation, works everywhere.
+    Tcg,
+}
+
+/// A host directory to share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShareSpec {
+    /// virtio-fs tag, at most 36 bytes.
+    pub tag: String,
+    /// Host directory.
+    pub host: PathBuf,
+    /// The share refuses every write.
+    pub read_only: bool,
+}
+
+/// Names of the sockets inside a sandbox's runtime directory, short because a Unix socket path is limited
+/// to 108 bytes (`unix(7)`).
+pub mod sockets {
+    /// Command and daemon to supervisor ([`crate::session`]).
+    pub const SUPERVISOR: &str = "supervisor.sock";
+    /// Daemon to gateway ([`crate::gateway`]).
+    pub const GATEWAY: &str = "gateway.sock";
+    /// Ethernet frames; QEMU listens, the gateway connects.
+    pub const FRAMES: &str = "frames.sock";
+    /// QEMU's monitor; QEMU listens, the supervisor connects.
+    pub const QMP: &str = "qmp.sock";
+    /// The guest channel; QEMU listens, the supervisor connects.
+    pub const GUEST: &str = "guest.sock";
+
+    /// vhost-user socket of the share with this index; the share listens, QEMU connects.
+    pub fn share(index: usize) -> String {
+        format!("fs{index}.sock")
+    }
+}
+
+/// Names of the files inside a sandbox's directory.
+pub mod files {
+    /// What was asked for: enough to rebuild the daemon's store.
+    pub const SANDBOX: &str = "sandbox.json";
+    /// The guest's console, bounded.
+    pub const CONSOLE: &str = "console.log";
+    /// The supervisor's log.
+    pub const SUPERVISOR_LOG: &str = "supervisor.log";
+    /// Why the last run ended, one line of text.
+    pub const LAST_EXIT: &str = "last-exit";
+    /// Policy and upstream settings for the gateway, without secrets ([`crate::gateway::GatewayFile`]).
+    pub const GATEWAY: &str = "gateway.json";
+    /// The gateway's log.
+    pub const GATEWAY_LOG: &str = "gateway.log";
+    /// One [`crate::gateway::EgressRecord`] a line.
+    pub const EGRESS: &str = "egress.jsonl";
+    /// Writable overlay disk.
+    pub const UPPER: &str = "upper.qcow2";
+    /// Docker data disk.
+    pub const DOCKER: &str = "docker.qcow2";
+
+    /// Log of the share with this index.
+    pub fn share_log(index: usize) -> String {
+        format!("share{index}.log")
+    }
+}

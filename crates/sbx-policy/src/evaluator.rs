@@ -1,0 +1,398 @@
+//! The one place where it is decided what may leave a sandbox.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::address::{block, embedded_v4, is_metadata_name};
+use crate::document::PolicyDocument;
+use crate::host::{Host, HostName};
+use crate::http::HttpRequest;
+use crate::index::{Entry, Index};
+use crate::intent::{Intent, IntentKind};
+use crate::rule::{Decision, Protocols, Transport};
+use crate::target::Port;
+use crate::verdict::{DenyKind, Inspection, ReasonCode, RuleRef, Verdict};
+
+/// Decides on one immutable policy. Cheap to ask (a few hash look-ups, whatever the number of
+/// rules), so that every request is asked about; a changed policy is a new evaluator.
+///
+/// A deny that matches wins; otherwise any allow that matches; otherwise it is denied. The order of
+/// rules never matters, neither for the answer nor for the rule that is named in it.
+#[derive(Debug)]
+pub struct Evaluator {
+    generation: u64,
+    index: Index,
+}
+
+/// How far rules with method and path can be judged.
+#[derive(Clone, Copy)]
+enum Stage<'a> {
+    /// This request.
+    Request(&'a HttpRequest),
+    /// Not yet, but each request will be.
+    Later,
+    /// Never.
+    Opaque,
+}
+
+/// The question, without the host.
+#[derive(Clone, Copy)]
+struct Question<'a> {
+    sandbox: &'a str,
+    transport: Transport,
+    port: Port,
+    stage: Stage<'a>,
+}
+
+impl Question<'_> {
+    /// Whether the entry is about this question, method and path aside.
+    fn is_met_by(&self, entry: &Entry) -> bool {
+        entry.port.is_none_or(|port| port == self.port)
+            && entry.protocols.contains(self.transport)
+            && entry.is_for(self.sandbox)
+    }
+}
+
+/// What the matching entries say together.
+#[derive(Default)]
+struct Findings<'a> {
+    deny: Best<'a>,
+    allow: Best<'a>,
+    /// Deny or allow entries with method and path that wait for the requests.
+    pending_deny: Best<'a>,
+    pending_allow: Best<'a>,
+}
+
+/// The entry to name among equals: the choice must not depend on the order of rules.
+#[derive(Default)]
+struct Best<'a>(Option<&'a Entry>);
+
+impl<'a> Best<'a> {
+    fn offer(&mut self, entry: &'a Entry) {
+        let better = self.0.is_none_or(|old| rank(entry) < rank(old));
+        if better {
+            self.0 = Some(entry);
+        }
+    }
+
+    fn rule(&self) -> Option<Arc<RuleRef>> {
+        self.0.map(|entry| Arc::clone(&entry.rule))
+    }
+}
+
+/// Smaller is named first: whole-host before method and path, longer resource before shorter.
+fn rank(entry: &Entry) -> (bool, std::cmp::Reverse<usize>, &str, &str) {
+    let rule = &entry.rule;
+    (
+        entry.http.is_some(),
+        std::cmp::Reverse(rule.resource.len()),
+        &rule.resource,
+        &rule.id,
+    )
+}
+
+impl<'a> Findings<'a> {
+    fn add(&mut self, entry: &'a Entry, stage: Stage<'_>) {
+        let (now, later) = match entry.decision {
+            Decision::Deny => (&mut self.deny, &mut self.pending_deny),
+            Decision::Allow => (&mut self.allow, &mut self.pending_allow),
+        };
+        match (&entry.http, stage) {
+            (None, _) => now.offer(entry),
+            (Some(http), Stage::Request(request)) => {
+                let path = match entry.decision {
+                    Decision::Deny => http.path.denies(&request.path),
+                    Decision::Allow => http.path.allows(&request.path),
+                };
+                if path && http.methods.contains(request.method) {
+                    now.offer(entry);
+                }
+            }
+            (Some(_), Stage::Later | Stage::Opaque) => later.offer(entry),
+        }
+    }
+
+    fn verdict(&self, stage: Stage<'_>) -> Verdict {
+        if let Some(rule) = self.deny.rule() {
+            return Verdict::deny(ReasonCode::DenyRule, Some(rule), DenyKind::Explicit);
+        }
+        let opaque = matches!(stage, Stage::Opaque);
+        let allowed = self.allow.rule();
+        if let Some(rule) = self.pending_deny.rule()
+            && opaque
+        {
+            // Only a denial by this rule if something would have allowed the host.
+            if allowed.is_some() || self.pending_allow.0.is_some() {
+                return Verdict::deny(ReasonCode::NotInspectable, Some(rule), DenyKind::Explicit);
+            }
+            return Verdict::default_deny();
+        }
+        if let Some(rule) = allowed {
+            let mut verdict = Verdict::allow(ReasonCode::AllowRule, Some(rule));
+            if self.pending_deny.0.is_some() {
+                verdict.inspection = Inspection::Required;
+            }
+            return verdict;
+        }
+        match self.pending_allow.rule() {
+            Some(rule) if opaque => {
+                Verdict::deny(ReasonCode::NotInspectable, Some(rule), DenyKind::Implicit)
+            }
+            Some(rule) => {
+                let verdict = Verdict::allow(ReasonCode::AllowRule, Some(rule));
+                Verdict {
+                    inspection: Inspection::Required,
+                    ..verdict
+                }
+            }
+            None => Verdict::default_deny(),
+        }
+    }
+}
+
+impl Evaluator {
+    /// Indexes a policy. Takes time and memory in proportion to its resources.
+    pub fn new(document: &PolicyDocument) -> Self {
+        Self {
+            generation: document.generation,
+            index: Index::new(document),
+        }
+    }
+
+    /// The generation of the policy.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    pub(crate) fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// Answers an intent. With [`Intent::resolved`], or for an address, the address check is part of
+    /// the answer and [`Verdict::pinned`] says what may be dialled.
+    pub fn decide(&self, intent: &Intent) -> Verdict {
+        if intent.kind == IntentKind::Dns {
+            return self.host_may_resolve(&intent.sandbox, &intent.host);
+        }
+        let stage = match (intent.kind, &intent.http) {
+            (_, _) if intent.transport == Transport::Udp => Stage::Opaque,
+            (IntentKind::Http, Some(request)) => Stage::Request(request),
+            (IntentKind::Tls, _) => Stage::Later,
+            _ => Stage::Opaque,
+        };
+        let question = Question {
+            sandbox: &intent.sandbox,
+            transport: intent.transport,
+            port: intent.port,
+            stage,
+        };
+        match &intent.host {
+            Host::Ip(ip) => self.decide_address(*ip, &question),
+            host => {
+                let verdict = self.decide_host(host, &question);
+                match (&intent.resolved, host) {
+                    (Some(addresses), Host::Name(_)) if verdict.is_allowed() => {
+                        self.pin(verdict, addresses, &question)
+                    }
+                    _ => verdict,
+                }
+            }
+        }
+    }
+
+    /// Whether the sandbox may have the name resolved: some allow could match it on some port, and
+    /// no deny covers that allow whole. Names of the host itself are answered locally, always.
+    pub fn name_may_resolve(&self, sandbox: &str, name: &HostName) -> Verdict {
+        self.host_may_resolve(sandbox, &Host::from(name.clone()))
+    }
+
+    /// Whether the sandbox may dial the address. With `via_name`, the name was allowed by
+    /// [`Evaluator::decide`] and resolved to it: allow rules about addresses are not asked again,
+    /// deny rules and the address check are. Without, the address is a destination of its own.
+    pub fn address_allowed(
+        &self,
+        sandbox: &str,
+        transport: Transport,
+        ip: IpAddr,
+        port: Port,
+        via_name: Option<&HostName>,
+    ) -> Verdict {
+        let question = Question {
+            sandbox,
+            transport,
+            port,
+            stage: Stage::Opaque,
+        };
+        match (via_name, Host::from(ip)) {
+            (None, Host::HostService) => self.decide_host(&Host::HostService, &question),
+            (None, _) => self.decide_address(ip, &question),
+            (Some(_), _) => match self.check_address(ip, &question) {
+                Err(denied) => denied,
+                Ok(opener) => {
+                    let verdict = Verdict::allow(ReasonCode::AllowRule, opener);
+                    Verdict {
+                        pinned: vec![ip],
+                        ..verdict
+                    }
+                }
+            },
+        }
+    }
+
+    fn decide_host(&self, host: &Host, question: &Question<'_>) -> Verdict {
+        let metadata = host
+            .name()
+            .is_some_and(|name| is_metadata_name(name.as_str()));
+        let mut findings = Findings::default();
+        self.index.matching(host, |entry| {
+            // A wildcard does not open a metadata service.
+            let counts = !metadata || entry.exact_name || entry.decision == Decision::Deny;
+            if counts && question.is_met_by(entry) {
+                findings.add(entry, question.stage);
+            }
+        });
+        findings.verdict(question.stage)
+    }
+
+    fn decide_address(&self, ip: IpAddr, question: &Question<'_>) -> Verdict {
+        let verdict = self.decide_host(&Host::Ip(ip), question);
+        if verdict.deny_kind == Some(DenyKind::Explicit) {
+            return verdict;
+        }
+        match self.check_address(ip, question) {
+            Err(denied) => denied,
+            Ok(_) if !verdict.is_allowed() => verdict,
+            Ok(opener) => Verdict {
+                rule: opener.or(verdict.rule),
+                pinned: vec![ip],
+                ..verdict
+            },
+        }
+    }
+
+    /// Keeps the addresses that may be dialled; if none is left, the verdict is the first denial.
+    fn pin(&self, verdict: Verdict, addresses: &[IpAddr], question: &Question<'_>) -> Verdict {
+        let mut pinned = Vec::with_capacity(addresses.len());
+        let mut denied = None;
+        for ip in addresses {
+            match self.check_address(*ip, question) {
+                Ok(_) => pinned.push(*ip),
+                Err(verdict) => denied = denied.or(Some(verdict)),
+            }
+        }
+        if pinned.is_empty() {
+            return denied.unwrap_or_else(|| {
+                Verdict::deny(
+                    ReasonCode::NoAddress,
+                    verdict.rule.clone(),
+                    DenyKind::Implicit,
+                )
+            });
+        }
+        Verdict { pinned, ..verdict }
+    }
+
+    /// The address check: no deny on the address or on the IPv4 address it stands for, and either a
+    /// public address or one that an allow names. Returns the allow that opened it.
+    fn check_address(
+        &self,
+        ip: IpAddr,
+        question: &Question<'_>,
+    ) -> Result<Option<Arc<RuleRef>>, Verdict> {
+        let block = block(ip);
+        let (mut deny, mut allow) = (Best::default(), Best::default());
+        self.index.matching_nets(ip, |entry| {
+            if !question.is_met_by(entry) {
+                return;
+            }
+            match entry.decision {
+                Decision::Deny => deny.offer(entry),
+                Decision::Allow => {
+                    let named = |net: &ipnet::IpNet| block.is_some_and(|(b, _)| b.contains(net));
+                    if entry.net.as_ref().is_some_and(named) {
+                        allow.offer(entry);
+                    }
+                }
+            }
+        });
+        // What stands for the host's loopback falls under denials of the host service as well.
+        let aliases = [
+            embedded_v4(ip).map(|v4| Host::from(IpAddr::V4(v4))),
+            Some(Host::from(ip)).filter(|host| *host == Host::HostService),
+        ];
+        for host in aliases.into_iter().flatten() {
+            self.index.matching(&host, |entry| {
+                if entry.decision == Decision::Deny && question.is_met_by(entry) {
+                    deny.offer(entry);
+                }
+            });
+        }
+        if let Some(rule) = deny.rule() {
+            return Err(Verdict::deny(
+                ReasonCode::DenyRule,
+                Some(rule),
+                DenyKind::Explicit,
+            ));
+        }
+        match block {
+            None => Ok(None),
+            Some((_, class)) => match allow.rule() {
+                Some(rule) if class.can_be_opened() => Ok(Some(rule)),
+                _ => Err(Verdict::address_blocked(ip, class)),
+            },
+        }
+    }
+
+    fn host_may_resolve(&self, sandbox: &str, host: &Host) -> Verdict {
+        if *host == Host::HostService {
+            return Verdict::allow(ReasonCode::LocalName, None);
+        }
+        let metadata = host
+            .name()
+            .is_some_and(|name| is_metadata_name(name.as_str()));
+        let mut allows: Vec<&Entry> = Vec::new();
+        let mut denies: Vec<&Entry> = Vec::new();
+        self.index.matching(host, |entry| {
+            if !entry.is_for(sandbox) {
+                return;
+            }
+            match entry.decision {
+                // Part of the host stays reachable under a deny with method and path.
+                Decision::Deny if entry.http.is_none() => denies.push(entry),
+                Decision::Allow if !metadata || entry.exact_name => allows.push(entry),
+                _ => {}
+            }
+        });
+        let mut open = Best::default();
+        for allow in &allows {
+            if !is_covered(allow, &denies) {
+                open.offer(allow);
+            }
+        }
+        if let Some(rule) = open.rule() {
+            return Verdict::allow(ReasonCode::AllowRule, Some(rule));
+        }
+        let mut closed = Best::default();
+        for deny in &denies {
+            let counts = deny.port.is_none() || !allows.is_empty();
+            if counts {
+                closed.offer(deny);
+            }
+        }
+        match closed.rule() {
+            Some(rule) => Verdict::deny(ReasonCode::DenyRule, Some(rule), DenyKind::Explicit),
+            None => Verdict::default_deny(),
+        }
+    }
+}
+
+/// Whether the denies leave nothing of the allow, on the ports it names.
+fn is_covered(allow: &Entry, denies: &[&Entry]) -> bool {
+    let left = denies
+        .iter()
+        .filter(|deny| deny.port.is_none() || deny.port == allow.port)
+        .fold(allow.protocols, |left: Protocols, deny| {
+            left.minus(deny.protocols)
+        });
+    left.is_empty()
+}

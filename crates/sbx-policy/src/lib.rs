@@ -1,0 +1,45 @@
+//! What may leave a sandbox: names, rules, presets and the one evaluator.
+//!
+//! Pure: no I/O, no clock, no async. Text from outside is parsed once into types that can only be
+//! valid ([`HostName`], [`Target`], [`ResourcePattern`], [`Rule`]); everything after that compares
+//! canonical values. `policy check`, the proxy, DNS and the log all ask the same [`Evaluator`].
+//!
+//! Order of a decision: any matching deny wins; otherwise any matching allow; otherwise denied.
+
+#![forbid(unsafe_code)]
+
+mod address;
+mod check;
+mod document;
+mod evaluator;
+mod host;
+mod http;
+mod index;
+mod intent;
+mod label;
+mod nearest;
+mod pattern;
+mod preset;
+mod request_path;
+mod rule;
+mod suffix;
+mod target;
+mod text;
+mod verdict;
+
+pub use address::{AddressClass, classify};
+pub use check::{CheckReport, check};
+pub use document::{DocumentError, MAX_RULES, PolicyDocument, Removed};
+pub use evaluator::Evaluator;
+pub use host::{HOST_SERVICE_NAMES, Host, HostError, HostName};
+pub use http::{HttpMatch, HttpMatchError, HttpRequest, Method, Methods, PathPattern};
+pub use intent::{Intent, IntentKind};
+pub use nearest::{Miss, Nearest};
+pub use pattern::{HostPattern, PatternError, ResourcePattern};
+pub use preset::{Preset, UnknownPreset, preset};
+pub use request_path::{PathError, RequestPath};
+pub use rule::{
+    CreatedVia, Decision, MAX_RESOURCES, Protocols, Rule, RuleError, Scope, ScopeError, Transport,
+};
+pub use target::{Port, Target, TargetError};
+pub use verdict::{DenyKind, Inspection, ReasonCode, RuleRef, Verdict};

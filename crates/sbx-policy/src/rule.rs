@@ -1,0 +1,385 @@
+//! Rules: who decided what about which resources, for whom.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::http::HttpMatch;
+use crate::pattern::ResourcePattern;
+use crate::text::serde_as_text;
+
+/// Most resources in one rule: far above any list written by hand, low enough to bound a request.
+pub const MAX_RESOURCES: usize = 10_000;
+/// Longest rule id in bytes; a UUID has 36.
+const MAX_ID: usize = 64;
+/// Longest rule name in bytes.
+const MAX_RULE_NAME: usize = 200;
+/// Longest sandbox name in a scope.
+const MAX_SANDBOX_NAME: usize = 63;
+
+/// Why a rule is not one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RuleError {
+    /// Empty, over 64 bytes, or something else than letters, digits and `-`.
+    #[error("the rule id is not valid")]
+    BadId,
+    /// Empty, over 200 bytes, or with control characters.
+    #[error("the rule name is empty, longer than 200 bytes, or has control characters")]
+    BadName,
+    /// No resource.
+    #[error("a rule needs at least one resource")]
+    NoResources,
+    /// Over [`MAX_RESOURCES`].
+    #[error("a rule has at most {MAX_RESOURCES} resources")]
+    TooManyResources,
+    /// Neither TCP nor UDP.
+    #[error("a rule needs at least one protocol")]
+    NoProtocols,
+    /// A method or path on an address or a service of the host.
+    #[error("{0}: rules with a method or a path take host names, not addresses")]
+    HttpNeedsName(ResourcePattern),
+    /// A method or path on UDP.
+    #[error("rules with a method or a path are about TCP alone")]
+    HttpNeedsTcp,
+}
+
+/// What a rule or a verdict says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Decision {
+    /// May pass.
+    Allow,
+    /// May not pass.
+    Deny,
+}
+
+/// A transport protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// A set of transport protocols. Never empty once it is in a [`Rule`]. In JSON a list of names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "Vec<Transport>", into = "Vec<Transport>")]
+pub struct Protocols {
+    tcp: bool,
+    udp: bool,
+}
+
+impl Protocols {
+    /// TCP alone: the default of an allow.
+    pub const TCP: Self = Self {
+        tcp: true,
+        udp: false,
+    };
+    /// UDP alone.
+    pub const UDP: Self = Self {
+        tcp: false,
+        udp: true,
+    };
+    /// Both: the default of a deny.
+    pub const ALL: Self = Self {
+        tcp: true,
+        udp: true,
+    };
+    /// Neither.
+    pub(crate) const NONE: Self = Self {
+        tcp: false,
+        udp: false,
+    };
+
+    /// What a rule covers when nothing is said: TCP for an allow, both for a deny.
+    pub const fn default_for(decision: Decision) -> Self {
+        match decision {
+            Decision::Allow => Self::TCP,
+            Decision::Deny => Self::ALL,
+        }
+    }
+
+    /// Whether the protocol is in the set.
+    pub const fn contains(self, transport: Transport) -> bool {
+        match transport {
+            Transport::Tcp => self.tcp,
+            Transport::Udp => self.udp,
+        }
+    }
+
+    /// Whether the sets share a protocol.
+    pub const fn overlaps(self, other: Self) -> bool {
+        (self.tcp && other.tcp) || (self.udp && other.udp)
+    }
+
+    pub(crate) const fn union(self, other: Self) -> Self {
+        Self {
+            tcp: self.tcp || other.tcp,
+            udp: self.udp || other.udp,
+        }
+    }
+
+    pub(crate) const fn minus(self, other: Self) -> Self {
+        Self {
+            tcp: self.tcp && !other.tcp,
+            udp: self.udp && !other.udp,
+        }
+    }
+
+    pub(crate) const fn is_empty(self) -> bool {
+        !self.tcp && !self.udp
+    }
+
+    /// The protocols in the set, TCP first.
+    pub fn iter(self) -> impl Iterator<Item = Transport> {
+        [Transport::Tcp, Transport::Udp]
+            .into_iter()
+            .filter(move |t| self.contains(*t))
+    }
+}
+
+impl From<Vec<Transport>> for Protocols {
+    fn from(list: Vec<Transport>) -> Self {
+        list.into_iter()
+            .fold(Self::NONE, |set, transport| match transport {
+                Transport::Tcp => set.union(Self::TCP),
+                Transport::Udp => set.union(Self::UDP),
+            })
+    }
+}
+
+impl From<Protocols> for Vec<Transport> {
+    fn from(set: Protocols) -> Self {
+        set.iter().collect()
+    }
+}
+
+/// Where a rule came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CreatedVia {
+    /// A preset.
+    Default,
+    /// The user.
+    Added,
+    /// A kit or a built-in agent at creation; not editable.
+    Provisioned,
+    /// An answered request.
+    Approval,
+}
+
+/// Why a text is not a scope.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a scope: global, org, sandbox:NAME, kit:NAME or approval:ID@NAME")]
+pub struct ScopeError(String);
+
+/// Whom a rule is for. Text and JSON: `global`, `org`, `sandbox:NAME`, `kit:NAME`,
+/// `approval:ID@NAME`, where NAME is a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// Every sandbox: presets and the user.
+    Global,
+    /// One sandbox; removed with it.
+    Sandbox(String),
+    /// One sandbox, written by its kit or built-in agent.
+    Kit(String),
+    /// One sandbox, granted as the answer to a request.
+    Approval {
+        /// The request.
+        id: String,
+        /// The sandbox.
+        sandbox: String,
+    },
+    /// Every sandbox: the organisation.
+    Org,
+}
+
+impl Scope {
+    /// The one sandbox that the rule is for; `None` for all.
+    pub fn sandbox(&self) -> Option<&str> {
+        match self {
+            Self::Global | Self::Org => None,
+            Self::Sandbox(name) | Self::Kit(name) | Self::Approval { sandbox: name, .. } => {
+                Some(name)
+            }
+        }
+    }
+
+    /// Whether the user may change rules of this scope.
+    pub fn is_editable(&self) -> bool {
+        matches!(
+            self,
+            Self::Global | Self::Sandbox(_) | Self::Approval { .. }
+        )
+    }
+
+    /// The word for the scope's writer in rule JSON: `local`, `scoped`, `kit` or `org`.
+    pub fn origin(&self) -> &'static str {
+        match self {
+            Self::Global => "local",
+            Self::Sandbox(_) | Self::Approval { .. } => "scoped",
+            Self::Kit(_) => "kit",
+            Self::Org => "org",
+        }
+    }
+}
+
+/// Whether the text is short and free of anything that could break a scope or a listing.
+fn is_plain(text: &str, max: usize) -> bool {
+    let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+    !text.is_empty() && text.len() <= max && text.bytes().all(good)
+}
+
+impl FromStr for Scope {
+    type Err = ScopeError;
+
+    fn from_str(text: &str) -> Result<Self, ScopeError> {
+        let bad = || ScopeError(text.chars().take(80).collect());
+        let sandbox = |name: &str| {
+            is_plain(name, MAX_SANDBOX_NAME)
+                .then(|| name.to_owned())
+                .ok_or_else(bad)
+        };
+        match text.split_once(':') {
+            None if text == "global" => Ok(Self::Global),
+            None if text == "org" => Ok(Self::Org),
+            Some(("sandbox", name)) => sandbox(name).map(Self::Sandbox),
+            Some(("kit", name)) => sandbox(name).map(Self::Kit),
+            Some(("approval", rest)) => {
+                let (id, name) = rest.split_once('@').ok_or_else(bad)?;
+                if !is_plain(id, MAX_ID) {
+                    return Err(bad());
+                }
+                Ok(Self::Approval {
+                    id: id.to_owned(),
+                    sandbox: sandbox(name)?,
+                })
+            }
+            _ => Err(bad()),
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Global => f.write_str("global"),
+            Self::Org => f.write_str("org"),
+            Self::Sandbox(name) => write!(f, "sandbox:{name}"),
+            Self::Kit(name) => write!(f, "kit:{name}"),
+            Self::Approval { id, sandbox } => write!(f, "approval:{id}@{sandbox}"),
+        }
+    }
+}
+
+serde_as_text!(Scope);
+
+/// One rule. The fields are public to be read and matched; [`Rule::validate`] is what makes a
+/// hand-made one good, and deserialisation runs it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, try_from = "RawRule")]
+pub struct Rule {
+    /// Unique in its document; a UUID made by the writer.
+    pub id: String,
+    /// A name for people; rules of presets have the name of their group.
+    pub name: Option<String>,
+    /// Whom it is for.
+    pub scope: Scope,
+    /// What it says.
+    pub decision: Decision,
+    /// What it is about: any of these.
+    pub resources: Vec<ResourcePattern>,
+    /// Over which transports.
+    pub protocols: Protocols,
+    /// Where it came from.
+    pub created_via: CreatedVia,
+    /// Restricts the rule to some HTTP requests; `None` is the whole host.
+    pub http: Option<HttpMatch>,
+}
+
+/// What a rule looks like before it was checked.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRule {
+    id: String,
+    #[serde(default)]
+    name: Option<String>,
+    scope: Scope,
+    decision: Decision,
+    resources: Vec<ResourcePattern>,
+    protocols: Protocols,
+    created_via: CreatedVia,
+    #[serde(default)]
+    http: Option<HttpMatch>,
+}
+
+impl TryFrom<RawRule> for Rule {
+    type Error = RuleError;
+
+    fn try_from(raw: RawRule) -> Result<Self, RuleError> {
+        let RawRule {
+            id,
+            name,
+            scope,
+            decision,
+            resources,
+            protocols,
+            created_via,
+            http,
+        } = raw;
+        let rule = Self {
+            id,
+            name,
+            scope,
+            decision,
+            resources,
+            protocols,
+            created_via,
+            http,
+        };
+        rule.validate()?;
+        Ok(rule)
+    }
+}
+
+impl Rule {
+    /// Checks what the types alone do not: bounds, and that method and path stand on names and TCP.
+    pub fn validate(&self) -> Result<(), RuleError> {
+        if !is_plain(&self.id, MAX_ID) {
+            return Err(RuleError::BadId);
+        }
+        let bad_name = |name: &String| {
+            name.is_empty() || name.len() > MAX_RULE_NAME || name.chars().any(char::is_control)
+        };
+        if self.name.as_ref().is_some_and(bad_name) {
+            return Err(RuleError::BadName);
+        }
+        if self.resources.is_empty() {
+            return Err(RuleError::NoResources);
+        }
+        if self.resources.len() > MAX_RESOURCES {
+            return Err(RuleError::TooManyResources);
+        }
+        if self.protocols.is_empty() {
+            return Err(RuleError::NoProtocols);
+        }
+        if self.http.is_some() {
+            if self.protocols != Protocols::TCP {
+                return Err(RuleError::HttpNeedsTcp);
+            }
+            if let Some(bad) = self.resources.iter().find(|r| !r.host.is_name()) {
+                return Err(RuleError::HttpNeedsName(bad.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// What listings show in the RULE column: the name, or else the id.
+    pub fn label(&self) -> &str {
+        self.name.as_deref().unwrap_or(&self.id)
+    }
+}

@@ -1,0 +1,1 @@
+//! Facts about the policy: parsing, decisions, presets, explanations.

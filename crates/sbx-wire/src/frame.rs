@@ -53,7 +53,11 @@ pub struct Decoder {
 impl Decoder {
     /// A decoder that accepts frames of `epoch` only.
     pub fn new(epoch: u32) -> Self {
-        Self { epoch, buffer: Vec::new(), start: 0 }
+        Self {
+            epoch,
+            buffer: Vec::new(),
+            start: 0,
+        }
     }
 
     /// Adds received bytes. The caller reads in bounded pieces and drains with [`Self::next`] in between,
@@ -70,18 +74,29 @@ impl Decoder {
     ///
     /// # Errors
     /// [`FrameError`] on an oversized or undecodable frame: the connection is beyond repair and is closed.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "the message type differs from call to call, an iterator has one item type"
+    )]
     pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
         loop {
             let pending = &self.buffer[self.start..];
-            let Some((header, rest)) = pending.split_at_checked(HEADER) else { return Ok(None) };
+            let Some((header, rest)) = pending.split_at_checked(HEADER) else {
+                return Ok(None);
+            };
             let length = u32_le(&header[..4]) as usize;
             if length > MAX_BODY {
                 return Err(FrameError::TooLong(length));
             }
-            let Some(body) = rest.get(..length) else { return Ok(None) };
+            let Some(body) = rest.get(..length) else {
+                return Ok(None);
+            };
             let epoch = u32_le(&header[4..]);
-            let message =
-                if epoch == self.epoch { Some(postcard::from_bytes(body)?) } else { None };
+            let message = if epoch == self.epoch {
+                Some(postcard::from_bytes(body)?)
+            } else {
+                None
+            };
             self.start += HEADER + length;
             if message.is_some() {
                 return Ok(message);
@@ -91,7 +106,10 @@ impl Decoder {
 }
 
 fn u32_le(bytes: &[u8]) -> u32 {
-    bytes.iter().rev().fold(0, |value, byte| (value << 8) | u32::from(*byte))
+    bytes
+        .iter()
+        .rev()
+        .fold(0, |value, byte| (value << 8) | u32::from(*byte))
 }
 
 #[cfg(test)]
@@ -129,6 +147,9 @@ mod tests {
     fn oversized_length_is_refused_before_the_body_arrives() {
         let mut decoder = Decoder::new(0);
         decoder.push(&[0xff; HEADER]);
-        assert!(matches!(decoder.next::<String>(), Err(FrameError::TooLong(_))));
+        assert!(matches!(
+            decoder.next::<String>(),
+            Err(FrameError::TooLong(_))
+        ));
     }
 }

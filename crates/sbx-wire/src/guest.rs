@@ -73,22 +73,21 @@ impl Preamble {
         })
     }
 
-    fn find(
-        bytes: &[u8],
-        magic: [u8; 8],
-        accept: impl Fn(&Self) -> bool,
-    ) -> Option<(Self, usize)> {
-        bytes.windows(Self::LEN).enumerate().find_map(|(at, window)| {
-            let (found, rest) = window.split_first_chunk::<8>()?;
-            let (version, rest) = rest.split_first_chunk::<2>()?;
-            let (epoch, nonce) = rest.split_first_chunk::<4>()?;
-            let preamble = Self {
-                version: u16::from_le_bytes(*version),
-                epoch: u32::from_le_bytes(*epoch),
-                nonce: *nonce.first_chunk::<16>()?,
-            };
-            (*found == magic && accept(&preamble)).then_some((preamble, at + Self::LEN))
-        })
+    fn find(bytes: &[u8], magic: [u8; 8], accept: impl Fn(&Self) -> bool) -> Option<(Self, usize)> {
+        bytes
+            .windows(Self::LEN)
+            .enumerate()
+            .find_map(|(at, window)| {
+                let (found, rest) = window.split_first_chunk::<8>()?;
+                let (version, rest) = rest.split_first_chunk::<2>()?;
+                let (epoch, nonce) = rest.split_first_chunk::<4>()?;
+                let preamble = Self {
+                    version: u16::from_le_bytes(*version),
+                    epoch: u32::from_le_bytes(*epoch),
+                    nonce: *nonce.first_chunk::<16>()?,
+                };
+                (*found == magic && accept(&preamble)).then_some((preamble, at + Self::LEN))
+            })
     }
 }
 
@@ -389,8 +388,16 @@ mod tests {
 
     #[test]
     fn preamble_is_found_behind_stale_bytes_and_only_with_its_own_nonce() {
-        let ours = Preamble { version: 1, epoch: 9, nonce: [7; 16] };
-        let stale = Preamble { version: 1, epoch: 8, nonce: [6; 16] };
+        let ours = Preamble {
+            version: 1,
+            epoch: 9,
+            nonce: [7; 16],
+        };
+        let stale = Preamble {
+            version: 1,
+            epoch: 8,
+            nonce: [6; 16],
+        };
         let mut bytes = b"garbage\x00sbx".to_vec();
         bytes.extend(stale.encode_guest());
         bytes.extend(ours.encode_guest());

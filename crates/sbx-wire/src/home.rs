@@ -42,7 +42,10 @@ impl Home {
         uid: u32,
     ) -> Result<Self, HomeError> {
         let path = |name: &'static str| -> Result<Option<PathBuf>, HomeError> {
-            match lookup(name).filter(|value| !value.is_empty()).map(PathBuf::from) {
+            match lookup(name)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from)
+            {
                 Some(path) if path.is_relative() => Err(HomeError::Relative(name, path)),
                 other => Ok(other),
             }
@@ -71,7 +74,12 @@ impl Home {
             }
             _ => PathBuf::from(format!("/tmp/sbx-{uid}-{tag}")),
         };
-        Ok(Self { state, cache, config, runtime })
+        Ok(Self {
+            state,
+            cache,
+            config,
+            runtime,
+        })
     }
 
     /// The daemon's socket.
@@ -123,9 +131,14 @@ mod tests {
     use super::*;
 
     fn home(vars: &[(&str, &str)]) -> Result<Home, HomeError> {
-        let vars: Vec<(String, OsString)> =
-            vars.iter().map(|(k, v)| ((*k).to_owned(), OsString::from(v))).collect();
-        Home::from_env(|name| vars.iter().find(|(k, _)| k == name).map(|(_, v)| v.clone()), 1000)
+        let vars: Vec<(String, OsString)> = vars
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), OsString::from(v)))
+            .collect();
+        Home::from_env(
+            |name| vars.iter().find(|(k, _)| k == name).map(|(_, v)| v.clone()),
+            1000,
+        )
     }
 
     #[test]

@@ -19,7 +19,9 @@ pub enum NameError {
     #[error("a sandbox name holds letters, digits, '-' and '.', not {1:?} as in {0:?}")]
     Character(String, char),
     /// Bad first or last character.
-    #[error("a sandbox name starts with a letter or digit and does not end in '-' or '.', unlike {0:?}")]
+    #[error(
+        "a sandbox name starts with a letter or digit and does not end in '-' or '.', unlike {0:?}"
+    )]
     Edge(String),
     /// Reserved.
     #[error("the name 'default' is reserved")]
@@ -33,8 +35,9 @@ impl SandboxName {
     /// [`NameError`] says which rule was broken.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         let shown: String = text.chars().take(80).collect();
-        if let Some(bad) =
-            text.chars().find(|c| !(c.is_ascii_alphanumeric() || *c == '-' || *c == '.'))
+        if let Some(bad) = text
+            .chars()
+            .find(|c| !(c.is_ascii_alphanumeric() || *c == '-' || *c == '.'))
         {
             return Err(NameError::Character(shown, bad));
         }
@@ -55,16 +58,30 @@ impl SandboxName {
     pub fn suggest(agent: &str, base: &str, taken: impl Fn(&Self) -> bool) -> Self {
         let mut stem = String::new();
         for c in format!("{agent}-{base}").chars().take(200) {
-            let c = if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' };
+            let c = if c.is_ascii_alphanumeric() || c == '.' {
+                c
+            } else {
+                '-'
+            };
             if !(c == '-' && stem.ends_with('-')) {
                 stem.push(c);
             }
         }
         stem.truncate(56);
         let stem = stem.trim_matches(['-', '.']).to_owned();
-        let stem = if Self::parse(&stem).is_ok() { stem } else { format!("sandbox-{}", stem.len()) };
-        (1u32..)
-            .map(|n| if n == 1 { stem.clone() } else { format!("{stem}-{n}") })
+        let stem = if Self::parse(&stem).is_ok() {
+            stem
+        } else {
+            format!("sandbox-{}", stem.len())
+        };
+        (1u32..=u32::MAX)
+            .map(|n| {
+                if n == 1 {
+                    stem.clone()
+                } else {
+                    format!("{stem}-{n}")
+                }
+            })
             .filter_map(|candidate| Self::parse(&candidate).ok())
             .find(|candidate| !taken(candidate))
             .unwrap_or(Self(stem))
@@ -101,7 +118,18 @@ mod tests {
 
     #[test]
     fn unusable_names_are_refused_with_the_rule_they_break() {
-        for bad in ["", "a", "-ab", "ab-", "ab.", "a b", "a/b", "default", &"x".repeat(64), "é1"] {
+        for bad in [
+            "",
+            "a",
+            "-ab",
+            "ab-",
+            "ab.",
+            "a b",
+            "a/b",
+            "default",
+            &"x".repeat(64),
+            "é1",
+        ] {
             assert!(SandboxName::parse(bad).is_err(), "{bad:?} passed");
         }
         for good in ["ab", "a-b.c", "A1", &"x".repeat(63)] {
@@ -117,7 +145,10 @@ mod tests {
         assert_eq!(second.as_str(), "claude-x-2");
         for base in ["", "...", "日本", &"y".repeat(300)] {
             let name = SandboxName::suggest("shell", base, |_| false);
-            assert!(SandboxName::parse(name.as_str()).is_ok(), "{base:?} gave {name}");
+            assert!(
+                SandboxName::parse(name.as_str()).is_ok(),
+                "{base:?} gave {name}"
+            );
         }
     }
 }

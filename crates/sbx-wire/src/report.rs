@@ -46,7 +46,12 @@ impl Report {
     }
 
     fn new(code: &str, blame: Blame, message: impl Into<String>, hint: Option<String>) -> Self {
-        Self { code: code.to_owned(), blame, message: message.into(), hint }
+        Self {
+            code: code.to_owned(),
+            blame,
+            message: message.into(),
+            hint,
+        }
     }
 }
 

@@ -40,6 +40,9 @@ mod tests {
 
     #[test]
     fn debug_output_shows_nothing_of_the_value() {
-        assert_eq!(format!("{:?}", SecretText::new("sk-real".into())), "[secret]");
+        assert_eq!(
+            format!("{:?}", SecretText::new("sk-real".into())),
+            "[secret]"
+        );
     }
 }

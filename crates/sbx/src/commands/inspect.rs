@@ -1,0 +1,95 @@
+//! `sbx inspect`: one sandbox in full.
+
+use super::Context;
+use crate::exit::Exit;
+use crate::{lookup, table};
+use sbx_wire::api::{DaemonStatus, Sandbox};
+use sbx_wire::launch::Accel;
+use sbx_wire::report::Report;
+use serde_json::{Value, json};
+
+/// Show one sandbox in full
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Args {
+    /// Sandbox
+    sandbox: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) async fn run(context: &mut Context, args: Args) -> Result<Exit, Report> {
+    let sandbox = lookup::one(&context.client, &args.sandbox).await?;
+    let daemon: DaemonStatus = context.client.get("/v1/status").await?;
+    let value = shape(&sandbox, &daemon);
+    if args.json {
+        context.printer.json(&value)?;
+        return Ok(Exit::Success);
+    }
+    let Some(object) = value.as_object() else {
+        return Ok(Exit::Success);
+    };
+    for (key, value) in object {
+        let text = match value {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        context
+            .printer
+            .line(&format!("{key:<18} {}", table::safe(&text)));
+    }
+    Ok(Exit::Success)
+}
+
+fn shape(sandbox: &Sandbox, daemon: &DaemonStatus) -> Value {
+    let mounts: Vec<Value> = sandbox
+        .workspaces
+        .iter()
+        .map(|w| json!({ "path": w.path, "mode": if w.read_only { "ro" } else { "rw" } }))
+        .collect();
+    let processes: serde_json::Map<String, Value> = sandbox
+        .processes
+        .iter()
+        .map(|(role, pid)| (role.clone(), json!(pid)))
+        .collect();
+    let secrets: Vec<Value> = sandbox
+        .secrets
+        .iter()
+        .map(|name| json!({ "name": name, "source": "uploaded" }))
+        .collect();
+    let mut value = json!({
+        "name": sandbox.name,
+        "id": sandbox.id,
+        "agent": sandbox.agent,
+        "kits": [],
+        "state": sandbox.status,
+        "image": sandbox.image,
+        "workspace": sandbox.workspaces.first().map(|w| &w.path),
+        "mounts": mounts,
+        "cpus": sandbox.cpus,
+        "memory_mib": sandbox.memory_mib,
+        "accel": match sandbox.accel { Accel::Kvm => "kvm", Accel::Tcg => "tcg" },
+        "network": "gateway",
+        "network_policy": { "scope": format!("sandbox:{}", sandbox.name) },
+        "proxy": "gateway.docker.internal:3128",
+        "secrets": secrets,
+        "ports": [],
+        "sessions": sandbox.sessions,
+        "created_at": sandbox.created_at,
+        "last_used_at": sandbox.last_used_at,
+        "state_reason": sandbox.status_reason,
+        "uptime": sandbox.uptime_s,
+        "ready_ms": sandbox.ready_ms,
+        "docker": sandbox.docker,
+        "processes": processes,
+        "directory": sandbox.dir,
+        "socket_path": sandbox.socket_path,
+        "mcp_gateway": false,
+        "daemon_version": daemon.version,
+        "daemon_uptime": daemon.uptime_s,
+    });
+    if let Some(object) = value.as_object_mut() {
+        object.retain(|_, value| !value.is_null());
+    }
+    value
+}

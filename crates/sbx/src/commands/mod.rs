@@ -1,0 +1,110 @@
+//! The verbs.
+
+pub(crate) mod create;
+pub(crate) mod daemon;
+pub(crate) mod exec;
+pub(crate) mod inspect;
+pub(crate) mod login;
+pub(crate) mod ls;
+pub(crate) mod policy;
+pub(crate) mod rm;
+pub(crate) mod run;
+pub(crate) mod secret;
+pub(crate) mod settings;
+pub(crate) mod stop;
+pub(crate) mod version;
+
+use crate::cli::{Command, Global};
+use crate::client::Client;
+use crate::exit::Exit;
+use crate::printer::Printer;
+use crate::prompt;
+use sbx_wire::api::{DaemonStatus, PolicyInit};
+use sbx_wire::home::Home;
+use sbx_wire::report::Report;
+
+/// What every verb works with.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) printer: Printer,
+    pub(crate) client: Client,
+    pub(crate) no_input: bool,
+}
+
+impl Context {
+    pub(crate) fn new(global: &Global) -> Result<Self, Report> {
+        let uid = rustix::process::getuid().as_raw();
+        let home = Home::from_env(|name| std::env::var_os(name), uid).map_err(|error| {
+            Report::environment(
+                "home",
+                error.to_string(),
+                "set HOME or SBX_HOME to a folder",
+            )
+        })?;
+        let mut printer = Printer::new(global.debug);
+        printer.debug(&format!("daemon socket {}", home.daemon_socket().display()));
+        Ok(Self {
+            printer,
+            client: Client::new(home),
+            no_input: global.no_input,
+        })
+    }
+
+    /// Commands that touch sandboxes need a policy: asks for one on a terminal, fails otherwise.
+    pub(crate) async fn require_policy(&mut self) -> Result<(), Report> {
+        let status: DaemonStatus = self.client.get("/v1/status").await?;
+        if status.policy_initialized {
+            return Ok(());
+        }
+        if !prompt::possible(self.no_input) {
+            return Err(Report::user(
+                "policy-not-initialized",
+                "the global network policy has not been initialized",
+                "sbx policy init balanced   (or: allow-all, deny-all)",
+            ));
+        }
+        let options = [
+            "balanced   what development needs: AI services, package managers, code hosts",
+            "allow-all  everything may leave, all of it is recorded",
+            "deny-all   nothing leaves until you allow it",
+        ];
+        let chosen = prompt::choose(
+            "Which network policy shall sandboxes start with?",
+            &options,
+            0,
+        )
+        .and_then(|option| option.split_whitespace().next())
+        .ok_or_else(|| {
+            Report::user(
+                "policy-not-initialized",
+                "no policy was chosen",
+                "sbx policy init balanced",
+            )
+        })?;
+        let body = PolicyInit {
+            preset: chosen.to_owned(),
+            replace: false,
+        };
+        let _: serde_json::Value = self.client.post("/v1/policy/init", &body).await?;
+        Ok(())
+    }
+}
+
+/// Runs one verb.
+pub(crate) async fn dispatch(context: &mut Context, command: Command) -> Result<Exit, Report> {
+    match command {
+        Command::Run(args) => run::run(context, args).await,
+        Command::Create(args) => create::run(context, args).await,
+        Command::Exec(args) => exec::run(context, args).await,
+        Command::Ls(args) => ls::run(context, args).await,
+        Command::Inspect(args) => inspect::run(context, args).await,
+        Command::Stop(args) => stop::run(context, args).await,
+        Command::Rm(args) => rm::run(context, args).await,
+        Command::Policy(command) => policy::run(context, command).await,
+        Command::Secret(command) => secret::run(context, command).await,
+        Command::Settings(command) => settings::run(context, command).await,
+        Command::Daemon(command) => daemon::run(context, command).await,
+        Command::Login(args) => login::run(context, args).await,
+        Command::Version(args) => version::run(context, args).await,
+    }
+}

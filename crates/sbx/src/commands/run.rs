@@ -1,0 +1,185 @@
+//! `sbx run`: an agent in a sandbox, made or found again, attached to this terminal.
+
+use super::Context;
+use super::create::{SandboxArgs, create, summary};
+use crate::attach::{self, terminal_size};
+use crate::client::encode;
+use crate::exit::Exit;
+use crate::lookup;
+use sbx_wire::api::{Attach, Sandbox, Start, Workspace};
+use sbx_wire::guest::ExecRequest;
+use sbx_wire::report::Report;
+use std::io::IsTerminal;
+
+/// Run an agent in a sandbox: created on the first run, found again later
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Args {
+    /// Agent (claude, shell); with --name of an existing sandbox it can be left out
+    agent: Option<String>,
+    /// Workspaces, the first one is the primary; PATH:ro is read-only [default: current directory]
+    #[arg(value_name = "PATH")]
+    paths: Vec<String>,
+    #[command(flatten)]
+    sandbox: SandboxArgs,
+    /// Arguments for the agent: added to its default flags when the first starts with '-', else in their place
+    #[arg(last = true, value_name = "AGENT_ARGS")]
+    arguments: Vec<String>,
+}
+
+pub(crate) async fn run(context: &mut Context, args: Args) -> Result<Exit, Report> {
+    context.require_policy().await?;
+    let existing = find(context, &args).await?;
+    let session_env = args.sandbox.environment.resolve()?;
+    let attach = if let Some(sandbox) = &existing {
+        refuse_creation_flags(&args, sandbox)?;
+        let path = format!("/v1/sandboxes/{}/start", encode(&sandbox.name));
+        context
+            .client
+            .stream(&path, &Start::default(), &mut context.printer)
+            .await?
+    } else {
+        create_new(context, &args).await?
+    };
+    let interactive = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    let request = ExecRequest {
+        argv: command_line(&attach.agent_command, &args.arguments),
+        env: if existing.is_some() {
+            session_env
+        } else {
+            Vec::new()
+        },
+        workdir: None,
+        user: None,
+        terminal: interactive.then(terminal_size),
+        stdin: true,
+    };
+    attach::run(&attach.socket, &attach.sandbox.name, request).await
+}
+
+async fn create_new(context: &mut Context, args: &Args) -> Result<Attach, Report> {
+    let agent = args.agent.as_deref().ok_or_else(|| {
+        let name = args.sandbox.name.as_deref().unwrap_or_default();
+        Report::user(
+            "sandbox-not-found",
+            format!("sandbox '{name}' not found"),
+            format!("sbx run --name {name} claude"),
+        )
+    })?;
+    let attach = create(context, agent, workspaces(args)?, &args.sandbox).await?;
+    if std::io::stderr().is_terminal() {
+        summary(context, &attach);
+    }
+    Ok(attach)
+}
+
+/// The sandbox meant: by `--name`, by the old spelling `run NAME`, or by agent and workspaces.
+async fn find(context: &mut Context, args: &Args) -> Result<Option<Sandbox>, Report> {
+    let all = lookup::all(&context.client).await?;
+    let named = |name: &str| all.iter().find(|sandbox| sandbox.name == name).cloned();
+    if let Some(name) = &args.sandbox.name {
+        let found = named(name);
+        if let (Some(found), Some(agent)) = (&found, &args.agent)
+            && found.agent != *agent
+        {
+            return Err(Report::user(
+                "agent-mismatch",
+                format!(
+                    "sandbox '{name}' belongs to agent '{}', not '{agent}'",
+                    found.agent
+                ),
+                format!("sbx run --name {name}"),
+            ));
+        }
+        return Ok(found);
+    }
+    let Some(agent) = &args.agent else {
+        return Err(Report::user(
+            "no-agent",
+            "neither an agent nor the name of a sandbox was given",
+            "sbx run claude",
+        ));
+    };
+    if args.paths.is_empty()
+        && !["claude", "shell"].contains(&agent.as_str())
+        && let Some(found) = named(agent)
+    {
+        context.printer.notice(&format!(
+            "note: `sbx run NAME` is an older spelling of `sbx run --name {agent}`"
+        ));
+        return Ok(Some(found));
+    }
+    let wanted = workspaces(args)?;
+    Ok(all
+        .into_iter()
+        .find(|sandbox| sandbox.agent == *agent && sandbox.workspaces == wanted))
+}
+
+fn workspaces(args: &Args) -> Result<Vec<Workspace>, Report> {
+    if args.paths.is_empty() {
+        return Ok(vec![lookup::current_directory()?]);
+    }
+    args.paths
+        .iter()
+        .map(|path| lookup::workspace(path))
+        .collect()
+}
+
+fn refuse_creation_flags(args: &Args, sandbox: &Sandbox) -> Result<(), Report> {
+    let flags = [
+        ("--cpus", args.sandbox.cpus != 0),
+        ("--memory", args.sandbox.memory.is_some()),
+        ("--deny-network", !args.sandbox.deny_network.is_empty()),
+        ("--accel", args.sandbox.accel.is_some()),
+    ];
+    match flags.iter().find(|(_, given)| *given) {
+        None => Ok(()),
+        Some((flag, _)) => Err(Report::user(
+            "creation-flag",
+            format!(
+                "{flag} can only be used when creating a new sandbox, and '{}' exists",
+                sandbox.name
+            ),
+            format!("sbx rm {}", sandbox.name),
+        )),
+    }
+}
+
+/// The agent's command line: flags are added to the defaults, a bare word takes their place.
+fn command_line(defaults: &[String], arguments: &[String]) -> Vec<Vec<u8>> {
+    let replace = arguments
+        .first()
+        .is_some_and(|first| !first.starts_with('-'));
+    let kept = if replace { 1 } else { defaults.len() };
+    defaults
+        .iter()
+        .take(kept)
+        .chain(arguments)
+        .map(|word| word.as_bytes().to_vec())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(defaults: &[&str], arguments: &[&str]) -> Vec<String> {
+        let own = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
+        command_line(&own(defaults), &own(arguments))
+            .into_iter()
+            .map(|word| String::from_utf8(word).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn agent_flags_are_appended_and_a_bare_word_replaces_the_defaults() {
+        assert_eq!(
+            words(&["claude", "--yolo"], &["-p", "x"]),
+            ["claude", "--yolo", "-p", "x"]
+        );
+        assert_eq!(
+            words(&["claude", "--yolo"], &["mcp", "list"]),
+            ["claude", "mcp", "list"]
+        );
+        assert_eq!(words(&["bash", "-l"], &[]), ["bash", "-l"]);
+    }
+}

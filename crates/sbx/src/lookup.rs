@@ -1,0 +1,79 @@
+//! From what was typed to a workspace, an agent or a sandbox.
+
+use crate::client::{Client, encode};
+use sbx_wire::api::{Sandbox, Sandboxes, Workspace};
+use sbx_wire::report::Report;
+use std::path::{Path, PathBuf};
+
+/// Parses `PATH` or `PATH:ro`. The path is made absolute here (the daemon has another working directory);
+/// whether it exists and may be shared is the daemon's to judge.
+pub(crate) fn workspace(text: &str) -> Result<Workspace, Report> {
+    let (path, read_only) = match text.strip_suffix(":ro") {
+        Some(path) => (path, true),
+        None => (text.strip_suffix(":rw").unwrap_or(text), false),
+    };
+    if path.is_empty() {
+        return Err(Report::user(
+            "workspace",
+            "a workspace path is empty",
+            "name a directory",
+        ));
+    }
+    let absolute = std::path::absolute(path).map_err(|error| {
+        Report::user(
+            "workspace",
+            format!("cannot use workspace {path:?}: {error}"),
+            "name a directory",
+        )
+    })?;
+    Ok(Workspace {
+        path: canonical(&absolute),
+        read_only,
+    })
+}
+
+/// Links resolved where possible, so that the same directory gives the same sandbox.
+fn canonical(path: &Path) -> PathBuf {
+    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf())
+}
+
+/// The working directory as workspace.
+pub(crate) fn current_directory() -> Result<Workspace, Report> {
+    let path = std::env::current_dir().map_err(|error| {
+        Report::user(
+            "workspace",
+            format!("the current directory is gone: {error}"),
+            "change to a directory that exists, or name one",
+        )
+    })?;
+    Ok(Workspace {
+        path: canonical(&path),
+        read_only: false,
+    })
+}
+
+/// All sandboxes.
+pub(crate) async fn all(client: &Client) -> Result<Vec<Sandbox>, Report> {
+    let list: Sandboxes = client.get("/v1/sandboxes").await?;
+    Ok(list.sandboxes)
+}
+
+/// One sandbox by name.
+pub(crate) async fn one(client: &Client, name: &str) -> Result<Sandbox, Report> {
+    client.get(&format!("/v1/sandboxes/{}", encode(name))).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workspace_suffix_makes_it_read_only_and_paths_become_absolute() {
+        let plain = workspace("/tmp").unwrap();
+        assert!(!plain.read_only);
+        assert!(workspace("/tmp:ro").unwrap().read_only);
+        assert!(workspace("x/y").unwrap().path.is_absolute());
+        assert!(workspace("").is_err());
+        assert!(workspace(":ro").is_err());
+    }
+}

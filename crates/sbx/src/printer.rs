@@ -1,0 +1,100 @@
+//! The one place that prints: data on standard output, everything else on standard error.
+
+use crate::exit::Exit;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use sbx_wire::api::Progress;
+use sbx_wire::report::{Blame, Report};
+use serde::Serialize;
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+/// Prints, and knows whether a person is watching.
+#[derive(Debug)]
+pub(crate) struct Printer {
+    debug: bool,
+    bar: Option<ProgressBar>,
+    last_step: String,
+}
+
+impl Printer {
+    pub(crate) fn new(debug: bool) -> Self {
+        Self {
+            debug,
+            bar: None,
+            last_step: String::new(),
+        }
+    }
+
+    /// A line of data. A reader that has gone away is not an error of ours: the rest is dropped.
+    pub(crate) fn line(&mut self, text: &str) {
+        self.finish_progress();
+        let mut out = std::io::stdout().lock();
+        let _reader_gone = writeln!(out, "{text}").and_then(|()| out.flush());
+    }
+
+    /// One JSON document, indented.
+    pub(crate) fn json<T: Serialize>(&mut self, value: &T) -> Result<(), Report> {
+        let text = serde_json::to_string_pretty(value)
+            .map_err(|error| Report::bug("json", format!("cannot print JSON: {error}")))?;
+        self.line(&text);
+        Ok(())
+    }
+
+    /// A line for the person at the terminal.
+    pub(crate) fn notice(&mut self, text: &str) {
+        self.finish_progress();
+        let _reader_gone = writeln!(std::io::stderr().lock(), "{text}");
+    }
+
+    /// A line under `--debug`.
+    pub(crate) fn debug(&mut self, text: &str) {
+        if self.debug {
+            self.notice(&format!("debug: {text}"));
+        }
+    }
+
+    /// An error in two lines, and its exit code.
+    pub(crate) fn report(&mut self, report: &Report) -> Exit {
+        self.notice(&format!("error: {}", report.message));
+        match (&report.hint, report.blame) {
+            (Some(hint), _) => self.notice(&format!("  try: {hint}")),
+            (None, Blame::Bug) => {
+                self.notice("  try: `sbx daemon status` names the log; please report this");
+            }
+            (None, _) => {}
+        }
+        Exit::Failure
+    }
+
+    /// Shows progress: a line that changes on a terminal, one line a step elsewhere.
+    pub(crate) fn progress(&mut self, progress: &Progress) {
+        if !std::io::stderr().is_terminal() {
+            if self.last_step != progress.step {
+                self.last_step.clone_from(&progress.step);
+                let _reader_gone = writeln!(std::io::stderr().lock(), "{} …", progress.step);
+            }
+            return;
+        }
+        let bar = self.bar.get_or_insert_with(|| {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+            if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} [{elapsed}]") {
+                bar.set_style(style);
+            }
+            bar.enable_steady_tick(Duration::from_millis(120));
+            bar
+        });
+        let count = if progress.total > 0 {
+            format!(" {}/{}", progress.done, progress.total)
+        } else {
+            String::new()
+        };
+        bar.set_message(format!("{}{count} {}", progress.step, progress.detail));
+    }
+
+    /// Removes the progress line.
+    pub(crate) fn finish_progress(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}

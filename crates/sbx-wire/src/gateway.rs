@@ -51,6 +51,9 @@ pub enum Answer {
         connections: u32,
         /// Whether credentials and the certificate authority have been received.
         configured: bool,
+        /// Why everything is denied, when the file on disk was missing or not usable.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        problem: Option<String>,
     },
 }
 
@@ -76,6 +79,10 @@ pub struct GatewayFile {
     pub policy: PolicyDocument,
     /// Where connections really go.
     pub upstream: Upstream,
+    /// Hosts that some credential is bound to, as in [`Credential::hosts`]; no secrets. A gateway that has
+    /// not been configured yet lets nothing through to them.
+    #[serde(default)]
+    pub credential_hosts: Vec<String>,
 }
 
 /// Upstream settings; set by the user on the host, never by a project or the guest.

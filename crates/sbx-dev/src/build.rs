@@ -1,0 +1,59 @@
+//! Building everything that `sbx` needs beside it.
+
+use crate::run::{self, Failure, Result};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+/// The guest runs on this; it is linked statically because it is all there is in the initial RAM disk.
+const GUEST_TARGET: &str = "x86_64-unknown-linux-gnu";
+/// Name of the static guest beside `sbx`. Not `sbx-guest`: cargo puts the dynamic build of the same package
+/// there whenever the guest's tests are built.
+const GUEST: &str = "sbx-guest.static";
+
+/// Every program, in `target/release`.
+pub(crate) fn everything() -> Result {
+    run::cargo(&[
+        "build",
+        "--quiet",
+        "--release",
+        "--locked",
+        "--workspace",
+        "--exclude",
+        "sbx-guest",
+        "--bins",
+    ])?;
+    guest()
+}
+
+fn guest() -> Result {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let mut command = Command::new(cargo);
+    command
+        .args([
+            "build",
+            "--quiet",
+            "--release",
+            "--locked",
+            "-p",
+            "sbx-guest",
+            "--target",
+        ])
+        .arg(GUEST_TARGET)
+        .env("RUSTFLAGS", "-C target-feature=+crt-static");
+    run::finish(&mut command, "cargo build -p sbx-guest (static)")?;
+    let built = Path::new("target")
+        .join(GUEST_TARGET)
+        .join("release/sbx-guest");
+    let place = Path::new("target/release").join(GUEST);
+    let new = Path::new("target/release").join(format!("{GUEST}.new"));
+    // Copied and renamed: a sandbox may be starting from the old one at this moment.
+    fs::copy(&built, &new)
+        .and_then(|_| fs::rename(&new, &place))
+        .map_err(|error| {
+            Failure::new(
+                format!("cannot put the guest beside sbx: {error}"),
+                "remove target/release and run ./dev setup again",
+            )
+        })
+}

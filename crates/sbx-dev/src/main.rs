@@ -1,0 +1,89 @@
+//! The project's own tasks. `./dev` builds and runs this.
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::print_stderr,
+    reason = "a development tool talks to the person who called it"
+)]
+
+mod build;
+mod house;
+mod packages;
+mod run;
+
+use run::{Failure, Result};
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: ./dev VERB
+
+  setup          install what is missing and build everything (the other verbs call it)
+  demo           one command shows the main job done, with real parts
+  test           lint, unit, property, process-level and end-to-end tests
+  soak [NAME]    long suites: boot
+  bench NAME [--json]   side by side with a peer: start
+  lint           formatting, clippy, house rules
+  fmt            format the code";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let outcome = match words.as_slice() {
+        ["setup"] => setup(),
+        ["demo", rest @ ..] => setup().and_then(|()| program("sbx-demo", rest)),
+        ["test", rest @ ..] => test(rest),
+        ["soak", rest @ ..] => setup().and_then(|()| program("sbx-soak", rest)),
+        ["bench", rest @ ..] => setup().and_then(|()| program("sbx-bench", rest)),
+        ["lint"] => packages::install(packages::For::Building).and_then(|()| lint()),
+        ["fmt"] => run::cargo(&["fmt", "--all"]),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { message, hint }) => {
+            eprintln!("error: {message}");
+            if let Some(hint) = hint {
+                eprintln!("  try: {hint}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Installs what is missing, builds everything, puts the helper binaries beside `sbx`.
+fn setup() -> Result {
+    packages::install(packages::For::Running)?;
+    build::everything()
+}
+
+fn lint() -> Result {
+    run::cargo(&["fmt", "--all", "--check"])?;
+    house::check()?;
+    run::cargo(&[
+        "clippy",
+        "--release",
+        "--locked",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ])
+}
+
+/// The runner's closing line is the last thing printed.
+fn test(rest: &[&str]) -> Result {
+    setup()?;
+    packages::test_runner()?;
+    packages::test_user()?;
+    lint()?;
+    let mut arguments = vec!["nextest", "run", "--release", "--locked", "--workspace"];
+    arguments.extend(rest);
+    run::cargo(&arguments)
+}
+
+fn program(name: &str, arguments: &[&str]) -> Result {
+    run::program(&format!("target/release/{name}"), arguments)
+}

@@ -1,0 +1,248 @@
+//! What the machine needs: distribution packages, the test runner, an ordinary user for the tests.
+//!
+//! On Debian and Ubuntu missing packages are installed through apt, with the mirror and the suite of the
+//! machine's own apt configuration; elsewhere they are named.
+
+use crate::run::{self, Failure, Result, which};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+/// What the packages are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum For {
+    /// Compiling the workspace.
+    Building,
+    /// Running sandboxes, the demo and the tests.
+    Running,
+}
+
+/// How the presence of a package is recognised.
+enum Sign {
+    Program(&'static str),
+    File(&'static str),
+}
+
+/// Package, how to recognise it, whether building alone needs it.
+const PACKAGES: &[(&str, Sign, bool)] = &[
+    ("libcap-ng-dev", Sign::File("/usr/include/cap-ng.h"), true),
+    ("git", Sign::Program("git"), true),
+    (
+        "qemu-system-x86",
+        Sign::Program("qemu-system-x86_64"),
+        false,
+    ),
+    ("qemu-utils", Sign::Program("qemu-img"), false),
+    ("mmdebstrap", Sign::Program("mmdebstrap"), false),
+    ("uidmap", Sign::Program("newuidmap"), false),
+    ("erofs-utils", Sign::Program("mkfs.erofs"), false),
+    ("e2fsprogs", Sign::Program("mke2fs"), false),
+    ("xz-utils", Sign::Program("xz"), false),
+    ("util-linux", Sign::Program("setpriv"), false),
+    (
+        "ca-certificates",
+        Sign::File("/etc/ssl/certs/ca-certificates.crt"),
+        false,
+    ),
+    ("npm", Sign::Program("npm"), false),
+];
+
+/// Name of the ordinary user that the end-to-end tests run as when they are started by root.
+pub(crate) const TEST_USER: &str = "sbx-test";
+
+/// Installs what is missing; does nothing when nothing is.
+pub(crate) fn install(purpose: For) -> Result {
+    let missing: Vec<&str> = PACKAGES
+        .iter()
+        .filter(|(_, sign, building)| (*building || purpose == For::Running) && !present(sign))
+        .map(|(package, ..)| *package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.join(" ");
+    if which("apt-get").is_none() {
+        return Err(Failure::new(
+            format!("these packages are missing (Debian's names): {list}"),
+            "install them with this distribution's package manager",
+        ));
+    }
+    eprintln!("installing packages: {list}");
+    let backports = backports(&missing);
+    apt(&["update", "-qq"], backports.as_ref())?;
+    let mut arguments = vec!["install", "-y", "-qq", "--no-install-recommends"];
+    let suite = backports
+        .as_ref()
+        .map(|list| list.suite.clone())
+        .unwrap_or_default();
+    if !suite.is_empty() {
+        arguments.extend(["-t", suite.as_str()]);
+    }
+    arguments.extend(&missing);
+    apt(&arguments, backports.as_ref())
+}
+
+fn present(sign: &Sign) -> bool {
+    match sign {
+        Sign::Program(name) => which(name).is_some(),
+        Sign::File(path) => Path::new(path).exists(),
+    }
+}
+
+/// A temporary source list with the suite that has a newer QEMU.
+struct Backports {
+    suite: String,
+    list: std::path::PathBuf,
+}
+
+/// Debian 12 has QEMU 7.2 and, in its backports, QEMU 10: the list for it, from the machine's own mirror.
+/// `None` where it does not apply; QEMU 7.2 works too.
+fn backports(missing: &[&str]) -> Option<Backports> {
+    let release = fs::read_to_string("/etc/os-release").ok()?;
+    let bookworm = release
+        .lines()
+        .any(|line| line == "VERSION_CODENAME=bookworm");
+    if !bookworm || !missing.iter().any(|package| package.starts_with("qemu")) {
+        return None;
+    }
+    let suite = "bookworm-backports".to_owned();
+    let mirror = mirror_of("bookworm")?;
+    let list = std::env::temp_dir().join(format!("sbx-apt-{}.list", std::process::id()));
+    let own = fs::read_to_string("/etc/apt/sources.list").unwrap_or_default();
+    fs::write(&list, format!("{own}\ndeb {mirror} {suite} main\n")).ok()?;
+    Some(Backports { suite, list })
+}
+
+/// The mirror that the machine's apt configuration uses for a suite (sources.list(5), both formats).
+fn mirror_of(suite: &str) -> Option<String> {
+    let mut files = vec![std::path::PathBuf::from("/etc/apt/sources.list")];
+    if let Ok(entries) = fs::read_dir("/etc/apt/sources.list.d") {
+        files.extend(entries.flatten().map(|entry| entry.path()));
+    }
+    files
+        .iter()
+        .find_map(|file| mirror_in(&fs::read_to_string(file).ok()?, suite))
+}
+
+fn mirror_in(text: &str, suite: &str) -> Option<String> {
+    let one_line = text.lines().find_map(|line| {
+        let line = line.strip_prefix("deb ")?;
+        let rest = line.trim_start().strip_prefix('[').map_or(line, |options| {
+            options.split_once(']').map_or("", |(_, rest)| rest)
+        });
+        let mut words = rest.split_whitespace();
+        let uri = words.next()?;
+        (words.next() == Some(suite)).then(|| uri.to_owned())
+    });
+    one_line.or_else(|| {
+        text.split("\n\n").find_map(|stanza| {
+            let field = |name: &str| {
+                stanza
+                    .lines()
+                    .find_map(|line| line.strip_prefix(name))
+                    .map(str::trim)
+            };
+            let suites = field("Suites:")?;
+            suites.split_whitespace().find(|found| *found == suite)?;
+            field("URIs:")?.split_whitespace().next().map(str::to_owned)
+        })
+    })
+}
+
+/// Runs apt as root: directly, or through sudo.
+fn apt(arguments: &[&str], backports: Option<&Backports>) -> Result {
+    let mut words: Vec<String> = vec!["apt-get".to_owned()];
+    if let Some(backports) = backports {
+        words.extend([
+            "-o".to_owned(),
+            format!("Dir::Etc::SourceList={}", backports.list.display()),
+        ]);
+    }
+    words.extend(arguments.iter().map(|word| (*word).to_owned()));
+    if !is_root() {
+        if which("sudo").is_none() {
+            return Err(Failure::new(
+                "installing packages needs root, and there is no sudo",
+                format!("run as root: {}", words.join(" ")),
+            ));
+        }
+        words.insert(0, "sudo".to_owned());
+    }
+    let shown = words.join(" ");
+    let (program, rest) = words
+        .split_first()
+        .ok_or_else(|| Failure::new("empty command", ""))?;
+    let mut command = Command::new(program);
+    command.args(rest).env("DEBIAN_FRONTEND", "noninteractive");
+    run::finish(&mut command, &shown)
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|self_| std::os::unix::fs::MetadataExt::uid(&self_) == 0)
+}
+
+/// The test runner, when the toolchain has come without it.
+pub(crate) fn test_runner() -> Result {
+    let mut command = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()));
+    command.args(["nextest", "--version"]);
+    if command.output().is_ok_and(|output| output.status.success()) {
+        return Ok(());
+    }
+    eprintln!("installing the test runner cargo-nextest");
+    run::cargo(&["install", "--quiet", "--locked", "cargo-nextest"])
+}
+
+/// An ordinary user for the end-to-end tests, when they are started by root.
+pub(crate) fn test_user() -> Result {
+    if !is_root() {
+        return Ok(());
+    }
+    let known = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    if !known
+        .lines()
+        .any(|line| line.starts_with(&format!("{TEST_USER}:")))
+    {
+        run::program(
+            "useradd",
+            &["--create-home", "--shell", "/bin/sh", TEST_USER],
+        )?;
+    }
+    let ranges = fs::read_to_string("/etc/subuid").unwrap_or_default();
+    if ranges
+        .lines()
+        .any(|line| line.starts_with(&format!("{TEST_USER}:")))
+    {
+        return Ok(());
+    }
+    run::program(
+        "usermod",
+        &[
+            "--add-subuids",
+            "2000000-2065535",
+            "--add-subgids",
+            "2000000-2065535",
+            TEST_USER,
+        ],
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mirror_is_read_from_both_source_formats() {
+        let old = "deb [signed-by=/k.gpg] http://mirror.example/debian bookworm main\n";
+        assert_eq!(
+            mirror_in(old, "bookworm").as_deref(),
+            Some("http://mirror.example/debian")
+        );
+        assert_eq!(mirror_in(old, "trixie"), None);
+        let new = "Types: deb\n# note\nURIs: http://mirror.example/d\nSuites: bookworm x\n\nTypes: deb\nURIs: u\nSuites: y\n";
+        assert_eq!(
+            mirror_in(new, "bookworm").as_deref(),
+            Some("http://mirror.example/d")
+        );
+        assert_eq!(mirror_in(new, "y").as_deref(), Some("u"));
+    }
+}

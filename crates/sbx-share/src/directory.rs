@@ -1,0 +1,145 @@
+//! Listing a directory in pieces.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::mem::MaybeUninit;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::{FileType, RawDir, SeekFrom};
+use rustix::io::Errno;
+use virtiofsd::filesystem::{DirEntry, DirectoryIterator};
+
+use crate::limits::DIRECTORY_CHUNK;
+
+/// An open directory. Keeps the entries that were read last: the guest asks for a few at a time and goes on where it
+/// stopped.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    file: Arc<File>,
+    chunk: Mutex<Arc<Chunk>>,
+}
+
+/// Entries that follow one another, beginning at position `start` of the stream.
+#[derive(Debug, Default)]
+struct Chunk {
+    start: u64,
+    entries: Vec<Item>,
+}
+
+#[derive(Debug)]
+struct Item {
+    inode: u64,
+    /// Position of the entry after this one, in the file system's own terms.
+    next: u64,
+    kind: u32,
+    name: CString,
+}
+
+impl Directory {
+    pub(crate) fn new(file: File) -> Self {
+        Self {
+            file: Arc::new(file),
+            chunk: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn file(&self) -> Arc<File> {
+        Arc::clone(&self.file)
+    }
+
+    /// The entries from a position on, as many as are at hand; none only at the end. Position 0 reads anew.
+    pub(crate) fn entries(&self, position: u64) -> io::Result<Entries> {
+        let mut chunk = self.chunk.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(index) = chunk.index(position) {
+            return Ok(Entries {
+                chunk: Arc::clone(&chunk),
+                index,
+            });
+        }
+        *chunk = Arc::new(self.read(position)?);
+        Ok(Entries {
+            chunk: Arc::clone(&chunk),
+            index: 0,
+        })
+    }
+
+    fn read(&self, position: u64) -> io::Result<Chunk> {
+        // A position the guest made up is the file system's to judge; it must only fit the kernel's signed offset.
+        if i64::try_from(position).is_err() {
+            return Err(Errno::INVAL.into());
+        }
+        rustix::fs::seek(&self.file, SeekFrom::Start(position))?;
+        let mut buffer = [MaybeUninit::<u8>::uninit(); DIRECTORY_CHUNK];
+        let mut raw = RawDir::new(&self.file, &mut buffer);
+        let mut entries = Vec::new();
+        while let Some(entry) = raw.next() {
+            let entry = entry?;
+            entries.push(Item {
+                inode: entry.ino(),
+                next: entry.next_entry_cookie(),
+                kind: kind(entry.file_type()),
+                name: entry.file_name().to_owned(),
+            });
+            if raw.is_buffer_empty() {
+                break;
+            }
+        }
+        Ok(Chunk {
+            start: position,
+            entries,
+        })
+    }
+}
+
+impl Chunk {
+    /// Where the entry at this position is, if it is here. Position 0 never is, so that a rewind sees new files; nor is
+    /// the position after the last one.
+    fn index(&self, position: u64) -> Option<usize> {
+        if position == 0 || self.entries.is_empty() {
+            return None;
+        }
+        if position == self.start {
+            return Some(0);
+        }
+        let before = self
+            .entries
+            .iter()
+            .position(|entry| entry.next == position)?;
+        (before + 1 < self.entries.len()).then_some(before + 1)
+    }
+}
+
+/// The `DT_*` number of a type (`include/linux/fs_types.h`).
+fn kind(file_type: FileType) -> u32 {
+    u32::from(match file_type {
+        FileType::Fifo => libc::DT_FIFO,
+        FileType::CharacterDevice => libc::DT_CHR,
+        FileType::Directory => libc::DT_DIR,
+        FileType::BlockDevice => libc::DT_BLK,
+        FileType::RegularFile => libc::DT_REG,
+        FileType::Symlink => libc::DT_LNK,
+        FileType::Socket => libc::DT_SOCK,
+        FileType::Unknown => libc::DT_UNKNOWN,
+    })
+}
+
+/// Entries on their way to the guest.
+#[derive(Debug)]
+pub struct Entries {
+    chunk: Arc<Chunk>,
+    index: usize,
+}
+
+impl DirectoryIterator for Entries {
+    fn next(&mut self) -> Option<DirEntry<'_>> {
+        let item = self.chunk.entries.get(self.index)?;
+        self.index += 1;
+        Some(DirEntry {
+            ino: item.inode,
+            offset: item.next,
+            type_: item.kind,
+            name: &item.name,
+        })
+    }
+}

@@ -1,0 +1,35 @@
+//! The file system behind a sandbox's workspace mount.
+//!
+//! The guest speaks FUSE over virtio-fs (vhost-user, VIRTIO 1.2 section 5.11). The `virtiofsd` crate carries the bytes
+//! and decodes the requests; the file system is [`Share`], because the guest is hostile and the tree belongs to the
+//! host user:
+//!
+//! - **Nothing outside the root.** The root is opened once. Every name below it is one component, every path is walked
+//!   by the kernel with `RESOLVE_BENEATH`, no symbolic link is ever followed (the guest resolves them, in its own
+//!   tree), and what was reached is compared with what the guest means, by device, inode number and birth time, before
+//!   it is used. What is used then is that descriptor, not the path.
+//! - **No descriptor per cached inode.** A node of the table is an identity and where it was last seen. Descriptors are
+//!   held for open files and directories only, and their number is bounded: the guest gets `ENFILE`.
+//! - **The host user is uid 1000 inside**, whatever its uid; nothing the guest asks makes the server change owner.
+//! - **Read-only is enforced here**, not by the guest's mount flags.
+//!
+//! Limits: see [`limits`].
+
+#![deny(unsafe_code)] // `sys` is the one exception, and says why
+
+mod attributes;
+mod content;
+mod directory;
+mod filesystem;
+mod handles;
+pub mod limits;
+mod names;
+mod nodes;
+mod owner;
+pub mod serve;
+mod share;
+mod sys;
+mod tree;
+
+pub use owner::GuestOwner;
+pub use share::{OpenError, Share};

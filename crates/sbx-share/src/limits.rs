@@ -1,0 +1,33 @@
+//! Every bound of the share, each with what happens when it is hit.
+
+use std::time::Duration;
+
+/// How long the guest may use attributes and names without asking again. A host edit shows inside within this time
+/// plus one request, and the promise is one second.
+pub const CACHE_TIME: Duration = Duration::from_millis(500);
+
+/// Nodes (files the guest has looked up and not forgotten). About 250 bytes each. Beyond: `ENFILE`.
+pub const MAX_NODES: usize = 1_000_000;
+
+/// Open files and directories of the guest, further limited by `RLIMIT_NOFILE` less [`RESERVED_DESCRIPTORS`].
+/// Beyond: `ENFILE`.
+pub const MAX_HANDLES: usize = 16_384;
+
+/// Descriptors kept back from the guest: the root, vhost-user sockets, guest memory, queue events, the log and the
+/// short-lived ones of a request in flight.
+pub const RESERVED_DESCRIPTORS: usize = 64;
+
+/// Directories between the root and a file. Beyond: `ENAMETOOLONG`.
+pub const MAX_DEPTH: usize = 1024;
+
+/// Bytes of one name, as the kernel has it. Beyond: `ENAMETOOLONG`.
+pub const MAX_NAME: usize = 255;
+
+/// Names remembered for one file with several hard links; the oldest is forgotten, and found again by look-up.
+pub const MAX_PLACES: usize = 4;
+
+/// Bytes of directory entries read from the host at once and kept per open directory.
+pub const DIRECTORY_CHUNK: usize = 8 * 1024;
+
+/// Bytes copied by one `copy_file_range` request. Beyond: a short copy, the guest asks again.
+pub const MAX_COPY: u64 = 16 * 1024 * 1024;

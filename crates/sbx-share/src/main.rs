@@ -1,0 +1,124 @@
+//! `sbx-share`: serves one directory to one virtual machine.
+#![forbid(unsafe_code)]
+
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Mutex;
+
+use clap::Parser;
+use rustix::process::{Resource, Rlimit};
+use sbx_share::{GuestOwner, OpenError, Share, serve};
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
+
+/// Serves one directory to one virtual machine over virtio-fs (vhost-user), then ends.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Args {
+    /// Unix socket to listen on. Replaced if nobody serves it any more.
+    #[arg(long)]
+    socket: PathBuf,
+    /// The directory to share.
+    #[arg(long)]
+    root: PathBuf,
+    /// Refuse every change, whatever the guest's mount flags say.
+    #[arg(long)]
+    read_only: bool,
+    /// User id inside under which the host user appears.
+    #[arg(long, default_value_t = GuestOwner::default().uid)]
+    guest_uid: u32,
+    /// Group id inside under which the host user's group appears.
+    #[arg(long, default_value_t = GuestOwner::default().gid)]
+    guest_gid: u32,
+    /// File to append the log to, instead of standard error.
+    #[arg(long)]
+    log: Option<PathBuf>,
+}
+
+/// Why the process ends without success.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(
+        "cannot write the log {path}: {source}\n  try: --log with a file in a folder of your own"
+    )]
+    Log { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Serve(#[from] serve::ServeError),
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            tracing::error!("{failure}");
+            // The log may be a file; whoever started the process reads standard error.
+            let _closed = writeln!(io::stderr(), "sbx-share: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<(), Failure> {
+    log_to(args.log.as_deref())?;
+    abort_on_panic();
+    raise_descriptor_limit();
+    let owner = GuestOwner {
+        uid: args.guest_uid,
+        gid: args.guest_gid,
+    };
+    let share = Share::open(&args.root, owner, args.read_only)?;
+    let listener = serve::listen(&args.socket)?;
+    let enforced = serve::jail(&share)?;
+    tracing::info!(root = %args.root.display(), read_only = args.read_only, "listening; {enforced}");
+    Ok(serve::serve(share, listener)?)
+}
+
+fn log_to(path: Option<&Path>) -> Result<(), Failure> {
+    let writer = match path {
+        None => BoxMakeWriter::new(io::stderr),
+        Some(path) => {
+            let file = OpenOptions::new().create(true).append(true).open(path);
+            let file = file.map_err(|source| Failure::Log {
+                path: path.into(),
+                source,
+            })?;
+            BoxMakeWriter::new(Mutex::new(file))
+        }
+    };
+    tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_max_level(tracing::Level::INFO)
+        .with_writer(writer)
+        .init();
+    Ok(())
+}
+
+/// A panic in one of the transport's threads would leave a server that answers nothing: end, so that the supervisor
+/// sees it.
+fn abort_on_panic() {
+    std::panic::set_hook(Box::new(|panic| {
+        tracing::error!("{panic}");
+        std::process::abort();
+    }));
+}
+
+/// The more files the guest may have open, the better; without it the inherited limit stands.
+fn raise_descriptor_limit() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    if let Err(error) = rustix::process::setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            ..limit
+        },
+    ) {
+        tracing::warn!(
+            "the limit of open files stays at {:?}: {error}",
+            limit.current
+        );
+    }
+}

@@ -1,0 +1,186 @@
+//! Requests about names: look up, make, remove, rename.
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::io;
+use std::time::Duration;
+
+use rustix::fs::{AtFlags, FileType, OFlags, RenameFlags};
+use rustix::io::Errno;
+use virtiofsd::filesystem::Entry;
+use virtiofsd::fuse::Attr;
+
+use crate::nodes::{Identity, Place};
+use crate::share::{Share, component, is_type, safe_mode};
+use crate::tree;
+
+impl Share {
+    /// A name that is not there is an answer, not an error: inside a listing with attributes (READDIRPLUS) an error
+    /// would end the listing, and files come and go.
+    pub(crate) fn look_up(&self, parent: u64, name: &CStr) -> io::Result<Entry> {
+        let directory = self.reach_directory(parent)?;
+        match tree::stat_name(directory, component(name)?) {
+            Ok(stat) => self.entry(parent, name, &stat),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(Entry {
+                inode: 0,
+                generation: 0,
+                attr: Attr::default(),
+                attr_timeout: Duration::ZERO,
+                entry_timeout: Duration::ZERO,
+            }),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(crate) fn make_directory(
+        &self,
+        parent: u64,
+        name: &CStr,
+        mode: u32,
+        umask: u32,
+    ) -> io::Result<Entry> {
+        self.check_writable()?;
+        let directory = self.reach_directory(parent)?;
+        rustix::fs::mkdirat(&directory, component(name)?, safe_mode(mode, umask))?;
+        self.new_entry(parent, directory, name)
+    }
+
+    /// Regular files, pipes and sockets. A device node would be one on the host.
+    pub(crate) fn make_node(
+        &self,
+        parent: u64,
+        name: &CStr,
+        mode: u32,
+        umask: u32,
+    ) -> io::Result<Entry> {
+        self.check_writable()?;
+        let kind = match FileType::from_raw_mode(mode) {
+            // mknod(2): type zero means a regular file
+            FileType::Unknown if mode & libc::S_IFMT == 0 => FileType::RegularFile,
+            kind @ (FileType::RegularFile | FileType::Fifo | FileType::Socket) => kind,
+            _ => return Err(Errno::PERM.into()),
+        };
+        let directory = self.reach_directory(parent)?;
+        rustix::fs::mknodat(
+            &directory,
+            component(name)?,
+            kind,
+            safe_mode(mode, umask),
+            0,
+        )?;
+        self.new_entry(parent, directory, name)
+    }
+
+    /// The text of the link is the guest's business: only the guest follows it.
+    pub(crate) fn make_link(&self, text: &CStr, parent: u64, name: &CStr) -> io::Result<Entry> {
+        self.check_writable()?;
+        let directory = self.reach_directory(parent)?;
+        rustix::fs::symlinkat(text, &directory, component(name)?)?;
+        self.new_entry(parent, directory, name)
+    }
+
+    /// One more name for a file.
+    pub(crate) fn add_name(&self, id: u64, parent: u64, name: &CStr) -> io::Result<Entry> {
+        self.check_writable()?;
+        let (file, stat) = self.reach(id)?;
+        if is_type(&stat, FileType::Directory) {
+            return Err(Errno::PERM.into());
+        }
+        let directory = self.reach_directory(parent)?;
+        self.tree.link(file, &directory, component(name)?)?;
+        self.new_entry(parent, directory, name)
+    }
+
+    pub(crate) fn remove(&self, parent: u64, name: &CStr, directory: bool) -> io::Result<()> {
+        self.check_writable()?;
+        let flags = if directory {
+            AtFlags::REMOVEDIR
+        } else {
+            AtFlags::empty()
+        };
+        Ok(rustix::fs::unlinkat(
+            self.reach_directory(parent)?,
+            component(name)?,
+            flags,
+        )?)
+    }
+
+    pub(crate) fn rename_entry(
+        &self,
+        from: (u64, &CStr),
+        to: (u64, &CStr),
+        flags: u32,
+    ) -> io::Result<()> {
+        self.check_writable()?;
+        let flags = RenameFlags::from_bits(flags).ok_or(Errno::INVAL)?;
+        if flags.contains(RenameFlags::WHITEOUT) {
+            return Err(Errno::INVAL.into()); // makes a device node
+        }
+        let old_directory = self.reach_directory(from.0)?;
+        let new_directory = self.reach_directory(to.0)?;
+        let (old_name, new_name) = (component(from.1)?, component(to.1)?);
+        rustix::fs::renameat_with(&old_directory, old_name, &new_directory, new_name, flags)?;
+
+        let old = Place {
+            parent: from.0,
+            name: old_name.to_owned(),
+        };
+        let new = Place {
+            parent: to.0,
+            name: new_name.to_owned(),
+        };
+        self.note_move(&new_directory, &old, &new);
+        if flags.contains(RenameFlags::EXCHANGE) {
+            self.note_move(&old_directory, &new, &old);
+        }
+        Ok(())
+    }
+
+    /// Tells the node table. If somebody on the host was faster, the place is wrong and will be dropped when used.
+    fn note_move(&self, directory: impl std::os::fd::AsFd, from: &Place, to: &Place) {
+        if let Ok(stat) = tree::stat_name(directory, &to.name) {
+            let is_directory = is_type(&stat, FileType::Directory);
+            self.nodes()
+                .moved(Identity::from(&stat), from, to.clone(), is_directory);
+        }
+    }
+
+    /// Makes a regular file and opens it, in one step on the host too.
+    pub(crate) fn make_file(
+        &self,
+        parent: u64,
+        name: &CStr,
+        mode: u32,
+        flags: OFlags,
+    ) -> io::Result<(Entry, File)> {
+        self.check_writable()?;
+        let directory = self.reach_directory(parent)?;
+        let name = component(name)?;
+        let exclusive =
+            OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let wanted = flags & (OFlags::RWMODE | OFlags::SYNC | OFlags::DSYNC);
+        match rustix::fs::openat(&directory, name, wanted | exclusive, safe_mode(mode, 0)) {
+            Ok(fd) => {
+                let stat = tree::stat(&fd)?;
+                Ok((self.entry(parent, name, &stat)?, fd.into()))
+            }
+            // The host made it since the guest looked. It might be anything: open it as the known file it now is.
+            Err(Errno::EXIST) if !flags.contains(OFlags::EXCL) => {
+                let entry = self.new_entry(parent, &directory, name)?;
+                let opened = self.open_file(entry.inode, flags & !(OFlags::CREATE | OFlags::EXCL));
+                let file = opened.inspect_err(|_| self.nodes().forget(entry.inode, 1))?;
+                Ok((entry, file))
+            }
+            Err(errno) => Err(limit_error(errno)),
+        }
+    }
+}
+
+/// The server's own limit of descriptors is the whole system's as far as the guest can tell.
+pub(crate) fn limit_error(errno: Errno) -> io::Error {
+    if errno == Errno::MFILE {
+        Errno::NFILE.into()
+    } else {
+        errno.into()
+    }
+}

@@ -1,0 +1,231 @@
+//! The node table: what the guest's inode numbers mean.
+//!
+//! A node is an identity (which file) and places (where it was last seen). It holds no descriptor, so its number is
+//! bounded by memory only. Places are beliefs: the host renames and replaces files at any time, so whoever reaches a
+//! file through a place compares the identity and drops a place that lied.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::ffi::{CStr, CString};
+use std::io;
+
+use rustix::fs::Statx;
+use rustix::io::Errno;
+
+use crate::limits::{MAX_DEPTH, MAX_PLACES};
+
+/// The guest's number of the root (FUSE_ROOT_ID).
+pub(crate) const ROOT: u64 = 1;
+
+/// Which file it is. Inode numbers are used again as soon as a file is gone; with the time of birth (zero where the
+/// file system keeps none) a replaced file is told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Identity {
+    device: (u32, u32),
+    inode: u64,
+    born: (i64, u32),
+}
+
+impl From<&Statx> for Identity {
+    fn from(stat: &Statx) -> Self {
+        Self {
+            device: (stat.stx_dev_major, stat.stx_dev_minor),
+            inode: stat.stx_ino,
+            born: (stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec),
+        }
+    }
+}
+
+/// A name in a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) parent: u64,
+    pub(crate) name: CString,
+}
+
+#[derive(Debug)]
+struct Node {
+    identity: Identity,
+    /// How many times the guest was given this node and has not yet forgotten it.
+    lookups: u64,
+    /// Newest first. A directory has one; a file with hard links a few.
+    places: Vec<Place>,
+}
+
+/// The table. Ids are never used twice.
+#[derive(Debug)]
+pub(crate) struct Nodes {
+    by_id: HashMap<u64, Node>,
+    by_identity: HashMap<Identity, u64>,
+    next: u64,
+    limit: usize,
+}
+
+impl Nodes {
+    /// A table with the root in it and room for `limit` more.
+    pub(crate) fn new(root: Identity, limit: usize) -> Self {
+        let node = Node {
+            identity: root,
+            lookups: 1,
+            places: Vec::new(),
+        };
+        Self {
+            by_id: HashMap::from([(ROOT, node)]),
+            by_identity: HashMap::from([(root, ROOT)]),
+            next: ROOT + 1,
+            limit,
+        }
+    }
+
+    /// Forgets everything but the root: the guest has mounted anew. Ids go on counting.
+    pub(crate) fn reset(&mut self) {
+        let root = self.by_id[&ROOT].identity;
+        let next = self.next;
+        *self = Self {
+            next,
+            ..Self::new(root, self.limit)
+        };
+    }
+
+    /// The file with this identity was just seen at this place and its node is handed to the guest.
+    /// `ENFILE` when the table is full.
+    pub(crate) fn found(
+        &mut self,
+        identity: Identity,
+        parent: u64,
+        name: &CStr,
+        is_directory: bool,
+    ) -> io::Result<u64> {
+        let place = Place {
+            parent,
+            name: name.to_owned(),
+        };
+        let full = self.by_id.len() > self.limit;
+        match self.by_identity.entry(identity) {
+            Entry::Occupied(known) => {
+                let id = *known.get();
+                let node = self
+                    .by_id
+                    .get_mut(&id)
+                    .expect("both maps hold the same nodes");
+                node.lookups = node.lookups.saturating_add(1);
+                if id != ROOT {
+                    remember(
+                        &mut node.places,
+                        place,
+                        if is_directory { 1 } else { MAX_PLACES },
+                    );
+                }
+                Ok(id)
+            }
+            Entry::Vacant(_) if full => Err(Errno::NFILE.into()),
+            Entry::Vacant(slot) => {
+                let id = self.next;
+                self.next += 1;
+                slot.insert(id);
+                self.by_id.insert(
+                    id,
+                    Node {
+                        identity,
+                        lookups: 1,
+                        places: vec![place],
+                    },
+                );
+                Ok(id)
+            }
+        }
+    }
+
+    /// The guest drops `count` of its references. More than it has is taken as all.
+    pub(crate) fn forget(&mut self, id: u64, count: u64) {
+        if id == ROOT {
+            return;
+        }
+        let Entry::Occupied(mut node) = self.by_id.entry(id) else {
+            return;
+        };
+        node.get_mut().lookups = node.get().lookups.saturating_sub(count);
+        if node.get().lookups == 0 {
+            let gone = node.remove();
+            self.by_identity.remove(&gone.identity);
+        }
+    }
+
+    /// The file was renamed by the guest.
+    pub(crate) fn moved(
+        &mut self,
+        identity: Identity,
+        from: &Place,
+        to: Place,
+        is_directory: bool,
+    ) {
+        let Some(node) = self
+            .by_identity
+            .get(&identity)
+            .and_then(|id| self.by_id.get_mut(id))
+        else {
+            return;
+        };
+        node.places.retain(|place| place != from);
+        remember(
+            &mut node.places,
+            to,
+            if is_directory { 1 } else { MAX_PLACES },
+        );
+    }
+
+    /// The place turned out to be wrong.
+    pub(crate) fn drop_place(&mut self, id: u64, place: &Place) {
+        if let Some(node) = self.by_id.get_mut(&id) {
+            node.places.retain(|known| known != place);
+        }
+    }
+
+    /// Which file the guest means. `ESTALE` for an id it was never given or has forgotten.
+    pub(crate) fn identity(&self, id: u64) -> io::Result<Identity> {
+        self.by_id
+            .get(&id)
+            .map(|node| node.identity)
+            .ok_or_else(|| Errno::STALE.into())
+    }
+
+    /// The newest place where the node was seen.
+    pub(crate) fn place(&self, id: u64) -> Option<Place> {
+        self.by_id
+            .get(&id)
+            .and_then(|node| node.places.first().cloned())
+    }
+
+    /// The names from the root to the node through its newest place, outermost first; empty for the root.
+    /// `ESTALE` when a directory on the way is unknown, `ENAMETOOLONG` beyond [`MAX_DEPTH`] (or in a circle, which
+    /// beliefs of different age can form).
+    pub(crate) fn route(&self, id: u64) -> io::Result<Vec<&CStr>> {
+        let mut names = Vec::new();
+        let mut at = id;
+        while at != ROOT {
+            if names.len() == MAX_DEPTH {
+                return Err(Errno::NAMETOOLONG.into());
+            }
+            let node = self.by_id.get(&at).ok_or(Errno::STALE)?;
+            let place = node.places.first().ok_or(Errno::STALE)?;
+            names.push(place.name.as_c_str());
+            at = place.parent;
+        }
+        names.reverse();
+        Ok(names)
+    }
+
+    /// Nodes in the table, the root included.
+    pub(crate) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+}
+
+fn remember(places: &mut Vec<Place>, place: Place, limit: usize) {
+    if places.first() == Some(&place) {
+        return;
+    }
+    places.retain(|known| *known != place);
+    places.insert(0, place);
+    places.truncate(limit);
+}

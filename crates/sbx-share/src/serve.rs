@@ -1,0 +1,110 @@
+//! The vhost-user side: one socket, one QEMU, one mount.
+
+use std::io;
+use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::Mode;
+use sbx_jail::{Enforced, Jail, JailError, Profile};
+use vhost::vhost_user::{Error as VhostError, Listener};
+use vhost_user_backend::VhostUserDaemon;
+use virtiofsd::vhost_user::VhostUserFsBackendBuilder;
+use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
+
+use crate::Share;
+
+/// Why the server did not start or ended badly.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Another process serves this socket.
+    #[error("{0} is in use by a running process\n  try: another --socket")]
+    InUse(PathBuf),
+    /// Something that is not a socket has that name.
+    #[error("{0} exists and is not a socket\n  try: another --socket")]
+    NotASocket(PathBuf),
+    /// The socket cannot be made.
+    #[error(
+        "cannot listen on {path}: {source}\n  try: a shorter path (at most 107 bytes) in a folder of your own"
+    )]
+    Listen {
+        /// As given.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The process could not drop its privileges, so it must not serve.
+    #[error("cannot jail the share: {0}")]
+    Jail(#[from] JailError),
+    /// Root of the share lost before the jail was closed.
+    #[error("cannot hold the root of the share: {0}")]
+    Root(#[source] io::Error),
+    /// The device could not be set up.
+    #[error("cannot set up the virtio-fs device: {0}")]
+    Device(String),
+    /// QEMU sent something that is not the vhost-user protocol.
+    #[error("vhost-user: {0}")]
+    Protocol(String),
+}
+
+/// Listens, readable and writable for the user only. A socket that nobody serves any more is replaced.
+pub fn listen(path: &Path) -> Result<UnixListener, ServeError> {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(ServeError::NotASocket(path.into()));
+        }
+        Ok(_) if UnixStream::connect(path).is_ok() => return Err(ServeError::InUse(path.into())),
+        Ok(_) => std::fs::remove_file(path).map_err(|source| ServeError::Listen {
+            path: path.into(),
+            source,
+        })?,
+        Err(_) => {} // nothing there; if it cannot be looked at, bind says why
+    }
+    let before = rustix::process::umask(Mode::RWXG | Mode::RWXO | Mode::XUSR);
+    let listener = UnixListener::bind(path);
+    rustix::process::umask(before);
+    listener.map_err(|source| ServeError::Listen {
+        path: path.into(),
+        source,
+    })
+}
+
+/// Drops every privilege that serving does not need: files beneath the root only.
+pub fn jail(share: &Share) -> Result<Enforced, ServeError> {
+    let root = share.root().map_err(ServeError::Root)?;
+    let jail = Jail::new(Profile::Share);
+    let jail = if share.is_read_only() {
+        jail.read_only_fd(root)
+    } else {
+        jail.read_write_fd(root)
+    };
+    Ok(jail.apply()?)
+}
+
+/// Serves the first connection until QEMU hangs up. Requests are handled one after the other on one thread.
+pub fn serve(share: Share, listener: UnixListener) -> Result<(), ServeError> {
+    let device = |error: &dyn std::fmt::Display| ServeError::Device(error.to_string());
+    // No thread pool: its threads call unshare(2), which the jail refuses.
+    let backend = VhostUserFsBackendBuilder::default().set_thread_pool_size(0);
+    let backend = backend.build(share).map_err(|error| device(&error))?;
+    let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
+    let mut daemon = VhostUserDaemon::new("sbx-share".into(), Arc::new(backend), memory)
+        .map_err(|error| device(&error))?;
+    let mut listener = Listener::from(listener);
+    daemon
+        .start(&mut listener)
+        .map_err(|error| ServeError::Protocol(error.to_string()))?;
+    drop(listener); // no second client
+    tracing::info!("QEMU has connected");
+    match daemon.wait() {
+        Ok(())
+        | Err(vhost_user_backend::Error::HandleRequest(
+            VhostError::Disconnected | VhostError::PartialMessage,
+        )) => {
+            tracing::info!("QEMU has gone");
+            Ok(())
+        }
+        Err(error) => Err(ServeError::Protocol(error.to_string())),
+    }
+}

@@ -1,0 +1,242 @@
+//! The share's state and how requests reach files.
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::{FileType, Mode, OFlags, Statx};
+use rustix::io::Errno;
+use rustix::process::Resource;
+use virtiofsd::filesystem::Entry;
+use virtiofsd::fuse::Attr;
+
+use crate::handles::Handles;
+use crate::limits::{CACHE_TIME, MAX_HANDLES, MAX_NAME, MAX_NODES, RESERVED_DESCRIPTORS};
+use crate::nodes::{Identity, Nodes, ROOT};
+use crate::owner::{GuestOwner, Owners};
+use crate::tree::{self, Reached, Tree};
+
+/// Why a directory cannot be shared.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The user named a directory that is not there, is not one, or may not be read.
+    #[error("cannot share {path}: {source}\n  try: an existing directory that you may read")]
+    Root {
+        /// As given.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The environment leaves no room for the guest's files.
+    #[error(
+        "the limit of open files is {limit}, and {RESERVED_DESCRIPTORS} are needed before the first file\n  try: ulimit -n 1024"
+    )]
+    Descriptors {
+        /// The soft limit found.
+        limit: usize,
+    },
+}
+
+/// The file system of one mount.
+#[derive(Debug)]
+pub struct Share {
+    pub(crate) tree: Tree,
+    pub(crate) owners: Owners,
+    read_only: bool,
+    nodes: Mutex<Nodes>,
+    handles: Mutex<Handles>,
+}
+
+impl Share {
+    /// Shares a directory. Sets the process's umask to zero: the guest has applied its own.
+    pub fn open(root: &Path, owner: GuestOwner, read_only: bool) -> Result<Self, OpenError> {
+        let fail = |source| OpenError::Root {
+            path: root.to_owned(),
+            source,
+        };
+        let tree = Tree::open(root).map_err(fail)?;
+        let stat = tree::stat(tree.root()).map_err(fail)?;
+        let limit = rustix::process::getrlimit(Resource::Nofile).current;
+        let limit = limit.map_or(usize::MAX, |limit| {
+            usize::try_from(limit).unwrap_or(usize::MAX)
+        });
+        let handles = limit.saturating_sub(RESERVED_DESCRIPTORS).min(MAX_HANDLES);
+        if handles == 0 {
+            return Err(OpenError::Descriptors { limit });
+        }
+        rustix::process::umask(Mode::empty());
+        Ok(Self {
+            owners: Owners::new(owner, &stat),
+            read_only,
+            nodes: Mutex::new(Nodes::new(Identity::from(&stat), MAX_NODES)),
+            handles: Mutex::new(Handles::new(handles)),
+            tree,
+        })
+    }
+
+    /// A descriptor of the root for the jail's rules.
+    pub fn root(&self) -> io::Result<OwnedFd> {
+        self.tree.root().try_clone_to_owned()
+    }
+
+    /// Whether every change is refused.
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    /// Nodes the guest holds, the root included.
+    pub fn node_count(&self) -> usize {
+        self.nodes().len()
+    }
+
+    pub(crate) fn nodes(&self) -> MutexGuard<'_, Nodes> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn handles(&self) -> MutexGuard<'_, Handles> {
+        self.handles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The guest mounts anew or has gone: nothing it held counts any more.
+    pub(crate) fn reset(&self) {
+        self.handles().clear();
+        self.nodes().reset();
+    }
+
+    /// `EROFS` on a read-only share. Asked first by every request that changes something.
+    pub(crate) fn check_writable(&self) -> io::Result<()> {
+        if self.read_only {
+            Err(Errno::ROFS.into())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Reaches the file of a node: by one of its places if the file is still there, else through a handle the guest
+    /// has on it. `ESTALE` if neither leads to it, and the guest looks the name up again.
+    pub(crate) fn reach(&self, id: u64) -> io::Result<(Reached<'_>, Statx)> {
+        if id == ROOT {
+            return Ok((
+                Reached::Root(self.tree.root()),
+                tree::stat(self.tree.root())?,
+            ));
+        }
+        let identity = self.nodes().identity(id)?;
+        loop {
+            let walked = {
+                let nodes = self.nodes();
+                let Some(place) = nodes.place(id) else { break };
+                nodes
+                    .route(id)
+                    .and_then(|names| self.tree.walk(&names))
+                    .map_err(|error| (place.clone(), error))
+                    .map(|fd| (place, fd))
+            };
+            let place = match walked {
+                Ok((place, fd)) => {
+                    let stat = tree::stat(&fd)?;
+                    if Identity::from(&stat) == identity {
+                        return Ok((Reached::Named(fd), stat));
+                    }
+                    place
+                }
+                Err((place, error)) if is_gone(&error) => place,
+                Err((_, error)) => return Err(error),
+            };
+            self.nodes().drop_place(id, &place);
+        }
+        let open = self.handles().of_node(id).ok_or(Errno::STALE)?;
+        let stat = tree::stat(&open)?;
+        Ok((Reached::Open(open), stat))
+    }
+
+    /// Reaches a directory in which a name is to be used.
+    pub(crate) fn reach_directory(&self, id: u64) -> io::Result<Reached<'_>> {
+        if id == ROOT {
+            return Ok(Reached::Root(self.tree.root()));
+        }
+        match self.reach(id)? {
+            (reached, stat) if is_type(&stat, FileType::Directory) => Ok(reached),
+            _ => Err(Errno::NOTDIR.into()),
+        }
+    }
+
+    /// Opens the regular file of a node. Pipes, sockets and devices are the guest kernel's own; opening one here would
+    /// act on the host.
+    pub(crate) fn open_file(&self, id: u64, flags: OFlags) -> io::Result<File> {
+        let (reached, stat) = self.reach(id)?;
+        match FileType::from_raw_mode(stat.stx_mode.into()) {
+            FileType::RegularFile => Ok(self.tree.reopen(reached, flags)?.into()),
+            FileType::Directory => Err(Errno::ISDIR.into()),
+            FileType::Symlink => Err(Errno::LOOP.into()),
+            _ => Err(Errno::PERM.into()),
+        }
+    }
+
+    /// Hands a file that was just seen at a place to the guest.
+    pub(crate) fn entry(&self, parent: u64, name: &CStr, stat: &Statx) -> io::Result<Entry> {
+        let directory = is_type(stat, FileType::Directory);
+        let inode = self
+            .nodes()
+            .found(Identity::from(stat), parent, name, directory)?;
+        Ok(Entry {
+            inode,
+            generation: 0, // node ids are never used twice
+            attr: self.owners.attributes(stat),
+            attr_timeout: CACHE_TIME,
+            entry_timeout: CACHE_TIME,
+        })
+    }
+
+    /// As [`Share::entry`], for a name that was just made in a reached directory.
+    pub(crate) fn new_entry(
+        &self,
+        parent: u64,
+        directory: impl AsFd,
+        name: &CStr,
+    ) -> io::Result<Entry> {
+        let stat = tree::stat_name(directory, name)?;
+        self.entry(parent, name, &stat)
+    }
+
+    pub(crate) fn attributes(&self, stat: &Statx) -> (Attr, std::time::Duration) {
+        (self.owners.attributes(stat), CACHE_TIME)
+    }
+}
+
+/// Whether an error of a walk says that the place is wrong, rather than that this process may not or cannot look.
+fn is_gone(error: &io::Error) -> bool {
+    let gone = [
+        Errno::NOENT,
+        Errno::NOTDIR,
+        Errno::LOOP,
+        Errno::STALE,
+        Errno::XDEV,
+        Errno::NAMETOOLONG,
+    ];
+    Errno::from_io_error(error).is_some_and(|errno| gone.contains(&errno))
+}
+
+pub(crate) fn is_type(stat: &Statx, wanted: FileType) -> bool {
+    FileType::from_raw_mode(stat.stx_mode.into()) == wanted
+}
+
+/// One component of a path: neither empty, nor a way up, nor a way down. The guest's kernel sends no other; a guest
+/// without one might.
+pub(crate) fn component(name: &CStr) -> io::Result<&CStr> {
+    match name.to_bytes() {
+        b"" | b"." | b".." => Err(Errno::INVAL.into()),
+        bytes if bytes.contains(&b'/') => Err(Errno::INVAL.into()),
+        bytes if bytes.len() > MAX_NAME => Err(Errno::NAMETOOLONG.into()),
+        _ => Ok(name),
+    }
+}
+
+/// The permission bits a guest may give to a file: not set-user-id, not set-group-id. On the host such a file would
+/// run with the rights of the host user for everybody.
+pub(crate) fn safe_mode(mode: u32, umask: u32) -> Mode {
+    Mode::from_raw_mode(mode & !umask & 0o1777)
+}

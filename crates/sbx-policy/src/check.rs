@@ -128,6 +128,7 @@ impl CheckReport {
         if let Some(nearest) = &self.nearest {
             lines.push(format!("Nearest: {nearest}"));
         }
-        lines.iter().map(|line| format!("{line}\n")).collect()
+        lines.push(String::new());
+        lines.join("\n")
     }
 }

@@ -1,5 +1,7 @@
 //! The policy as it is stored by the daemon and handed to gateways.
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::http::HttpMatch;
@@ -96,11 +98,12 @@ impl PolicyDocument {
         if self.rules.len() >= MAX_RULES {
             return Err(DocumentError::TooManyRules);
         }
+        let resources: HashSet<&ResourcePattern> = rule.resources.iter().collect();
         for old in &self.rules {
             if old.id == rule.id {
                 return Err(DocumentError::DuplicateId(rule.id));
             }
-            if let Some(resource) = contradiction(old, &rule) {
+            if let Some(resource) = contradiction(old, &rule, &resources) {
                 return Err(DocumentError::Conflict {
                     decision: match old.decision {
                         Decision::Allow => "allow",
@@ -159,14 +162,17 @@ impl PolicyDocument {
 }
 
 /// The resource on which two rules of one scope say opposite things.
-fn contradiction<'a>(old: &'a Rule, new: &Rule) -> Option<&'a ResourcePattern> {
+fn contradiction<'a>(
+    old: &'a Rule,
+    new: &Rule,
+    resources: &HashSet<&ResourcePattern>,
+) -> Option<&'a ResourcePattern> {
     let opposed = old.decision != new.decision
         && old.scope == new.scope
         && old.http == new.http
         && old.protocols.overlaps(new.protocols);
-    if !opposed {
-        return None;
-    }
-    let new: std::collections::HashSet<&ResourcePattern> = new.resources.iter().collect();
-    old.resources.iter().find(|resource| new.contains(resource))
+    old.resources
+        .iter()
+        .filter(|_| opposed)
+        .find(|resource| resources.contains(resource))
 }

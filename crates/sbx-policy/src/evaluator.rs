@@ -3,15 +3,15 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::address::{block, embedded_v4, is_metadata_name};
+use crate::address::{AddressClass, block, embedded_v4, is_metadata_name};
 use crate::document::PolicyDocument;
+use crate::findings::{Best, Findings, Question, Stage};
 use crate::host::{Host, HostName};
-use crate::http::HttpRequest;
 use crate::index::{Entry, Index};
 use crate::intent::{Intent, IntentKind};
 use crate::rule::{Decision, Protocols, Transport};
 use crate::target::Port;
-use crate::verdict::{DenyKind, Inspection, ReasonCode, RuleRef, Verdict};
+use crate::verdict::{DenyKind, ReasonCode, RuleRef, Verdict};
 
 /// Decides on one immutable policy. Cheap to ask (a few hash look-ups, whatever the number of
 /// rules), so that every request is asked about; a changed policy is a new evaluator.
@@ -22,132 +22,6 @@ use crate::verdict::{DenyKind, Inspection, ReasonCode, RuleRef, Verdict};
 pub struct Evaluator {
     generation: u64,
     index: Index,
-}
-
-/// How far rules with method and path can be judged.
-#[derive(Clone, Copy)]
-enum Stage<'a> {
-    /// This request.
-    Request(&'a HttpRequest),
-    /// Not yet, but each request will be.
-    Later,
-    /// Never.
-    Opaque,
-}
-
-/// The question, without the host.
-#[derive(Clone, Copy)]
-struct Question<'a> {
-    sandbox: &'a str,
-    transport: Transport,
-    port: Port,
-    stage: Stage<'a>,
-}
-
-impl Question<'_> {
-    /// Whether the entry is about this question, method and path aside.
-    fn is_met_by(&self, entry: &Entry) -> bool {
-        entry.port.is_none_or(|port| port == self.port)
-            && entry.protocols.contains(self.transport)
-            && entry.is_for(self.sandbox)
-    }
-}
-
-/// What the matching entries say together.
-#[derive(Default)]
-struct Findings<'a> {
-    deny: Best<'a>,
-    allow: Best<'a>,
-    /// Deny or allow entries with method and path that wait for the requests.
-    pending_deny: Best<'a>,
-    pending_allow: Best<'a>,
-}
-
-/// The entry to name among equals: the choice must not depend on the order of rules.
-#[derive(Default)]
-struct Best<'a>(Option<&'a Entry>);
-
-impl<'a> Best<'a> {
-    fn offer(&mut self, entry: &'a Entry) {
-        let better = self.0.is_none_or(|old| rank(entry) < rank(old));
-        if better {
-            self.0 = Some(entry);
-        }
-    }
-
-    fn rule(&self) -> Option<Arc<RuleRef>> {
-        self.0.map(|entry| Arc::clone(&entry.rule))
-    }
-}
-
-/// Smaller is named first: whole-host before method and path, longer resource before shorter.
-fn rank(entry: &Entry) -> (bool, std::cmp::Reverse<usize>, &str, &str) {
-    let rule = &entry.rule;
-    (
-        entry.http.is_some(),
-        std::cmp::Reverse(rule.resource.len()),
-        &rule.resource,
-        &rule.id,
-    )
-}
-
-impl<'a> Findings<'a> {
-    fn add(&mut self, entry: &'a Entry, stage: Stage<'_>) {
-        let (now, later) = match entry.decision {
-            Decision::Deny => (&mut self.deny, &mut self.pending_deny),
-            Decision::Allow => (&mut self.allow, &mut self.pending_allow),
-        };
-        match (&entry.http, stage) {
-            (None, _) => now.offer(entry),
-            (Some(http), Stage::Request(request)) => {
-                let path = match entry.decision {
-                    Decision::Deny => http.path.denies(&request.path),
-                    Decision::Allow => http.path.allows(&request.path),
-                };
-                if path && http.methods.contains(request.method) {
-                    now.offer(entry);
-                }
-            }
-            (Some(_), Stage::Later | Stage::Opaque) => later.offer(entry),
-        }
-    }
-
-    fn verdict(&self, stage: Stage<'_>) -> Verdict {
-        if let Some(rule) = self.deny.rule() {
-            return Verdict::deny(ReasonCode::DenyRule, Some(rule), DenyKind::Explicit);
-        }
-        let opaque = matches!(stage, Stage::Opaque);
-        let allowed = self.allow.rule();
-        if let Some(rule) = self.pending_deny.rule()
-            && opaque
-        {
-            // Only a denial by this rule if something would have allowed the host.
-            if allowed.is_some() || self.pending_allow.0.is_some() {
-                return Verdict::deny(ReasonCode::NotInspectable, Some(rule), DenyKind::Explicit);
-            }
-            return Verdict::default_deny();
-        }
-        if let Some(rule) = allowed {
-            let mut verdict = Verdict::allow(ReasonCode::AllowRule, Some(rule));
-            if self.pending_deny.0.is_some() {
-                verdict.inspection = Inspection::Required;
-            }
-            return verdict;
-        }
-        match self.pending_allow.rule() {
-            Some(rule) if opaque => {
-                Verdict::deny(ReasonCode::NotInspectable, Some(rule), DenyKind::Implicit)
-            }
-            Some(rule) => {
-                let verdict = Verdict::allow(ReasonCode::AllowRule, Some(rule));
-                Verdict {
-                    inspection: Inspection::Required,
-                    ..verdict
-                }
-            }
-            None => Verdict::default_deny(),
-        }
-    }
 }
 
 impl Evaluator {
@@ -334,13 +208,19 @@ impl Evaluator {
                 DenyKind::Explicit,
             ));
         }
-        match block {
-            None => Ok(None),
-            Some((_, class)) => match allow.rule() {
-                Some(rule) if class.can_be_opened() => Ok(Some(rule)),
-                _ => Err(Verdict::address_blocked(ip, class)),
-            },
+        let Some((_, class)) = block else {
+            return Ok(None);
+        };
+        // Link-local UDP is discovery on the host's own networks.
+        let local_udp = class == AddressClass::LinkLocal && question.transport == Transport::Udp;
+        let Some(rule) = allow.rule().filter(|_| class.can_be_opened() && !local_udp) else {
+            return Err(Verdict::address_blocked(ip, class));
+        };
+        // Opening a translation prefix does not open what lies behind it.
+        if let Some(v4) = embedded_v4(ip) {
+            self.check_address(IpAddr::V4(v4), question)?;
         }
+        Ok(Some(rule))
     }
 
     fn host_may_resolve(&self, sandbox: &str, host: &Host) -> Verdict {

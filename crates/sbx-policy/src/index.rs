@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use crate::document::PolicyDocument;
 use crate::host::{Host, HostName};
 use crate::http::HttpMatch;
+use crate::label::Label;
 use crate::pattern::{HostPattern, Lead, Shape};
 use crate::rule::{Decision, Protocols, Rule, Scope};
 use crate::target::Port;
@@ -141,7 +142,7 @@ impl Index {
                 let literal = labels.iter().rev().take_while(|l| !l.is_wild()).count();
                 let tail: Vec<&str> = labels[labels.len() - literal..]
                     .iter()
-                    .map(|l| l.as_str())
+                    .map(Label::as_str)
                     .collect();
                 let node = self.names.entry(tail.join(".").into()).or_default();
                 node.globs.push((pattern.clone(), id));
@@ -168,7 +169,9 @@ impl Index {
     /// Calls `found` with every entry that names a range with the address in it.
     pub(crate) fn matching_nets<'a>(&'a self, ip: IpAddr, mut found: impl FnMut(&'a Entry)) {
         self.nets_of(ip, &mut |ids| {
-            ids.iter().for_each(|id| found(&self.entries[*id]));
+            for id in ids {
+                found(&self.entries[*id]);
+            }
         });
     }
 
@@ -185,7 +188,9 @@ impl Index {
                     .chain(&node.one_below)
                     .chain(&node.below)
                     .chain(globs);
-                ids.for_each(|id| found(&self.entries[*id]));
+                for id in ids {
+                    found(&self.entries[*id]);
+                }
             }
             suffix = rest;
         }

@@ -6,93 +6,15 @@ use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv6Net};
 
-use crate::host::{HOST_SERVICE_NAMES, Host, HostError, HostName};
-use crate::label::{Label, LabelError, has_wildcard};
+use crate::host::{HOST_SERVICE_NAMES, Host, HostName};
+use crate::label::{Label, has_wildcard};
+use crate::pattern_error::PatternError;
 use crate::suffix::is_public_suffix;
-use crate::target::{Port, TargetError, split_port};
+use crate::target::{Port, split_port};
 use crate::text::serde_as_text;
 
 /// Longest pattern text in bytes: a name, a few sets and a port.
 const MAX_PATTERN: usize = 512;
-
-/// Why a text is not a resource. [`PatternError::hint`] says what to write instead.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum PatternError {
-    /// Nothing there, or nothing between two commas.
-    #[error("the resource is empty")]
-    Empty,
-    /// More than 512 bytes.
-    #[error("the resource is longer than 512 bytes")]
-    TooLong,
-    /// A lone `*`.
-    #[error("a lone `*` is not a resource")]
-    LoneStar,
-    /// A wildcard directly below a suffix such as `com` or `co.uk`.
-    #[error("{pattern:?} is too broad: anybody can get a name below {suffix:?}")]
-    TooBroad {
-        /// The refused pattern.
-        pattern: String,
-        /// The public suffix.
-        suffix: String,
-    },
-    /// `**` somewhere else than at the start.
-    #[error("{0:?}: `**` stands only at the start of a pattern, as a label of its own")]
-    DoubleStarInside(String),
-    /// The last label has a wildcard.
-    #[error("{0:?}: the last label must be written out")]
-    OpenEnd(String),
-    /// Something after a `/` that is not a prefix length, or a scheme.
-    #[error("{0:?} is not a host or an address range: a resource has no scheme and no path")]
-    UrlParts(String),
-    /// Bits set right of the prefix, or a prefix length out of range.
-    #[error("{text:?} is not an address range")]
-    BadRange {
-        /// The refused text.
-        text: String,
-        /// The range that was probably meant.
-        meant: Option<IpNet>,
-    },
-    /// An IPv6 spelling of an IPv4 address.
-    #[error("{0} is an IPv4 address in IPv6 clothes: write it as IPv4")]
-    MappedV4(IpNet),
-    /// A label with wildcards is malformed.
-    #[error(transparent)]
-    Label(#[from] LabelError),
-    /// A label without wildcards is malformed.
-    #[error(transparent)]
-    Host(#[from] HostError),
-    /// The port is not one.
-    #[error(transparent)]
-    Port(#[from] TargetError),
-}
-
-impl PatternError {
-    /// What to write instead, if there is something to suggest.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::LoneStar => Some("`**` for everything, or `**.example.com`".into()),
-            Self::TooBroad { suffix, .. } => Some(format!(
-                "a name you trust: `**.example.{suffix}`; `**` means everything"
-            )),
-            Self::DoubleStarInside(text) => {
-                let tail = text.rsplit("**.").next().unwrap_or(text);
-                Some(format!("`**.{tail}`"))
-            }
-            Self::OpenEnd(_) => {
-                Some("`*.example.com` for names, `10.0.0.0/24` for addresses".into())
-            }
-            Self::UrlParts(_) => {
-                Some("the host alone, with --method and --path for parts of a site".into())
-            }
-            Self::BadRange {
-                meant: Some(net), ..
-            } => Some(format!("`{net}`")),
-            Self::Port(TargetError::Port(_)) => Some("`example.com:443`".into()),
-            _ => None,
-        }
-    }
-}
 
 /// Which labels may stand in front of the written ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::pattern::{PatternError, ResourcePattern};
+use crate::pattern::ResourcePattern;
+use crate::pattern_error::PatternError;
 use crate::rule::{CreatedVia, Decision, Protocols, Rule, Scope};
 use crate::target::Port;
 

@@ -127,14 +127,14 @@ impl Segment {
             decoded.push(byte);
             // A backslash is not a URI character, and some servers take it for a slash.
             if (encoded && !is_unreserved(byte)) || byte == b'\\' {
-                wire.push_str(&format!("%{byte:02X}"));
+                push_encoded(&mut wire, byte);
             } else {
                 wire.push(byte.into());
             }
             if byte.is_ascii() && !matches!(byte, b'/' | b'\\' | b'%') {
                 judged.push(byte.into());
             } else {
-                judged.push_str(&format!("%{byte:02X}"));
+                push_encoded(&mut judged, byte);
             }
         }
         check_decoded(&decoded)?;
@@ -165,6 +165,13 @@ fn check_decoded(decoded: &[u8]) -> Result<(), PathError> {
         return Err(PathError::OverLong);
     }
     Ok(())
+}
+
+fn push_encoded(text: &mut String, byte: u8) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    text.push('%');
+    text.push(DIGITS[usize::from(byte >> 4)].into());
+    text.push(DIGITS[usize::from(byte & 15)].into());
 }
 
 fn hex(byte: u8) -> Result<u8, PathError> {

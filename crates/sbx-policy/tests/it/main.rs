@@ -1,1 +1,16 @@
 //! Facts about the policy: parsing, decisions, presets, explanations.
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper of tests that fails is a failed test"
+)]
+
+mod attacks;
+mod check;
+mod decisions;
+mod document;
+mod grammar;
+mod http_rules;
+mod presets;
+mod properties;
+mod support;

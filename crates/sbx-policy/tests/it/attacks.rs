@@ -1,0 +1,422 @@
+//! Attacks on names and targets, by the number they have in the project's list of attack cases.
+
+use sbx_policy::{
+    AddressClass, DenyKind, Host, HostError, HostName, PatternError, ReasonCode, ResourcePattern,
+    Target, TargetError, classify,
+};
+
+use crate::support::{allowed, ask, evaluator, ip, resolved};
+
+#[test]
+fn attack_01_name_with_nul_is_no_host() {
+    for text in ["evil.test\0.allowed.test", "allowed.test\0", "\0"] {
+        assert_eq!(
+            HostName::parse(text),
+            Err(HostError::BadCharacter('\0')),
+            "{text:?}"
+        );
+        assert!(Target::parse(&format!("https://{text}/")).is_err());
+    }
+}
+
+#[test]
+fn attack_02_control_bytes_spaces_and_percent_are_no_host() {
+    for text in [
+        "a b.test",
+        " a.test",
+        "a.test ",
+        "a\r\n.test",
+        "a\t.test",
+        "a%00.test",
+        "a%2e.test",
+        "%61.test",
+        "a\u{7f}.test",
+        "a/b.test",
+        "a\\b.test",
+        "a@b.test",
+        "a#b.test",
+        "a?.test",
+        "a\u{0}b",
+        "a;b.test",
+        "a\u{ff05}2e.test",
+        "a\u{2100}.test",
+    ] {
+        assert!(HostName::parse(text).is_err(), "{text:?}");
+        assert!(Host::parse(text).is_err(), "{text:?}");
+    }
+}
+
+#[test]
+fn attack_03_one_canonical_form_and_homoglyphs_stay_different() {
+    let canonical = |text| HostName::parse(text).unwrap().to_string();
+    assert_eq!(canonical("API.Example.Test."), "api.example.test");
+    assert_eq!(canonical("b\u{fc}cher.example"), "xn--bcher-kva.example");
+    assert_eq!(canonical("B\u{dc}CHER.example"), "xn--bcher-kva.example");
+    assert_eq!(canonical("XN--BCHER-KVA.example"), "xn--bcher-kva.example");
+    assert_eq!(canonical("a\u{3002}example.test"), "a.example.test");
+    // Cyrillic а.
+    assert!(!allowed(&["allow allowed.test"], "\u{430}llowed.test"));
+    assert!(allowed(&["allow allowed.test"], "ALLOWED.test.:443"));
+    for text in [
+        "xn--\u{430}.test",
+        "xn--a.test",
+        "xn--.test",
+        "a..test",
+        ".a.test",
+        "a.test..",
+        ".",
+        "",
+    ] {
+        assert!(HostName::parse(text).is_err(), "{text:?}");
+    }
+}
+
+#[test]
+fn attack_04_suffix_tricks_do_not_match() {
+    for rule in [
+        "allow allowed.test",
+        "allow *.allowed.test",
+        "allow **.allowed.test",
+        "allow .allowed.test",
+    ] {
+        for host in [
+            "allowed.test.evil.example",
+            "evilallowed.test",
+            "evil-allowed.test",
+            "xallowed.test",
+        ] {
+            assert!(!allowed(&[rule], host), "{rule} {host}");
+        }
+    }
+    assert!(!allowed(
+        &["allow crl*.allowed.test"],
+        "crl.evil.allowed.test"
+    ));
+    assert!(!allowed(
+        &["allow crl*.allowed.test"],
+        "crl1.allowed.test.evil.example"
+    ));
+}
+
+#[test]
+fn attack_05_over_broad_patterns_are_refused_with_reason_and_next_step() {
+    let refused = |text: &str| {
+        let error = ResourcePattern::parse(text).unwrap_err();
+        assert!(error.hint().is_some(), "{text}: {error}");
+        error
+    };
+    assert_eq!(refused("*"), PatternError::LoneStar);
+    assert_eq!(refused("*:443"), PatternError::LoneStar);
+    for text in [
+        "*.com",
+        "**.com",
+        ".com",
+        "*.com:443",
+        "**.co.uk",
+        ".com.au",
+        "evil*.com",
+        "*.*.com",
+    ] {
+        assert!(
+            matches!(refused(text), PatternError::TooBroad { .. }),
+            "{text}"
+        );
+    }
+    for text in ["foo.**.example.com", "**.**.example.com", "a**.example.com"] {
+        assert!(
+            matches!(refused(text), PatternError::DoubleStarInside(_)),
+            "{text}"
+        );
+    }
+    for text in ["example.*", "10.0.0.*", "*.example.c?m"] {
+        assert!(matches!(refused(text), PatternError::OpenEnd(_)), "{text}");
+    }
+    assert!(
+        refused("foo.**.example.com")
+            .hint()
+            .unwrap()
+            .contains("**.example.com")
+    );
+}
+
+#[test]
+fn attack_06_length_limits_are_those_of_dns() {
+    let label = "a".repeat(63);
+    let longest = format!("{label}.{label}.{label}.{}", "a".repeat(61));
+    assert_eq!(longest.len(), 253);
+    assert!(HostName::parse(&longest).is_ok());
+    assert!(HostName::parse(&format!("{longest}.")).is_ok());
+    assert_eq!(
+        HostName::parse(&format!("{longest}a")),
+        Err(HostError::TooLong)
+    );
+    assert_eq!(
+        HostName::parse(&format!("{label}a.test")),
+        Err(HostError::LabelTooLong)
+    );
+    assert_eq!(
+        HostName::parse(&"a.".repeat(100_000)),
+        Err(HostError::TooLong)
+    );
+    // The limits are about the encoded form.
+    assert!(HostName::parse(&format!("{}.test", "\u{fc}".repeat(63))).is_err());
+}
+
+#[test]
+fn attack_08_port_tricks_are_refused() {
+    for port in [
+        "65537",
+        "65536",
+        "0",
+        "+443",
+        "-1",
+        "0443",
+        "",
+        " 443",
+        "443 ",
+        "4_43",
+        "0x1bb",
+        "99999999999",
+    ] {
+        for text in [
+            format!("a.test:{port}"),
+            format!("https://a.test:{port}/"),
+            format!("[2001:db8::1]:{port}"),
+        ] {
+            assert!(
+                matches!(Target::parse(&text), Err(TargetError::Port(_))),
+                "{text:?}"
+            );
+        }
+        assert!(
+            ResourcePattern::parse(&format!("a.test:{port}")).is_err(),
+            "{port:?}"
+        );
+    }
+    assert_eq!(Target::parse("a.test:65535").unwrap().port.get(), 65535);
+    assert!(Target::parse("a.test:443:80").is_err());
+}
+
+#[test]
+fn attack_09_userinfo_is_not_the_target() {
+    let target = Target::parse("http://allowed.test@evil.test/").unwrap();
+    assert_eq!(target.to_string(), "evil.test:80");
+    let target = Target::parse("https://allowed.test:443@evil.test:8443/x@y").unwrap();
+    assert_eq!(target.to_string(), "evil.test:8443");
+    // Parsers differ on these.
+    assert_eq!(
+        Target::parse("http://a@allowed.test@evil.test/"),
+        Err(TargetError::Ambiguous('@'))
+    );
+    assert_eq!(
+        Target::parse("http://evil.test\\@allowed.test/"),
+        Err(TargetError::Ambiguous('\\'))
+    );
+    // Outside of URLs there is no userinfo.
+    assert!(Target::parse("allowed.test@evil.test").is_err());
+}
+
+#[test]
+fn attack_11_every_alias_of_the_host_is_one_resource() {
+    let aliases = [
+        "localhost",
+        "LOCALHOST.",
+        "127.0.0.1",
+        "[::1]",
+        "host.docker.internal",
+        "host.sbx.internal",
+        "[::ffff:127.0.0.1]",
+    ];
+    for rule in [
+        "localhost",
+        "127.0.0.1",
+        "::1",
+        "host.docker.internal",
+        "host.sbx.internal",
+    ] {
+        let allow = format!("allow {rule}:8080,**").replace("::1:", "[::1]:");
+        let deny = format!("deny {rule}");
+        for alias in aliases {
+            let target = format!("{alias}:8080");
+            assert!(allowed(&[&allow], &target), "{allow} {target}");
+            assert!(
+                !allowed(&[&allow], &format!("{alias}:8081")),
+                "{allow} {alias}:8081"
+            );
+            let verdict = ask(&evaluator(&[&allow, &deny]), &target);
+            assert_eq!(
+                verdict.deny_kind,
+                Some(DenyKind::Explicit),
+                "{deny} {target}"
+            );
+        }
+    }
+    // Denials that cover one spelling cover all; allows have to name the host service.
+    for pattern in [
+        "**",
+        "**.docker.internal",
+        "127.0.0.0/8",
+        "0.0.0.0/0",
+        "::/0",
+        "host.*.internal",
+    ] {
+        for alias in aliases {
+            let target = format!("{alias}:8080");
+            assert!(!allowed(
+                &["allow localhost:8080", &format!("deny {pattern}")],
+                &target
+            ));
+            assert!(
+                !allowed(&[&format!("allow {pattern}")], &target),
+                "{pattern} {target}"
+            );
+        }
+    }
+}
+
+#[test]
+fn attack_11_numbers_that_resolvers_read_as_addresses_are_no_names() {
+    for text in [
+        "127.1",
+        "2130706433",
+        "0x7f000001",
+        "0x7f.1",
+        "0177.0.0.1",
+        "1.2.3.4.5",
+        "a.1",
+        "256.1.1.1",
+        "1.2.3.04",
+    ] {
+        assert_eq!(Host::parse(text), Err(HostError::NumericName), "{text}");
+    }
+    assert_eq!(Host::parse("127.0.0.1."), Ok(Host::HostService));
+    assert!(Host::parse("[fe80::1%eth0]").is_err());
+}
+
+#[test]
+fn attack_43_metadata_needs_a_rule_with_exactly_that_address() {
+    let addresses = [
+        "169.254.169.254",
+        "169.254.170.2",
+        "100.100.100.200",
+        "fd00:ec2::254",
+    ];
+    let wide = [
+        "allow **",
+        "allow 169.254.0.0/16",
+        "allow 100.64.0.0/10",
+        "allow 100.100.100.200/31",
+    ];
+    let wide_v6 = ["allow fd00::/8", "allow fd00:ec2::/32"];
+    for address in addresses {
+        assert_eq!(classify(ip(address)), AddressClass::Metadata);
+        let target = if address.contains(':') {
+            format!("[{address}]:80")
+        } else {
+            format!("{address}:80")
+        };
+        let verdict = ask(&evaluator(&[&wide[..], &wide_v6[..]].concat()), &target);
+        assert_eq!(verdict.reason, ReasonCode::AddressBlocked, "{address}");
+        assert!(
+            allowed(&[&format!("allow {address}")], &target),
+            "{address}"
+        );
+    }
+    // Reached by a name, too: the name is allowed, its address is not.
+    let verdict = resolved(&["allow **"], "rebind.test", &["169.254.169.254"]);
+    assert_eq!(verdict.reason, ReasonCode::AddressBlocked);
+    for wildcard in ["allow **", "allow **.internal", "allow *.google.internal"] {
+        assert!(
+            !allowed(&[wildcard], "metadata.google.internal"),
+            "{wildcard}"
+        );
+        let name = HostName::parse("metadata.google.internal").unwrap();
+        assert!(
+            !evaluator(&[wildcard])
+                .name_may_resolve("x", &name)
+                .is_allowed()
+        );
+    }
+    assert!(allowed(
+        &["allow metadata.google.internal"],
+        "metadata.google.internal:80"
+    ));
+}
+
+#[test]
+fn attack_44_special_addresses_are_closed_until_named() {
+    for (address, named) in [
+        ("10.1.2.3", "10.0.0.0/8"),
+        ("172.16.0.1", "172.16.0.0/12"),
+        ("192.168.1.1", "192.168.1.0/24"),
+        ("100.64.0.1", "100.64.0.0/10"),
+        ("198.18.0.1", "198.18.0.0/15"),
+        ("192.0.0.8", "192.0.0.8"),
+        ("240.0.0.1", "240.0.0.1"),
+        ("127.0.0.2", "127.0.0.2"),
+        ("169.254.1.1", "169.254.1.1"),
+        ("fc00::1", "fc00::/7"),
+        ("fd12::1", "fd12::/16"),
+        ("fe80::1", "fe80::1"),
+    ] {
+        let open = ["allow **", "allow 0.0.0.0/0", "allow ::/0", "allow a.test"];
+        let verdict = resolved(&open, "a.test", &[address]);
+        assert_eq!(verdict.reason, ReasonCode::AddressBlocked, "{address}");
+        let target = if address.contains(':') {
+            format!("[{address}]:443")
+        } else {
+            format!("{address}:443")
+        };
+        assert!(!allowed(&open, &target), "{address}");
+        let named = format!("allow {named}");
+        assert!(allowed(&[&named], &target), "{named} {target}");
+        let verdict = resolved(&[&named, "allow a.test"], "a.test", &[address]);
+        assert_eq!(verdict.pinned, [ip(address)], "{named}");
+    }
+}
+
+#[test]
+fn attack_44_some_addresses_are_never_opened() {
+    for (address, rule) in [
+        ("0.0.0.0", "allow 0.0.0.0"),
+        ("0.1.2.3", "allow 0.0.0.0/8"),
+        ("224.0.0.1", "allow 224.0.0.0/4"),
+        ("255.255.255.255", "allow 255.255.255.255"),
+        ("::", "allow ::"),
+        ("ff02::1", "allow ff00::/8"),
+    ] {
+        let verdict = resolved(&[rule, "allow a.test"], "a.test", &[address]);
+        assert_eq!(verdict.reason, ReasonCode::AddressBlocked, "{address}");
+    }
+}
+
+#[test]
+fn attack_44_ipv6_forms_of_ipv4_are_closed_and_open_nothing_behind_them() {
+    for address in [
+        "::ffff:192.0.2.1",
+        "64:ff9b::c000:201",
+        "64:ff9b:1::1",
+        "2002:c000:201::1",
+        "2001::1",
+        "::192.0.2.1",
+        "::ffff:0:192.0.2.1",
+    ] {
+        assert_eq!(classify(ip(address)), AddressClass::EmbeddedV4, "{address}");
+        assert!(
+            !resolved(&["allow **"], "a.test", &[address]).is_allowed(),
+            "{address}"
+        );
+    }
+    // NAT64 of 192.0.2.1 opens, of the metadata address it does not.
+    let rules = ["allow a.test", "allow 64:ff9b::/96"];
+    assert!(resolved(&rules, "a.test", &["64:ff9b::c000:201"]).is_allowed());
+    assert!(!resolved(&rules, "a.test", &["64:ff9b::a9fe:a9fe"]).is_allowed());
+    // A deny on the IPv4 address covers what stands for it.
+    let denied = [&rules[..], &["deny 192.0.2.0/24"]].concat();
+    let verdict = resolved(&denied, "a.test", &["64:ff9b::c000:201"]);
+    assert_eq!(verdict.reason, ReasonCode::DenyRule);
+    assert!(matches!(
+        ResourcePattern::parse("::ffff:10.0.0.1"),
+        Err(PatternError::MappedV4(_))
+    ));
+}

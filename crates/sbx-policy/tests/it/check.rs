@@ -1,0 +1,98 @@
+//! What `policy check` says.
+
+use sbx_policy::{CheckReport, Evaluator, HttpRequest, Miss, PolicyDocument, Transport, check};
+
+use crate::support::{SANDBOX, evaluator, http_rule, rule};
+
+fn report(rules: &[&str], target: &str) -> CheckReport {
+    check(
+        &evaluator(rules),
+        Some(SANDBOX),
+        Transport::Tcp,
+        &target.parse().unwrap(),
+        None,
+    )
+}
+
+#[test]
+fn an_allowed_target_takes_one_line() {
+    assert_eq!(
+        report(&["allow a.test"], "a.test").text("a.test"),
+        "Allowed: a.test\n"
+    );
+}
+
+#[test]
+fn a_target_without_rule_is_denied_by_default() {
+    let report = report(&[], "a.test");
+    assert_eq!(
+        report.text("a.test"),
+        "Denied: a.test\nReason: No matching allow rule (default deny)\n"
+    );
+    assert_eq!(report.nearest, None);
+}
+
+#[test]
+fn a_denying_rule_is_named() {
+    let report = report(&["deny a.test @sandbox:claude-app", "allow **"], "a.test");
+    assert_eq!(
+        report.text("a.test"),
+        "Denied: a.test\nReason: Denied by rule r0 (a.test, scope: sandbox:claude-app)\n"
+    );
+    assert_eq!(report.nearest.unwrap().miss, Miss::Overruled);
+}
+
+#[test]
+fn the_nearest_rule_says_what_was_missing() {
+    for (rules, target, miss) in [
+        (&["allow a.test:443"][..], "http://a.test", Miss::Port),
+        (&["allow a.test @sandbox:other"], "a.test", Miss::Sandbox),
+        (&["allow **.a.test"], "a.test", Miss::Name),
+        (&["allow a.test"], "www.a.test", Miss::Name),
+        (&["allow 10.0.0.0/8:22"], "10.0.0.1:23", Miss::Port),
+    ] {
+        let nearest = report(rules, target).nearest.unwrap();
+        assert_eq!(nearest.miss, miss, "{target}");
+        assert_eq!(nearest.rule.id, "r0");
+    }
+    assert_eq!(report(&["allow other.test"], "a.test").nearest, None);
+}
+
+#[test]
+fn method_and_path_are_judged() {
+    let rules = vec![
+        http_rule("h", "allow a.test", "GET", "/x"),
+        rule("z", "allow z.test"),
+    ];
+    let evaluator = Evaluator::new(&PolicyDocument::new(1, rules));
+    let ask = |method, path| {
+        let request = HttpRequest::parse(method, path).unwrap();
+        check(
+            &evaluator,
+            None,
+            Transport::Tcp,
+            &"a.test".parse().unwrap(),
+            Some(request),
+        )
+    };
+    assert!(ask("GET", "/x").allowed);
+    let denied = ask("POST", "/x");
+    assert!(!denied.allowed);
+    assert_eq!(denied.nearest.unwrap().miss, Miss::Request);
+}
+
+#[test]
+fn json_has_the_documented_keys() {
+    let json = serde_json::to_value(report(&["deny a.test:443"], "https://a.test")).unwrap();
+    assert_eq!(json["action"], "net:connect:tcp");
+    assert_eq!(json["allowed"], false);
+    assert_eq!(json["context"], "sandbox:claude-app");
+    assert_eq!(json["deny_kind"], "explicit");
+    assert_eq!(json["reason_code"], "deny_rule");
+    assert_eq!(json["resource_type"], "net:domain");
+    assert_eq!(json["resource_value"], "a.test:443");
+    assert_eq!(json["rule"], "r0");
+    assert_eq!(json["origin"], "local");
+    assert_eq!(json["target"], "a.test:443");
+    assert_eq!(json["type"], "network");
+}

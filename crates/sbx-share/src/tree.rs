@@ -94,7 +94,7 @@ impl Tree {
         let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         Ok(rustix::fs::openat(
             &self.descriptors,
-            DecInt::from_fd(file),
+            DecInt::from_fd(file.as_fd()),
             flags,
             Mode::empty(),
         )?)
@@ -104,7 +104,7 @@ impl Tree {
     pub(crate) fn chmod(&self, file: impl AsFd, mode: Mode) -> io::Result<()> {
         Ok(rustix::fs::chmodat(
             &self.descriptors,
-            DecInt::from_fd(file),
+            DecInt::from_fd(file.as_fd()),
             mode,
             AtFlags::empty(),
         )?)
@@ -112,7 +112,7 @@ impl Tree {
 
     /// Gives a reached file one more name.
     pub(crate) fn link(&self, file: impl AsFd, parent: impl AsFd, name: &CStr) -> io::Result<()> {
-        let old = DecInt::from_fd(file);
+        let old = DecInt::from_fd(file.as_fd());
         Ok(rustix::fs::linkat(
             &self.descriptors,
             old,
@@ -126,7 +126,7 @@ impl Tree {
     pub(crate) fn access(&self, file: impl AsFd, access: rustix::fs::Access) -> io::Result<()> {
         Ok(rustix::fs::accessat(
             &self.descriptors,
-            DecInt::from_fd(file),
+            DecInt::from_fd(file.as_fd()),
             access,
             AtFlags::EACCESS,
         )?)

@@ -1,0 +1,234 @@
+//! The Debian archive that the machine itself uses, from its apt configuration: one-line lists and deb822
+//! files (sources.list(5)).
+
+use crate::request::{AptSources, clean_uri};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+/// Releases whose names we know, so that a machine of another distribution with a Debian entry works too.
+const RELEASES: [&str; 6] = ["bullseye", "bookworm", "trixie", "forky", "duke", "sid"];
+/// Suites that name a release by its state.
+const STATES: [&str; 5] = ["oldoldstable", "oldstable", "stable", "testing", "unstable"];
+/// A sources file larger than this is not one, bytes.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// One combination of an address with suites and components.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Entry {
+    uri: String,
+    suites: Vec<String>,
+    components: Vec<String>,
+    signed_by: String,
+}
+
+/// Reads the configuration below `etc_apt` (normally `/etc/apt`). `None`: no Debian archive among it.
+pub fn detect(etc_apt: &Path) -> Option<AptSources> {
+    let mut entries = Vec::new();
+    read(&etc_apt.join("sources.list"), &mut entries);
+    let mut parts: Vec<_> = fs::read_dir(etc_apt.join("sources.list.d"))
+        .map(|dir| dir.flatten().map(|entry| entry.path()).collect())
+        .unwrap_or_default();
+    parts.sort();
+    for part in &parts {
+        read(part, &mut entries);
+    }
+    choose(&entries)
+}
+
+fn read(path: &Path, entries: &mut Vec<Entry>) {
+    if !path
+        .metadata()
+        .is_ok_and(|meta| meta.is_file() && meta.len() <= MAX_BYTES)
+    {
+        return;
+    }
+    let Ok(text) = fs::read_to_string(path) else {
+        return;
+    };
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("sources") => entries.extend(parse_deb822(&text)),
+        Some("list") => entries.extend(text.lines().filter_map(parse_line)),
+        _ => {}
+    }
+}
+
+/// `deb [option=value …] URI suite component…`.
+fn parse_line(line: &str) -> Option<Entry> {
+    let line = line.split('#').next().unwrap_or_default().trim();
+    let mut rest = line
+        .strip_prefix("deb")?
+        .strip_prefix([' ', '\t'])?
+        .trim_start();
+    let mut signed_by = String::new();
+    if let Some(options) = rest.strip_prefix('[') {
+        let (options, after) = options.split_once(']')?;
+        signed_by = options
+            .split_whitespace()
+            .find_map(|option| option.strip_prefix("signed-by="))
+            .unwrap_or_default()
+            .to_owned();
+        rest = after;
+    }
+    let mut words = rest.split_whitespace().map(str::to_owned);
+    Some(Entry {
+        uri: clean_uri(&words.next()?)?,
+        suites: vec![words.next()?],
+        components: words.collect(),
+        signed_by,
+    })
+}
+
+fn parse_deb822(text: &str) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    let mut stanza = BTreeMap::new();
+    let mut field = String::new();
+    for line in text.lines().chain([""]) {
+        if line.starts_with('#') {
+            continue;
+        }
+        if line.trim().is_empty() {
+            entries.extend(from_stanza(&stanza));
+            stanza.clear();
+        } else if line.starts_with([' ', '\t']) {
+            let value: &mut String = stanza.entry(field.clone()).or_default();
+            value.push(' ');
+            value.push_str(line.trim());
+        } else if let Some((name, value)) = line.split_once(':') {
+            field = name.trim().to_ascii_lowercase();
+            stanza.insert(field.clone(), value.trim().to_owned());
+        }
+    }
+    entries
+}
+
+fn from_stanza(stanza: &BTreeMap<String, String>) -> Vec<Entry> {
+    let words = |name: &str| -> Vec<String> {
+        let value = stanza.get(name).map_or("", String::as_str);
+        value.split_whitespace().map(str::to_owned).collect()
+    };
+    let disabled = stanza.get("enabled").is_some_and(|value| {
+        matches!(
+            value.to_ascii_lowercase().as_str(),
+            "no" | "false" | "without" | "off" | "disable"
+        )
+    });
+    if disabled || !words("types").iter().any(|kind| kind == "deb") {
+        return Vec::new();
+    }
+    let entry = |uri: &String| {
+        Some(Entry {
+            uri: clean_uri(uri)?,
+            suites: words("suites"),
+            components: words("components"),
+            signed_by: stanza.get("signed-by").cloned().unwrap_or_default(),
+        })
+    };
+    words("uris").iter().filter_map(entry).collect()
+}
+
+/// Third parties also publish `bookworm main`, so each entry is weighed by what only the archive itself has.
+fn choose(entries: &[Entry]) -> Option<AptSources> {
+    let weigh = |entry: &Entry| -> u32 {
+        let same = entries.iter().filter(|other| other.uri == entry.uri);
+        let updates = same
+            .flat_map(|other| &other.suites)
+            .any(|suite| release(suite).is_some_and(|(_, rest)| rest == "-updates"));
+        let signed = entry.signed_by.contains("debian-archive-keyring");
+        let path = entry.uri.ends_with("/debian");
+        let named = entry
+            .suites
+            .iter()
+            .any(|suite| RELEASES.contains(&suite.as_str()));
+        u32::from(updates) * 4 + u32::from(signed) * 4 + u32::from(path) * 2 + u32::from(named)
+    };
+    let has = |entry: &&Entry, endings: &[&str]| {
+        entry.components.iter().any(|component| component == "main")
+            && entry
+                .suites
+                .iter()
+                .any(|suite| release(suite).is_some_and(|(_, rest)| endings.contains(&rest)))
+    };
+    // `max_by_key` prefers the last of equals; the first is the one that apt prefers.
+    let main = entries
+        .iter()
+        .rev()
+        .filter(|entry| has(entry, &["", "-updates"]) && weigh(entry) >= 2)
+        .max_by_key(|entry| weigh(entry))?;
+    let security = entries
+        .iter()
+        .find(|entry| has(entry, &["-security", "/updates"]));
+    Some(AptSources {
+        main: main.uri.clone(),
+        security: security.map(|entry| entry.uri.clone()),
+    })
+}
+
+/// Splits a suite into a Debian release and what follows, e.g. `bookworm` and `-security`.
+fn release(suite: &str) -> Option<(&str, &str)> {
+    let end = suite.find(['-', '/']).unwrap_or(suite.len());
+    let (name, rest) = suite.split_at(end);
+    (RELEASES.contains(&name) || STATES.contains(&name)).then_some((name, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(text: &str) -> Option<AptSources> {
+        choose(&text.lines().filter_map(parse_line).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn one_line_list_gives_main_and_security() {
+        let found = list(
+            "# deb http://old.example/debian bookworm main\n\
+             deb-src http://src.example/debian bookworm main\n\
+             deb [arch=amd64 signed-by=/k] http://third.example/tool bookworm main\n\
+             deb http://near.example/debian/ bookworm main contrib # close\n\
+             deb http://near.example/debian bookworm-updates main\n\
+             deb http://near.example/debian-security bookworm-security main\n",
+        )
+        .unwrap();
+        assert_eq!(found.main, "http://near.example/debian");
+        assert_eq!(
+            found.security.as_deref(),
+            Some("http://near.example/debian-security")
+        );
+    }
+
+    #[test]
+    fn deb822_stanzas_are_read_and_disabled_ones_are_not() {
+        let text = "Types: deb\n# a comment\nURIs: http://off.example/debian\nSuites: bookworm\n\
+                    Components: main\nEnabled: no\n\n\
+                    Types: deb deb-src\nURIs: https://u:p@on.example/debian\nSuites: bookworm\n\
+                    \x20bookworm-updates\nComponents: main\n\
+                    Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n";
+        let found = choose(&parse_deb822(text)).unwrap();
+        assert_eq!(found.main, "https://on.example/debian");
+        assert_eq!(found.security, None);
+    }
+
+    #[test]
+    fn third_party_with_main_component_is_not_taken_for_the_archive() {
+        assert_eq!(
+            list("deb http://dl.example/chrome/deb/ stable main\n"),
+            None
+        );
+        let found = list(
+            "deb http://packages.example/runner/debian bookworm main\n\
+             deb http://near.example/debian bookworm main\n\
+             deb http://near.example/debian bookworm-updates main\n",
+        );
+        assert_eq!(found.unwrap().main, "http://near.example/debian");
+    }
+
+    #[test]
+    fn machine_of_another_distribution_has_none() {
+        assert_eq!(
+            list("deb http://archive.example/ubuntu noble main universe\n"),
+            None
+        );
+        assert_eq!(detect(Path::new("/nonexistent")), None);
+    }
+}

@@ -1,0 +1,237 @@
+//! The worker's plan: what is missing, in which order, under which lock.
+
+use crate::client::converse;
+use crate::image::Image;
+use crate::manifest::{Disk, FinishStep, Kernel, Manifest, SCHEMA};
+use crate::request::{Request, Template};
+use crate::store::Store;
+use crate::worker::{Event, Job, Reporter, Step};
+use crate::{ImageError, claude, create_ext4, inside, namespace, preflight, recipe};
+use sbx_wire::api::Progress;
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Returns the image of `request`, building it and its base where they are missing.
+pub(crate) fn ensure(
+    worker: &Path,
+    request: &Request,
+    reporter: &mut Reporter,
+) -> Result<Image, ImageError> {
+    let store = Store::new(&request.cache);
+    if let Some(image) = store.open(request) {
+        return Ok(image);
+    }
+    preflight::check(request)?;
+    let base = recipe::base_key(request);
+    let base_steps = if store.open_key(&base).is_some() {
+        0
+    } else {
+        Step::BASE
+    };
+    let layer_steps = if request.template == Template::Shell {
+        0
+    } else {
+        Step::LAYER
+    };
+    reporter.plan(base_steps + layer_steps);
+
+    let image = under_lock(&store, worker, &base, reporter, |log, reporter| {
+        build_base(worker, request, &store, log, reporter)
+    })?;
+    match request.template {
+        Template::Shell => Ok(image),
+        Template::Claude => {
+            let key = recipe::image_key(request);
+            under_lock(&store, worker, &key, reporter, |log, reporter| {
+                build_claude(request, &store, &key, log, reporter)
+            })
+        }
+    }
+}
+
+/// Opens `key` or has `build` make it. Whatever an earlier or this build leaves behind is removed.
+fn under_lock(
+    store: &Store,
+    worker: &Path,
+    key: &str,
+    reporter: &mut Reporter,
+    build: impl FnOnce(&mut File, &mut Reporter) -> Result<Image, ImageError>,
+) -> Result<Image, ImageError> {
+    if let Some(image) = store.open_key(key) {
+        return Ok(image);
+    }
+    let _lock = store.lock(key, &mut || {
+        reporter.detail("waiting for another build of this image")
+    })?;
+    // It may have been built while we waited.
+    if let Some(image) = store.open_key(key) {
+        return Ok(image);
+    }
+    let dir = store.building(key);
+    remove(worker, &dir)?;
+    let spoilt = store.dir(key);
+    if spoilt.exists() {
+        fs::remove_dir_all(&spoilt).map_err(ImageError::io("remove", &spoilt))?;
+    }
+    // Inside the user namespace root is the caller, and others only pass through by descriptor.
+    DirBuilder::new()
+        .mode(0o755)
+        .create(&dir)
+        .map_err(ImageError::io("create", &dir))?;
+    let mut log = store.log(key)?;
+    let result = build(&mut log, reporter);
+    if let Err(error) = &result {
+        let _ = writeln!(log, "{error}"); // the error itself is about to be reported
+        // What cannot be removed now is removed before the next build.
+        let _ = remove(worker, &dir);
+    }
+    result
+}
+
+/// Removes a build's folder, in whose tree many users own files.
+fn remove(worker: &Path, dir: &Path) -> Result<(), ImageError> {
+    if !dir.exists() {
+        return Ok(());
+    }
+    // An incomplete folder must not look like one whose image is to be kept.
+    let rootfs = dir.join(inside::ROOTFS);
+    if rootfs.exists() {
+        fs::remove_file(&rootfs).map_err(ImageError::io("remove", &rootfs))?;
+    }
+    in_namespaces(
+        worker,
+        &Job::Clean {
+            dir: dir.to_owned(),
+        },
+        &mut |_| Ok(()),
+    )
+    .map(drop)
+}
+
+fn build_base(
+    worker: &Path,
+    request: &Request,
+    store: &Store,
+    _log: &mut File,
+    reporter: &mut Reporter,
+) -> Result<Image, ImageError> {
+    let key = recipe::base_key(request);
+    let dir = store.building(&key);
+    let job = Job::Base {
+        dir: dir.clone(),
+        archive: preflight::archive(request)?,
+        log: store.dir(&key).with_extension("log"),
+        total: reporter.total(),
+    };
+    let built = in_namespaces(worker, &job, &mut |progress| {
+        reporter.event(&Event::Progress(progress))
+    })?;
+    let Event::Built {
+        kernel_version,
+        kernel_file,
+        modules,
+        packages,
+    } = built
+    else {
+        return Err(ImageError::WorkerDied(
+            "it answered something else".to_owned(),
+        ));
+    };
+    reporter.step(Step::Disks)?;
+    in_namespaces(worker, &Job::Clean { dir: dir.clone() }, &mut |_| Ok(()))?;
+    let disk = |file: &str, label, bytes| -> Result<Option<Disk>, ImageError> {
+        create_ext4(&dir.join(file), label, bytes)?;
+        Ok(Some(Disk {
+            file: file.to_owned(),
+            bytes,
+        }))
+    };
+    store.publish(Manifest {
+        kernel: Some(Kernel {
+            version: kernel_version,
+            file: kernel_file,
+        }),
+        modules,
+        upper: disk("upper.ext4", "sbx-upper", recipe::UPPER_BYTES)?,
+        docker: disk("docker.ext4", "sbx-docker", recipe::DOCKER_BYTES)?,
+        packages,
+        agent_command: vec!["bash".to_owned(), "-l".to_owned()],
+        ..manifest("base", &key, inside::ROOTFS)
+    })
+}
+
+fn build_claude(
+    request: &Request,
+    store: &Store,
+    key: &str,
+    log: &mut File,
+    reporter: &mut Reporter,
+) -> Result<Image, ImageError> {
+    let dir = store.building(key);
+    reporter.step(Step::Agent)?;
+    let tree = dir.join("tree");
+    let version = claude::fetch(recipe::agent_version(request), &dir, &tree, log)?;
+    reporter.step(Step::Layer)?;
+    let layer = "layer.erofs";
+    inside::write_erofs(&tree, &dir.join(layer), true)?;
+    fs::remove_dir_all(&tree).map_err(ImageError::io("remove", &tree))?;
+    store.publish(Manifest {
+        base: Some(recipe::base_key(request)),
+        packages: BTreeMap::from([(recipe::CLAUDE_PACKAGE.to_owned(), version)]),
+        agent_command: claude::COMMAND.map(str::to_owned).to_vec(),
+        finish: vec![FinishStep {
+            argv: vec!["claude".to_owned(), "--version".to_owned()],
+            user: "agent".to_owned(),
+            limit_s: 120,
+        }],
+        ..manifest("claude", key, layer)
+    })
+}
+
+fn manifest(template: &str, key: &str, lower: &str) -> Manifest {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    Manifest {
+        schema: SCHEMA,
+        template: template.to_owned(),
+        key: key.to_owned(),
+        base: None,
+        // A clock before 1970 is no reason to fail.
+        built_at_unix_s: since.map_or(0, |since| since.as_secs()),
+        lower: lower.to_owned(),
+        kernel: None,
+        modules: Vec::new(),
+        upper: None,
+        docker: None,
+        packages: BTreeMap::new(),
+        path: recipe::PATH.to_owned(),
+        workdir: recipe::WORKDIR.to_owned(),
+        agent_command: Vec::new(),
+        finish: Vec::new(),
+        sizes: BTreeMap::new(),
+    }
+}
+
+/// Has a second worker do `job` inside new namespaces and returns its answer.
+fn in_namespaces(
+    worker: &Path,
+    job: &Job,
+    on_progress: &mut dyn FnMut(Progress) -> Result<(), ImageError>,
+) -> Result<Event, ImageError> {
+    let mut command = namespace::enter();
+    command.arg(worker);
+    match converse(command, job, on_progress)? {
+        Event::Failed(report) => Err(ImageError::Reported(report)),
+        event => Ok(event),
+    }
+}
+
+/// Makes a folder that anyone inside a sandbox may enter, whatever the umask.
+pub(crate) fn open_folder(path: &Path) -> Result<(), ImageError> {
+    fs::create_dir_all(path).map_err(ImageError::io("create", path))?;
+    fs::set_permissions(path, Permissions::from_mode(0o755))
+        .map_err(ImageError::io("set the permissions of", path))
+}

@@ -1,0 +1,219 @@
+//! The Debian root file system, by mmdebstrap. Runs inside the build's namespaces.
+
+use crate::request::AptSources;
+use crate::worker::{Reporter, Step};
+use crate::{ImageError, recipe, run};
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::path::Path;
+
+/// What no sandbox reads: left out when a package is unpacked, now and when the agent installs one.
+const EXCLUDED: [&str; 5] = [
+    "/usr/share/doc/*",
+    "/usr/share/info/*",
+    "/usr/share/locale/*",
+    "/usr/share/man/*",
+    "/usr/share/lintian/*",
+];
+
+/// Installs the packages of the recipe into `tree` and leaves apt's package lists there.
+pub(crate) fn bootstrap(
+    tree: &Path,
+    archive: &AptSources,
+    log: &mut File,
+    reporter: &mut Reporter,
+) -> Result<(), ImageError> {
+    let mut command = run::command("mmdebstrap");
+    command
+        // Inside its own namespaces this process is root already.
+        .args([
+            "--mode=root",
+            "--variant=minbase",
+            "--format=directory",
+            "--verbose",
+        ])
+        // The package lists are still needed for the kernel.
+        .arg("--skip=cleanup/apt")
+        // Dropping to the user _apt fails where a parent folder belongs to the caller alone.
+        .args([
+            "--aptopt=APT::Sandbox::User \"root\"",
+            "--aptopt=Acquire::Languages \"none\"",
+        ])
+        .args(host_apt_options()?)
+        .args(EXCLUDED.map(|path| format!("--dpkgopt=path-exclude={path}")))
+        .arg(format!("--include={}", recipe::PACKAGES.join(",")))
+        .arg(recipe::SUITE)
+        .arg(tree);
+    command.args(one_line_sources(archive));
+    reporter.step(Step::Lists)?;
+    run::lines(&mut command, "installing Debian", log, &mut |line| {
+        report(line, reporter)
+    })?;
+    nothing_mounted_below(tree)
+}
+
+/// The configuration with which the host's apt works on `tree`, as text of an apt.conf(5).
+pub(crate) fn apt_config(tree: &Path) -> Result<String, ImageError> {
+    let dir = tree
+        .to_str()
+        .filter(|dir| !dir.contains(['"', '\\', '\n']))
+        .ok_or_else(|| ImageError::Unexpected {
+            what: "the cache folder's name cannot be written into apt's configuration",
+            detail: tree.display().to_string(),
+        })?;
+    Ok(format!(
+        "APT::Architecture \"amd64\";\nAPT::Architectures \"amd64\";\nAPT::Sandbox::User \"root\";\n\
+         Dir \"{dir}\";\nDir::State::Status \"{dir}/var/lib/dpkg/status\";\n\
+         Dir::Etc::Trusted \"/etc/apt/trusted.gpg\";\nDir::Etc::TrustedParts \"/etc/apt/trusted.gpg.d/\";\n"
+    ))
+}
+
+/// Writes the archive into the image for the agent's own `apt install`.
+pub(crate) fn write_sources(tree: &Path, archive: &AptSources) -> Result<(), ImageError> {
+    let mut text = String::new();
+    for (uri, suites) in suites(archive) {
+        // Writing to a String cannot fail.
+        let _ = write!(
+            text,
+            "Types: deb\nURIs: {uri}\nSuites: {}\nComponents: main\n\
+             Signed-By: /usr/share/keyrings/debian-archive-keyring.pgp\n\n",
+            suites.join(" ")
+        );
+    }
+    let path = tree.join("etc/apt/sources.list.d/debian.sources");
+    fs::write(&path, text).map_err(ImageError::io("write", &path))?;
+    let old = tree.join("etc/apt/sources.list");
+    fs::remove_file(&old).map_err(ImageError::io("remove", &old))
+}
+
+fn one_line_sources(archive: &AptSources) -> Vec<String> {
+    let line = |uri: &str, suite: String| format!("deb {uri} {suite} main");
+    suites(archive)
+        .into_iter()
+        .flat_map(|(uri, suites)| suites.into_iter().map(move |suite| line(uri, suite)))
+        .collect()
+}
+
+fn suites(archive: &AptSources) -> Vec<(&str, Vec<String>)> {
+    let suite = recipe::SUITE;
+    let mut all = vec![(
+        archive.main.as_str(),
+        vec![suite.to_owned(), format!("{suite}-updates")],
+    )];
+    all.extend(
+        archive
+            .security
+            .as_deref()
+            .map(|uri| (uri, vec![format!("{suite}-security")])),
+    );
+    all
+}
+
+/// How the host's apt reaches the archive, e.g. a proxy; mmdebstrap does not look there.
+fn host_apt_options() -> Result<Vec<String>, ImageError> {
+    let mut dump = run::command("apt-config");
+    let text = run::output(dump.args(["dump"]), "reading apt's configuration")?;
+    let wanted = ["Acquire::http::", "Acquire::https::", "Acquire::Retries"];
+    Ok(text
+        .lines()
+        .filter(|line| wanted.iter().any(|prefix| line.starts_with(prefix)))
+        .filter_map(|line| line.strip_suffix("\";"))
+        .filter(|line| !line.ends_with(" \""))
+        .map(|line| format!("--aptopt={line}\""))
+        .collect())
+}
+
+/// Turns mmdebstrap's, apt's and dpkg's lines into steps and details.
+fn report(line: &str, reporter: &mut Reporter) -> Result<(), ImageError> {
+    if let Some(stage) = line.strip_prefix("I: ") {
+        let step = match stage {
+            stage if stage.starts_with("downloading packages") => Step::Download,
+            stage if stage.starts_with("extracting archives") => Step::Extract,
+            stage if stage.starts_with("installing essential") => Step::Essential,
+            stage if stage.starts_with("installing remaining") => Step::Packages,
+            _ => return Ok(()),
+        };
+        return reporter.step(step);
+    }
+    match detail(line) {
+        Some(detail) => reporter.detail(&detail),
+        None => Ok(()),
+    }
+}
+
+fn detail(line: &str) -> Option<String> {
+    let mut words = line.split_whitespace();
+    let (verb, package) = match words.next()? {
+        // Get:12 ADDRESS SUITE/COMPONENT ARCHITECTURE PACKAGE …
+        word if word.starts_with("Get:") => ("fetching", words.nth(3)?),
+        "Unpacking" => ("unpacking", words.next()?),
+        "Setting" => ("setting up", words.nth(1)?),
+        _ => return None,
+    };
+    Some(format!("{verb} {package}"))
+}
+
+/// The tree is about to be copied and removed: a mount that was left in it would go the same way.
+fn nothing_mounted_below(tree: &Path) -> Result<(), ImageError> {
+    let path = Path::new("/proc/self/mountinfo");
+    let text = fs::read_to_string(path).map_err(ImageError::io("read", path))?;
+    // Field 5 is the mount point, with white space in octal (proc_pid_mountinfo(5)).
+    let escaped = tree.to_string_lossy().replace(' ', "\\040");
+    let prefix = format!("{escaped}/");
+    match text.lines().find(|l| {
+        l.split(' ')
+            .nth(4)
+            .is_some_and(|at| at.starts_with(&prefix))
+    }) {
+        None => Ok(()),
+        Some(mount) => Err(ImageError::Unexpected {
+            what: "something is still mounted in the new root file system",
+            detail: mount.to_owned(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_apt_and_dpkg_become_details() {
+        let get = "Get:7 http://a.example/debian trixie/main amd64 libc6 amd64 2.41-12 [2,848 kB]";
+        assert_eq!(detail(get).as_deref(), Some("fetching libc6"));
+        assert_eq!(
+            detail("Unpacking git (1:2.47) ...").as_deref(),
+            Some("unpacking git")
+        );
+        assert_eq!(
+            detail("Setting up git (1:2.47) ...").as_deref(),
+            Some("setting up git")
+        );
+        assert_eq!(detail("Reading package lists..."), None);
+        assert_eq!(detail(""), None);
+    }
+
+    #[test]
+    fn every_suite_gets_a_line_of_its_own() {
+        let archive =
+            AptSources::new("http://a.example/debian", Some("http://a.example/security")).unwrap();
+        assert_eq!(
+            one_line_sources(&archive),
+            [
+                "deb http://a.example/debian trixie main",
+                "deb http://a.example/debian trixie-updates main",
+                "deb http://a.example/security trixie-security main",
+            ]
+        );
+    }
+
+    #[test]
+    fn folder_that_would_end_the_quotes_is_refused() {
+        assert!(apt_config(Path::new("/tmp/a\"b")).is_err());
+        assert!(
+            apt_config(Path::new("/tmp/a b"))
+                .unwrap()
+                .contains("Dir \"/tmp/a b\";")
+        );
+    }
+}

@@ -1,0 +1,106 @@
+//! The initial RAM file system: `/init` is the guest binary, `/modules/NN-name.ko` what it loads first.
+
+use crate::elf::Elf;
+use crate::image::Image;
+use crate::{ImageError, recipe, store};
+use cpio::newc::{Builder, trailer};
+use sha2::{Digest, Sha256};
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// Rises with every change to the layout.
+const LAYOUT: &[u8] = b"sbx initramfs 1";
+/// A larger file does not belong into an initramfs, bytes.
+const MAX_BYTES: u64 = 64 << 20;
+/// Mount points that the guest expects.
+const FOLDERS: [&str; 4] = ["dev", "proc", "sys", "modules"];
+
+/// Returns the initramfs (an uncompressed newc archive) of `guest_binary` with the modules of `image`, from
+/// `<cache>/initramfs/<hash>.cpio`, which it writes when it is not there yet. Takes a few milliseconds.
+///
+/// # Errors
+/// [`ImageError::GuestBinary`] for a binary that needs a dynamic loader, [`ImageError::Io`] otherwise.
+pub fn build_initramfs(
+    guest_binary: &Path,
+    image: &Image,
+    cache: &Path,
+) -> Result<PathBuf, ImageError> {
+    let guest = read(guest_binary)?;
+    let refuse = |detail| {
+        Err(ImageError::GuestBinary {
+            path: guest_binary.to_owned(),
+            detail,
+        })
+    };
+    match Elf::parse(&guest) {
+        None => return refuse("it is no x86-64 ELF file"),
+        Some(elf) if !elf.is_static() => return refuse("it asks for a dynamic loader"),
+        Some(_) => {}
+    }
+    let mut files = vec![("init".to_owned(), guest)];
+    for path in &image.modules {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        files.push((format!("modules/{name}"), read(path)?));
+    }
+    let dir = cache.join("initramfs");
+    let path = dir.join(format!("{}.cpio", hash(&files)));
+    if path.exists() {
+        return Ok(path);
+    }
+    fs::create_dir_all(&dir).map_err(ImageError::io("create", &dir))?;
+    let archive = archive(&files).map_err(ImageError::io("build", &path))?;
+    // A name of this process: two that write the same archive do not get in each other's way.
+    let temporary = dir.join(format!(".{}.tmp", std::process::id()));
+    let _ = fs::remove_file(&temporary); // of an earlier process with this id that was killed
+    store::write_new(&temporary, &archive)?;
+    fs::rename(&temporary, &path).map_err(ImageError::io("rename an initramfs to", &path))?;
+    Ok(path)
+}
+
+fn archive(files: &[(String, Vec<u8>)]) -> io::Result<Vec<u8>> {
+    let mut out = Vec::new();
+    let mut inode = 0;
+    let mut add = |out: Vec<u8>, name: &str, mode: u32, content: &[u8]| -> io::Result<Vec<u8>> {
+        inode += 1;
+        let size = u32::try_from(content.len()).map_err(io::Error::other)?;
+        let mut entry = Builder::new(name)
+            .ino(inode)
+            .nlink(1)
+            .mode(mode)
+            .write(out, size);
+        entry.write_all(content)?;
+        entry.finish()
+    };
+    for name in FOLDERS {
+        out = add(out, name, 0o040_755, &[])?;
+    }
+    for (name, content) in files {
+        let mode = if name == "init" { 0o100_755 } else { 0o100_644 };
+        out = add(out, name, mode, content)?;
+    }
+    trailer(out)
+}
+
+fn hash(files: &[(String, Vec<u8>)]) -> String {
+    let mut hash = Sha256::new();
+    hash.update(LAYOUT);
+    for (name, content) in files {
+        hash.update(name.as_bytes());
+        hash.update([0]);
+        hash.update(content.len().to_le_bytes());
+        hash.update(content);
+    }
+    recipe::hex(&hash.finalize()[..16])
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, ImageError> {
+    let size = path.metadata().map_err(ImageError::io("read", path))?.len();
+    if size > MAX_BYTES {
+        return Err(ImageError::Unexpected {
+            what: "a file is too large for an initramfs",
+            detail: format!("{}: {size} bytes", path.display()),
+        });
+    }
+    fs::read(path).map_err(ImageError::io("read", path))
+}

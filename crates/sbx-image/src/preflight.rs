@@ -1,0 +1,89 @@
+//! Everything that can be known to fail is found before anything is written.
+
+use crate::request::{Request, Template};
+use crate::{ImageError, apt, namespace, store::Store, tools};
+use crate::{recipe, request::AptSources};
+use std::path::Path;
+
+/// Space that building the base image takes at its peak, MiB (measured: 1,900).
+const BASE_MIB: u64 = 2500;
+/// The same for the layer of the claude template (measured: 930).
+const CLAUDE_MIB: u64 = 1200;
+/// Either file holds the keys of the archive.
+const KEYRINGS: [&str; 2] = [
+    "/usr/share/keyrings/debian-archive-keyring.gpg",
+    "/usr/share/keyrings/debian-archive-keyring.pgp",
+];
+
+/// Checks programs, namespaces, the archive and the free space for what `request` still lacks in its cache.
+/// Writes nothing but the cache folder. Takes about 50 ms.
+///
+/// # Errors
+/// The first thing that is missing, each with its own next step; missing programs come together.
+pub fn check(request: &Request) -> Result<(), ImageError> {
+    let store = Store::new(&request.cache);
+    let needs_base = store.open_key(&recipe::base_key(request)).is_none();
+    let mut need_mib = 0;
+    if needs_base {
+        need_mib += BASE_MIB;
+        programs(tools::BASE.iter().chain(if namespace::is_root() {
+            &[]
+        } else {
+            tools::USER
+        }))?;
+        namespace::check()?;
+        archive(request)?;
+    }
+    if request.template == Template::Claude && store.open_key(&recipe::image_key(request)).is_none()
+    {
+        need_mib += CLAUDE_MIB;
+        programs(
+            tools::BASE
+                .iter()
+                .filter(|tool| tool.program == "mkfs.erofs"),
+        )?;
+        if tools::find("npm").is_none() {
+            return Err(ImageError::MissingNpm);
+        }
+    }
+    store.prepare()?;
+    space(&request.cache, need_mib)
+}
+
+/// The archive to build from.
+pub(crate) fn archive(request: &Request) -> Result<AptSources, ImageError> {
+    match &request.archive {
+        Some(archive) => AptSources::new(&archive.main, archive.security.as_deref()),
+        None => apt::detect(Path::new("/etc/apt")).ok_or(ImageError::NoArchive),
+    }
+}
+
+fn programs<'a>(wanted: impl Iterator<Item = &'a tools::Tool>) -> Result<(), ImageError> {
+    let missing: Vec<tools::Tool> = wanted.filter(|tool| !present(tool)).copied().collect();
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(ImageError::MissingTools(missing))
+    }
+}
+
+fn present(tool: &tools::Tool) -> bool {
+    if *tool == tools::KEYRING {
+        return KEYRINGS.iter().any(|file| Path::new(file).exists());
+    }
+    tools::find(tool.program).is_some()
+}
+
+fn space(dir: &Path, need_mib: u64) -> Result<(), ImageError> {
+    let stat = rustix::fs::statvfs(dir)
+        .map_err(|error| ImageError::io("look at the free space of", dir)(error.into()))?;
+    let have_mib = stat.f_bavail.saturating_mul(stat.f_frsize) >> 20;
+    if have_mib < need_mib {
+        return Err(ImageError::TooLittleSpace {
+            dir: dir.to_owned(),
+            need_mib,
+            have_mib,
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,150 @@
+//! What goes into the images, and the keys that follow from it.
+
+use crate::request::{Request, Template};
+use sha2::{Digest, Sha256};
+use std::fmt::Write as _;
+
+/// Rises with every change to what a build makes of the same packages.
+const RECIPE: u32 = 1;
+/// Debian release.
+pub(crate) const SUITE: &str = "trixie";
+/// Package whose dependency is the kernel to use.
+pub(crate) const KERNEL_META: &str = "linux-image-cloud-amd64";
+/// What a sandbox has besides `minbase`. `docker-cli` and `docker-buildx` are separate from the engine in
+/// this release; `kmod` and `iptables` are what the engine starts its network with; `socat` carries the SSH
+/// agent; `zstd` and `xz-utils` also unpack the kernel during the build.
+pub(crate) const PACKAGES: [&str; 24] = [
+    "bash",
+    "ca-certificates",
+    "curl",
+    "docker-buildx",
+    "docker-cli",
+    "docker.io",
+    "e2fsprogs",
+    "file",
+    "git",
+    "iproute2",
+    "iptables",
+    "jq",
+    "kmod",
+    "less",
+    "openssh-client",
+    "procps",
+    "python3-minimal",
+    "ripgrep",
+    "socat",
+    "sudo",
+    "tini",
+    "unzip",
+    "xz-utils",
+    "zstd",
+];
+/// Search path of the agent and everything it starts.
+pub(crate) const PATH: &str =
+    "/home/agent/.local/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Where the agent starts when no workspace says otherwise.
+pub(crate) const WORKDIR: &str = "/home/agent/workspace";
+/// Modules that the initramfs loads before the root file system is there. Those that a kernel has built in
+/// drop out; the last two are useful, not necessary.
+pub(crate) const INITRAMFS_MODULES: [&str; 8] = [
+    "virtio_pci",
+    "virtio_blk",
+    "virtio_console",
+    "erofs",
+    "overlay",
+    "ext4",
+    "virtiofs",
+    "virtio_net",
+];
+/// Loaded as well where the kernel has them.
+pub(crate) const OPTIONAL_MODULES: [&str; 2] = ["virtio_rng", "virtio_balloon"];
+/// Size of the writable disk, bytes; the file is sparse.
+pub(crate) const UPPER_BYTES: u64 = 20 << 30;
+/// Size of the Docker data disk, bytes; the file is sparse.
+pub(crate) const DOCKER_BYTES: u64 = 10 << 30;
+/// npm package of Claude Code for this architecture. It consists of one self-contained program: Node.js is
+/// not needed, and the install script of the package around it only copies that program.
+pub(crate) const CLAUDE_PACKAGE: &str = "@anthropic-ai/claude-code-linux-x64";
+
+/// Key of the base image.
+pub(crate) fn base_key(request: &Request) -> String {
+    let mut text = format!("base {RECIPE} {} {SUITE} {KERNEL_META}", request.revision);
+    for name in PACKAGES
+        .iter()
+        .chain(&INITRAMFS_MODULES)
+        .chain(&OPTIONAL_MODULES)
+    {
+        let _ = write!(text, " {name}"); // writing to a String cannot fail
+    }
+    key("base", &text)
+}
+
+/// Key of the image that `request` asks for.
+pub(crate) fn image_key(request: &Request) -> String {
+    let base = base_key(request);
+    match request.template {
+        Template::Shell => base,
+        Template::Claude => {
+            let version = agent_version(request);
+            key(
+                "claude",
+                &format!(
+                    "{RECIPE} {} {base} {CLAUDE_PACKAGE} {version}",
+                    request.revision
+                ),
+            )
+        }
+    }
+}
+
+/// Version or tag of the agent's package.
+pub(crate) fn agent_version(request: &Request) -> &str {
+    request.agent_version.as_deref().unwrap_or("latest")
+}
+
+fn key(name: &str, text: &str) -> String {
+    format!("{name}-{}", &hex(&Sha256::digest(text))[..16])
+}
+
+/// Lower-case hex digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}"); // writing to a String cannot fail
+            text
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn key_changes_with_revision_and_version_and_the_base_is_shared() {
+        let shell = Request::new("/c", Template::Shell);
+        let claude = Request {
+            template: Template::Claude,
+            ..shell.clone()
+        };
+        assert_eq!(base_key(&shell), base_key(&claude));
+        assert_eq!(image_key(&shell), base_key(&shell));
+        let newer = Request {
+            revision: 1,
+            ..claude.clone()
+        };
+        let pinned = Request {
+            agent_version: Some("2.0.0".into()),
+            ..claude.clone()
+        };
+        let keys = [
+            image_key(&claude),
+            image_key(&newer),
+            image_key(&pinned),
+            image_key(&shell),
+        ];
+        for (i, key) in keys.iter().enumerate() {
+            assert!(!keys[i + 1..].contains(key), "{key}");
+        }
+    }
+}

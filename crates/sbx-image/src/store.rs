@@ -1,0 +1,160 @@
+//! Where images live: `<cache>/images/<key>/`, beside them `.building-<key>/`, `<key>.lock` and `<key>.log`.
+//!
+//! A build works in `.building-<key>` and renames it when everything in it is written and on disk. The lock
+//! belongs to the process that holds it, so it goes with a killed one, and the next build clears its remains.
+
+use crate::image::Image;
+use crate::manifest::{self, Manifest};
+use crate::request::Request;
+use crate::{ImageError, recipe};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub struct Store {
+    images: PathBuf,
+}
+
+impl Store {
+    /// The images below a cache folder.
+    pub fn new(cache: &Path) -> Self {
+        Self {
+            images: cache.join("images"),
+        }
+    }
+
+    /// The image that `request` asks for, when it is there and whole.
+    pub fn open(&self, request: &Request) -> Option<Image> {
+        self.open_key(&recipe::image_key(request))
+    }
+
+    /// The image with this key, e.g. of a sandbox that was made from it, when it and its base are whole.
+    pub fn open_key(&self, key: &str) -> Option<Image> {
+        let manifest = self.manifest(key)?;
+        let base = match &manifest.base {
+            Some(base) => Some(self.manifest(base)?),
+            None => None,
+        };
+        Image::resolve(&self.images, manifest, base.as_ref())
+    }
+
+    /// Reads and checks one manifest: a file that is missing or has another size spoils the image.
+    fn manifest(&self, key: &str) -> Option<Manifest> {
+        if key.is_empty() || !key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+            return None;
+        }
+        let dir = self.images.join(key);
+        let mut text = Vec::new();
+        let file = File::open(dir.join(manifest::FILE)).ok()?;
+        file.take(manifest::MAX_BYTES).read_to_end(&mut text).ok()?;
+        let manifest = Manifest::parse(&text).filter(|manifest| manifest.key == key)?;
+        let whole = manifest.sizes.iter().all(|(file, size)| {
+            dir.join(file)
+                .symlink_metadata()
+                .is_ok_and(|meta| meta.is_file() && meta.len() == *size)
+        });
+        whole.then_some(manifest)
+    }
+
+    /// Makes the folder of all images.
+    pub(crate) fn prepare(&self) -> Result<(), ImageError> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.images)
+            .map_err(ImageError::io("create", &self.images))
+    }
+
+    /// Waits until no other build of `key` runs. `waiting` is called once if there is one.
+    pub(crate) fn lock(
+        &self,
+        key: &str,
+        waiting: &mut dyn FnMut() -> Result<(), ImageError>,
+    ) -> Result<File, ImageError> {
+        let path = self.images.join(format!("{key}.lock"));
+        let open = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(&path);
+        let file = open.map_err(ImageError::io("open", &path))?;
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => waiting()?,
+            Err(TryLockError::Error(error)) => return Err(ImageError::io("lock", &path)(error)),
+        }
+        file.lock().map_err(ImageError::io("lock", &path))?;
+        Ok(file)
+    }
+
+    /// Where the image `key` is built.
+    pub(crate) fn building(&self, key: &str) -> PathBuf {
+        self.images.join(format!(".building-{key}"))
+    }
+
+    /// Where the image `key` is kept.
+    pub(crate) fn dir(&self, key: &str) -> PathBuf {
+        self.images.join(key)
+    }
+
+    /// A fresh log for the build of `key`.
+    pub(crate) fn log(&self, key: &str) -> Result<File, ImageError> {
+        let path = self.images.join(format!("{key}.log"));
+        File::create(&path).map_err(ImageError::io("create", &path))
+    }
+
+    /// Completes the build of `manifest.key`: sizes, manifest, everything on disk, then the name.
+    pub(crate) fn publish(&self, mut manifest: Manifest) -> Result<Image, ImageError> {
+        let building = self.building(&manifest.key);
+        let mut files = vec![manifest.lower.clone()];
+        files.extend(manifest.kernel.iter().map(|kernel| kernel.file.clone()));
+        files.extend(
+            manifest
+                .upper
+                .iter()
+                .chain(&manifest.docker)
+                .map(|disk| disk.file.clone()),
+        );
+        files.extend(manifest.modules.iter().cloned());
+        for name in files {
+            let path = building.join(&name);
+            let file = File::open(&path).map_err(ImageError::io("open", &path))?;
+            file.sync_all().map_err(ImageError::io("write", &path))?;
+            let meta = file.metadata().map_err(ImageError::io("read", &path))?;
+            manifest.sizes.insert(name, meta.len());
+        }
+        let text =
+            serde_json::to_vec_pretty(&manifest).map_err(|error| ImageError::Unexpected {
+                what: "the manifest cannot be written",
+                detail: error.to_string(),
+            })?;
+        write_new(&building.join(manifest::FILE), &text)?;
+        let dir = self.dir(&manifest.key);
+        fs::rename(&building, &dir).map_err(ImageError::io("rename a finished build to", &dir))?;
+        let parent = File::open(&self.images).map_err(ImageError::io("open", &self.images))?;
+        parent
+            .sync_all()
+            .map_err(ImageError::io("write", &self.images))?;
+        self.open_key(&manifest.key)
+            .ok_or_else(|| ImageError::Unexpected {
+                what: "the image that was just built cannot be opened",
+                detail: manifest.key.clone(),
+            })
+    }
+}
+
+/// Writes a file that must not be there yet, down to the disk.
+pub(crate) fn write_new(path: &Path, content: &[u8]) -> Result<(), ImageError> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o644)
+        .open(path)
+        .map_err(ImageError::io("create", path))?;
+    file.write_all(content)
+        .and_then(|()| file.sync_all())
+        .map_err(ImageError::io("write", path))
+}

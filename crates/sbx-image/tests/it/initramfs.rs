@@ -1,0 +1,1 @@
+//! The initramfs, read back with the crate's reader.

@@ -1,0 +1,1 @@
+//! The worker as the daemon sees it.

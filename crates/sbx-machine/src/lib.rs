@@ -1,0 +1,22 @@
+//! A virtual machine, as far as the host is concerned.
+//!
+//! | module | what it knows |
+//! |---|---|
+//! | [`args`] | the one QEMU command line, from a typed description |
+//! | [`qmp`] | QEMU's monitor protocol |
+//! | [`qemu`] | finding QEMU and its version |
+//! | [`probe`] | whether hardware virtualisation really works here |
+//! | [`disk`] | overlay disks |
+//! | [`tsc`] | the frequency of the host's time stamp counter |
+//!
+//! Every machine is snapshot-ready from its first boot: shared guest memory, q35 with spare hot-plug
+//! ports, disks as overlays, and not a word about the sandbox on the kernel command line.
+#![deny(unsafe_code)] // but for one instruction in `tsc`
+
+pub mod args;
+pub mod disk;
+pub mod probe;
+mod probe_guest;
+pub mod qemu;
+pub mod qmp;
+pub mod tsc;

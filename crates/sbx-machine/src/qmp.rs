@@ -1,0 +1,276 @@
+//! QEMU's monitor protocol: JSON, one document a line (QEMU docs, `interop/qmp-spec`).
+//!
+//! The peer is QEMU, which a hostile guest may have taken over: lines are bounded, events beyond a small
+//! queue are dropped, unknown documents are ignored.
+
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{mpsc, oneshot};
+
+/// Longest line, in bytes. The longest honest one (`query-qmp-schema`, not used) has about 300 KiB.
+pub const MAX_LINE: usize = 512 << 10;
+/// Events that may wait for the reader; more are dropped.
+pub const EVENTS: usize = 64;
+/// Commands that may wait for an answer.
+const PENDING: usize = 16;
+
+/// Why a command has no result.
+#[derive(Debug, thiserror::Error)]
+pub enum QmpError {
+    /// The socket failed.
+    #[error("QEMU's monitor: {0}")]
+    Io(#[from] io::Error),
+    /// QEMU has closed the monitor, e.g. because it ended.
+    #[error("QEMU has closed its monitor")]
+    Closed,
+    /// QEMU sent something that is not the protocol.
+    #[error("QEMU's monitor sent {0}")]
+    Protocol(&'static str),
+    /// QEMU understood and refused.
+    #[error("QEMU refused {command}: {description}")]
+    Refused {
+        /// The command.
+        command: String,
+        /// QEMU's reason.
+        description: String,
+    },
+}
+
+/// Something that happened in QEMU, e.g. `SHUTDOWN`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// Name in capitals.
+    pub name: String,
+    /// Details.
+    pub data: Value,
+}
+
+/// A connected monitor; clones share the connection.
+#[derive(Debug, Clone)]
+pub struct Qmp {
+    commands: mpsc::Sender<Command>,
+}
+
+#[derive(Debug)]
+struct Command {
+    name: String,
+    arguments: Value,
+    answer: oneshot::Sender<Result<Value, QmpError>>,
+}
+
+impl Qmp {
+    /// Connects, reads the greeting and negotiates capabilities. Needs a tokio runtime: the connection is
+    /// served by a task of its own, which ends with the connection.
+    ///
+    /// # Errors
+    /// See [`QmpError`].
+    pub async fn connect(path: &Path) -> Result<(Self, mpsc::Receiver<Event>), QmpError> {
+        let (read, mut write) = UnixStream::connect(path).await?.into_split();
+        let mut lines = Lines::new(read);
+        let greeting = lines.next().await?.ok_or(QmpError::Closed)?;
+        if greeting.get("QMP").is_none() {
+            return Err(QmpError::Protocol("no greeting"));
+        }
+        send(&mut write, &json!({"execute": "qmp_capabilities", "id": 0})).await?;
+        loop {
+            let line = lines.next().await?.ok_or(QmpError::Closed)?;
+            if line.get("id") == Some(&json!(0)) {
+                result("qmp_capabilities", line)?;
+                break;
+            }
+        }
+        let (commands, queue) = mpsc::channel(PENDING);
+        let (events_in, events) = mpsc::channel(EVENTS);
+        tokio::spawn(serve(lines, write, queue, events_in));
+        Ok((Self { commands }, events))
+    }
+
+    /// Runs one command and returns what it returns. `arguments`: an object, or null for none.
+    ///
+    /// # Errors
+    /// See [`QmpError`]. There is no time limit here: the caller knows how long its command may take.
+    pub async fn execute(&self, command: &str, arguments: Value) -> Result<Value, QmpError> {
+        let (answer, reply) = oneshot::channel();
+        let command = Command {
+            name: command.to_owned(),
+            arguments,
+            answer,
+        };
+        self.commands
+            .send(command)
+            .await
+            .map_err(|_| QmpError::Closed)?;
+        reply.await.map_err(|_| QmpError::Closed)?
+    }
+}
+
+async fn serve(
+    mut lines: Lines,
+    mut write: OwnedWriteHalf,
+    mut queue: mpsc::Receiver<Command>,
+    events: mpsc::Sender<Event>,
+) {
+    let mut pending: HashMap<u64, (String, oneshot::Sender<Result<Value, QmpError>>)> =
+        HashMap::new();
+    let mut next_id = 1u64;
+    loop {
+        tokio::select! {
+            line = lines.next() => {
+                let Ok(Some(line)) = line else { return };
+                if let Some(name) = line.get("event").and_then(Value::as_str) {
+                    let data = line.get("data").cloned().unwrap_or(Value::Null);
+                    // A full queue means a flood; state is asked for, not collected from events.
+                    let _ = events.try_send(Event { name: name.to_owned(), data });
+                } else if let Some((name, answer)) =
+                    line.get("id").and_then(Value::as_u64).and_then(|id| pending.remove(&id))
+                {
+                    // The asker may have given up waiting.
+                    let _ = answer.send(result(&name, line));
+                }
+            }
+            command = queue.recv(), if pending.len() < PENDING => {
+                let Some(command) = command else { return };
+                let mut document = json!({"execute": command.name, "id": next_id});
+                if !command.arguments.is_null() {
+                    document["arguments"] = command.arguments;
+                }
+                if let Err(error) = send(&mut write, &document).await {
+                    let _ = command.answer.send(Err(error));
+                    return;
+                }
+                pending.retain(|_, (_, answer)| !answer.is_closed());
+                pending.insert(next_id, (command.name, command.answer));
+                next_id += 1;
+            }
+        }
+    }
+}
+
+fn result(command: &str, mut line: Value) -> Result<Value, QmpError> {
+    if let Some(value) = line.get_mut("return") {
+        return Ok(value.take());
+    }
+    let description = line.pointer("/error/desc").and_then(Value::as_str);
+    let description = description.ok_or(QmpError::Protocol("neither a result nor an error"))?;
+    Err(QmpError::Refused {
+        command: command.to_owned(),
+        description: description.chars().take(500).collect(),
+    })
+}
+
+async fn send(write: &mut OwnedWriteHalf, document: &Value) -> Result<(), QmpError> {
+    let mut line = document.to_string();
+    line.push('\n');
+    Ok(write.write_all(line.as_bytes()).await?)
+}
+
+/// Bounded lines of JSON. Cancelling [`Lines::next`] loses nothing.
+struct Lines {
+    read: OwnedReadHalf,
+    buffer: Vec<u8>,
+    searched: usize,
+}
+
+impl Lines {
+    fn new(read: OwnedReadHalf) -> Self {
+        Self {
+            read,
+            buffer: Vec::new(),
+            searched: 0,
+        }
+    }
+
+    async fn next(&mut self) -> Result<Option<Value>, QmpError> {
+        loop {
+            if let Some(end) = self.buffer[self.searched..]
+                .iter()
+                .position(|byte| *byte == b'\n')
+            {
+                let line: Vec<u8> = self.buffer.drain(..=self.searched + end).collect();
+                self.searched = 0;
+                if line.iter().all(u8::is_ascii_whitespace) {
+                    continue;
+                }
+                let value = serde_json::from_slice(&line);
+                return Ok(Some(
+                    value.map_err(|_| QmpError::Protocol("a line that is not JSON"))?,
+                ));
+            }
+            self.searched = self.buffer.len();
+            if self.buffer.len() > MAX_LINE {
+                return Err(QmpError::Protocol("an endless line"));
+            }
+            let mut piece = [0; 4096];
+            let count = self.read.read(&mut piece).await?;
+            if count == 0 {
+                return Ok(None);
+            }
+            self.buffer.extend_from_slice(&piece[..count]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::UnixListener;
+
+    /// A QEMU that greets, accepts capabilities and then says `lines` after the first command.
+    async fn qemu(lines: Vec<u8>) -> (tempfile::TempDir, std::path::PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("qmp");
+        let listener = UnixListener::bind(&path).unwrap();
+        tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            socket
+                .write_all(b"{\"QMP\": {\"version\": {}}}\r\n")
+                .await
+                .unwrap();
+            let mut byte = [0; 4096];
+            let _ = socket.read(&mut byte).await.unwrap();
+            socket
+                .write_all(b"{\"event\":\"EARLY\"}\n{\"return\":{},\"id\":0}\n")
+                .await
+                .unwrap();
+            let _ = socket.read(&mut byte).await.unwrap();
+            let _ = socket.write_all(&lines).await;
+            let _ = socket.read(&mut byte).await;
+        });
+        (dir, path)
+    }
+
+    #[tokio::test]
+    async fn answers_are_matched_by_id_and_events_are_passed_on() {
+        let lines = b"{\"return\":{\"x\":9},\"id\":77}\n{\"event\":\"STOP\"}\n{\"return\":{\"x\":1},\"id\":1}\n";
+        let (_dir, path) = qemu(lines.to_vec()).await;
+        let (qmp, mut events) = Qmp::connect(&path).await.unwrap();
+        assert_eq!(
+            qmp.execute("query-status", Value::Null).await.unwrap()["x"],
+            1
+        );
+        assert_eq!(events.recv().await.unwrap().name, "STOP");
+    }
+
+    #[tokio::test]
+    async fn refusal_carries_qemus_reason() {
+        let lines =
+            b"{\"error\":{\"class\":\"GenericError\",\"desc\":\"no such port\"},\"id\":1}\n";
+        let (_dir, path) = qemu(lines.to_vec()).await;
+        let (qmp, _events) = Qmp::connect(&path).await.unwrap();
+        let error = qmp.execute("device_add", json!({})).await.unwrap_err();
+        assert!(error.to_string().contains("no such port"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn endless_line_ends_the_connection_instead_of_filling_memory() {
+        let (_dir, path) = qemu(vec![b'x'; 4 * MAX_LINE]).await;
+        let (qmp, _events) = Qmp::connect(&path).await.unwrap();
+        let error = qmp.execute("query-status", Value::Null).await.unwrap_err();
+        assert!(matches!(error, QmpError::Closed));
+    }
+}

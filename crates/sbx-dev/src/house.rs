@@ -14,7 +14,10 @@ pub(crate) fn check() -> Result {
         let Ok(text) = fs::read_to_string(&file) else {
             continue;
         };
-        if file.ends_with(".rs") {
+        if std::path::Path::new(&file)
+            .extension()
+            .is_some_and(|kind| kind == "rs")
+        {
             found.extend(rust(&file, &text));
         }
         found.extend(strings(&file, &text));

@@ -106,47 +106,11 @@ fn backports(missing: &[&str]) -> Option<Backports> {
         return None;
     }
     let suite = "bookworm-backports".to_owned();
-    let mirror = mirror_of("bookworm")?;
+    let mirror = sbx_image::apt::detect(Path::new("/etc/apt"))?.main;
     let list = std::env::temp_dir().join(format!("sbx-apt-{}.list", std::process::id()));
     let own = fs::read_to_string("/etc/apt/sources.list").unwrap_or_default();
     fs::write(&list, format!("{own}\ndeb {mirror} {suite} main\n")).ok()?;
     Some(Backports { suite, list })
-}
-
-/// The mirror that the machine's apt configuration uses for a suite (sources.list(5), both formats).
-fn mirror_of(suite: &str) -> Option<String> {
-    let mut files = vec![std::path::PathBuf::from("/etc/apt/sources.list")];
-    if let Ok(entries) = fs::read_dir("/etc/apt/sources.list.d") {
-        files.extend(entries.flatten().map(|entry| entry.path()));
-    }
-    files
-        .iter()
-        .find_map(|file| mirror_in(&fs::read_to_string(file).ok()?, suite))
-}
-
-fn mirror_in(text: &str, suite: &str) -> Option<String> {
-    let one_line = text.lines().find_map(|line| {
-        let line = line.strip_prefix("deb ")?;
-        let rest = line.trim_start().strip_prefix('[').map_or(line, |options| {
-            options.split_once(']').map_or("", |(_, rest)| rest)
-        });
-        let mut words = rest.split_whitespace();
-        let uri = words.next()?;
-        (words.next() == Some(suite)).then(|| uri.to_owned())
-    });
-    one_line.or_else(|| {
-        text.split("\n\n").find_map(|stanza| {
-            let field = |name: &str| {
-                stanza
-                    .lines()
-                    .find_map(|line| line.strip_prefix(name))
-                    .map(str::trim)
-            };
-            let suites = field("Suites:")?;
-            suites.split_whitespace().find(|found| *found == suite)?;
-            field("URIs:")?.split_whitespace().next().map(str::to_owned)
-        })
-    })
 }
 
 /// Runs apt as root: directly, or through sudo.
@@ -224,25 +188,4 @@ pub(crate) fn test_user() -> Result {
             TEST_USER,
         ],
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_mirror_is_read_from_both_source_formats() {
-        let old = "deb [signed-by=/k.gpg] http://mirror.example/debian bookworm main\n";
-        assert_eq!(
-            mirror_in(old, "bookworm").as_deref(),
-            Some("http://mirror.example/debian")
-        );
-        assert_eq!(mirror_in(old, "trixie"), None);
-        let new = "Types: deb\n# note\nURIs: http://mirror.example/d\nSuites: bookworm x\n\nTypes: deb\nURIs: u\nSuites: y\n";
-        assert_eq!(
-            mirror_in(new, "bookworm").as_deref(),
-            Some("http://mirror.example/d")
-        );
-        assert_eq!(mirror_in(new, "y").as_deref(), Some("u"));
-    }
 }

@@ -1,0 +1,211 @@
+//! Kills: each process of a sandbox, and what the others and the user see of it.
+
+use crate::setting::{Setting, alive, kill};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+#[test]
+fn the_daemon_can_be_killed_and_the_gateway_comes_back_with_the_same_rules() {
+    let setting = Setting::ordinary("deny-all");
+    setting.shell("kept");
+    let boot = setting.inside("kept", "cat /proc/sys/kernel/random/boot_id");
+    let roles = ["supervisor", "machine", "gateway", "share0"];
+    let before: Vec<u32> = roles
+        .iter()
+        .map(|role| setting.process("kept", role))
+        .collect();
+
+    // A running exec goes on while the daemon is killed, and says so afterwards.
+    let mut exec =
+        setting
+            .installation
+            .command(["exec", "-i", "kept", "bash", "-c", "read x; echo got $x"]);
+    let mut exec = exec
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    setting.wait("the exec is a session", 30, || {
+        setting.inspect("kept")["sessions"] == 1
+    });
+    let status = setting
+        .installation
+        .sbx(["daemon", "status", "--json"])
+        .json()
+        .unwrap();
+    kill(u32::try_from(status["pid"].as_u64().unwrap()).unwrap());
+    std::io::Write::write_all(&mut exec.stdin.take().unwrap(), b"through\n").unwrap();
+    let output = exec.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "got through\n");
+
+    // The next daemon adopts everything.
+    let after: Vec<u32> = roles
+        .iter()
+        .map(|role| setting.process("kept", role))
+        .collect();
+    assert_eq!(before, after);
+    assert_eq!(
+        setting.inside("kept", "cat /proc/sys/kernel/random/boot_id"),
+        boot
+    );
+
+    // The gateway comes back within 2 s, the guest does not notice, the rules are the same.
+    let blocked = "curl -s -o /dev/null -w '%{http_code}' http://denied.example/";
+    assert_eq!(setting.inside("kept", blocked), "403");
+    let gateway = setting.process("kept", "gateway");
+    let start = Instant::now();
+    kill(gateway);
+    let again = format!(
+        "for i in $(seq 200); do c=$({blocked}); [ \"$c\" = 403 ] && break; sleep 0.05; done; echo $c"
+    );
+    assert_eq!(setting.inside("kept", &again).trim(), "403");
+    println!(
+        "denied request answered {} ms after the gateway's death",
+        start.elapsed().as_millis()
+    );
+    assert_ne!(setting.process("kept", "gateway"), gateway);
+    assert_eq!(
+        setting.inside("kept", "cat /proc/sys/kernel/random/boot_id"),
+        boot
+    );
+
+    // A clean stop and a start keep the files; the disks are clean.
+    setting.inside("kept", "echo kept > ~/note && sync");
+    setting
+        .installation
+        .sbx(["stop", "kept"])
+        .success()
+        .unwrap();
+    assert!(after.iter().all(|pid| !alive(*pid)));
+    assert_eq!(setting.inside("kept", "cat ~/note"), "kept\n");
+}
+
+#[test]
+fn share_machine_and_supervisor_can_be_killed_and_nothing_is_lost_or_orphaned() {
+    let setting = Setting::ordinary("deny-all");
+    let workspace = setting.shell("hit");
+
+    // Share: shown as unresponsive with the reason; the next command restarts the machine.
+    setting.inside(
+        "hit",
+        "echo synced > synced && sync synced && echo home > ~/home && sync",
+    );
+    kill(setting.process("hit", "share0"));
+    setting.wait("the sandbox is unresponsive", 20, || {
+        setting.inspect("hit")["state"] == "unresponsive"
+    });
+    let reason = setting.inspect("hit")["state_reason"].to_string();
+    assert!(reason.contains("share"), "{reason}");
+    assert_eq!(setting.inside("hit", "cat synced ~/home"), "synced\nhome\n");
+    assert_eq!(
+        std::fs::read_to_string(workspace.join("synced")).unwrap(),
+        "synced\n"
+    );
+
+    // Machine: shown stopped, disks clean at the next start.
+    setting.inside("hit", "echo again > ~/again && sync");
+    let others: Vec<u32> = ["supervisor", "gateway", "share0"]
+        .iter()
+        .map(|r| setting.process("hit", r))
+        .collect();
+    kill(setting.process("hit", "machine"));
+    setting.wait("the sandbox is stopped", 20, || {
+        setting.inspect("hit")["state"] == "stopped"
+    });
+    setting.wait("its helpers have ended", 10, || {
+        others.iter().all(|pid| !alive(*pid))
+    });
+    assert_eq!(setting.inside("hit", "cat ~/again"), "again\n");
+    let errors = setting.inside(
+        "hit",
+        "sudo dmesg | grep -ciE 'ext4.*(error|corrupt)' || true",
+    );
+    assert_eq!(errors.trim(), "0");
+
+    // Supervisor: the whole sandbox ends.
+    let all: Vec<u32> = ["supervisor", "machine", "gateway", "share0"]
+        .iter()
+        .map(|role| setting.process("hit", role))
+        .collect();
+    kill(all[0]);
+    setting.wait("everything has ended", 10, || {
+        all.iter().all(|pid| !alive(*pid))
+    });
+    setting.wait("the sandbox is stopped", 20, || {
+        setting.inspect("hit")["state"] == "stopped"
+    });
+
+    // Remove: no process, socket or file remains.
+    let inspect = setting.inspect("hit");
+    let (id, dir) = (
+        inspect["id"].as_str().unwrap(),
+        inspect["directory"].as_str().unwrap(),
+    );
+    setting.inside("hit", "true");
+    let all: Vec<u32> = ["supervisor", "machine", "gateway", "share0"]
+        .iter()
+        .map(|role| setting.process("hit", role))
+        .collect();
+    let socket = setting.inspect("hit")["socket_path"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    setting
+        .installation
+        .sbx(["rm", "hit", "--force"])
+        .success()
+        .unwrap();
+    assert!(all.iter().all(|pid| !alive(*pid)), "a process outlived rm");
+    assert!(!std::path::Path::new(dir).exists(), "{dir} outlived rm");
+    assert!(
+        !std::path::Path::new(&socket).parent().unwrap().exists(),
+        "sockets outlived rm"
+    );
+    let left = std::process::Command::new("pgrep")
+        .args(["-f", id])
+        .output()
+        .unwrap();
+    assert!(
+        left.stdout.is_empty(),
+        "processes: {}",
+        String::from_utf8_lossy(&left.stdout)
+    );
+    assert!(
+        workspace.join("synced").exists(),
+        "rm touched the workspace"
+    );
+}
+
+#[test]
+fn the_clock_is_right_after_a_pause() {
+    let setting = Setting::ordinary("deny-all");
+    setting.shell("clock");
+    let machine = setting.process("clock", "machine");
+    let stop = |signal: &str| {
+        let done = std::process::Command::new("kill")
+            .args([signal, &machine.to_string()])
+            .status();
+        assert!(done.unwrap().success());
+    };
+    let pause = Duration::from_secs(8);
+    let start = Instant::now();
+    stop("-STOP");
+    setting.wait("the pause has passed", 30, || start.elapsed() >= pause);
+    stop("-CONT");
+    let resumed = Instant::now();
+    let offset = || {
+        let inside = setting
+            .inside("clock", "date +%s%N")
+            .trim()
+            .parse::<u128>()
+            .unwrap();
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap();
+        now.as_nanos().abs_diff(inside)
+    };
+    setting.wait("the guest's clock is right again", 20, || {
+        offset() < 2_000_000_000
+    });
+    println!("right within {} ms", resumed.elapsed().as_millis());
+}

@@ -1,0 +1,16 @@
+//! End to end: real machines, driven through the real command, as an ordinary user. Each test proves several
+//! facts with few boots and prints every log of its sandboxes when it fails.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test that cannot go on says so by panicking, and prints what it saw"
+)]
+
+mod agent_job;
+mod life;
+mod neighbours;
+mod sessions;
+mod setting;
+mod workspaces;

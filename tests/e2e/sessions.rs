@@ -1,0 +1,128 @@
+//! Programs in the sandbox, as a user runs them.
+
+use crate::setting::Setting;
+use std::fmt::Write as _;
+use std::process::Command;
+
+#[test]
+fn exec_passes_bytes_statuses_signals_and_terminals_through() {
+    let setting = Setting::ordinary("deny-all");
+    setting.shell("exec");
+    let sbx = |arguments: &[&str]| setting.installation.sbx(arguments.iter().copied());
+
+    // Exit status, 127, 126, killed by a signal.
+    assert_eq!(sbx(&["exec", "exec", "sh", "-c", "exit 42"]).code, 42);
+    assert_eq!(sbx(&["exec", "exec", "no-such-program"]).code, 127);
+    assert_eq!(sbx(&["exec", "exec", "/etc/passwd"]).code, 126);
+    assert_eq!(sbx(&["exec", "exec", "sh", "-c", "kill -9 $$"]).code, 137);
+
+    // Both streams apart, and every byte value both ways.
+    let both = sbx(&["exec", "exec", "sh", "-c", "echo out; echo err >&2"]);
+    assert_eq!(
+        (both.stdout.as_str(), both.stderr.as_str()),
+        ("out\n", "err\n")
+    );
+    let bytes: Vec<u8> = (0..3_000_000u32)
+        .map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[2])
+        .collect();
+    let cat = setting
+        .installation
+        .command(["exec", "-i", "exec", "sha256sum"]);
+    let summed = sbx_e2e::installation::run(cat, &bytes).success().unwrap();
+    let mut own = Command::new("sha256sum");
+    own.stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped());
+    let mut own = own.spawn().unwrap();
+    std::io::Write::write_all(&mut own.stdin.take().unwrap(), &bytes).unwrap();
+    let expected = String::from_utf8(own.wait_with_output().unwrap().stdout).unwrap();
+    assert_eq!(summed, expected);
+
+    // Who, where, with which environment.
+    assert_eq!(
+        setting.inside("exec", "id -un; id -u; pwd | grep -c work-exec"),
+        "agent\n1000\n1\n"
+    );
+    assert_eq!(
+        sbx(&[
+            "exec",
+            "-u",
+            "root",
+            "-w",
+            "/",
+            "exec",
+            "sh",
+            "-c",
+            "id -u; pwd"
+        ])
+        .stdout,
+        "0\n/\n"
+    );
+    assert_eq!(
+        sbx(&["exec", "-e", "A=b c", "exec", "sh", "-c", "echo $A"]).stdout,
+        "b c\n"
+    );
+    assert_eq!(setting.inside("exec", "sudo -n id -u"), "0\n");
+
+    terminals(&setting);
+    // Several at a time.
+    let many: Vec<_> = (0..8)
+        .map(|n| {
+            let installation = setting.installation.clone();
+            std::thread::spawn(move || installation.inside("exec", &format!("sleep 1; echo {n}")))
+        })
+        .collect();
+    for (n, thread) in many.into_iter().enumerate() {
+        assert_eq!(thread.join().unwrap().success().unwrap(), format!("{n}\n"));
+    }
+
+    // The Docker socket is held from boot: an early call waits for the engine, an exec does not.
+    setting
+        .installation
+        .sbx(["stop", "exec"])
+        .success()
+        .unwrap();
+    let first = sbx(&["exec", "exec", "true"]);
+    assert!(first.ok(), "{first}");
+    let docker = sbx(&[
+        "exec",
+        "exec",
+        "docker",
+        "version",
+        "--format",
+        "{{.Server.Version}}",
+    ]);
+    assert!(docker.ok(), "{docker}");
+}
+
+/// A terminal: size, resize, Ctrl-C; driven through script(1), which gives us one.
+fn terminals(setting: &Setting) {
+    let sbx_line = |rest: &str| {
+        let command = setting
+            .installation
+            .command(["exec", "-it", "exec", "sh", "-c", rest]);
+        let mut line = String::new();
+        for word in std::iter::once(command.get_program()).chain(command.get_args()) {
+            let _ = write!(line, "'{}' ", word.to_string_lossy().replace('\'', "'\\''"));
+        }
+        let mut script = Command::new("script");
+        script.args([
+            "-qec",
+            &format!("stty rows 33 cols 101; {line}"),
+            "/dev/null",
+        ]);
+        script
+            .env_clear()
+            .envs(command.get_envs().filter_map(|(k, v)| Some((k, v?))));
+        script
+    };
+    let sized = sbx_e2e::installation::run(sbx_line("stty size; tty; echo $TERM"), b"");
+    assert!(sized.stdout.contains("33 101"), "{sized}");
+    assert!(sized.stdout.contains("/dev/pts/"), "{sized}");
+    assert!(sized.stdout.contains("xterm-256color"), "{sized}");
+    let interrupted = sbx_e2e::installation::run(
+        sbx_line("trap 'echo interrupted; exit 7' INT; echo waiting; while :; do sleep 0.1; done"),
+        b"\x03",
+    );
+    assert!(interrupted.stdout.contains("interrupted"), "{interrupted}");
+    assert_eq!(interrupted.code, 7, "{interrupted}");
+}

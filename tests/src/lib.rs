@@ -1,0 +1,14 @@
+//! One installation of sbx under test: the real programs, folders of its own, as an ordinary user.
+//!
+//! The demo, the end-to-end tests and the long suites all drive the real `sbx` command through
+//! [`Installation`]; nothing here reaches behind it except to kill processes on purpose.
+#![forbid(unsafe_code)]
+
+pub mod canary;
+pub mod claims;
+pub mod installation;
+pub mod outcome;
+pub mod project;
+
+pub use installation::{Installation, User};
+pub use outcome::Outcome;

@@ -10,7 +10,7 @@ use virtiofsd::fuse::{Attr, SetattrIn, SetattrValid};
 use virtiofsd::soft_idmap::Id as _;
 
 use crate::share::{Share, is_type, safe_mode};
-use crate::tree;
+use crate::tree::{self, Reached};
 
 impl Share {
     pub(crate) fn get_attributes(
@@ -20,7 +20,14 @@ impl Share {
     ) -> io::Result<(Attr, Duration)> {
         let stat = match handle {
             Some(handle) => tree::stat(self.handles().any(id, handle)?)?,
-            None => self.reach(id)?.1,
+            None => match self.reach(id) {
+                Ok((_, stat)) => stat,
+                // Looking is allowed at whatever the guest has open: fstat(2) arrives without a handle.
+                Err(error) if error.raw_os_error() == Some(libc::ESTALE) => {
+                    tree::stat(self.handles().of_node(id).ok_or(error)?)?
+                }
+                Err(error) => return Err(error),
+            },
         };
         Ok(self.attributes(&stat))
     }
@@ -34,7 +41,14 @@ impl Share {
         valid: SetattrValid,
     ) -> io::Result<(Attr, Duration)> {
         self.check_writable()?;
-        let (file, stat) = self.reach(id)?;
+        let (file, stat) = match handle {
+            Some(handle) => {
+                let file = self.handles().any(id, handle)?;
+                let stat = tree::stat(&file)?;
+                (Reached::Open(file), stat)
+            }
+            None => self.reach(id)?,
+        };
         self.check_owner(&stat, wanted, valid)?;
         if valid.contains(SetattrValid::SIZE) {
             self.set_size(id, &stat, wanted.size, handle)?;

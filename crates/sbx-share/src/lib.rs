@@ -32,4 +32,4 @@ mod sys;
 mod tree;
 
 pub use owner::GuestOwner;
-pub use share::{OpenError, Share};
+pub use share::{Bounds, OpenError, Share};

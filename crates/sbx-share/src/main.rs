@@ -16,7 +16,7 @@ use tracing_subscriber::fmt::writer::BoxMakeWriter;
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {
-    /// Unix socket to listen on. Replaced if nobody serves it any more.
+    /// Unix socket to listen on; one that is left over is replaced.
     #[arg(long)]
     socket: PathBuf,
     /// The directory to share.

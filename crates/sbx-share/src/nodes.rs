@@ -229,3 +229,117 @@ fn remember(places: &mut Vec<Place>, place: Place, limit: usize) {
     places.insert(0, place);
     places.truncate(limit);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(inode: u64) -> Identity {
+        Identity {
+            device: (0, 1),
+            inode,
+            born: (0, 0),
+        }
+    }
+
+    fn table(limit: usize) -> Nodes {
+        Nodes::new(identity(2), limit)
+    }
+
+    fn code<T: std::fmt::Debug>(result: io::Result<T>) -> Option<i32> {
+        result.unwrap_err().raw_os_error()
+    }
+
+    #[test]
+    fn one_file_is_one_node_under_all_its_names() {
+        let mut nodes = table(10);
+        let first = nodes.found(identity(7), ROOT, c"a", false).unwrap();
+        assert_eq!(nodes.found(identity(7), ROOT, c"b", false).unwrap(), first);
+        assert_eq!(nodes.route(first).unwrap(), [c"b"]);
+        nodes.drop_place(
+            first,
+            &Place {
+                parent: ROOT,
+                name: c"b".into(),
+            },
+        );
+        assert_eq!(nodes.route(first).unwrap(), [c"a"]);
+    }
+
+    #[test]
+    fn a_node_lives_until_every_reference_is_forgotten_and_its_id_never_returns() {
+        let mut nodes = table(10);
+        let id = nodes.found(identity(7), ROOT, c"a", false).unwrap();
+        nodes.found(identity(7), ROOT, c"a", false).unwrap();
+        nodes.forget(id, 1);
+        assert_eq!(nodes.identity(id).unwrap(), identity(7));
+        nodes.forget(id, u64::MAX);
+        assert_eq!(code(nodes.identity(id)), Some(libc::ESTALE));
+        assert_eq!(nodes.len(), 1);
+        assert_ne!(nodes.found(identity(7), ROOT, c"a", false).unwrap(), id);
+        nodes.reset();
+        assert!(nodes.found(identity(8), ROOT, c"b", false).unwrap() > id + 1);
+    }
+
+    #[test]
+    fn the_root_cannot_be_forgotten() {
+        let mut nodes = table(10);
+        nodes.forget(ROOT, u64::MAX);
+        assert!(nodes.route(ROOT).unwrap().is_empty());
+    }
+
+    #[test]
+    fn moving_a_directory_moves_what_is_in_it() {
+        let mut nodes = table(10);
+        let directory = nodes.found(identity(7), ROOT, c"old", true).unwrap();
+        let file = nodes.found(identity(8), directory, c"f", false).unwrap();
+        let old = Place {
+            parent: ROOT,
+            name: c"old".into(),
+        };
+        nodes.moved(
+            identity(7),
+            &old,
+            Place {
+                parent: ROOT,
+                name: c"new".into(),
+            },
+            true,
+        );
+        assert_eq!(nodes.route(file).unwrap(), [c"new", c"f"]);
+    }
+
+    #[test]
+    fn a_full_table_refuses_new_files_and_serves_known_ones() {
+        let mut nodes = table(2);
+        let known = nodes.found(identity(7), ROOT, c"a", false).unwrap();
+        nodes.found(identity(8), ROOT, c"b", false).unwrap();
+        assert_eq!(
+            code(nodes.found(identity(9), ROOT, c"c", false)),
+            Some(libc::ENFILE)
+        );
+        assert_eq!(nodes.found(identity(7), ROOT, c"a", false).unwrap(), known);
+    }
+
+    #[test]
+    fn a_circle_of_stale_places_ends() {
+        let mut nodes = table(10);
+        let a = nodes.found(identity(7), ROOT, c"a", true).unwrap();
+        let b = nodes.found(identity(8), a, c"b", true).unwrap();
+        nodes.found(identity(7), b, c"a", true).unwrap();
+        assert_eq!(code(nodes.route(a)), Some(libc::ENAMETOOLONG));
+    }
+
+    #[test]
+    fn hard_links_beyond_the_bound_push_the_oldest_out() {
+        let mut nodes = table(10);
+        let names: Vec<CString> = (0..MAX_PLACES + 3)
+            .map(|n| CString::new(n.to_string()).unwrap())
+            .collect();
+        for name in &names {
+            nodes.found(identity(7), ROOT, name, false).unwrap();
+        }
+        assert_eq!(nodes.by_id[&2].places.len(), MAX_PLACES);
+        assert_eq!(&nodes.by_id[&2].places[0].name, names.last().unwrap());
+    }
+}

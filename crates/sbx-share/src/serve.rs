@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::unix::fs::FileTypeExt as _;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,9 +18,6 @@ use crate::Share;
 /// Why the server did not start or ended badly.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// Another process serves this socket.
-    #[error("{0} is in use by a running process\n  try: another --socket")]
-    InUse(PathBuf),
     /// Something that is not a socket has that name.
     #[error("{0} exists and is not a socket\n  try: another --socket")]
     NotASocket(PathBuf),
@@ -48,13 +45,13 @@ pub enum ServeError {
     Protocol(String),
 }
 
-/// Listens, readable and writable for the user only. A socket that nobody serves any more is replaced.
+/// Listens, readable and writable for the user only. A socket of that name is replaced: it is left over, for the
+/// supervisor gives every share a name of its own, and asking would take the one connection its server waits for.
 pub fn listen(path: &Path) -> Result<UnixListener, ServeError> {
     match std::fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => {
             return Err(ServeError::NotASocket(path.into()));
         }
-        Ok(_) if UnixStream::connect(path).is_ok() => return Err(ServeError::InUse(path.into())),
         Ok(_) => std::fs::remove_file(path).map_err(|source| ServeError::Listen {
             path: path.into(),
             source,

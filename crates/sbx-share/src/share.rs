@@ -40,6 +40,15 @@ pub enum OpenError {
     },
 }
 
+/// How much of the server one guest may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Files looked up and not forgotten, the root aside.
+    pub nodes: usize,
+    /// Open files and directories.
+    pub handles: usize,
+}
+
 /// The file system of one mount.
 #[derive(Debug)]
 pub struct Share {
@@ -51,14 +60,9 @@ pub struct Share {
 }
 
 impl Share {
-    /// Shares a directory. Sets the process's umask to zero: the guest has applied its own.
+    /// Shares a directory, with as many open files as the process's limit leaves. Sets the process's umask to zero: the
+    /// guest has applied its own.
     pub fn open(root: &Path, owner: GuestOwner, read_only: bool) -> Result<Self, OpenError> {
-        let fail = |source| OpenError::Root {
-            path: root.to_owned(),
-            source,
-        };
-        let tree = Tree::open(root).map_err(fail)?;
-        let stat = tree::stat(tree.root()).map_err(fail)?;
         let limit = rustix::process::getrlimit(Resource::Nofile).current;
         let limit = limit.map_or(usize::MAX, |limit| {
             usize::try_from(limit).unwrap_or(usize::MAX)
@@ -67,12 +71,36 @@ impl Share {
         if handles == 0 {
             return Err(OpenError::Descriptors { limit });
         }
+        Self::with_bounds(
+            root,
+            owner,
+            read_only,
+            Bounds {
+                nodes: MAX_NODES,
+                handles,
+            },
+        )
+    }
+
+    /// As [`Share::open`] with other bounds.
+    pub fn with_bounds(
+        root: &Path,
+        owner: GuestOwner,
+        read_only: bool,
+        bounds: Bounds,
+    ) -> Result<Self, OpenError> {
+        let fail = |source| OpenError::Root {
+            path: root.to_owned(),
+            source,
+        };
+        let tree = Tree::open(root).map_err(fail)?;
+        let stat = tree::stat(tree.root()).map_err(fail)?;
         rustix::process::umask(Mode::empty());
         Ok(Self {
             owners: Owners::new(owner, &stat),
             read_only,
-            nodes: Mutex::new(Nodes::new(Identity::from(&stat), MAX_NODES)),
-            handles: Mutex::new(Handles::new(handles)),
+            nodes: Mutex::new(Nodes::new(Identity::from(&stat), bounds.nodes)),
+            handles: Mutex::new(Handles::new(bounds.handles)),
             tree,
         })
     }
@@ -115,8 +143,8 @@ impl Share {
         }
     }
 
-    /// Reaches the file of a node: by one of its places if the file is still there, else through a handle the guest
-    /// has on it. `ESTALE` if neither leads to it, and the guest looks the name up again.
+    /// Reaches the file of a node: by one of its places if the file is still there, or through a handle the guest has
+    /// on it if it has no name any more. `ESTALE` otherwise, and the guest looks the name up again.
     pub(crate) fn reach(&self, id: u64) -> io::Result<(Reached<'_>, Statx)> {
         if id == ROOT {
             return Ok((
@@ -126,30 +154,34 @@ impl Share {
         }
         let identity = self.nodes().identity(id)?;
         loop {
-            let walked = {
+            // The table is locked while the kernel walks: requests come one at a time.
+            let (place, walked) = {
                 let nodes = self.nodes();
                 let Some(place) = nodes.place(id) else { break };
-                nodes
-                    .route(id)
-                    .and_then(|names| self.tree.walk(&names))
-                    .map_err(|error| (place.clone(), error))
-                    .map(|fd| (place, fd))
+                (
+                    place,
+                    nodes.route(id).and_then(|names| self.tree.walk(&names)),
+                )
             };
-            let place = match walked {
-                Ok((place, fd)) => {
+            match walked {
+                Ok(fd) => {
                     let stat = tree::stat(&fd)?;
                     if Identity::from(&stat) == identity {
                         return Ok((Reached::Named(fd), stat));
                     }
-                    place
                 }
-                Err((place, error)) if is_gone(&error) => place,
-                Err((_, error)) => return Err(error),
-            };
+                Err(error) if is_gone(&error) => {}
+                Err(error) => return Err(error),
+            }
             self.nodes().drop_place(id, &place);
         }
+        // A file with a name somewhere has left the places the guest may look at, perhaps the whole tree; only one
+        // without any name is certainly still the guest's own.
         let open = self.handles().of_node(id).ok_or(Errno::STALE)?;
         let stat = tree::stat(&open)?;
+        if stat.stx_nlink > 0 || is_type(&stat, FileType::Directory) {
+            return Err(Errno::STALE.into());
+        }
         Ok((Reached::Open(open), stat))
     }
 
@@ -215,7 +247,6 @@ fn is_gone(error: &io::Error) -> bool {
         Errno::LOOP,
         Errno::STALE,
         Errno::XDEV,
-        Errno::NAMETOOLONG,
     ];
     Errno::from_io_error(error).is_some_and(|errno| gone.contains(&errno))
 }

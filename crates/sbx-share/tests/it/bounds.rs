@@ -1,0 +1,178 @@
+//! What a guest cannot use up.
+
+use std::process::Command;
+
+use rustix::process::{Resource, Rlimit};
+use sbx_share::{Bounds, GuestOwner, Share};
+use virtiofsd::filesystem::{DirectoryIterator as _, FileSystem as _};
+
+use crate::support::{Bench, ROOT, agent, errno};
+
+#[test]
+fn too_many_open_files_is_the_guests_problem() {
+    let bench = Bench::with(
+        false,
+        Bounds {
+            nodes: 100,
+            handles: 3,
+        },
+    );
+    bench.host_write("f", "");
+    let node = bench.node("f").unwrap();
+    let handles: Vec<u64> = (0..3)
+        .map(|_| bench.open(node, libc::O_RDONLY).unwrap())
+        .collect();
+    assert_eq!(errno(bench.open(node, libc::O_RDONLY)), libc::ENFILE);
+    assert_eq!(
+        errno(bench.create(ROOT, c"new", 0o644, libc::O_RDWR)),
+        libc::ENFILE
+    );
+    assert!(
+        !bench.host("new").exists(),
+        "a refused create leaves nothing behind"
+    );
+    assert_eq!(
+        errno(bench.share.opendir(agent(), ROOT, 0).map(|_| ())),
+        libc::ENFILE
+    );
+    bench.release(node, handles[0]);
+    bench.open(node, libc::O_RDONLY).unwrap();
+}
+
+#[test]
+fn too_many_nodes_is_the_guests_problem() {
+    let bench = Bench::with(
+        false,
+        Bounds {
+            nodes: 2,
+            handles: 3,
+        },
+    );
+    for name in ["a", "b", "c"] {
+        bench.host_write(name, "");
+    }
+    let a = bench.node("a").unwrap();
+    bench.node("b").unwrap();
+    assert_eq!(errno(bench.node("c")), libc::ENFILE);
+    bench.share.forget(agent(), a, 1);
+    bench.node("c").unwrap();
+}
+
+#[test]
+fn a_tree_deeper_than_one_path_can_name_is_walked() {
+    let bench = Bench::new();
+    let name = std::ffi::CString::new("d".repeat(200)).unwrap();
+    let mut node = ROOT;
+    for _ in 0..50 {
+        node = bench.mkdir(node, &name, 0o755).unwrap();
+    }
+    let (file, handle) = bench.create(node, c"f", 0o644, libc::O_RDWR).unwrap();
+    bench
+        .write(file, handle, "10,000 bytes down", 0, 0)
+        .unwrap();
+    assert_eq!(bench.content(file).unwrap(), "10,000 bytes down");
+}
+
+#[test]
+fn a_tree_too_deep_is_refused() {
+    let bench = Bench::new();
+    let mut node = ROOT;
+    let depth = (0..2000).find(|_| match bench.mkdir(node, c"d", 0o755) {
+        Ok(next) => {
+            node = next;
+            false
+        }
+        Err(_) => true,
+    });
+    assert_eq!(depth, Some(sbx_share::limits::MAX_DEPTH + 1));
+    assert_eq!(errno(bench.mkdir(node, c"d", 0o755)), libc::ENAMETOOLONG);
+}
+
+/// In a process of its own, because the limit is the process's.
+#[test]
+fn thirty_thousand_files_are_walked_with_1024_descriptors() {
+    let status = Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "bounds::walk_in_a_child",
+            "--ignored",
+            "--nocapture",
+        ])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&status.stdout);
+    assert!(
+        status.status.success() && text.contains("1 passed"),
+        "{text}{}",
+        String::from_utf8_lossy(&status.stderr)
+    );
+}
+
+#[test]
+#[ignore = "run by the test above, in a process with a limit"]
+fn walk_in_a_child() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    rustix::process::setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: Some(1024),
+            ..limit
+        },
+    )
+    .unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    for directory in 0..60 {
+        let path = folder.path().join(format!("d{directory}"));
+        std::fs::create_dir(&path).unwrap();
+        for file in 0..500 {
+            std::fs::write(path.join(format!("f{file}")), "").unwrap();
+        }
+    }
+    let share = Share::open(folder.path(), GuestOwner::default(), false).unwrap();
+    let mut files = Vec::new();
+    for directory in 0..60 {
+        let name = std::ffi::CString::new(format!("d{directory}")).unwrap();
+        let node = share.lookup(agent(), ROOT, &name).unwrap().inode;
+        let handle = share.opendir(agent(), node, 0).unwrap().0.unwrap();
+        let mut offset = 0;
+        loop {
+            let mut entries = share.readdir(agent(), node, handle, 4096, offset).unwrap();
+            let before = offset;
+            while let Some(entry) = entries.next() {
+                offset = entry.offset;
+                if !entry.name.to_bytes().starts_with(b".") {
+                    files.push(share.lookup(agent(), node, entry.name).unwrap().inode);
+                }
+            }
+            if offset == before {
+                break;
+            }
+        }
+        share.releasedir(agent(), node, 0, handle).unwrap();
+    }
+    assert_eq!(files.len(), 30_000);
+    // All of them are known, none was forgotten: each can still be opened, and as many at once as the limit leaves.
+    let mut open = Vec::new();
+    let refused = files
+        .iter()
+        .find_map(|file| match share.open(agent(), *file, false, 0) {
+            Ok((handle, _)) => {
+                open.push((*file, handle.unwrap()));
+                None
+            }
+            Err(error) => error.raw_os_error(),
+        });
+    assert_eq!(refused, Some(libc::ENFILE));
+    assert_eq!(open.len(), 1024 - sbx_share::limits::RESERVED_DESCRIPTORS);
+    for (file, handle) in open {
+        share
+            .release(agent(), file, 0, handle, false, false, None)
+            .unwrap();
+    }
+    for file in &files {
+        let (handle, _) = share.open(agent(), *file, false, 0).unwrap();
+        share
+            .release(agent(), *file, 0, handle.unwrap(), false, false, None)
+            .unwrap();
+    }
+}

@@ -1,0 +1,87 @@
+//! One figure beside a peer's.
+
+use serde::Serialize;
+
+/// Medians of one run side by side.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Figure {
+    /// What was measured, e.g. `cold_create_exec_s`.
+    metric: &'static str,
+    /// Unit: `s` or `ms`.
+    unit: &'static str,
+    /// Our median.
+    ours: f64,
+    /// The peer's median.
+    peer: f64,
+    /// Which peer.
+    peer_name: &'static str,
+    /// Ours by peer.
+    ratio: f64,
+    /// Measurements behind each median.
+    runs: usize,
+}
+
+impl Figure {
+    /// A figure from the measurements, in the unit.
+    pub(crate) fn new(
+        metric: &'static str,
+        unit: &'static str,
+        ours: &[f64],
+        peer: &[f64],
+        peer_name: &'static str,
+    ) -> Self {
+        let (our_median, peer_median) = (median(ours), median(peer));
+        Self {
+            metric,
+            unit,
+            ours: round(our_median),
+            peer: round(peer_median),
+            peer_name,
+            ratio: round(our_median / peer_median),
+            runs: ours.len().min(peer.len()),
+        }
+    }
+
+    /// The line to print.
+    pub(crate) fn line(&self, json: bool) -> String {
+        if json {
+            return serde_json::to_string(self).unwrap_or_default();
+        }
+        format!(
+            "{:<22} {:>8.3} {:<3} {} {:.3} ratio {:.3} ({} runs)",
+            self.metric, self.ours, self.unit, self.peer_name, self.peer, self.ratio, self.runs
+        )
+    }
+}
+
+/// The middle measurement (the mean of the two middle ones); NaN without any.
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    match (sorted.len() % 2, sorted.get(middle)) {
+        (1, Some(value)) => *value,
+        (0, Some(value)) => f64::midpoint(sorted[middle - 1], *value),
+        _ => f64::NAN,
+    }
+}
+
+fn round(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_medians_and_the_ratio_is_ours_by_peer() {
+        let figure = Figure::new("m", "s", &[3.0, 1.0, 2.0], &[4.0, 4.0, 5.0, 3.0], "podman");
+        assert_eq!(
+            (figure.ours, figure.peer, figure.ratio, figure.runs),
+            (2.0, 4.0, 0.5, 3)
+        );
+        let json: serde_json::Value = serde_json::from_str(&figure.line(true)).unwrap();
+        assert_eq!(json["peer_name"], "podman");
+    }
+}

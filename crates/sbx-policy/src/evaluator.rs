@@ -166,7 +166,7 @@ impl Evaluator {
         Verdict { pinned, ..verdict }
     }
 
-    /// The address check: no deny on the address or on the IPv4 address it stands for, and either a
+    /// The address check, also of the IPv4 address that an IPv6 one stands for: no deny, and either a
     /// public address or one that an allow names. Returns the allow that opened it.
     fn check_address(
         &self,
@@ -189,13 +189,9 @@ impl Evaluator {
                 }
             }
         });
-        // What stands for the host's loopback falls under denials of the host service as well.
-        let aliases = [
-            embedded_v4(ip).map(|v4| Host::from(IpAddr::V4(v4))),
-            Some(Host::from(ip)).filter(|host| *host == Host::HostService),
-        ];
-        for host in aliases.into_iter().flatten() {
-            self.index.matching(&host, |entry| {
+        // A name can lead to the host's loopback: then denials of the host service count.
+        if Host::from(ip) == Host::HostService {
+            self.index.matching(&Host::HostService, |entry| {
                 if entry.decision == Decision::Deny && question.is_met_by(entry) {
                     deny.offer(entry);
                 }

@@ -49,6 +49,8 @@ fn globs_stay_inside_their_label() {
     assert!(!matches("crl*.digicert.com", "crl3.x.digicert.com"));
     assert!(matches("node-?.example.com", "node-7.example.com"));
     assert!(!matches("node-?.example.com", "node-17.example.com"));
+    assert!(!matches("node-?.example.com", "node-.example.com"));
+    assert!(!matches("a*z.example.com", "a.example.com"));
     assert!(matches("[12].example.com", "2.example.com"));
     assert!(!matches("[12].example.com", "3.example.com"));
     assert!(matches("n[a-c0].example.com", "nb.example.com"));

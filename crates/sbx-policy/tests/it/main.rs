@@ -6,6 +6,7 @@
 )]
 
 mod attacks;
+mod attacks_address;
 mod check;
 mod decisions;
 mod document;

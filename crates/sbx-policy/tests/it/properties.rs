@@ -28,13 +28,15 @@ const ADDRESSES: [&str; 8] = [
     "64:ff9b::a00:1",
     "127.0.0.1",
 ];
-const PATTERNS: [&str; 24] = [
+const PATTERNS: [&str; 26] = [
     "x.test",
     "*.x.test",
     "**.x.test",
     ".x.test",
     "a*.x.test",
     "?.x.test",
+    "a?.x.test",
+    "*1.x.test",
     "[ab].x.test",
     "**.a*.x.test",
     ".*.x.test",

@@ -14,6 +14,24 @@ const SUDO_KEEPS: &str = "HTTP_PROXY HTTPS_PROXY NO_PROXY ALL_PROXY http_proxy h
     all_proxy SSL_CERT_FILE SSL_CERT_DIR NODE_EXTRA_CA_CERTS REQUESTS_CA_BUNDLE CURL_CA_BUNDLE \
     GIT_SSL_CAINFO PIP_CERT CARGO_HTTP_CAINFO BASH_ENV";
 
+/// For a containerd that is started beside the Docker Engine instead of by it, which makes the engine ready
+/// about 1 s earlier under emulation: no plugins that a sandbox cannot use, data on the Docker disk.
+const CONTAINERD: &str = r#"version = 2
+root = "/var/lib/docker/containerd/daemon"
+disabled_plugins = [
+  "io.containerd.grpc.v1.cri",
+  "io.containerd.internal.v1.restart",
+  "io.containerd.internal.v1.tracing",
+  "io.containerd.nri.v1.nri",
+  "io.containerd.snapshotter.v1.aufs",
+  "io.containerd.snapshotter.v1.blockfile",
+  "io.containerd.snapshotter.v1.btrfs",
+  "io.containerd.snapshotter.v1.devmapper",
+  "io.containerd.snapshotter.v1.zfs",
+  "io.containerd.tracing.processor.v1.otlp",
+]
+"#;
+
 /// Files with their permission bits. The file of persistent variables belongs to the agent.
 const FILES: &[(&str, u32, &str)] = &[
     ("etc/hostname", 0o644, "sandbox\n"),
@@ -30,6 +48,7 @@ const FILES: &[(&str, u32, &str)] = &[
         0o644,
         "[ -r /etc/sandbox-persistent.sh ] && . /etc/sandbox-persistent.sh\n",
     ),
+    ("etc/containerd/config.toml", 0o644, CONTAINERD),
     // The engine would otherwise try the storage drivers in turn.
     (
         "etc/docker/daemon.json",
@@ -39,16 +58,14 @@ const FILES: &[(&str, u32, &str)] = &[
 ];
 
 /// Empty folders and their permission bits.
-const FOLDERS: &[(&str, u32)] = &[("etc/docker", 0o755), ("var/lib/docker", 0o710)];
+const FOLDERS: &[(&str, u32)] = &[
+    ("etc/containerd", 0o755),
+    ("etc/docker", 0o755),
+    ("var/lib/docker", 0o710),
+];
 
 /// Removed at the end, content and all; the folders come back empty.
-const EMPTIED: &[&str] = &[
-    "boot",
-    "var/lib/apt/lists",
-    "var/cache/apt",
-    "var/cache/debconf",
-    "var/log",
-];
+const EMPTIED: &[&str] = &["boot", "var/lib/apt/lists", "var/cache/apt"];
 
 /// Applies all of it to `tree`, whose kernel modules are those of `kernel`.
 pub(crate) fn customise(tree: &Path, kernel: &str) -> Result<(), ImageError> {

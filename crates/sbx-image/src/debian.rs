@@ -40,6 +40,8 @@ pub(crate) fn bootstrap(
             "--aptopt=Acquire::Languages \"none\"",
         ])
         .args(host_apt_options()?)
+        // Stays in the image: nobody needs a sandbox's packages to survive a power cut half unpacked.
+        .arg("--dpkgopt=force-unsafe-io")
         .args(EXCLUDED.map(|path| format!("--dpkgopt=path-exclude={path}")))
         .arg(format!("--include={}", recipe::PACKAGES.join(",")))
         .arg(recipe::SUITE)

@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 
 /// Rises with every change to what a build makes of the same packages.
-const RECIPE: u32 = 1;
+const RECIPE: u32 = 2;
 /// Debian release.
 pub(crate) const SUITE: &str = "trixie";
 /// Package whose dependency is the kernel to use.

@@ -1,1 +1,181 @@
-//! The worker as the daemon sees it.
+//! The worker as the daemon sees it, with the real tools and an archive that does not answer.
+
+use sbx_image::worker::{Event, Job};
+use sbx_image::{AptSources, Request, Template, ensure};
+use std::fs;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+const WORKER: &str = env!("CARGO_BIN_EXE_sbx-image-worker");
+/// Longest that anything here may take; a healthy machine needs two seconds.
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn request(cache: &Path, archive: &str) -> Request {
+    let archive = Some(AptSources {
+        main: archive.to_owned(),
+        security: None,
+    });
+    Request {
+        archive,
+        ..Request::new(cache, Template::Shell)
+    }
+}
+
+/// An archive on which connections are accepted and nothing is ever said.
+fn silent_archive() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}/debian", listener.local_addr().unwrap());
+    (listener, address)
+}
+
+fn start(request: &Request) -> (Child, BufReader<std::process::ChildStdout>) {
+    let mut child = Command::new(WORKER)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let job = serde_json::to_vec(&Job::Ensure(request.clone())).unwrap();
+    child.stdin.take().unwrap().write_all(&job).unwrap();
+    let out = BufReader::new(child.stdout.take().unwrap());
+    (child, out)
+}
+
+/// Returns when the other end is gone.
+fn wait_for_end(mut connection: TcpStream) {
+    connection.set_read_timeout(Some(LIMIT)).unwrap();
+    match connection.read_to_end(&mut Vec::new()) {
+        Ok(_) => {}
+        Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset, "still connected"),
+    }
+}
+
+fn names(images: &Path) -> Vec<String> {
+    let entries = fs::read_dir(images).unwrap().flatten();
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn archive_that_refuses_gives_one_report_and_leaves_no_image() {
+    let cache = tempfile::tempdir().unwrap();
+    let (listener, archive) = silent_archive();
+    drop(listener); // nobody listens there any more
+    let mut steps = Vec::new();
+    let report = ensure(
+        Path::new(WORKER),
+        &request(cache.path(), &archive),
+        &mut |progress| {
+            steps.push(progress.step);
+            Ok(())
+        },
+    )
+    .unwrap_err();
+    assert_eq!(report.code, "image-build-failed", "{report:?}");
+    assert!(report.message.contains("mmdebstrap"), "{report:?}");
+    assert!(
+        steps.iter().any(|step| step.contains("package lists")),
+        "{steps:?}"
+    );
+    let left = names(&cache.path().join("images"));
+    assert!(
+        left.iter()
+            .all(|name| name.ends_with(".lock") || name.ends_with(".log")),
+        "{left:?}"
+    );
+}
+
+#[test]
+fn killed_build_ends_with_all_its_processes_and_the_next_one_clears_up() {
+    let cache = tempfile::tempdir().unwrap();
+    let (listener, archive) = silent_archive();
+    let request = request(cache.path(), &archive);
+    let (mut worker, _out) = start(&request);
+    let (connection, _) = listener.accept().unwrap(); // apt asks for the package lists
+    worker.kill().unwrap();
+    worker.wait().unwrap();
+    wait_for_end(connection);
+    let images = cache.path().join("images");
+    assert!(
+        names(&images)
+            .iter()
+            .any(|name| name.starts_with(".building-"))
+    );
+    drop(listener);
+    ensure(Path::new(WORKER), &request, &mut |_| Ok(())).unwrap_err();
+    assert!(
+        !names(&images)
+            .iter()
+            .any(|name| name.starts_with(".building-"))
+    );
+}
+
+#[test]
+fn second_build_of_the_same_image_waits_for_the_first() {
+    let cache = tempfile::tempdir().unwrap();
+    let (listener, archive) = silent_archive();
+    let request = request(cache.path(), &archive);
+    let (mut first, _out) = start(&request);
+    let (connection, _) = listener.accept().unwrap();
+    let (mut second, out) = start(&request);
+    let mut lines = out.lines();
+    let waits = lines
+        .by_ref()
+        .any(|line| line.unwrap().contains("waiting for another build"));
+    assert!(waits, "the second build did not wait");
+    first.kill().unwrap();
+    first.wait().unwrap();
+    wait_for_end(connection);
+    // Now it is the second's turn, with the remains of the first out of the way.
+    let (connection, _) = listener.accept().unwrap();
+    second.kill().unwrap();
+    second.wait().unwrap();
+    wait_for_end(connection);
+}
+
+#[test]
+fn caller_that_gives_up_ends_the_build() {
+    let cache = tempfile::tempdir().unwrap();
+    let (listener, archive) = silent_archive();
+    let stop = sbx_wire::report::Report::user("interrupted", "interrupted", "");
+    let report = ensure(
+        Path::new(WORKER),
+        &request(cache.path(), &archive),
+        &mut |_| Err(stop.clone()),
+    );
+    assert_eq!(report.unwrap_err().code, "interrupted");
+    drop(listener);
+}
+
+#[test]
+fn address_of_no_archive_is_the_users_mistake() {
+    let cache = tempfile::tempdir().unwrap();
+    let request = request(cache.path(), "http://a.example/x [trusted=yes]");
+    let report = ensure(Path::new(WORKER), &request, &mut |_| Ok(())).unwrap_err();
+    assert_eq!(report.code, "bad-archive");
+    assert_eq!(report.blame, sbx_wire::report::Blame::User);
+}
+
+#[test]
+fn worker_answers_nonsense_with_a_report() {
+    let mut child = Command::new(WORKER)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(b"{\"ensure\":{}}")
+        .unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(!output.status.success());
+    let event: Event = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(matches!(event, Event::Failed(report) if report.code == "image-bug"));
+}

@@ -1,0 +1,66 @@
+//! What counts as an image.
+
+use crate::sample;
+use sbx_image::Store;
+use std::fs;
+
+#[test]
+fn layer_lies_on_its_base_and_takes_everything_else_from_it() {
+    let dir = tempfile::tempdir().unwrap();
+    sample::write(dir.path());
+    let image = Store::new(dir.path()).open_key(sample::LAYER).unwrap();
+    let images = dir.path().join("images");
+    let base = images.join(sample::BASE);
+    let layer = images.join(sample::LAYER).join("layer.erofs");
+    assert_eq!(image.lowers, [base.join("rootfs.erofs"), layer]);
+    assert_eq!(image.kernel, base.join("vmlinux"));
+    assert_eq!(image.modules.len(), 2);
+}
+
+#[test]
+fn cut_or_missing_file_spoils_the_image_and_all_that_lies_on_it() {
+    let dir = tempfile::tempdir().unwrap();
+    sample::write(dir.path());
+    let store = Store::new(dir.path());
+    let vmlinux = dir.path().join("images").join(sample::BASE).join("vmlinux");
+    fs::write(&vmlinux, "kern").unwrap();
+    assert!(store.open_key(sample::BASE).is_none());
+    assert!(store.open_key(sample::LAYER).is_none());
+    fs::write(&vmlinux, "kernel").unwrap();
+    assert!(store.open_key(sample::LAYER).is_some());
+    fs::remove_file(&vmlinux).unwrap();
+    assert!(store.open_key(sample::LAYER).is_none());
+}
+
+#[test]
+fn unfinished_build_and_a_path_are_no_keys() {
+    let dir = tempfile::tempdir().unwrap();
+    sample::write(dir.path());
+    let images = dir.path().join("images");
+    fs::rename(
+        images.join(sample::BASE),
+        images.join(".building-base-test"),
+    )
+    .unwrap();
+    let store = Store::new(dir.path());
+    for key in [
+        sample::BASE,
+        ".building-base-test",
+        "../images/claude-test",
+        "",
+        ".",
+    ] {
+        assert!(store.open_key(key).is_none(), "{key}");
+    }
+}
+
+#[test]
+fn finishing_steps_are_due_until_they_are_marked_as_done() {
+    let dir = tempfile::tempdir().unwrap();
+    sample::write(dir.path());
+    let image = Store::new(dir.path()).open_key(sample::LAYER).unwrap();
+    assert_eq!(image.unfinished()[0].argv, ["claude", "--version"]);
+    image.mark_finished("2.0.0").unwrap();
+    image.mark_finished("2.0.0").unwrap();
+    assert!(image.unfinished().is_empty());
+}

@@ -1,1 +1,12 @@
 //! The command at its process boundary: the real `sbx`, the real daemon, no machine.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on says so by panicking"
+)]
+
+mod bad_input;
+mod daemon;
+mod policy;
+mod secret;
+mod settings;
+mod world;

@@ -1,0 +1,97 @@
+//! Bad input gets one clear error with the next step, and leaves nothing half-made.
+
+use crate::world::World;
+
+#[test]
+fn a_sandbox_that_cannot_be_made_is_refused_with_the_reason_and_leaves_nothing() {
+    let world = World::with_policy();
+    let good = world.folder("good").display().to_string();
+    let file = world.root.path().join("a-file");
+    std::fs::write(&file, "x").unwrap();
+    let file = file.display().to_string();
+    let cases: &[(&[&str], &str)] = &[
+        (&["create", "shell", "/no/such/folder"], "/no/such/folder"),
+        (&["create", "shell", &file], "not a directory"),
+        (&["create", "shell", "/"], "'/'"),
+        (&["create", "shell", "/usr"], "/usr"),
+        (&["create", "shell", "/etc"], "/etc"),
+        (&["create", "shell", "/var"], "/var"),
+        (&["create", "shell", "/proc"], "/proc"),
+        (&["create", "no-such-agent", &good], "no-such-agent"),
+        (&["create", "shell", &good, "--name", "a"], "2 to 63"),
+        (&["create", "shell", &good, "--name", "-x"], "starts with"),
+        (
+            &["create", "shell", &good, "--name", "a b"],
+            "letters, digits",
+        ),
+        (&["create", "shell", &good, "--name", "default"], "reserved"),
+        (&["exec", "nobody", "true"], "sandbox 'nobody' not found"),
+        (&["stop", "nobody"], "sandbox 'nobody' not found"),
+        (&["rm", "--force", "nobody"], "sandbox 'nobody' not found"),
+        (&["inspect", "nobody"], "sandbox 'nobody' not found"),
+        (&["run", "--name", "nobody"], "sandbox 'nobody' not found"),
+    ];
+    for (arguments, text) in cases {
+        let mut arguments = arguments.to_vec();
+        if arguments.contains(&"-x") {
+            arguments = vec!["create", "shell", &good, "--name=-x"];
+        }
+        world.sbx(&arguments).refused(text);
+        assert!(
+            world.sandbox_dirs().is_empty(),
+            "{arguments:?} left {:?}",
+            world.sandbox_dirs()
+        );
+    }
+    assert_eq!(world.sbx(&["ls", "-q"]).ok(), "");
+}
+
+#[test]
+fn without_a_policy_sandboxes_are_refused_and_the_three_choices_named() {
+    let world = World::new();
+    let done = world.sbx(&["create", "shell", "/tmp"]);
+    for word in ["balanced", "allow-all", "deny-all"] {
+        assert!(done.stderr.contains(word), "{done:?}");
+    }
+    done.refused("global network policy has not been initialized");
+    world.sbx(&["login"]).refused("has not been initialized");
+}
+
+#[test]
+fn without_qemu_the_error_names_the_package() {
+    let mut world = World::with_policy();
+    // A PATH in which everything but QEMU is found.
+    let bin = world.folder("bin");
+    for folder in ["/usr/sbin", "/usr/bin", "/sbin", "/bin"] {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            if !name.to_string_lossy().starts_with("qemu") {
+                // The same program stands in several of these folders.
+                let _already_there = std::os::unix::fs::symlink(entry.path(), bin.join(name));
+            }
+        }
+    }
+    world.sbx(&["daemon", "stop"]).ok();
+    world.path = bin.display().to_string();
+    let good = world.folder("good").display().to_string();
+    let done = world.sbx(&["create", "shell", &good]);
+    assert!(done.stderr.contains("qemu-system-x86"), "{done:?}");
+    done.refused("QEMU");
+    assert!(world.sandbox_dirs().is_empty());
+}
+
+#[test]
+fn unusable_command_lines_are_usage_errors() {
+    let world = World::new();
+    for arguments in [
+        &["frobnicate"][..],
+        &["create"],
+        &["exec", "x"],
+        &["create", "shell", "-m", "3"],
+        &["policy", "init", "maybe"],
+    ] {
+        let done = world.sbx(arguments);
+        assert_eq!(done.code, 2, "{arguments:?}: {done:?}");
+        assert!(done.stdout.is_empty() && !done.stderr.is_empty());
+    }
+}

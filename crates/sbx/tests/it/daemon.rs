@@ -1,0 +1,84 @@
+//! `sbx daemon` at the command line.
+
+use crate::world::World;
+
+#[test]
+fn commands_start_the_daemon_and_stop_ends_it() {
+    let world = World::new();
+    let status = world.sbx(&["daemon", "status", "--json"]);
+    assert_eq!(status.code, 1);
+    assert!(status.stdout.contains("stopped"), "{status:?}");
+    assert_eq!(
+        world.sbx(&["ls", "--json"]).json()["sandboxes"]
+            .as_array()
+            .map(Vec::len),
+        Some(0)
+    );
+    let status = world.sbx(&["daemon", "status", "--json"]).json();
+    assert_eq!(status["status"], "running");
+    assert!(status["pid"].as_u64().unwrap() > 1);
+    let version = world.sbx(&["version", "--json"]).json();
+    assert_eq!(version["server"]["state"], "running");
+    world.sbx(&["daemon", "restart"]).ok();
+    let again = world.sbx(&["daemon", "status", "--json"]).json();
+    assert_ne!(again["pid"], status["pid"]);
+    world.sbx(&["daemon", "stop"]).ok();
+    assert_eq!(world.sbx(&["daemon", "status"]).code, 1);
+    assert_eq!(
+        world.sbx(&["version", "--json"]).json()["server"]["state"],
+        "unavailable"
+    );
+}
+
+#[test]
+fn a_second_daemon_on_the_same_state_is_refused() {
+    let world = World::new();
+    world.sbx(&["daemon", "start", "-d"]).ok();
+    let second = world.sbx(&["daemon", "start"]);
+    assert_ne!(second.code, 0);
+    assert!(second.stderr.contains("error: "), "{second:?}");
+    assert!(second.stderr.contains("try: "), "{second:?}");
+    assert_eq!(world.sbx(&["ls", "-q"]).ok(), "");
+}
+
+#[test]
+fn many_commands_at_once_share_one_daemon() {
+    let world = World::new();
+    let children: Vec<_> = (0..8)
+        .map(|_| world.command(&["ls", "-q"]).spawn().unwrap())
+        .collect();
+    for child in children {
+        assert!(child.wait_with_output().unwrap().status.success());
+    }
+}
+
+#[test]
+fn a_corrupt_store_is_set_aside_and_nothing_is_lost() {
+    let world = World::with_policy();
+    world
+        .sbx(&["policy", "allow", "network", "kept.example.com"])
+        .ok();
+    world.sbx(&["daemon", "stop"]).ok();
+    let store = world.home().join("state/sbx.db");
+    std::fs::write(
+        &store,
+        b"this is not a database, and long enough to be read as one",
+    )
+    .unwrap();
+    for suffix in ["-wal", "-shm"] {
+        let _absent = std::fs::remove_file(format!("{}{suffix}", store.display()));
+    }
+    assert_eq!(
+        world
+            .sbx(&["policy", "check", "network", "kept.example.com"])
+            .code,
+        0
+    );
+    let names = std::fs::read_dir(world.home().join("state"))
+        .unwrap()
+        .flatten();
+    let aside = names
+        .filter(|e| e.file_name().to_string_lossy().contains("corrupt"))
+        .count();
+    assert!(aside >= 1);
+}

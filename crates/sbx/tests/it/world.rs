@@ -1,0 +1,142 @@
+//! A home of its own for each test, with the daemon that the first command starts.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// What a command did.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Done {
+    /// Standard output of a command that must have succeeded.
+    #[track_caller]
+    pub(crate) fn ok(self) -> String {
+        assert_eq!(self.code, 0, "{self:?}");
+        self.stdout
+    }
+
+    /// The JSON on standard output.
+    #[track_caller]
+    pub(crate) fn json(self) -> serde_json::Value {
+        serde_json::from_str(&self.ok()).unwrap()
+    }
+
+    /// Asserts a clear refusal: exit code 1, one `error:` line that contains `text`, one `try:` line, and
+    /// nothing on standard output.
+    #[track_caller]
+    pub(crate) fn refused(self, text: &str) {
+        assert_eq!(self.code, 1, "{self:?}");
+        let lines: Vec<&str> = self.stderr.lines().collect();
+        let error = lines
+            .iter()
+            .find(|line| line.starts_with("error: "))
+            .unwrap_or(&"");
+        assert!(error.contains(text), "{text:?} is not in {self:?}");
+        assert!(
+            lines
+                .iter()
+                .any(|line| line.trim_start().starts_with("try: ")),
+            "{self:?}"
+        );
+        assert_eq!(self.stdout, "", "data on a refused command");
+    }
+}
+
+/// A home.
+pub(crate) struct World {
+    pub(crate) root: tempfile::TempDir,
+    /// Folders that `PATH` consists of; the system's own unless a test says otherwise.
+    pub(crate) path: String,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned();
+        Self {
+            root: tempfile::tempdir().unwrap(),
+            path,
+        }
+    }
+
+    /// With the policy initialised.
+    pub(crate) fn with_policy() -> Self {
+        let world = Self::new();
+        world.sbx(&["policy", "init", "deny-all"]).ok();
+        world
+    }
+
+    pub(crate) fn home(&self) -> PathBuf {
+        self.root.path().join("home")
+    }
+
+    pub(crate) fn folder(&self, name: &str) -> PathBuf {
+        let path = self.root.path().join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sbx"));
+        command.args(arguments).current_dir(self.root.path());
+        command
+            .env_clear()
+            .env("SBX_HOME", self.home())
+            .env("HOME", self.root.path());
+        command.env("PATH", &self.path);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    pub(crate) fn sbx(&self, arguments: &[&str]) -> Done {
+        finish(self.command(arguments).spawn().unwrap())
+    }
+
+    pub(crate) fn sbx_with_input(&self, arguments: &[&str], input: &str) -> Done {
+        let mut child = self
+            .command(arguments)
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(input.as_bytes())
+            .unwrap();
+        finish(child)
+    }
+
+    /// Names of the sandboxes' directories on disk: what a refused command must leave empty.
+    pub(crate) fn sandbox_dirs(&self) -> Vec<PathBuf> {
+        list(&self.home().join("state/sandboxes"))
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.sbx(&["daemon", "stop"]);
+    }
+}
+
+fn finish(child: std::process::Child) -> Done {
+    let output = child.wait_with_output().unwrap();
+    Done {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+fn list(path: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(path)
+        .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
+        .unwrap_or_default()
+}

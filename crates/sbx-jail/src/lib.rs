@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 mod files;
+mod lists;
 mod syscalls;
 
 use std::fmt;
@@ -30,7 +31,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 
 pub use files::FilesEnforced;
 
-/// Which helper is being jailed. Each has its own list of system calls, see the `syscalls` module.
+/// Which helper is being jailed. Each has its own list of system calls, see the `lists` module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
     /// The virtio-fs server: files through descriptors it already holds, no socket of its own making.

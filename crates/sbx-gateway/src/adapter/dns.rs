@@ -1,0 +1,241 @@
+//! DNS on the gateway: the guest's only resolver. A name that no rule allows causes no packet upstream.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::rdata::A;
+use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
+use sbx_policy::HostName;
+use sbx_wire::gateway::ProxyKind;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::addresses::{GATEWAY, GATEWAY_NAMES};
+use crate::gateway::Gateway;
+use crate::generation::Generation;
+use crate::limits;
+use crate::reason::Reason;
+use crate::records::Event;
+use crate::resolver::{self, ResolveError};
+
+/// TTL of names that we answer ourselves: short, so that a changed policy is seen soon.
+const LOCAL_TTL: Duration = Duration::from_secs(60);
+
+/// What a question gets.
+struct Reply {
+    code: ResponseCode,
+    addresses: Vec<Ipv4Addr>,
+    ttl: Duration,
+}
+
+impl Reply {
+    fn code(code: ResponseCode) -> Self {
+        Self {
+            code,
+            addresses: Vec::new(),
+            ttl: Duration::ZERO,
+        }
+    }
+
+    fn local(addresses: Vec<Ipv4Addr>) -> Self {
+        Self {
+            code: ResponseCode::NoError,
+            addresses,
+            ttl: LOCAL_TTL,
+        }
+    }
+}
+
+/// Answers one message. `None`: it is no question, so nothing is sent.
+pub async fn answer(gateway: &Gateway, bytes: &[u8]) -> Option<Vec<u8>> {
+    let query = Message::from_vec(bytes).ok()?;
+    if query.metadata.message_type != MessageType::Query {
+        return None;
+    }
+    let mut response = Message::new(
+        query.metadata.id,
+        MessageType::Response,
+        query.metadata.op_code,
+    );
+    response.metadata.recursion_desired = query.metadata.recursion_desired;
+    response.metadata.recursion_available = true;
+    if query.edns.is_some() {
+        response.set_edns(Edns::new());
+    }
+    let reply = match query.queries.as_slice() {
+        _ if query.metadata.op_code != OpCode::Query => Reply::code(ResponseCode::NotImp),
+        [question] if question.query_class == DNSClass::IN => {
+            response.add_query(question.clone());
+            judge(gateway, question).await
+        }
+        _ => Reply::code(ResponseCode::FormErr),
+    };
+    response.metadata.response_code = reply.code;
+    if let Some(question) = query.queries.first() {
+        let ttl = u32::try_from(reply.ttl.as_secs()).unwrap_or(0);
+        for address in reply.addresses {
+            let data = RData::A(A(address));
+            response.add_answer(Record::from_rdata(question.name.clone(), ttl, data));
+        }
+    }
+    response.to_vec().ok()
+}
+
+async fn judge(gateway: &Gateway, question: &Query) -> Reply {
+    let generation = gateway.generation();
+    let refuse = |host: String, reason| {
+        let event = Event::at(host, 0, ProxyKind::Dns, reason, generation.number);
+        gateway.records.push_dropped(&generation.sandbox, event);
+        Reply::code(ResponseCode::NXDomain)
+    };
+    let Some(name) = host_name(&question.name) else {
+        return refuse(question.name.to_ascii(), Reason::DnsQuestion);
+    };
+    if name.as_str().ends_with(".arpa") {
+        return refuse(name.to_string(), Reason::DnsQuestion);
+    }
+    let is_a = question.query_type == RecordType::A;
+    if name.is_host_service() || GATEWAY_NAMES.contains(&name.as_str()) {
+        return Reply::local(if is_a { vec![GATEWAY] } else { Vec::new() });
+    }
+    let verdict = generation
+        .evaluator
+        .name_may_resolve(&generation.sandbox, &name);
+    if !verdict.is_allowed() {
+        let reason = match generation.problem {
+            Some(_) => Reason::PolicyUnavailable,
+            None => Reason::of(&verdict),
+        };
+        let event = Event::at(
+            name.to_string(),
+            0,
+            ProxyKind::Dns,
+            reason,
+            generation.number,
+        )
+        .with_rule(verdict.rule);
+        gateway.records.push_dropped(&generation.sandbox, event);
+        return Reply::code(ResponseCode::NXDomain);
+    }
+    // Everything but addresses is answered as absent: nothing but IPv4 leads out of here, and service
+    // bindings would carry keys for encrypted server names. No packet upstream either.
+    if !is_a {
+        return Reply::local(Vec::new());
+    }
+    if let Some(address) = generation.synthetic.get(&name) {
+        gateway.pins.insert(&name, &[*address], LOCAL_TTL);
+        return Reply::local(vec![*address]);
+    }
+    forward(gateway, &generation, &name, verdict.rule).await
+}
+
+async fn forward(
+    gateway: &Gateway,
+    generation: &Arc<Generation>,
+    name: &HostName,
+    rule: Option<Arc<sbx_policy::RuleRef>>,
+) -> Reply {
+    if let Some((addresses, left)) = gateway.pins.fresh(name) {
+        return Reply {
+            code: ResponseCode::NoError,
+            addresses,
+            ttl: left,
+        };
+    }
+    let record = |reason| {
+        let host = name.to_string();
+        let event = Event::at(host, 0, ProxyKind::Dns, reason, generation.number);
+        gateway.record(generation, event.with_rule(rule.clone()));
+    };
+    match resolver::ask(generation, name).await {
+        Ok(answer) => {
+            let addresses = resolver::allowed_addresses(generation, name, &answer.addresses);
+            if addresses.is_empty() {
+                record(Reason::Rebinding);
+                return Reply::code(ResponseCode::NXDomain);
+            }
+            record(Reason::AllowRule);
+            let ttl = gateway.pins.insert(name, &addresses, answer.ttl);
+            Reply {
+                code: ResponseCode::NoError,
+                addresses,
+                ttl,
+            }
+        }
+        Err(ResolveError::NoAddress) => {
+            record(Reason::NoAddress);
+            Reply::code(ResponseCode::NXDomain)
+        }
+        Err(error) => {
+            tracing::warn!(%name, %error, "cannot resolve");
+            record(Reason::ResolveFailed);
+            Reply::code(ResponseCode::ServFail)
+        }
+    }
+}
+
+/// The canonical host name, or `None` for what is no host name: a label with a dot, NUL or any other
+/// byte that names do not have must not be flattened into text that means something else.
+fn host_name(name: &Name) -> Option<HostName> {
+    let mut text = String::new();
+    for label in name.iter() {
+        let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+        if !label.iter().all(plain) {
+            return None;
+        }
+        if !text.is_empty() {
+            text.push('.');
+        }
+        text.push_str(std::str::from_utf8(label).ok()?);
+    }
+    HostName::parse(&text).ok()
+}
+
+/// DNS over TCP (RFC 7766): one message after the other.
+pub async fn serve_tcp<S>(gateway: Arc<Gateway>, mut stream: S)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    loop {
+        let read = async {
+            let length = stream.read_u16().await.ok()?;
+            let mut message = vec![0; usize::from(length)];
+            stream.read_exact(&mut message).await.ok()?;
+            Some(message)
+        };
+        let Ok(Some(message)) = tokio::time::timeout(limits::DNS_IDLE, read).await else {
+            break;
+        };
+        let Some(reply) = answer(&gateway, &message).await else {
+            break;
+        };
+        let Ok(length) = u16::try_from(reply.len()) else {
+            break;
+        };
+        let framed = [&length.to_be_bytes()[..], &reply].concat();
+        if stream.write_all(&framed).await.is_err() {
+            break;
+        }
+    }
+    let _ = stream.shutdown().await;
+}
+
+/// Whether the address is a resolver that the guest should not use directly.
+pub fn is_dns(destination: SocketAddr) -> bool {
+    matches!(destination.port(), 53 | 853 | 5353 | 5355)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_with_a_dot_or_nul_is_no_host_name() {
+        let labels = |labels: &[&[u8]]| Name::from_labels(labels.iter().copied()).unwrap();
+        assert!(host_name(&labels(&[b"good", b"test"])).is_some());
+        assert!(host_name(&labels(&[b"evil.allowed", b"test"])).is_none());
+        assert!(host_name(&labels(&[b"evil\0", b"test"])).is_none());
+        assert!(host_name(&Name::root()).is_none());
+    }
+}

@@ -1,0 +1,123 @@
+//! The control socket: one JSON document a line, from processes of the same user only.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use sbx_wire::gateway::{Answer, Command, MAX_LINE};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+
+use crate::gateway::Gateway;
+use crate::generation::Generation;
+use crate::limits;
+
+/// Serves control connections for as long as the process lives.
+pub async fn serve(listener: UnixListener, gateway: Arc<Gateway>) {
+    let slots = Arc::new(Semaphore::new(limits::CONTROL_CONNECTIONS));
+    loop {
+        let Ok(slot) = slots.clone().acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let gateway = gateway.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = converse(stream, &gateway).await {
+                        tracing::warn!(%error, "control connection");
+                    }
+                    drop(slot);
+                });
+            }
+            Err(error) => {
+                tracing::error!(%error, "cannot accept a control connection");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn converse(stream: UnixStream, gateway: &Gateway) -> io::Result<()> {
+    let peer = stream.peer_cred()?.uid();
+    if peer != rustix::process::geteuid().as_raw() {
+        tracing::warn!(peer, "control connection of another user closed");
+        return Ok(());
+    }
+    let (reader, mut writer) = stream.into_split();
+    let mut reader = BufReader::new(reader);
+    let limit = u64::try_from(MAX_LINE).unwrap_or(u64::MAX);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let length = (&mut reader)
+            .take(limit + 1)
+            .read_until(b'\n', &mut line)
+            .await?;
+        if length == 0 {
+            return Ok(());
+        }
+        let too_long = line.len() > MAX_LINE;
+        let answer = if too_long {
+            Answer::Refused {
+                reason: format!("a line has at most {MAX_LINE} bytes"),
+            }
+        } else {
+            obey(gateway, &line)
+        };
+        zeroize(&mut line);
+        let mut text = serde_json::to_vec(&answer)?;
+        text.push(b'\n');
+        writer.write_all(&text).await?;
+        if too_long {
+            return Ok(());
+        }
+    }
+}
+
+/// The line held secrets in clear text.
+fn zeroize(line: &mut Vec<u8>) {
+    line.fill(0);
+    std::hint::black_box(&line);
+}
+
+fn obey(gateway: &Gateway, line: &[u8]) -> Answer {
+    let command = match serde_json::from_slice::<Command>(line) {
+        Ok(command) => command,
+        // serde's messages can quote values: say where, not what.
+        Err(error) => {
+            let reason = format!("not a command, at column {}", error.column());
+            return Answer::Refused { reason };
+        }
+    };
+    match command {
+        Command::Configure(config) => configure(gateway, *config),
+        Command::Status => {
+            let generation = gateway.generation();
+            Answer::Status {
+                generation: generation.number,
+                attached: gateway.status.attached.load(Ordering::Relaxed),
+                connections: gateway.status.connections.load(Ordering::Relaxed),
+                configured: generation.configured,
+                problem: generation.problem.clone(),
+            }
+        }
+    }
+}
+
+fn configure(gateway: &Gateway, config: sbx_wire::gateway::GatewayConfig) -> Answer {
+    match Generation::from_config(config, &gateway.host) {
+        Ok(generation) => {
+            let number = generation.number;
+            gateway.replace(generation);
+            tracing::info!(generation = number, "configured");
+            Answer::Configured { generation: number }
+        }
+        Err(error) => {
+            tracing::warn!(%error, "configuration refused");
+            Answer::Refused {
+                reason: error.to_string(),
+            }
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! Room 3: the one evaluator, on one generation. What comes out is a [`Grant`] that names every address
+//! that may be dialled and every credential that may be written, or a [`Denial`].
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use sbx_policy::{Host, HttpRequest, Inspection, Intent, RuleRef, Target, Verdict};
+
+use crate::addresses::GATEWAY;
+use crate::gateway::Gateway;
+use crate::generation::{BoundCredential, Generation};
+use crate::intent::Attempt;
+use crate::reason::Reason;
+use crate::records::Event;
+use crate::resolver::{self, ResolveError};
+
+/// Permission to leave. The connector works from this and nothing else.
+#[derive(Debug, Clone)]
+pub struct Grant {
+    /// The generation that decided.
+    pub generation: Arc<Generation>,
+    /// Where to, as judged. TLS verifies this host.
+    pub target: Target,
+    /// What may be dialled, in this order.
+    pub addresses: Vec<SocketAddr>,
+    /// The rule that allowed it.
+    pub rule: Option<Arc<RuleRef>>,
+    /// Why it is allowed.
+    pub reason: Reason,
+    /// Credentials to write into requests.
+    pub credentials: Vec<Arc<BoundCredential>>,
+    /// Whether every request has to be judged: by a rule with method and path, or for a credential.
+    pub inspect: bool,
+    /// Whether it is a rule that needs method and path.
+    pub by_request: bool,
+    /// The question that was asked, to be asked again when the policy changes.
+    pub intent: Intent,
+}
+
+/// Refusal, with what the client and the record are told.
+#[derive(Debug, Clone)]
+pub struct Denial {
+    /// The generation that decided.
+    pub generation: Arc<Generation>,
+    /// Where to, as judged.
+    pub target: Target,
+    /// Why.
+    pub reason: Reason,
+    /// The rule that decided.
+    pub rule: Option<Arc<RuleRef>>,
+    /// The reason as one sentence for people.
+    pub text: String,
+}
+
+impl Denial {
+    /// A denial that is not the evaluator's.
+    pub fn new(
+        generation: &Arc<Generation>,
+        target: &Target,
+        reason: Reason,
+        text: impl Into<String>,
+    ) -> Self {
+        let (generation, target) = (generation.clone(), target.clone());
+        Self {
+            generation,
+            target,
+            reason,
+            rule: None,
+            text: text.into(),
+        }
+    }
+
+    fn of(generation: &Arc<Generation>, target: &Target, verdict: &Verdict) -> Self {
+        let denial = match &generation.problem {
+            Some(problem) => Self::new(
+                generation,
+                target,
+                Reason::PolicyUnavailable,
+                format!("The policy cannot be read, so everything is denied: {problem}"),
+            ),
+            None => Self::new(
+                generation,
+                target,
+                Reason::of(verdict),
+                verdict.reason_text(),
+            ),
+        };
+        Self {
+            rule: verdict.rule.clone(),
+            ..denial
+        }
+    }
+
+    /// The event for the record.
+    pub fn event(&self, proxy: sbx_wire::gateway::ProxyKind) -> Event {
+        Event::new(&self.target, proxy, self.reason, self.generation.number)
+            .with_rule(self.rule.clone())
+    }
+}
+
+/// Judges an attempt. Names are resolved only after a rule allowed them, and the addresses are judged
+/// as well before any is granted.
+pub async fn decide(
+    gateway: &Gateway,
+    generation: &Arc<Generation>,
+    attempt: &Attempt,
+    http: Option<HttpRequest>,
+) -> Result<Grant, Denial> {
+    let target = &attempt.target;
+    let question = |resolved| attempt.question(&generation.sandbox, http.clone(), resolved);
+    let verdict = generation.evaluator.decide(&question(None));
+    let overridden = generation.overrides.get(target).copied();
+    if !verdict.is_allowed() {
+        return Err(Denial::of(generation, target, &verdict));
+    }
+    let (verdict, addresses, intent) = match (overridden, &target.host) {
+        // The name alone was judged, so no address check: that is what an override exempts from.
+        (Some(address), _) => {
+            check_dialled_override(gateway, generation, attempt)?;
+            (verdict, vec![address], question(None))
+        }
+        (None, Host::HostService) => {
+            let port = target.port.get();
+            let loopback = [
+                SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+                SocketAddr::from((Ipv6Addr::LOCALHOST, port)),
+            ];
+            if attempt
+                .dialled
+                .is_some_and(|dialled| dialled != GATEWAY && !dialled.is_loopback())
+            {
+                return Err(not_pinned(generation, target));
+            }
+            (verdict, loopback.to_vec(), question(None))
+        }
+        (None, Host::Ip(ip)) => {
+            if attempt
+                .dialled
+                .is_some_and(|dialled| IpAddr::V4(dialled) != *ip)
+            {
+                return Err(not_pinned(generation, target));
+            }
+            let addresses = sockets(&verdict.pinned, target);
+            (verdict, addresses, question(None))
+        }
+        (None, Host::Name(name)) => {
+            let resolved = match attempt.dialled {
+                Some(dialled) if gateway.pins.contains(name, dialled) => vec![dialled],
+                dialled => {
+                    let found = resolver::resolve(gateway, generation, name)
+                        .await
+                        .map_err(|error| unresolved(generation, target, &error))?;
+                    match dialled {
+                        Some(dialled) if found.contains(&dialled) => vec![dialled],
+                        Some(_) => return Err(not_pinned(generation, target)),
+                        None => found,
+                    }
+                }
+            };
+            let question = question(Some(resolved.into_iter().map(IpAddr::V4).collect()));
+            let verdict = generation.evaluator.decide(&question);
+            if !verdict.is_allowed() {
+                return Err(Denial::of(generation, target, &verdict));
+            }
+            let addresses = sockets(&verdict.pinned, target);
+            (verdict, addresses, question)
+        }
+    };
+    Ok(grant(generation, target, &verdict, addresses, intent))
+}
+
+/// Judges raw TCP to an address: by the names it was resolved for, else as an address. Needs no look-up,
+/// so that a SYN can be answered at once.
+pub fn decide_raw(
+    gateway: &Gateway,
+    generation: &Arc<Generation>,
+    dialled: Ipv4Addr,
+    port: sbx_policy::Port,
+) -> Result<Grant, Denial> {
+    let host = if dialled == GATEWAY {
+        Host::HostService
+    } else {
+        Host::from(IpAddr::V4(dialled))
+    };
+    let mut names: Vec<Host> = gateway
+        .pins
+        .names_of(dialled)
+        .into_iter()
+        .map(Host::Name)
+        .collect();
+    let synthetic = generation
+        .synthetic
+        .iter()
+        .find(|(_, address)| **address == dialled);
+    names.extend(synthetic.map(|(name, _)| Host::Name(name.clone())));
+    let mut granted = None;
+    let mut denied = None;
+    for host in names.into_iter().chain([host]) {
+        let named = matches!(host, Host::Name(_));
+        let target = Target { host, port };
+        let kind = sbx_policy::IntentKind::Opaque;
+        let attempt = Attempt::transparent(target.clone(), kind, dialled);
+        let overridden = generation.overrides.get(&target).copied();
+        let resolved = (named && overridden.is_none()).then(|| vec![IpAddr::V4(dialled)]);
+        let question = attempt.question(&generation.sandbox, None, resolved);
+        let verdict = generation.evaluator.decide(&question);
+        if verdict.is_allowed() {
+            let addresses = match (overridden, &target.host) {
+                (Some(address), _) => vec![address],
+                (None, Host::HostService) => {
+                    vec![SocketAddr::from((Ipv4Addr::LOCALHOST, port.get()))]
+                }
+                (None, _) => sockets(&verdict.pinned, &target),
+            };
+            let grant = grant(generation, &target, &verdict, addresses, question);
+            granted.get_or_insert(grant);
+        } else {
+            let denial = Denial::of(generation, &target, &verdict);
+            // A deny on any of the names stops raw TCP: nobody can see which name was meant.
+            if verdict.deny_kind == Some(sbx_policy::DenyKind::Explicit) {
+                return Err(denial);
+            }
+            denied.get_or_insert(denial);
+        }
+    }
+    match (granted, denied) {
+        (Some(grant), _) if grant.credentials.is_empty() && !grant.inspect => Ok(grant),
+        (Some(grant), _) => Err(Denial::new(
+            generation,
+            &grant.target,
+            Reason::NotInspectable,
+            "The host needs an inspected connection, and raw TCP cannot be inspected",
+        )),
+        (None, Some(denial)) => Err(denial),
+        (None, None) => Err(Denial::new(
+            generation,
+            &Target {
+                host: Host::from(IpAddr::V4(dialled)),
+                port,
+            },
+            Reason::DefaultDeny,
+            "No matching allow rule (default deny)",
+        )),
+    }
+}
+
+/// A transparent client of an overridden name must have dialled the address we made up for it.
+fn check_dialled_override(
+    gateway: &Gateway,
+    generation: &Arc<Generation>,
+    attempt: &Attempt,
+) -> Result<(), Denial> {
+    let (Some(dialled), Host::Name(name)) = (attempt.dialled, &attempt.target.host) else {
+        return Ok(());
+    };
+    let ours = generation.synthetic.get(name) == Some(&dialled);
+    if ours || gateway.pins.contains(name, dialled) {
+        return Ok(());
+    }
+    Err(not_pinned(generation, &attempt.target))
+}
+
+fn grant(
+    generation: &Arc<Generation>,
+    target: &Target,
+    verdict: &Verdict,
+    addresses: Vec<SocketAddr>,
+    intent: Intent,
+) -> Grant {
+    let credentials = generation
+        .credentials
+        .get(target)
+        .cloned()
+        .unwrap_or_default();
+    let by_request = verdict.inspection == Inspection::Required;
+    Grant {
+        generation: generation.clone(),
+        target: target.clone(),
+        addresses,
+        rule: verdict.rule.clone(),
+        reason: Reason::of(verdict),
+        inspect: by_request || generation.needs_credential(target),
+        by_request,
+        credentials,
+        intent,
+    }
+}
+
+fn sockets(addresses: &[IpAddr], target: &Target) -> Vec<SocketAddr> {
+    addresses
+        .iter()
+        .map(|ip| SocketAddr::new(*ip, target.port.get()))
+        .collect()
+}
+
+fn not_pinned(generation: &Arc<Generation>, target: &Target) -> Denial {
+    let text = "The address was not resolved for this name by the sandbox's resolver";
+    Denial::new(generation, target, Reason::AddressNotPinned, text)
+}
+
+fn unresolved(generation: &Arc<Generation>, target: &Target, error: &ResolveError) -> Denial {
+    let reason = match error {
+        ResolveError::NoAddress => Reason::NoAddress,
+        _ => Reason::ResolveFailed,
+    };
+    Denial::new(generation, target, reason, error.to_string())
+}

@@ -1,0 +1,322 @@
+//! One immutable policy generation: everything that decisions and connections work from. A new
+//! configuration makes a new one, which replaces the old in one step or not at all.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use hyper::header::{HeaderName, HeaderValue};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+use sbx_policy::{Evaluator, HostName, PolicyDocument, Port, Target, TargetError};
+use sbx_wire::gateway::{Authority, Credential, GatewayConfig, GatewayFile};
+
+use crate::mint::{Mint, MintError};
+use crate::pins::synthetic_addresses;
+
+/// Why a configuration is refused. The last good one stays.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A host in overrides or credentials is not one.
+    #[error("{what} {text:?}: {source}")]
+    Target {
+        /// Where it stands.
+        what: &'static str,
+        /// What stands there.
+        text: String,
+        /// What is wrong with it.
+        source: TargetError,
+    },
+    /// A root certificate is not PEM, or not a certificate that can be trusted.
+    #[error("extra root certificate {index}: {text}")]
+    Root {
+        /// Which, from 0.
+        index: usize,
+        /// What is wrong.
+        text: String,
+    },
+    /// A credential cannot be written into a request. Never shows its value.
+    #[error("credential {service:?}: {text}")]
+    Credential {
+        /// The service.
+        service: String,
+        /// What is wrong.
+        text: &'static str,
+    },
+    /// The certificate authority is not usable.
+    #[error(transparent)]
+    Mint(#[from] MintError),
+    /// TLS cannot be set up.
+    #[error("upstream TLS: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// What the host gives to every generation; read before the jail closed.
+#[derive(Debug, Clone)]
+pub struct HostTrust {
+    /// Roots of the operating system.
+    pub roots: Vec<CertificateDer<'static>>,
+    /// Resolvers of the host, used when the configuration names none.
+    pub resolvers: Vec<SocketAddr>,
+    /// The one crypto provider.
+    pub provider: Arc<CryptoProvider>,
+}
+
+/// A credential as the connector writes it.
+#[derive(Debug)]
+pub struct BoundCredential {
+    /// Service name.
+    pub service: String,
+    /// Header to overwrite.
+    pub header: HeaderName,
+    /// What to write. Marked sensitive: its `Debug` shows nothing.
+    pub value: HeaderValue,
+    /// What the guest holds instead.
+    pub placeholder: String,
+}
+
+/// An immutable policy generation.
+#[derive(Debug)]
+pub struct Generation {
+    /// Its number.
+    pub number: u64,
+    /// Sandbox name.
+    pub sandbox: String,
+    /// The one evaluator.
+    pub evaluator: Evaluator,
+    /// Ports that stand for all when an address is judged before the port is known: those that rules
+    /// about addresses name, and one that stands for every other.
+    pub address_ports: BTreeSet<Port>,
+    /// Where overridden targets are really dialled.
+    pub overrides: HashMap<Target, SocketAddr>,
+    /// Addresses for the names of overrides.
+    pub synthetic: HashMap<HostName, Ipv4Addr>,
+    /// DNS servers to ask.
+    pub resolvers: Vec<SocketAddr>,
+    /// TLS towards upstreams, with HTTP/2 and HTTP/1.1 offered.
+    pub client_tls: Arc<ClientConfig>,
+    /// The same, offering HTTP/1.1 only: for upgrades.
+    pub client_tls_h1: Arc<ClientConfig>,
+    /// Credentials by the target they are bound to. One target can have several.
+    pub credentials: HashMap<Target, Vec<Arc<BoundCredential>>>,
+    /// Every credential, for finding placeholders that go astray.
+    pub all_credentials: Vec<Arc<BoundCredential>>,
+    /// Targets that need a credential although it is not here yet.
+    pub credential_targets: BTreeSet<Target>,
+    /// The certificate authority, once received.
+    pub mint: Option<Arc<Mint>>,
+    /// Whether credentials and certificate authority have been received.
+    pub configured: bool,
+    /// Why everything is denied, if it is because there is no usable policy.
+    pub problem: Option<String>,
+}
+
+impl Generation {
+    /// From the file alone: no secrets.
+    pub fn from_file(file: GatewayFile, host: &HostTrust) -> Result<Self, ConfigError> {
+        Self::build(file, &[], None, host)
+    }
+
+    /// From the daemon's whole configuration.
+    pub fn from_config(config: GatewayConfig, host: &HostTrust) -> Result<Self, ConfigError> {
+        let GatewayConfig {
+            file,
+            credentials,
+            authority,
+        } = config;
+        Self::build(file, &credentials, Some(&authority), host)
+    }
+
+    /// Denies everything, because of `problem`.
+    pub fn closed(problem: String, host: &HostTrust) -> Result<Self, ConfigError> {
+        let file = GatewayFile {
+            sandbox: String::new(),
+            policy: PolicyDocument::default(),
+            upstream: sbx_wire::gateway::Upstream::default(),
+            credential_hosts: Vec::new(),
+        };
+        Ok(Self {
+            problem: Some(problem),
+            ..Self::build(file, &[], None, host)?
+        })
+    }
+
+    fn build(
+        file: GatewayFile,
+        credentials: &[Credential],
+        authority: Option<&Authority>,
+        host: &HostTrust,
+    ) -> Result<Self, ConfigError> {
+        let mut overrides = HashMap::new();
+        for (text, address) in &file.upstream.overrides {
+            overrides.insert(parse_target("upstream override", text)?, *address);
+        }
+        let names = overrides
+            .keys()
+            .filter_map(|target| target.host.name().cloned());
+        let synthetic = synthetic_addresses(names);
+        let mut credential_targets = BTreeSet::new();
+        for text in &file.credential_hosts {
+            credential_targets.insert(parse_target("credential host", text)?);
+        }
+        let mut by_target: HashMap<Target, Vec<Arc<BoundCredential>>> = HashMap::new();
+        let mut all = Vec::new();
+        for credential in credentials {
+            let bound = Arc::new(bind(credential)?);
+            all.push(bound.clone());
+            for text in &credential.hosts {
+                let target = parse_target("credential host", text)?;
+                credential_targets.insert(target.clone());
+                by_target.entry(target).or_default().push(bound.clone());
+            }
+        }
+        let roots = Arc::new(roots(&file.upstream.extra_roots_pem, host)?);
+        let mint = authority
+            .map(|ca| Mint::new(ca, host.provider.clone()))
+            .transpose()?;
+        let resolvers = match file.upstream.resolvers.as_slice() {
+            [] => host.resolvers.clone(),
+            named => named.to_vec(),
+        };
+        Ok(Self {
+            number: file.policy.generation,
+            sandbox: file.sandbox,
+            evaluator: Evaluator::new(&file.policy),
+            address_ports: address_ports(&file.policy),
+            overrides,
+            synthetic,
+            resolvers,
+            client_tls: Arc::new(client_tls(&roots, host, &[b"h2", b"http/1.1"])?),
+            client_tls_h1: Arc::new(client_tls(&roots, host, &[b"http/1.1"])?),
+            credentials: by_target,
+            all_credentials: all,
+            credential_targets,
+            configured: mint.is_some(),
+            mint: mint.map(Arc::new),
+            problem: None,
+        })
+    }
+
+    /// Whether connections to the target have to be opened to write a credential into them.
+    pub fn needs_credential(&self, target: &Target) -> bool {
+        self.credential_targets.contains(target)
+    }
+}
+
+fn address_ports(policy: &PolicyDocument) -> BTreeSet<Port> {
+    let resources = policy.rules.iter().flat_map(|rule| &rule.resources);
+    let about_addresses = resources.filter(|resource| !resource.host.is_name());
+    about_addresses
+        .filter_map(|resource| resource.port)
+        .chain([Port::HTTPS])
+        .collect()
+}
+
+fn parse_target(what: &'static str, text: &str) -> Result<Target, ConfigError> {
+    Target::parse_authority(text, Port::HTTPS).map_err(|source| ConfigError::Target {
+        what,
+        text: text.to_owned(),
+        source,
+    })
+}
+
+/// Headers that say how a message is framed or where it goes; a credential is none of them.
+const NEVER_CREDENTIAL: [&str; 8] = [
+    "host",
+    "connection",
+    "content-length",
+    "transfer-encoding",
+    "upgrade",
+    "te",
+    "trailer",
+    "keep-alive",
+];
+
+/// Shortest placeholder: a shorter one would be found by accident.
+const SHORTEST_PLACEHOLDER: usize = 8;
+
+fn bind(credential: &Credential) -> Result<BoundCredential, ConfigError> {
+    let bad = |text| ConfigError::Credential {
+        service: credential.service.clone(),
+        text,
+    };
+    let header = HeaderName::from_bytes(credential.header.as_bytes())
+        .map_err(|_| bad("the header is not a header name"))?;
+    if NEVER_CREDENTIAL.contains(&header.as_str()) {
+        return Err(bad("the header cannot carry a credential"));
+    }
+    if credential.hosts.is_empty() {
+        return Err(bad("it is bound to no host"));
+    }
+    if credential.placeholder.len() < SHORTEST_PLACEHOLDER {
+        return Err(bad("the placeholder is shorter than 8 bytes"));
+    }
+    let Some((before, after)) = credential.format.split_once("%s") else {
+        return Err(bad("the format has no %s"));
+    };
+    if after.contains("%s") {
+        return Err(bad("the format has more than one %s"));
+    }
+    let text = format!("{before}{}{after}", credential.value.expose());
+    let mut value =
+        HeaderValue::from_str(&text).map_err(|_| bad("the value cannot stand in a header"))?;
+    value.set_sensitive(true);
+    Ok(BoundCredential {
+        service: credential.service.clone(),
+        header,
+        value,
+        placeholder: credential.placeholder.clone(),
+    })
+}
+
+fn roots(extra: &[String], host: &HostTrust) -> Result<RootCertStore, ConfigError> {
+    let mut store = RootCertStore::empty();
+    // The system's own store may hold certificates that webpki does not take; the others count.
+    store.add_parsable_certificates(host.roots.iter().cloned());
+    for (index, pem) in extra.iter().enumerate() {
+        let bad = |text: String| ConfigError::Root { index, text };
+        let mut found = false;
+        for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+            let certificate = certificate.map_err(|error| bad(error.to_string()))?;
+            store
+                .add(certificate)
+                .map_err(|error| bad(error.to_string()))?;
+            found = true;
+        }
+        if !found {
+            return Err(bad("there is no certificate in it".to_owned()));
+        }
+    }
+    Ok(store)
+}
+
+fn client_tls(
+    roots: &Arc<RootCertStore>,
+    host: &HostTrust,
+    alpn: &[&[u8]],
+) -> Result<ClientConfig, ConfigError> {
+    let mut config = ClientConfig::builder_with_provider(host.provider.clone())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots.clone())
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    Ok(config)
+}
+
+impl Generation {
+    /// Whether something that is open may stay so. An override keeps its target out of the address
+    /// check, as when it was opened.
+    pub fn allows(&self, intent: &sbx_policy::Intent) -> bool {
+        let mut intent = intent.clone();
+        let target = Target {
+            host: intent.host.clone(),
+            port: intent.port,
+        };
+        if self.overrides.contains_key(&target) {
+            intent.resolved = None;
+        }
+        self.evaluator.decide(&intent).is_allowed()
+    }
+}

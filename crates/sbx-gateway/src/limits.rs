@@ -1,0 +1,91 @@
+//! Every bound of the gateway: value and reason. What happens when it is hit stands where it is used.
+
+use std::time::Duration;
+
+/// Open TCP connections of the guest. A further SYN is answered with RST and a record.
+pub const CONNECTIONS: usize = 256;
+/// SYNs to other ports than 53, 80, 443 and 3128 whose upstream is being dialled. Beyond: RST.
+pub const PARKED_SYNS: usize = 64;
+/// smoltcp's buffers for each connection, one each way, in bytes. Pages are only used once written.
+pub const SOCKET_BUFFER: usize = 256 * 1024;
+/// Bytes between the network thread and a relay task, for each connection and direction.
+pub const PIPE: usize = 128 * 1024;
+/// Bytes on their way to the VM before the network thread stops producing more.
+pub const FRAMES_OUT: usize = 1024 * 1024;
+/// Bytes read from the VM at once; at least two of the largest frames.
+pub const FRAMES_IN: usize = 256 * 1024;
+/// Largest Ethernet frame that is looked at: the largest IPv4 packet, Ethernet header, VLAN tag.
+pub const FRAME: usize = 65_535 + 18;
+/// Largest length prefix that is skipped over; a larger one means that the stream is out of step.
+pub const FRAME_SKIPPED: usize = 256 * 1024;
+/// A connection that has not finished its handshake after this is dropped.
+pub const HALF_OPEN: Duration = Duration::from_secs(10);
+/// A connection that both sides are done with, or that the guest no longer reads, is cut after this.
+pub const LINGER: Duration = Duration::from_secs(30);
+/// Data that the guest does not acknowledge for this long ends its connection.
+pub const UNACKNOWLEDGED: Duration = Duration::from_secs(120);
+
+/// DNS questions of the guest that are being answered. Beyond: dropped, the guest asks again.
+pub const DNS_IN_FLIGHT: usize = 128;
+/// Names whose addresses are remembered; the one that was used longest ago goes.
+pub const PINNED_NAMES: usize = 4096;
+/// Addresses kept for a name.
+pub const PINNED_ADDRESSES: usize = 32;
+/// A pin outlives its TTL by this: clients keep addresses longer than they were told to.
+pub const PIN_GRACE: Duration = Duration::from_secs(3600);
+/// One resolver gets this long for an answer.
+pub const RESOLVER: Duration = Duration::from_secs(3);
+/// Longest DNS message taken from a resolver over TCP, in bytes.
+pub const DNS_MESSAGE: usize = 65_535;
+/// A DNS connection of the guest that sends nothing is closed after this.
+pub const DNS_IDLE: Duration = Duration::from_secs(30);
+
+/// A TLS client gets this long for its first message, and for the whole handshake.
+pub const CLIENT_HELLO: Duration = Duration::from_secs(30);
+/// Longest first message of a TLS client, in bytes.
+pub const CLIENT_HELLO_BYTES: usize = 64 * 1024;
+/// Certificates kept, by host.
+pub const LEAVES: usize = 256;
+/// A request head has to be complete after this.
+pub const REQUEST_HEAD: Duration = Duration::from_secs(60);
+/// Longest request head over HTTP/1.1 and read buffer, in bytes.
+pub const REQUEST_HEAD_BYTES: usize = 64 * 1024;
+/// Most headers in a request or answer.
+pub const HEADERS: usize = 128;
+/// Longest header list over HTTP/2, in bytes.
+pub const H2_HEADERS: u32 = 64 * 1024;
+/// Requests at a time on one HTTP/2 connection of the guest.
+pub const H2_STREAMS: u32 = 128;
+/// HTTP/2 window of a connection and of a stream, in bytes.
+pub const H2_WINDOW: u32 = 1024 * 1024;
+
+/// TCP connect to one upstream address.
+pub const CONNECT: Duration = Duration::from_secs(10);
+/// TLS handshake with an upstream.
+pub const UPSTREAM_TLS: Duration = Duration::from_secs(15);
+/// An upstream gets this long to begin its answer. Models think for minutes.
+pub const RESPONSE_HEAD: Duration = Duration::from_secs(900);
+/// A body that makes no progress for this long is cut.
+pub const BODY_IDLE: Duration = Duration::from_secs(900);
+/// A tunnel without a byte in either direction for this long is closed.
+pub const TUNNEL_IDLE: Duration = Duration::from_secs(4 * 3600);
+/// Idle upstream HTTP/1.1 connections kept for one connection of the guest.
+pub const IDLE_UPSTREAMS: usize = 8;
+/// How long a connection waits for credentials and certificate authority after a restart.
+pub const CONFIGURE_WAIT: Duration = Duration::from_secs(5);
+
+/// Control connections at a time.
+pub const CONTROL_CONNECTIONS: usize = 8;
+/// Records waiting to be written. Beyond, records are counted as lost and the count is written.
+pub const RECORDS: usize = 4096;
+/// Size at which `egress.jsonl` becomes `egress.jsonl.1`, in bytes.
+pub const RECORD_FILE: u64 = 16 * 1024 * 1024;
+/// Longest host, method or path text in a record, in bytes.
+pub const RECORD_TEXT: usize = 1024;
+/// Dropped packets to the same place within this time make one record.
+pub const DROP_RECORD_EVERY: Duration = Duration::from_secs(10);
+/// Different places of dropped packets that are told apart within that time.
+pub const DROP_PLACES: usize = 256;
+
+/// The frame socket must exist and accept within this.
+pub const FRAMES_WAIT: Duration = Duration::from_secs(30);

@@ -1,0 +1,260 @@
+//! The process: what it opens, when it is jailed, how it ends.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use sbx_jail::{Jail, Profile};
+use sbx_wire::gateway::GatewayFile;
+use tracing_subscriber::EnvFilter;
+
+use crate::doors::Doors;
+use crate::gateway::Gateway;
+use crate::generation::{Generation, HostTrust};
+use crate::limits;
+use crate::netstack::{Answers, Stack};
+use crate::records::Records;
+use crate::{control, resolver};
+
+/// Longest `gateway.json`, in bytes; as the control line that carries the same document.
+const LONGEST_FILE: u64 = 16 << 20;
+/// Threads that relay. The network has its own.
+const WORKERS: usize = 2;
+
+/// Where everything is.
+#[derive(Debug, clap::Parser)]
+#[command(
+    name = "sbx-gateway",
+    about = "Everything one sandbox sends to a network"
+)]
+pub struct Options {
+    /// QEMU's listening socket for Ethernet frames
+    #[arg(long)]
+    pub frames: PathBuf,
+    /// Socket on which the daemon sends commands
+    #[arg(long)]
+    pub control: PathBuf,
+    /// The configuration on disk
+    #[arg(long)]
+    pub file: PathBuf,
+    /// Where records are appended
+    #[arg(long)]
+    pub records: PathBuf,
+    /// Log file
+    #[arg(long)]
+    pub log: PathBuf,
+}
+
+/// Why the process cannot do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    /// Something that it needs cannot be opened.
+    #[error("cannot open {what} {path}: {source}")]
+    Open {
+        /// What it is.
+        what: &'static str,
+        /// Where it is.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The jail could not be closed.
+    #[error("cannot drop privileges: {0}")]
+    Jail(#[from] sbx_jail::JailError),
+    /// Not even a configuration that denies everything could be made.
+    #[error("cannot set up TLS: {0}")]
+    Config(#[from] crate::generation::ConfigError),
+    /// The VM's socket did not appear.
+    #[error("no virtual machine listens on {path}: {source}")]
+    NoVm {
+        /// The socket.
+        path: PathBuf,
+        /// The last attempt.
+        source: io::Error,
+    },
+    /// The runtime, a thread or the network failed.
+    #[error("{what}: {source}")]
+    Run {
+        /// What failed.
+        what: &'static str,
+        /// How.
+        source: io::Error,
+    },
+}
+
+/// Runs until the VM closes the frame socket.
+pub fn run(options: &Options) -> Result<(), ProcessError> {
+    start_log(&options.log)?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    // A second installation, as tests in one process would make, changes nothing.
+    let _ = provider.as_ref().clone().install_default();
+    let host = HostTrust {
+        roots: system_roots(),
+        resolvers: system_resolvers(),
+        provider,
+    };
+    let first = first_generation(&options.file, &host)?;
+    let (records, writer) =
+        Records::open(&options.records).map_err(opening("the records", &options.records))?;
+    let control = bind_control(&options.control)?;
+    let jail = Jail::new(Profile::Gateway).connect_tcp_any();
+    let jail = jail
+        .read_write(parent(&options.records))
+        .read_write(parent(&options.control));
+    let enforced = jail.apply()?;
+    tracing::info!(%enforced, sandbox = first.sandbox, generation = first.number, "started");
+
+    spawn("records", move || writer.run())?;
+    let gateway = Gateway::new(first, host, records);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .enable_all()
+        .build()
+        .map_err(failed("cannot start the runtime"))?;
+    {
+        let _inside = runtime.enter();
+        let control = tokio::net::UnixListener::from_std(control);
+        let control = control.map_err(failed("cannot listen for commands"))?;
+        runtime.spawn(control::serve(control, gateway.clone()));
+    }
+    let frames = connect_frames(&options.frames, &runtime)?;
+    gateway.status.attached.store(true, Ordering::Relaxed);
+    tracing::info!("attached");
+    let network = failed("the network failed");
+    let answers = Answers::new().map_err(failed("cannot start the network"))?;
+    let doors = Arc::new(Doors::new(
+        gateway.clone(),
+        runtime.handle().clone(),
+        answers.clone(),
+    ));
+    // The network thread is this one.
+    let stack = Stack::new(frames, doors, gateway, answers);
+    stack.and_then(Stack::run).map_err(network)?;
+    tracing::info!("the virtual machine closed the frame socket");
+    runtime.shutdown_background();
+    Ok(())
+}
+
+fn opening(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ProcessError {
+    let path = path.to_owned();
+    move |source| ProcessError::Open { what, path, source }
+}
+
+fn failed(what: &'static str) -> impl FnOnce(io::Error) -> ProcessError {
+    move |source| ProcessError::Run { what, source }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), ProcessError> {
+    let thread = std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work);
+    thread.map(drop).map_err(failed("cannot start a thread"))
+}
+
+/// The folder of a file; `.` for a bare name.
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+fn start_log(path: &Path) -> Result<(), ProcessError> {
+    let file = OpenOptions::new().create(true).append(true).open(path);
+    let file = file.map_err(opening("the log", path))?;
+    let filter = EnvFilter::try_from_env("SBX_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_env_filter(filter)
+        .with_writer(file);
+    // Fails only when there is a log already, as in tests within one process.
+    let _ = log.try_init();
+    Ok(())
+}
+
+fn system_roots() -> Vec<rustls::pki_types::CertificateDer<'static>> {
+    let found = rustls_native_certs::load_native_certs();
+    for error in found.errors {
+        tracing::warn!(%error, "system root certificates");
+    }
+    found.certs
+}
+
+fn system_resolvers() -> Vec<std::net::SocketAddr> {
+    match std::fs::read_to_string("/etc/resolv.conf") {
+        Ok(text) => resolver::parse_resolv_conf(&text),
+        Err(error) => {
+            tracing::warn!(%error, "cannot read /etc/resolv.conf");
+            Vec::new()
+        }
+    }
+}
+
+/// The file's generation, or one that denies everything and says why.
+fn first_generation(path: &Path, host: &HostTrust) -> Result<Generation, ProcessError> {
+    let problem = match read_file(path) {
+        Ok(file) => match Generation::from_file(file, host) {
+            Ok(generation) => return Ok(generation),
+            Err(error) => error.to_string(),
+        },
+        Err(error) => error.to_string(),
+    };
+    tracing::error!(%problem, "no usable policy: everything is denied");
+    Ok(Generation::closed(problem, host)?)
+}
+
+fn read_file(path: &Path) -> io::Result<GatewayFile> {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?
+        .take(LONGEST_FILE + 1)
+        .read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LONGEST_FILE {
+        return Err(io::Error::other("the file is too large"));
+    }
+    Ok(serde_json::from_slice(&bytes)?)
+}
+
+fn bind_control(path: &Path) -> Result<UnixListener, ProcessError> {
+    let what = "the control socket";
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(opening(what, path)(error));
+        }
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).map_err(opening(what, path))?;
+    let only_us = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(path, only_us).map_err(opening(what, path))?;
+    listener
+        .set_nonblocking(true)
+        .map_err(opening(what, path))?;
+    Ok(listener)
+}
+
+/// Connects to the VM, which may still be starting. There is nothing to wait on for a socket that does
+/// not exist yet, so it is tried again.
+fn connect_frames(
+    path: &Path,
+    runtime: &tokio::runtime::Runtime,
+) -> Result<UnixStream, ProcessError> {
+    let started = Instant::now();
+    loop {
+        let error = match UnixStream::connect(path) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => error,
+        };
+        if started.elapsed() > limits::FRAMES_WAIT {
+            return Err(ProcessError::NoVm {
+                path: path.to_owned(),
+                source: error,
+            });
+        }
+        runtime.block_on(tokio::time::sleep(std::time::Duration::from_millis(20)));
+    }
+}

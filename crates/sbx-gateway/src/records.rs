@@ -1,0 +1,231 @@
+//! What left and what was stopped: one JSON line per event in `egress.jsonl`.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use sbx_policy::{RuleRef, Target};
+use sbx_wire::gateway::{EgressRecord, ProxyKind};
+
+use crate::limits;
+use crate::reason::Reason;
+
+/// One event, before it has a time and a sandbox.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// Name or address as judged.
+    pub host: String,
+    /// Port; 0 where there is none.
+    pub port: u16,
+    /// How it left.
+    pub proxy: ProxyKind,
+    /// Why it was stopped or let through; says also which of the two.
+    pub reason: Reason,
+    /// The deciding rule.
+    pub rule: Option<Arc<RuleRef>>,
+    /// HTTP method.
+    pub method: Option<String>,
+    /// HTTP path without query.
+    pub path: Option<String>,
+    /// Credential service that was injected.
+    pub credential: Option<String>,
+    /// Policy generation that decided.
+    pub generation: u64,
+}
+
+impl Event {
+    /// An event about a place.
+    pub fn new(target: &Target, proxy: ProxyKind, reason: Reason, generation: u64) -> Self {
+        Self::at(
+            target.host.to_string(),
+            target.port.get(),
+            proxy,
+            reason,
+            generation,
+        )
+    }
+
+    /// An event about a place that has no target: port 0, or a host that is not one.
+    pub fn at(host: String, port: u16, proxy: ProxyKind, reason: Reason, generation: u64) -> Self {
+        Self {
+            host,
+            port,
+            proxy,
+            reason,
+            rule: None,
+            method: None,
+            path: None,
+            credential: None,
+            generation,
+        }
+    }
+
+    /// Adds the deciding rule.
+    #[must_use]
+    pub fn with_rule(mut self, rule: Option<Arc<RuleRef>>) -> Self {
+        self.rule = rule;
+        self
+    }
+
+    /// Adds what was asked over HTTP.
+    #[must_use]
+    pub fn with_request(mut self, method: &str, path: &str) -> Self {
+        self.method = Some(method.to_owned());
+        self.path = Some(path.to_owned());
+        self
+    }
+
+    fn into_record(self, sandbox: &str) -> EgressRecord {
+        let time = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        EgressRecord {
+            time_ms: u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
+            sandbox: sandbox.to_owned(),
+            kind: "network".to_owned(),
+            host: bounded(self.host),
+            port: self.port,
+            proxy: self.proxy,
+            allowed: self.reason.is_allowed(),
+            rule: self.rule.as_ref().map(|rule| rule.id.clone()),
+            rule_text: self.rule.as_ref().map(|rule| rule.label().to_owned()),
+            reason: self.reason.as_str().to_owned(),
+            method: self.method.map(bounded),
+            path: self.path.map(bounded),
+            credential: self.credential,
+            generation: self.generation,
+        }
+    }
+}
+
+fn bounded(mut text: String) -> String {
+    if text.len() > limits::RECORD_TEXT {
+        let mut end = limits::RECORD_TEXT;
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+    }
+    text
+}
+
+/// Places of dropped packets and when each was last recorded.
+type Drops = HashMap<(Reason, String, u16), Instant>;
+
+/// The way to the record file. Cheap to share; never blocks.
+#[derive(Debug)]
+pub struct Records {
+    queue: SyncSender<EgressRecord>,
+    lost: Arc<AtomicU64>,
+    drops: Mutex<Drops>,
+}
+
+impl Records {
+    /// Opens the file for appending and starts the thread that writes it.
+    pub fn open(path: &Path) -> io::Result<(Self, RecordWriter)> {
+        let (queue, receiver) = sync_channel(limits::RECORDS);
+        let lost = Arc::new(AtomicU64::new(0));
+        let file = append(path)?;
+        let size = file.metadata()?.len();
+        let writer = RecordWriter {
+            path: path.to_owned(),
+            file,
+            size,
+            receiver,
+            lost: lost.clone(),
+        };
+        Ok((
+            Self {
+                queue,
+                lost,
+                drops: Mutex::default(),
+            },
+            writer,
+        ))
+    }
+
+    /// Writes an event down.
+    pub fn push(&self, sandbox: &str, event: Event) {
+        match self.queue.try_send(event.into_record(sandbox)) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                self.lost.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Writes a dropped packet down, unless one to the same place was a moment ago: a guest can send
+    /// millions of them.
+    pub fn push_dropped(&self, sandbox: &str, event: Event) {
+        let now = Instant::now();
+        let key = (event.reason, event.host.clone(), event.port);
+        {
+            let mut drops = self.drops.lock().unwrap_or_else(PoisonError::into_inner);
+            if drops
+                .get(&key)
+                .is_some_and(|at| now - *at < limits::DROP_RECORD_EVERY)
+            {
+                return;
+            }
+            if drops.len() >= limits::DROP_PLACES {
+                drops.retain(|_, at| now - *at < limits::DROP_RECORD_EVERY);
+            }
+            if drops.len() >= limits::DROP_PLACES {
+                return;
+            }
+            drops.insert(key, now);
+        }
+        self.push(sandbox, event);
+    }
+}
+
+fn append(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path)
+}
+
+/// The writing end; run it on a thread of its own.
+#[derive(Debug)]
+pub struct RecordWriter {
+    path: PathBuf,
+    file: File,
+    size: u64,
+    receiver: Receiver<EgressRecord>,
+    lost: Arc<AtomicU64>,
+}
+
+impl RecordWriter {
+    /// Writes until every sender is gone.
+    pub fn run(mut self) {
+        while let Ok(record) = self.receiver.recv() {
+            if let Err(error) = self.write(&record) {
+                tracing::error!(%error, "cannot write a record");
+            }
+            let lost = self.lost.swap(0, Ordering::Relaxed);
+            if lost > 0 {
+                tracing::error!(lost, "records were lost: the queue was full");
+            }
+        }
+    }
+
+    fn write(&mut self, record: &EgressRecord) -> io::Result<()> {
+        let mut line = serde_json::to_vec(record)?;
+        line.push(b'\n');
+        let length = line.len() as u64;
+        if self.size > 0 && self.size + length > limits::RECORD_FILE {
+            let mut old = self.path.clone().into_os_string();
+            old.push(".1");
+            std::fs::rename(&self.path, old)?;
+            self.file = append(&self.path)?;
+            self.size = 0;
+        }
+        // One write per line: readers never see half of one.
+        self.file.write_all(&line)?;
+        self.size += length;
+        Ok(())
+    }
+}

@@ -1,0 +1,507 @@
+//! One inspected connection of the guest: every request on it goes through the rooms.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::header::{
+    ALT_SVC, CONNECTION, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use hyper::http::request::Parts;
+use hyper::http::uri::{PathAndQuery, Scheme, Uri};
+use hyper::{Request, Response, StatusCode, Version};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use sbx_policy::{HttpRequest, IntentKind, Port, Target};
+use sbx_wire::gateway::ProxyKind;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::body::Watched;
+use super::page::{self, AnswerBody};
+use super::{placeholder, tunnel};
+use crate::adapter::request::{self, RequestError};
+use crate::connector::{Pool, SendError, Sender, write_credentials};
+use crate::decision::{Denial, Grant, decide};
+use crate::gateway::Gateway;
+use crate::generation::Generation;
+use crate::intent::Attempt;
+use crate::reason::Reason;
+use crate::records::Event;
+
+/// Where the requests of a connection may go.
+#[derive(Debug, Clone)]
+pub enum Scope {
+    /// To one target, in clear text or after TLS was opened; each request has to name it.
+    Fixed {
+        /// The target.
+        target: Target,
+        /// Whether TLS was opened.
+        tls: bool,
+    },
+    /// A transparent connection to port 80 or the like: the `Host` header says where.
+    ByHost {
+        /// The port that was dialled.
+        port: Port,
+    },
+    /// The proxy port: an absolute URL says where.
+    Proxy,
+}
+
+/// An inspected connection.
+pub struct Inspected {
+    gateway: Arc<Gateway>,
+    proxy: ProxyKind,
+    scope: Scope,
+    dialled: Option<Ipv4Addr>,
+    pool: Pool,
+}
+
+impl Inspected {
+    /// A connection whose requests are judged one by one.
+    pub fn new(
+        gateway: Arc<Gateway>,
+        proxy: ProxyKind,
+        scope: Scope,
+        dialled: Option<Ipv4Addr>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            gateway,
+            proxy,
+            scope,
+            dialled,
+            pool: Pool::default(),
+        })
+    }
+
+    /// Answers one request.
+    pub async fn answer(&self, request: Request<Incoming>) -> Response<AnswerBody> {
+        let (parts, body) = request.into_parts();
+        match self.judge(&parts).await {
+            Ok((grant, path)) => self.forward(&grant, parts, path, body).await,
+            Err(refusal) => *refusal,
+        }
+    }
+
+    fn tls(&self) -> bool {
+        matches!(self.scope, Scope::Fixed { tls: true, .. })
+    }
+
+    /// Rooms 1 to 3. The path that comes back is the one that was judged, if a rule looked at it.
+    async fn judge(
+        &self,
+        parts: &Parts,
+    ) -> Result<(Grant, Option<String>), Box<Response<AnswerBody>>> {
+        let generation = self.gateway.configured(false).await;
+        let target = self
+            .target(parts)
+            .map_err(|error| self.refuse(&generation, parts, &error))?;
+        let generation = match generation.needs_credential(&target) {
+            true => self.gateway.configured(true).await,
+            false => generation,
+        };
+        let attempt = Attempt {
+            proxy: self.proxy,
+            target: target.clone(),
+            kind: IntentKind::Tls,
+            dialled: self.dialled,
+        };
+        let denied = |denial: Denial| self.deny(&denial, parts);
+        // Asked about the host first: only where rules look at paths must the path be beyond doubt.
+        let grant = decide(&self.gateway, &generation, &attempt, None)
+            .await
+            .map_err(denied)?;
+        let (grant, path) = if grant.by_request {
+            let http: HttpRequest =
+                request::judged(parts).map_err(|error| self.refuse(&generation, parts, &error))?;
+            let path = http.path.as_str().to_owned();
+            let grant = decide(&self.gateway, &generation, &attempt, Some(http))
+                .await
+                .map_err(denied)?;
+            (grant, Some(path))
+        } else {
+            (grant, None)
+        };
+        if generation.needs_credential(&target) && !generation.configured {
+            let text = "The host needs a credential that the gateway has not been given yet; \
+                        is the sbx daemon running?";
+            return Err(denied(Denial::new(
+                &generation,
+                &target,
+                Reason::NotConfigured,
+                text,
+            )));
+        }
+        if let Some(service) = placeholder::stray(&grant, parts) {
+            let text = format!(
+                "The request carries the placeholder of {service}, which is not bound to this host"
+            );
+            let reason = Reason::PlaceholderToUnboundHost;
+            return Err(denied(Denial::new(&generation, &target, reason, text)));
+        }
+        Ok((grant, path))
+    }
+
+    fn target(&self, parts: &Parts) -> Result<Target, RequestError> {
+        request::check_head(parts)?;
+        match &self.scope {
+            Scope::Proxy => request::proxy_target(parts),
+            Scope::ByHost { port } => {
+                let target = request::origin_target(parts, *port)?;
+                if target.port != *port {
+                    let dialled = Target {
+                        port: *port,
+                        ..target.clone()
+                    };
+                    return Err(RequestError::Differs {
+                        header: target,
+                        target: dialled,
+                    });
+                }
+                Ok(target)
+            }
+            Scope::Fixed { target, tls } => {
+                let default = if *tls { Port::HTTPS } else { Port::HTTP };
+                let named = request::origin_target(parts, default)?;
+                if named != *target {
+                    let (header, target) = (named, target.clone());
+                    return Err(RequestError::Differs { header, target });
+                }
+                Ok(named)
+            }
+        }
+    }
+
+    /// A request that is not understood: 400, or 403 when it names another host than the connection.
+    fn refuse(
+        &self,
+        generation: &Arc<Generation>,
+        parts: &Parts,
+        error: &RequestError,
+    ) -> Box<Response<AnswerBody>> {
+        if let (RequestError::Differs { header, .. }, Scope::Fixed { .. }) = (error, &self.scope) {
+            let denial = Denial::new(
+                generation,
+                header,
+                Reason::HostMismatch,
+                capitalised(&error.to_string()),
+            );
+            return self.deny(&denial, parts);
+        }
+        let (host, port) = match &self.scope {
+            Scope::Fixed { target, .. } => (target.host.to_string(), target.port.get()),
+            Scope::ByHost { port } => (raw_host(parts), port.get()),
+            Scope::Proxy => (raw_host(parts), 0),
+        };
+        let event = Event::at(
+            host,
+            port,
+            self.proxy,
+            Reason::BadRequest,
+            generation.number,
+        )
+        .with_request(parts.method.as_str(), parts.uri.path());
+        self.gateway.record(generation, event);
+        Box::new(page::bad_request(&error.to_string()))
+    }
+
+    fn deny(&self, denial: &Denial, parts: &Parts) -> Box<Response<AnswerBody>> {
+        let event = denial
+            .event(self.proxy)
+            .with_request(parts.method.as_str(), parts.uri.path());
+        self.gateway.record(&denial.generation, event);
+        Box::new(page::denied(denial))
+    }
+
+    /// Rooms 4 and 5.
+    async fn forward(
+        &self,
+        grant: &Grant,
+        mut parts: Parts,
+        path: Option<String>,
+        body: Incoming,
+    ) -> Response<AnswerBody> {
+        let mut event = Event::new(
+            &grant.target,
+            self.proxy,
+            grant.reason,
+            grant.generation.number,
+        )
+        .with_rule(grant.rule.clone())
+        .with_request(parts.method.as_str(), parts.uri.path());
+        let guest_upgrade = is_websocket(&parts)
+            .then(|| parts.extensions.remove())
+            .flatten();
+        let websocket = guest_upgrade.is_some();
+        let connection = match websocket {
+            true => self.pool.get_h1(grant, self.tls()).await,
+            false => self.pool.get(grant, self.tls()).await,
+        };
+        let mut connection = match connection {
+            Ok(connection) => connection,
+            Err(error) => return self.broken(grant, event, &error),
+        };
+        let request = match self.upstream_request(grant, &parts, path, websocket, &connection) {
+            Ok(request) => request,
+            Err(error) => {
+                event.reason = Reason::BadRequest;
+                self.gateway.record(&grant.generation, event);
+                return page::bad_request(&error.to_string());
+            }
+        };
+        let (mut head, ()) = request.into_parts();
+        event.credential = write_credentials(grant, &mut head.headers);
+        let request = Request::from_parts(head, Watched::new(body, None));
+        let lease = self.gateway.live.register(grant.intent.clone());
+        match connection.send(request).await {
+            Ok(answer) => {
+                self.gateway.record(&grant.generation, event);
+                if let (Some(guest), StatusCode::SWITCHING_PROTOCOLS) =
+                    (guest_upgrade, answer.status())
+                {
+                    return switch(answer, guest, lease);
+                }
+                if !websocket {
+                    self.pool.put(grant, self.tls(), connection);
+                }
+                to_guest(answer, lease, parts.version)
+            }
+            Err(error) => self.broken(grant, event, &error),
+        }
+    }
+
+    fn broken(&self, grant: &Grant, mut event: Event, error: &SendError) -> Response<AnswerBody> {
+        event.reason = match error {
+            SendError::Dial(error) => error.reason(),
+            SendError::Http(_) | SendError::Slow => Reason::UpstreamUnreachable,
+        };
+        let reason = event.reason;
+        tracing::warn!(target = %grant.target, %error, "upstream failed");
+        self.gateway.record(&grant.generation, event);
+        page::failed(&error.to_string(), reason)
+    }
+
+    fn upstream_request(
+        &self,
+        grant: &Grant,
+        parts: &Parts,
+        path: Option<String>,
+        websocket: bool,
+        connection: &Sender,
+    ) -> Result<Request<()>, hyper::http::Error> {
+        let path = path_and_query(&parts.uri, path)?;
+        let authority = authority(&grant.target, self.tls());
+        let mut request = Request::new(());
+        *request.method_mut() = parts.method.clone();
+        let mut headers = parts.headers.clone();
+        strip_hop_by_hop(&mut headers, websocket);
+        headers.remove(EXPECT);
+        if connection.is_h2() {
+            headers.remove(HOST);
+            let scheme = if self.tls() {
+                Scheme::HTTPS
+            } else {
+                Scheme::HTTP
+            };
+            *request.uri_mut() = Uri::builder()
+                .scheme(scheme)
+                .authority(authority.as_str())
+                .path_and_query(path)
+                .build()?;
+            *request.version_mut() = Version::HTTP_2;
+        } else {
+            join_cookies(&mut headers);
+            headers.insert(HOST, HeaderValue::try_from(authority)?);
+            *request.uri_mut() = Uri::from(path);
+        }
+        *request.headers_mut() = headers;
+        Ok(request)
+    }
+}
+
+/// Serves HTTP on a connection of the guest until it ends. `h2`: HTTP/2 may be spoken too.
+pub async fn serve<S>(inspected: Arc<Inspected>, stream: S, h2: bool)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = hyper::service::service_fn(move |request| {
+        let inspected = inspected.clone();
+        async move { Ok::<_, std::convert::Infallible>(inspected.answer(request).await) }
+    });
+    let builder = builder();
+    let builder = if h2 { builder } else { builder.http1_only() };
+    let served = builder
+        .serve_connection_with_upgrades(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "connection of the guest ended");
+    }
+}
+
+/// Server settings for everything the guest speaks HTTP to.
+pub fn builder() -> auto::Builder<TokioExecutor> {
+    use crate::limits;
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits::REQUEST_HEAD)
+        .max_buf_size(limits::REQUEST_HEAD_BYTES)
+        .max_headers(limits::HEADERS);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits::H2_STREAMS)
+        .max_header_list_size(limits::H2_HEADERS)
+        .initial_stream_window_size(limits::H2_WINDOW)
+        .initial_connection_window_size(limits::H2_WINDOW);
+    builder
+}
+
+fn is_websocket(parts: &Parts) -> bool {
+    let upgrade = parts.headers.get(UPGRADE).map(HeaderValue::as_bytes);
+    parts.version == Version::HTTP_11
+        && upgrade.is_some_and(|value| value.eq_ignore_ascii_case(b"websocket"))
+}
+
+/// Splices both sides after a 101.
+fn switch(
+    mut answer: Response<Incoming>,
+    guest: hyper::upgrade::OnUpgrade,
+    lease: crate::live::Lease,
+) -> Response<AnswerBody> {
+    let upstream = hyper::upgrade::on(&mut answer);
+    tokio::spawn(async move {
+        if let (Ok(guest), Ok(upstream)) = tokio::join!(guest, upstream) {
+            let (mut guest, mut upstream) = (TokioIo::new(guest), TokioIo::new(upstream));
+            tunnel::relay(&mut guest, &mut upstream, lease).await;
+        }
+    });
+    let (mut head, body) = answer.into_parts();
+    strip_hop_by_hop(&mut head.headers, true);
+    Response::from_parts(head, Watched::new(body, None).boxed_unsync())
+}
+
+fn to_guest(
+    answer: Response<Incoming>,
+    lease: crate::live::Lease,
+    version: Version,
+) -> Response<AnswerBody> {
+    let (mut head, body) = answer.into_parts();
+    strip_hop_by_hop(&mut head.headers, false);
+    // Would lead around us, to QUIC.
+    head.headers.remove(ALT_SVC);
+    head.version = version;
+    Response::from_parts(head, Watched::new(body, Some(lease)).boxed_unsync())
+}
+
+/// Headers between two neighbours (RFC 9110, section 7.6.1) and those of proxies.
+fn strip_hop_by_hop(headers: &mut HeaderMap, websocket: bool) {
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+        .collect();
+    for name in named {
+        // What frames or addresses a message is not the neighbours' to take away.
+        if name != HOST && name != UPGRADE && name != hyper::header::CONTENT_LENGTH {
+            headers.remove(name);
+        }
+    }
+    let trailers = headers.get(TE).is_some_and(|te| {
+        te.to_str().is_ok_and(|te| {
+            te.split(',')
+                .any(|t| t.trim().eq_ignore_ascii_case("trailers"))
+        })
+    });
+    for name in [
+        CONNECTION,
+        TE,
+        TRAILER,
+        TRANSFER_ENCODING,
+        PROXY_AUTHORIZATION,
+        PROXY_AUTHENTICATE,
+    ] {
+        headers.remove(name);
+    }
+    for name in ["keep-alive", "proxy-connection", "http2-settings"] {
+        headers.remove(name);
+    }
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    if websocket {
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    } else {
+        headers.remove(UPGRADE);
+    }
+}
+
+/// HTTP/2 clients may send cookies in pieces (RFC 9113, section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let pieces: Vec<&[u8]> = headers
+        .get_all(hyper::header::COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if pieces.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&pieces.join(&b"; "[..]))
+    {
+        headers.insert(hyper::header::COOKIE, joined);
+    }
+}
+
+/// The path to send: the one that was judged where rules look at paths, else the guest's.
+fn path_and_query(uri: &Uri, judged: Option<String>) -> Result<PathAndQuery, hyper::http::Error> {
+    let given = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let Some(judged) = judged else {
+        return Ok(PathAndQuery::try_from(if given.is_empty() {
+            "/"
+        } else {
+            given
+        })?);
+    };
+    let text = match uri.query() {
+        Some(query) => format!("{judged}?{query}"),
+        None => judged,
+    };
+    Ok(PathAndQuery::try_from(text)?)
+}
+
+/// `host` or `host:port` as the scheme's default asks.
+fn authority(target: &Target, tls: bool) -> String {
+    let default = if tls { Port::HTTPS } else { Port::HTTP };
+    let full = target.to_string();
+    if target.port != default {
+        return full;
+    }
+    match full.rsplit_once(':') {
+        Some((host, _)) => host.to_owned(),
+        None => full,
+    }
+}
+
+/// What the guest wrote, for the record of a request that was not understood.
+fn raw_host(parts: &Parts) -> String {
+    let uri = parts
+        .uri
+        .authority()
+        .map(|authority| authority.as_str().to_owned());
+    let header = || {
+        parts
+            .headers
+            .get(HOST)
+            .map(|v| String::from_utf8_lossy(v.as_bytes()).into())
+    };
+    uri.or_else(header).unwrap_or_default()
+}
+
+fn capitalised(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| {
+        first.to_uppercase().chain(chars).collect()
+    })
+}

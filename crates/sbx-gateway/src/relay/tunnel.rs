@@ -1,0 +1,105 @@
+//! Bytes that are passed on unread, both ways, until both sides are done.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes};
+
+use crate::limits;
+use crate::live::Lease;
+
+/// Copy buffer each way, in bytes.
+const BUFFER: usize = 64 * 1024;
+/// How often a tunnel is looked at for progress.
+const LOOK: Duration = Duration::from_secs(60);
+
+/// How a tunnel ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Both sides are done.
+    Done,
+    /// One side broke it.
+    Broken,
+    /// A new policy does not allow it any more.
+    Revoked,
+    /// Nobody sent anything for too long.
+    Idle,
+}
+
+/// Relays until both sides are done. Whatever ends it, both streams are dropped by the caller.
+pub async fn relay<A, B>(guest: &mut A, upstream: &mut B, lease: Lease) -> End
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    let moved = AtomicU64::new(0);
+    let mut guest = Counted {
+        inner: guest,
+        moved: &moved,
+    };
+    let copy = copy_bidirectional_with_sizes(&mut guest, upstream, BUFFER, BUFFER);
+    let idle = async {
+        let mut seen = 0;
+        let mut quiet = Duration::ZERO;
+        while quiet < limits::TUNNEL_IDLE {
+            tokio::time::sleep(LOOK).await;
+            let now = moved.load(Ordering::Relaxed);
+            quiet = if now == seen {
+                quiet + LOOK
+            } else {
+                Duration::ZERO
+            };
+            seen = now;
+        }
+    };
+    tokio::select! {
+        copied = copy => if copied.is_ok() { End::Done } else { End::Broken },
+        () = lease => End::Revoked,
+        () = idle => End::Idle,
+    }
+}
+
+/// Counts what passes, to see progress.
+struct Counted<'a, S> {
+    inner: &'a mut S,
+    moved: &'a AtomicU64,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Counted<'_, S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut *self.inner).poll_read(cx, buf);
+        let length = buf.filled().len() - before;
+        self.moved.fetch_add(length as u64, Ordering::Relaxed);
+        polled
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<'_, S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut *self.inner).poll_write(cx, buf);
+        if let Poll::Ready(Ok(length)) = polled {
+            self.moved.fetch_add(length as u64, Ordering::Relaxed);
+        }
+        polled
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.inner).poll_shutdown(cx)
+    }
+}

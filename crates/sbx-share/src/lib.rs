@@ -23,6 +23,7 @@ mod directory;
 mod filesystem;
 mod handles;
 pub mod limits;
+pub mod log;
 mod names;
 mod nodes;
 mod owner;

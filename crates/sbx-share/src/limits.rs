@@ -31,3 +31,6 @@ pub const DIRECTORY_CHUNK: usize = 8 * 1024;
 
 /// Bytes copied by one `copy_file_range` request. Beyond: a short copy, the guest asks again.
 pub const MAX_COPY: u64 = 16 * 1024 * 1024;
+
+/// Bytes of log one server process writes. Beyond: nothing more is logged.
+pub const MAX_LOG: usize = 1024 * 1024;

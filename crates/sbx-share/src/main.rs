@@ -9,6 +9,7 @@ use std::sync::Mutex;
 
 use clap::Parser;
 use rustix::process::{Resource, Rlimit};
+use sbx_share::log::BoundedLog;
 use sbx_share::{GuestOwner, OpenError, Share, serve};
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
@@ -79,14 +80,14 @@ fn run(args: &Args) -> Result<(), Failure> {
 
 fn log_to(path: Option<&Path>) -> Result<(), Failure> {
     let writer = match path {
-        None => BoxMakeWriter::new(io::stderr),
+        None => BoxMakeWriter::new(Mutex::new(BoundedLog::new(io::stderr()))),
         Some(path) => {
             let file = OpenOptions::new().create(true).append(true).open(path);
             let file = file.map_err(|source| Failure::Log {
                 path: path.into(),
                 source,
             })?;
-            BoxMakeWriter::new(Mutex::new(file))
+            BoxMakeWriter::new(Mutex::new(BoundedLog::new(file)))
         }
     };
     tracing_subscriber::fmt()

@@ -39,7 +39,7 @@ impl Share {
         mode: u32,
         umask: u32,
     ) -> io::Result<Entry> {
-        self.check_writable()?;
+        self.check_can_make()?;
         let directory = self.reach_directory(parent)?;
         rustix::fs::mkdirat(&directory, component(name)?, safe_mode(mode, umask))?;
         self.new_entry(parent, directory, name)
@@ -53,7 +53,7 @@ impl Share {
         mode: u32,
         umask: u32,
     ) -> io::Result<Entry> {
-        self.check_writable()?;
+        self.check_can_make()?;
         let kind = match FileType::from_raw_mode(mode) {
             // mknod(2): type zero means a regular file
             FileType::Unknown if mode & libc::S_IFMT == 0 => FileType::RegularFile,
@@ -73,7 +73,7 @@ impl Share {
 
     /// The text of the link is the guest's business: only the guest follows it.
     pub(crate) fn make_link(&self, text: &CStr, parent: u64, name: &CStr) -> io::Result<Entry> {
-        self.check_writable()?;
+        self.check_can_make()?;
         let directory = self.reach_directory(parent)?;
         rustix::fs::symlinkat(text, &directory, component(name)?)?;
         self.new_entry(parent, directory, name)
@@ -153,7 +153,7 @@ impl Share {
         mode: u32,
         flags: OFlags,
     ) -> io::Result<(Entry, File)> {
-        self.check_writable()?;
+        self.check_can_make()?;
         let directory = self.reach_directory(parent)?;
         let name = component(name)?;
         let exclusive =

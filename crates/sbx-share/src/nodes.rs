@@ -87,6 +87,15 @@ impl Nodes {
         };
     }
 
+    /// `ENFILE` when a file that is not known yet would find no room: asked before the host makes one.
+    pub(crate) fn check_room(&self) -> io::Result<()> {
+        if self.by_id.len() > self.limit {
+            Err(Errno::NFILE.into())
+        } else {
+            Ok(())
+        }
+    }
+
     /// The file with this identity was just seen at this place and its node is handed to the guest.
     /// `ENFILE` when the table is full.
     pub(crate) fn found(
@@ -100,7 +109,7 @@ impl Nodes {
             parent,
             name: name.to_owned(),
         };
-        let full = self.by_id.len() > self.limit;
+        let room = self.check_room();
         match self.by_identity.entry(identity) {
             Entry::Occupied(known) => {
                 let id = *known.get();
@@ -118,8 +127,8 @@ impl Nodes {
                 }
                 Ok(id)
             }
-            Entry::Vacant(_) if full => Err(Errno::NFILE.into()),
             Entry::Vacant(slot) => {
+                room?;
                 let id = self.next;
                 self.next += 1;
                 slot.insert(id);

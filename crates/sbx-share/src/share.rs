@@ -143,6 +143,12 @@ impl Share {
         }
     }
 
+    /// Whether a new file may be made: the share is writable and the guest can be given a node for it.
+    pub(crate) fn check_can_make(&self) -> io::Result<()> {
+        self.check_writable()?;
+        self.nodes().check_room()
+    }
+
     /// Reaches the file of a node: by one of its places if the file is still there, or through a handle the guest has
     /// on it if it has no name any more. `ESTALE` otherwise, and the guest looks the name up again.
     pub(crate) fn reach(&self, id: u64) -> io::Result<(Reached<'_>, Statx)> {

@@ -160,3 +160,31 @@ pub(crate) fn stat_name(directory: impl AsFd, name: &CStr) -> io::Result<Statx> 
         STAT,
     )?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The identity check would catch most of it again; here the walk is alone.
+    #[test]
+    fn a_walk_follows_no_link_and_no_way_up() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("d")).unwrap();
+        std::fs::write(folder.path().join("d/f"), "").unwrap();
+        std::os::unix::fs::symlink("d", folder.path().join("inside")).unwrap();
+        std::os::unix::fs::symlink("/proc/self/root", folder.path().join("outside")).unwrap();
+        let tree = Tree::open(folder.path()).unwrap();
+        let code = |names: &[&CStr]| tree.walk(names).unwrap_err().raw_os_error();
+        tree.walk(&[c"d", c"f"]).unwrap();
+        assert_eq!(code(&[c"inside", c"f"]), Some(libc::ELOOP));
+        assert_eq!(code(&[c"outside", c"etc"]), Some(libc::ELOOP));
+        assert_eq!(code(&[c"..", c"etc"]), Some(libc::EXDEV));
+        assert_eq!(code(&[c"/etc/passwd"]), Some(libc::EXDEV));
+        let link = tree.walk(&[c"inside"]).unwrap();
+        assert_eq!(
+            stat(link).unwrap().stx_mode & 0o170_000,
+            0o120_000,
+            "a link itself is reached"
+        );
+    }
+}

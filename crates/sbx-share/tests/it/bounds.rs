@@ -54,6 +54,11 @@ fn too_many_nodes_is_the_guests_problem() {
     let a = bench.node("a").unwrap();
     bench.node("b").unwrap();
     assert_eq!(errno(bench.node("c")), libc::ENFILE);
+    assert_eq!(errno(bench.mkdir(ROOT, c"new", 0o755)), libc::ENFILE);
+    assert!(
+        !bench.host("new").exists(),
+        "a refused mkdir leaves nothing behind"
+    );
     bench.share.forget(agent(), a, 1);
     bench.node("c").unwrap();
 }

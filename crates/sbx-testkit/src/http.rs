@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http_body_util::channel::{Channel, Sender};
 use http_body_util::{BodyExt, Either, Full, Limited};
 use hyper::body::{Body, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Response, StatusCode};
 use serde_json::Value;
@@ -52,6 +52,22 @@ impl Reply {
         self
     }
 
+    /// The same answer without its body, for HEAD. The length of the body stays in its header.
+    pub(crate) fn without_body(mut self) -> Self {
+        if let Self::Answer(response) = &mut self {
+            let length = response.body().size_hint().exact();
+            if let Some(length) =
+                length.filter(|_| !response.headers().contains_key(CONTENT_LENGTH))
+            {
+                response
+                    .headers_mut()
+                    .insert(CONTENT_LENGTH, HeaderValue::from(length));
+            }
+            *response.body_mut() = Either::Left(Full::default());
+        }
+        self
+    }
+
     /// Status of the answer, 0 for a hangup.
     pub(crate) fn status(&self) -> u16 {
         match self {
@@ -89,6 +105,17 @@ pub(crate) fn streamed(status: StatusCode, content_type: &'static str) -> (Strea
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     (sender, Reply::Answer(response))
+}
+
+/// Cuts a streamed answer once what was sent before has left.
+pub(crate) async fn cut(sender: Stream) {
+    // hyper forgets what it has not written when a body fails. All tasks of a stand-in share one thread, so
+    // giving way lets the stream and the connection move the pieces to the socket: at most three tasks
+    // follow each other there (body, HTTP/2 stream, connection).
+    for _ in 0..16 {
+        tokio::task::yield_now().await;
+    }
+    sender.abort(Cut);
 }
 
 /// Reads a body of at most `limit` bytes. None: it is longer, or the client went away.

@@ -10,17 +10,17 @@
 #![forbid(unsafe_code)]
 
 pub mod anthropic;
-//pub mod dns;
+pub mod dns;
 pub mod recorder;
 pub mod tls;
-//pub mod upstream;
+pub mod upstream;
 
 mod http;
 mod server;
 
 pub use anthropic::{AnthropicStandIn, Script};
-//pub use dns::DnsStandIn;
+pub use dns::DnsStandIn;
 pub use recorder::Recorder;
 pub use server::StartError;
 pub use tls::TestRoot;
-//pub use upstream::EchoUpstream;
+pub use upstream::EchoUpstream;

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use hyper::Method;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -184,25 +185,21 @@ pub(crate) async fn accept(
     server: &'static str,
     recorder: &Recorder,
 ) -> Option<Counted> {
-    match listener.accept().await {
-        Ok((stream, peer)) => {
-            recorder.push(Event::Connected { server, peer });
-            // Small events must leave at once, as the original's do.
-            let _ = stream.set_nodelay(true);
-            Some(Counted {
-                stream,
-                server,
-                recorder: recorder.clone(),
-                received: 0,
-                sent: 0,
-            })
-        }
-        Err(_) => {
-            // Out of descriptors is the usual reason; it passes only when other connections end.
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            None
-        }
-    }
+    let Ok((stream, peer)) = listener.accept().await else {
+        // Out of descriptors is the usual reason; it passes only when other connections end.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        return None;
+    };
+    recorder.push(Event::Connected { server, peer });
+    // Small events must leave at once, as the original's do.
+    let _ = stream.set_nodelay(true);
+    Some(Counted {
+        stream,
+        server,
+        recorder: recorder.clone(),
+        received: 0,
+        sent: 0,
+    })
 }
 
 async fn connection<S, H, Fut>(stream: S, handle: H)
@@ -212,8 +209,14 @@ where
     Fut: Future<Output = Reply> + Send + 'static,
 {
     let service = service_fn(move |request| {
+        let head = request.method() == Method::HEAD;
         let reply = handle(request);
-        async move { reply.await.into_response() }
+        async move {
+            let reply = reply.await;
+            // hyper leaves the body away by itself on HTTP/1.1 only.
+            let reply = if head { reply.without_body() } else { reply };
+            reply.into_response()
+        }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http2().enable_connect_protocol();

@@ -188,16 +188,17 @@ fn authenticate(state: &State, parts: &Parts) -> Result<(), ApiError> {
     };
     let refused = |message: &str| Err(ApiError::new(401, "authentication_error", message));
     let play = state.play.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(key) = header("x-api-key") {
-        return match play.script.api_key.as_deref() {
-            Some(expected) if expected == key => Ok(()),
-            _ => refused("invalid x-api-key"),
-        };
-    }
-    match header("authorization").and_then(|value| value.strip_prefix("Bearer ")) {
-        Some(token) if play.script.bearer.as_deref() == Some(token) => Ok(()),
-        Some(_) => refused("Invalid bearer token"),
-        None => refused("x-api-key header is required"),
+    let bearer = header("authorization").and_then(|value| value.strip_prefix("Bearer "));
+    let expected_key = play.script.api_key.as_deref();
+    match (header("x-api-key"), bearer) {
+        (None, None) => refused("x-api-key header is required"),
+        (Some(key), _) if expected_key != Some(key) => refused("invalid x-api-key"),
+        // Claude Code with an `apiKeyHelper` sends the key in both headers, so the key passes as a bearer
+        // beside itself. Anything else there is refused: a placeholder must not get through unnoticed.
+        (Some(key), Some(token)) if key == token => Ok(()),
+        (Some(_), None) => Ok(()),
+        (_, Some(token)) if play.script.bearer.as_deref() == Some(token) => Ok(()),
+        (_, Some(_)) => refused("Invalid bearer token"),
     }
 }
 

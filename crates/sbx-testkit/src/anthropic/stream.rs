@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::api::{error_body, id, tokens};
 use super::script::Block;
-use crate::http::{self, Cut, Reply, Stream};
+use crate::http::{self, Reply, Stream};
 use crate::recorder::{Event, Recorder};
 
 /// How a stream breaks after its first piece of content.
@@ -75,7 +75,7 @@ impl Message {
         tokio::spawn(async move {
             match self.send(&mut sender).await {
                 Ok(true) => self.done(&recorder),
-                Ok(false) => sender.abort(Cut),
+                Ok(false) => http::cut(sender).await,
                 Err(Gone) => {}
             }
         });

@@ -1,1 +1,7 @@
-fn main() {}
+//! The stand-ins at their process boundary, with clients that know nothing of them: curl, sockets, hyper.
+
+mod anthropic;
+mod client;
+mod dns;
+mod programs;
+mod upstream;

@@ -218,6 +218,16 @@ fn address_allowed_agrees_with_decide() {
 }
 
 #[test]
+fn a_denying_rule_is_the_reason_before_the_address_check() {
+    let verdict = ask(&evaluator(&["deny **:443"]), "10.0.0.1");
+    assert_eq!(verdict.deny_kind, Some(DenyKind::Explicit));
+    assert_eq!(
+        ask(&evaluator(&["allow **"]), "10.0.0.1").deny_kind,
+        Some(DenyKind::Implicit)
+    );
+}
+
+#[test]
 fn link_local_udp_is_never_opened() {
     let open = sbx_policy::Rule {
         protocols: Protocols::ALL,

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use super::conversation::Conversation;
 use super::script::{Block, Expect, Fault, Script, Turn};
-use super::{State, stream};
+use super::stream::{self, id, tokens};
+use super::{State, side};
 use crate::http::{self, Reply};
 use crate::recorder::Event;
 
@@ -19,9 +20,6 @@ pub(super) const NAME: &str = "anthropic";
 
 /// The original's limit for a request to the Messages API: 32 MB.
 const BODY_LIMIT: usize = 32 * 1024 * 1024;
-
-/// Says something plausible where the client asks for a title, a topic or a quota check.
-const SIDE_ANSWER: &str = "Scripted session";
 
 /// An error as the API reports it.
 pub(super) struct ApiError {
@@ -328,7 +326,7 @@ async fn answer(
         broken: None,
     };
     match action {
-        Action::Side => message.content = vec![Block::text(&side_answer(request))],
+        Action::Side => message.content = vec![Block::text(&side::answer(request))],
         Action::Refused { turn, detail } => {
             let text = format!("The stand-in stops here, turn {turn} does not hold: {detail}");
             message.content = vec![Block::text(&text)];
@@ -384,57 +382,4 @@ async fn answer(
     } else {
         message.whole(&state.recorder)
     }
-}
-
-/// A plain answer; where the client demands JSON of a schema, the smallest value that fits it.
-fn side_answer(request: &Value) -> String {
-    let demanded = [
-        &request["output_config"]["format"],
-        &request["output_format"],
-    ];
-    match demanded
-        .into_iter()
-        .find(|format| format["type"] == "json_schema")
-    {
-        Some(format) => fitting(&format["schema"]).to_string(),
-        None => SIDE_ANSWER.to_owned(),
-    }
-}
-
-fn fitting(schema: &Value) -> Value {
-    if let Some(first) = schema["enum"].as_array().and_then(|values| values.first()) {
-        return first.clone();
-    }
-    match schema["type"].as_str() {
-        Some("object") => {
-            let fields = schema["properties"].as_object().into_iter().flatten();
-            fields
-                .map(|(name, field)| (name.clone(), fitting(field)))
-                .collect()
-        }
-        Some("array") => json!([]),
-        Some("boolean") => json!(false),
-        Some("integer" | "number") => json!(0),
-        Some("null") => Value::Null,
-        _ => json!(SIDE_ANSWER),
-    }
-}
-
-/// About four bytes make a token; exact figures do not matter to clients.
-pub(super) fn tokens(bytes: usize) -> usize {
-    bytes / 4 + 1
-}
-
-/// An identifier of the original's shape: the prefix and 22 letters or digits, different for each `seq`.
-pub(super) fn id(prefix: &str, seq: u64) -> String {
-    const ALPHABET: &[u8; 58] = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
-    // A fixed multiplier spreads small numbers over all digits; uniqueness comes from it being odd.
-    let mut rest = u128::from(seq).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835);
-    let mut out = prefix.to_owned();
-    for _ in 0..22 {
-        let digit = usize::try_from(rest % 58).expect("a remainder of 58 fits");
-        out.push(char::from(ALPHABET[digit]));
-        rest /= 58;
-    }
-    out
 }

@@ -7,6 +7,7 @@
 mod api;
 mod conversation;
 mod script;
+mod side;
 mod stream;
 
 use std::net::{Ipv4Addr, SocketAddr};

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
-use super::api::{error_body, id, tokens};
+use super::api::error_body;
 use super::script::Block;
 use crate::http::{self, Reply, Stream};
 use crate::recorder::{Event, Recorder};
@@ -195,4 +195,23 @@ fn split(text: &str) -> impl Iterator<Item = &str> {
         rest = tail;
         Some(piece)
     })
+}
+
+/// About four bytes make a token; exact figures do not matter to clients.
+pub(super) fn tokens(bytes: usize) -> usize {
+    bytes / 4 + 1
+}
+
+/// An identifier of the original's shape: the prefix and 22 letters or digits, different for each `seq`.
+pub(super) fn id(prefix: &str, seq: u64) -> String {
+    const ALPHABET: &[u8; 58] = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
+    // A fixed multiplier spreads small numbers over all digits; uniqueness comes from it being odd.
+    let mut rest = u128::from(seq).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835);
+    let mut out = prefix.to_owned();
+    for _ in 0..22 {
+        let digit = usize::try_from(rest % 58).expect("a remainder of 58 fits");
+        out.push(char::from(ALPHABET[digit]));
+        rest /= 58;
+    }
+    out
 }

@@ -10,7 +10,7 @@ use crate::{ImageError, claude, create_ext4, inside, namespace, preflight, recip
 use sbx_wire::api::Progress;
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, Permissions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -92,24 +92,22 @@ fn under_lock(
     result
 }
 
-/// Removes a build's folder, in whose tree many users own files.
+/// Removes a folder of a build. In a tree that was on disk many users own files: those go in a namespace.
 fn remove(worker: &Path, dir: &Path) -> Result<(), ImageError> {
-    if !dir.exists() {
-        return Ok(());
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => in_namespaces(
+            worker,
+            &Job::Clean {
+                dir: dir.to_owned(),
+            },
+            &mut |_| Ok(()),
+        )
+        .map(drop),
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(ImageError::io("remove", dir)(error))
+        }
+        _ => Ok(()),
     }
-    // An incomplete folder must not look like one whose image is to be kept.
-    let rootfs = dir.join(inside::ROOTFS);
-    if rootfs.exists() {
-        fs::remove_file(&rootfs).map_err(ImageError::io("remove", &rootfs))?;
-    }
-    in_namespaces(
-        worker,
-        &Job::Clean {
-            dir: dir.to_owned(),
-        },
-        &mut |_| Ok(()),
-    )
-    .map(drop)
 }
 
 fn build_base(
@@ -142,7 +140,7 @@ fn build_base(
         ));
     };
     reporter.step(Step::Disks)?;
-    in_namespaces(worker, &Job::Clean { dir: dir.clone() }, &mut |_| Ok(()))?;
+    remove(worker, &dir.join(inside::WORK))?;
     let disk = |file: &str, label, bytes| -> Result<Option<Disk>, ImageError> {
         create_ext4(&dir.join(file), label, bytes)?;
         Ok(Some(Disk {

@@ -60,7 +60,7 @@ pub(crate) fn fetch(
     let tarball = said
         .lines()
         .map(str::trim)
-        .rfind(|line| line.ends_with(".tgz") && !line.contains('/'))
+        .rfind(|line| !line.is_empty() && !line.contains('/'))
         .ok_or_else(|| unexpected("npm names no package that it fetched", &said))?;
     let tarball = dir.join(tarball);
     lay_out(&tarball, tree)?;

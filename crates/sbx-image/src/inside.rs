@@ -4,20 +4,17 @@ use crate::modules::{Modules, name_of};
 use crate::request::AptSources;
 use crate::run::{self, chroot};
 use crate::worker::{Event, Reporter, Step};
-use crate::{ImageError, customise, debian, kernel, recipe};
+use crate::{ImageError, customise, debian, kernel, recipe, scratch};
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
-use std::io;
 use std::path::Path;
 
-/// Folder of the tree inside the build's folder.
-const TREE: &str = "tree";
-/// Folder of the kernel's package inside the build's folder.
-const KERNEL: &str = "kernel";
+/// Folder inside the build's folder with all that is not part of the image.
+pub(crate) const WORK: &str = "work";
 /// The EROFS file.
 pub(crate) const ROOTFS: &str = "rootfs.erofs";
 
-/// Fills `dir` with the kernel, the modules and the root file system, and with much that [`clean`] removes.
+/// Fills `dir` with the kernel, the modules and the root file system, and leaves [`WORK`] in it.
 pub(crate) fn build(
     dir: &Path,
     archive: &AptSources,
@@ -29,13 +26,16 @@ pub(crate) fn build(
         .append(true)
         .open(log)
         .map_err(ImageError::io("open", log))?;
-    let tree = dir.join(TREE);
+    let work = dir.join(WORK);
+    fs::create_dir(&work).map_err(ImageError::io("create", &work))?;
+    scratch::mount_if_there_is_room(&work)?;
+    let tree = work.join("tree");
     debian::bootstrap(&tree, archive, &mut log_file, reporter)?;
 
     reporter.step(Step::Kernel)?;
-    let config = dir.join("apt.conf");
+    let config = work.join("apt.conf");
     fs::write(&config, debian::apt_config(&tree)?).map_err(ImageError::io("write", &config))?;
-    let package = kernel::fetch(&config, recipe::KERNEL_META, &dir.join(KERNEL))?;
+    let package = kernel::fetch(&config, recipe::KERNEL_META, &work.join("kernel"))?;
     let kernel_file = kernel::install(&package.bzimage, &tree, dir)?;
 
     reporter.step(Step::Settle)?;
@@ -58,26 +58,10 @@ pub(crate) fn build(
     })
 }
 
-/// Removes a build's folder, or of a finished one what does not belong to the image: everything is ours here.
-/// Never called in the namespaces of a build, where the host's devices may be mounted in the tree.
+/// Removes a folder of a build, whoever owns what is in it: everything is ours here. Never called in the
+/// namespaces of a build, where the host's devices may be mounted in the tree.
 pub(crate) fn clean(dir: &Path) -> Result<(), ImageError> {
-    if dir.join(ROOTFS).exists() {
-        for rest in [TREE, KERNEL] {
-            remove_tree(&dir.join(rest))?;
-        }
-        let config = dir.join("apt.conf");
-        return fs::remove_file(&config).map_err(ImageError::io("remove", &config));
-    }
-    remove_tree(dir)
-}
-
-fn remove_tree(dir: &Path) -> Result<(), ImageError> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(ImageError::io("remove", dir)(error))
-        }
-        _ => Ok(()),
-    }
+    fs::remove_dir_all(dir).map_err(ImageError::io("remove", dir))
 }
 
 /// Writes `tree` as an EROFS file. Uncompressed: under emulation reading is 1.3 times as fast as from LZ4

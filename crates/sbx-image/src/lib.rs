@@ -32,6 +32,7 @@ mod preflight;
 mod recipe;
 mod request;
 mod run;
+mod scratch;
 mod store;
 mod tools;
 pub mod worker;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 const WORKER: &str = env!("CARGO_BIN_EXE_sbx-image-worker");
 /// Longest that anything here may take; a healthy machine needs two seconds.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 fn request(cache: &Path, archive: &str) -> Request {
     let archive = Some(AptSources {
@@ -85,7 +85,7 @@ fn archive_that_refuses_gives_one_report_and_leaves_no_image() {
     let left = names(&cache.path().join("images"));
     assert!(
         left.iter()
-            .all(|name| name.ends_with(".lock") || name.ends_with(".log")),
+            .all(|name| !name.starts_with(".building-") && !name.ends_with("manifest")),
         "{left:?}"
     );
 }

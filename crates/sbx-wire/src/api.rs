@@ -54,6 +54,9 @@ pub struct DaemonStatus {
     pub uptime_s: u64,
     /// Whether `policy init` has been done.
     pub policy_initialized: bool,
+    /// What had to be mended when the daemon started, e.g. a broken state file. For people.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<String>,
 }
 
 /// End the daemon.
@@ -111,6 +114,10 @@ pub struct Attach {
     pub agent_command: Vec<String>,
     /// Further default arguments when no terminal is used is up to the command; this is the workdir.
     pub workdir: String,
+    /// Variables for new sessions, under those that the user gives: placeholders of the secrets that are
+    /// stored now, which may be others than at the machine's start.
+    #[serde(default)]
+    pub env: Vec<(String, String)>,
     /// True when this call made or (re)started the machine.
     pub started: bool,
 }

@@ -1,0 +1,67 @@
+//! What each agent is given in its sandbox.
+
+use crate::services::Service;
+use sbx_image::Template;
+use sbx_wire::guest::GuestFile;
+use sbx_wire::report::Report;
+
+/// The agent with this name.
+pub(crate) fn find(name: &str) -> Result<Template, Report> {
+    name.parse().map_err(|_| {
+        let known: Vec<&str> = Template::ALL
+            .iter()
+            .map(|template| template.name())
+            .collect();
+        let shown: String = name.chars().filter(|c| !c.is_control()).take(60).collect();
+        Report::user(
+            "agent-unknown",
+            format!("there is no agent '{shown}'"),
+            format!("sbx run {}", known.join("|")),
+        )
+    })
+}
+
+/// Files that the agent finds in its home. `placeholder` gives a service's placeholder.
+pub(crate) fn files(
+    agent: Template,
+    workspaces: &[&str],
+    placeholder: impl Fn(&str) -> String,
+) -> Vec<GuestFile> {
+    match agent {
+        Template::Shell => Vec::new(),
+        Template::Claude => sbx_image::claude::files(workspaces, &placeholder("anthropic")),
+    }
+}
+
+/// Variables that the agent needs besides those of every sandbox.
+pub(crate) fn variables(agent: Template) -> Vec<(String, String)> {
+    match agent {
+        Template::Shell => Vec::new(),
+        // Telemetry and update checks: nobody asked for them, and they double the time to an answer.
+        Template::Claude => {
+            vec![(
+                "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC".to_owned(),
+                "1".to_owned(),
+            )]
+        }
+    }
+}
+
+/// Variables for services: the placeholder where a secret is stored, and in every case which mode is in use.
+pub(crate) fn credentials(
+    injected: &[&Service],
+    all: &[Service],
+    placeholder: impl Fn(&str) -> String,
+) -> Vec<(String, String)> {
+    let mut variables = Vec::new();
+    for service in all {
+        let stored = injected.iter().any(|other| other.name == service.name);
+        let mode = if stored { "apikey" } else { "none" };
+        let upper = service.name.to_ascii_uppercase().replace('-', "_");
+        variables.push((format!("SBX_CRED_{upper}_MODE"), mode.to_owned()));
+        if stored {
+            variables.push((service.variable.to_owned(), placeholder(service.name)));
+        }
+    }
+    variables
+}

@@ -1,0 +1,155 @@
+//! `/v1/sandboxes`.
+
+use super::{Nothing, Shared, nothing, parse};
+use crate::daemon::Daemon;
+use crate::error::ApiResult;
+use crate::events::Events;
+use crate::personalise::session_variables;
+use crate::sandbox::Sandbox;
+use crate::{create as creation, lifecycle};
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::response::Response;
+use http_body_util::channel::Channel;
+use sbx_wire::api::{Attach, Create, Event, Sandboxes, Start};
+use sbx_wire::report::Report;
+use serde::Deserialize;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// What may stand behind the `?` of a removal.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Removal {
+    #[serde(default)]
+    force: bool,
+}
+
+pub(super) async fn list(State(daemon): Shared) -> Json<Sandboxes> {
+    let sandboxes = daemon.sandboxes();
+    Json(Sandboxes {
+        sandboxes: sandboxes
+            .iter()
+            .map(|sandbox| daemon.show(sandbox))
+            .collect(),
+    })
+}
+
+pub(super) async fn inspect(
+    State(daemon): Shared,
+    Path(name): Path<String>,
+) -> ApiResult<Json<sbx_wire::api::Sandbox>> {
+    let sandbox = daemon.sandbox(&name)?;
+    Ok(Json(daemon.show(&sandbox)))
+}
+
+pub(super) async fn create(State(daemon): Shared, body: Bytes) -> ApiResult<Response> {
+    let request: Create = parse(&body)?;
+    let checked = creation::check(&daemon, request)?;
+    let (events, receiver) = Events::new();
+    // On its own: it goes on, or cleans up, when the client has gone.
+    tokio::spawn(async move {
+        let made = creation::create(&daemon, checked, &events).await;
+        events
+            .send(last(&daemon, made.map(|sandbox| (sandbox, true))))
+            .await;
+    });
+    Ok(stream(receiver))
+}
+
+pub(super) async fn start(
+    State(daemon): Shared,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> ApiResult<Response> {
+    let Start {} = parse(&body)?;
+    daemon.require_policy()?;
+    let sandbox = daemon.sandbox(&name)?;
+    let (events, receiver) = Events::new();
+    tokio::spawn(async move {
+        let started = lifecycle::start(&daemon, &sandbox, &events).await;
+        events
+            .send(last(&daemon, started.map(|started| (sandbox, started))))
+            .await;
+    });
+    Ok(stream(receiver))
+}
+
+pub(super) async fn stop(State(daemon): Shared, Path(name): Path<String>) -> Nothing {
+    let sandbox = daemon.sandbox(&name)?;
+    detached(async move { lifecycle::stop(&sandbox).await }).await?;
+    Ok(nothing())
+}
+
+pub(super) async fn remove(
+    State(daemon): Shared,
+    Path(name): Path<String>,
+    query: Result<Query<Removal>, QueryRejection>,
+) -> Nothing {
+    let Query(removal) = query
+        .map_err(|error| Report::user("bad-request", error.body_text(), "sbx rm --force NAME"))?;
+    detached(async move {
+        lifecycle::remove(&daemon, &name, removal.force)
+            .await
+            .map_err(|error| error.0)
+    })
+    .await?;
+    Ok(nothing())
+}
+
+/// Work that is not left half-done when its client goes away.
+async fn detached(
+    work: impl Future<Output = Result<(), Report>> + Send + 'static,
+) -> Result<(), Report> {
+    tokio::spawn(work)
+        .await
+        .map_err(|error| Report::bug("task", format!("a task of the daemon failed: {error}")))?
+}
+
+fn last(daemon: &Daemon, outcome: Result<(Arc<Sandbox>, bool), Report>) -> Event {
+    match outcome {
+        Ok((sandbox, started)) => {
+            let record = sandbox.record();
+            Event::Done(Box::new(Attach {
+                socket: sandbox.supervisor_socket(),
+                agent_command: record.agent_command.clone(),
+                workdir: record.workdir.clone(),
+                env: session_variables(daemon, &record),
+                sandbox: daemon.show(&sandbox),
+                started,
+            }))
+        }
+        Err(report) => {
+            tracing::warn!(
+                code = report.code,
+                message = report.message,
+                "request failed"
+            );
+            Event::Failed(report)
+        }
+    }
+}
+
+/// One JSON document a line, as they come.
+fn stream(mut events: mpsc::Receiver<Event>) -> Response {
+    let (mut sender, body) = Channel::<Bytes>::new(16);
+    tokio::spawn(async move {
+        while let Some(event) = events.recv().await {
+            let Ok(mut line) = serde_json::to_vec(&event) else {
+                continue;
+            };
+            line.push(b'\n');
+            if sender.send_data(line.into()).await.is_err() {
+                return; // nobody listens any more
+            }
+        }
+    });
+    let mut response = Response::new(Body::new(body));
+    let kind = axum::http::HeaderValue::from_static("application/x-ndjson");
+    response
+        .headers_mut()
+        .insert(axum::http::header::CONTENT_TYPE, kind);
+    response
+}

@@ -1,0 +1,267 @@
+//! What the daemon holds, and the changes that reach running sandboxes.
+
+use crate::authority::Root;
+use crate::error::ApiResult;
+use crate::policy;
+use crate::sandbox::Sandbox;
+use crate::secrets::Secrets;
+use crate::services::{SERVICES, Service};
+use crate::settings;
+use crate::store::Store;
+use crate::{files, gateway_link, supervisor_link};
+use sbx_wire::api;
+use sbx_wire::gateway::{Authority, Credential, GatewayConfig, GatewayFile};
+use sbx_wire::home::Home;
+use sbx_wire::launch;
+use sbx_wire::report::Report;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// Time for running gateways to confirm a change before its request is answered.
+const CONFIRM: Duration = Duration::from_secs(5);
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Daemon {
+    /// Its folders.
+    pub(crate) home: Home,
+    /// Where the helper programs are.
+    pub(crate) programs: PathBuf,
+    /// When it started.
+    pub(crate) started: Instant,
+    /// The root certificate authority.
+    pub(crate) root: Root,
+    /// Becomes true when the daemon is to end.
+    pub(crate) ending: watch::Sender<bool>,
+    store: Mutex<Store>,
+    secrets: Mutex<Secrets>,
+    sandboxes: Mutex<BTreeMap<String, Arc<Sandbox>>>,
+    reserved: Mutex<BTreeSet<String>>,
+    notices: Mutex<Vec<String>>,
+    /// Held while `gateway.json` files are written, so that an older state never overwrites a newer one.
+    writing: Mutex<()>,
+}
+
+/// The data is whole after a panic elsewhere: every change replaces it in one step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Daemon {
+    /// Puts the parts together.
+    pub(crate) fn new(
+        home: Home,
+        programs: PathBuf,
+        (store, secrets, root): (Store, Secrets, Root),
+        sandboxes: Vec<Sandbox>,
+        notices: Vec<String>,
+    ) -> Self {
+        let by_name = sandboxes
+            .into_iter()
+            .map(|s| (s.name.clone(), Arc::new(s)))
+            .collect();
+        Self {
+            home,
+            programs,
+            started: Instant::now(),
+            root,
+            ending: watch::Sender::new(false),
+            store: Mutex::new(store),
+            secrets: Mutex::new(secrets),
+            sandboxes: Mutex::new(by_name),
+            reserved: Mutex::default(),
+            notices: Mutex::new(notices),
+            writing: Mutex::default(),
+        }
+    }
+
+    /// The store. Not held across an await.
+    pub(crate) fn store(&self) -> MutexGuard<'_, Store> {
+        lock(&self.store)
+    }
+
+    /// The secrets. Not held across an await.
+    pub(crate) fn secrets(&self) -> MutexGuard<'_, Secrets> {
+        lock(&self.secrets)
+    }
+
+    /// What had to be mended at the start.
+    pub(crate) fn notices(&self) -> Vec<String> {
+        lock(&self.notices).clone()
+    }
+
+    /// All sandboxes, in order of name.
+    pub(crate) fn sandboxes(&self) -> Vec<Arc<Sandbox>> {
+        lock(&self.sandboxes).values().cloned().collect()
+    }
+
+    /// A sandbox by its name.
+    pub(crate) fn sandbox(&self, name: &str) -> Result<Arc<Sandbox>, Report> {
+        lock(&self.sandboxes).get(name).cloned().ok_or_else(|| {
+            let shown: String = name.chars().filter(|c| !c.is_control()).take(80).collect();
+            Report::user(
+                "sandbox-not-found",
+                format!("sandbox '{shown}' not found"),
+                "sbx ls",
+            )
+        })
+    }
+
+    /// Adds a sandbox that has just been made.
+    pub(crate) fn add_sandbox(&self, sandbox: Arc<Sandbox>) {
+        lock(&self.sandboxes).insert(sandbox.name.clone(), sandbox);
+    }
+
+    /// Forgets a sandbox.
+    pub(crate) fn forget_sandbox(&self, name: &str) {
+        lock(&self.sandboxes).remove(name);
+    }
+
+    /// Takes a name for a sandbox that is being made, until the reservation is dropped. `None`: it is in use.
+    pub(crate) fn reserve(self: &Arc<Self>, name: &str) -> Option<Reservation> {
+        // In this order: a sandbox is added before its reservation ends.
+        let mut reserved = lock(&self.reserved);
+        let free = !lock(&self.sandboxes).contains_key(name) && reserved.insert(name.to_owned());
+        free.then(|| Reservation {
+            daemon: self.clone(),
+            name: name.to_owned(),
+        })
+    }
+
+    /// Fails until `policy init` has been done.
+    pub(crate) fn require_policy(&self) -> Result<(), Report> {
+        self.store()
+            .policy()
+            .preset
+            .is_some()
+            .then_some(())
+            .ok_or_else(policy::not_initialized)
+    }
+
+    /// Connects to the sandbox's supervisor, if there is one, and keeps its gateway configured.
+    pub(crate) async fn follow(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> bool {
+        let Some(ended) = supervisor_link::follow(sandbox).await else {
+            return false;
+        };
+        gateway_link::spawn(self.clone(), sandbox.clone(), ended);
+        true
+    }
+
+    /// Services whose secret is injected for the sandbox.
+    pub(crate) fn services(&self, sandbox: &str) -> Vec<&'static Service> {
+        let secrets = self.secrets();
+        SERVICES
+            .iter()
+            .filter(|service| secrets.get(service, sandbox).is_some())
+            .collect()
+    }
+
+    /// The sandbox as it is shown.
+    pub(crate) fn show(&self, sandbox: &Sandbox) -> api::Sandbox {
+        let services = self.services(&sandbox.name);
+        sandbox.show(
+            services
+                .iter()
+                .map(|service| service.name.to_owned())
+                .collect(),
+        )
+    }
+
+    /// What lies on disk for the sandbox's gateway.
+    pub(crate) fn gateway_file(&self, sandbox: &Sandbox) -> GatewayFile {
+        let credential_hosts = self
+            .services(&sandbox.name)
+            .iter()
+            .flat_map(|service| service.hosts.iter().map(|host| (*host).to_owned()))
+            .collect();
+        let store = self.store();
+        GatewayFile {
+            sandbox: sandbox.name.clone(),
+            policy: store.policy().for_sandbox(Some(&sandbox.name)),
+            upstream: settings::upstream(store.settings()),
+            credential_hosts,
+        }
+    }
+
+    /// Everything that the sandbox's gateway works from.
+    pub(crate) fn gateway_config(&self, sandbox: &Sandbox, authority: Authority) -> GatewayConfig {
+        let placeholders = sandbox.record().placeholders;
+        let secrets = self.secrets();
+        let credentials = SERVICES
+            .iter()
+            .filter_map(|service| {
+                Some(Credential {
+                    service: service.name.to_owned(),
+                    hosts: service
+                        .hosts
+                        .iter()
+                        .map(|host| (*host).to_owned())
+                        .collect(),
+                    header: service.header.to_owned(),
+                    format: service.format.to_owned(),
+                    placeholder: placeholders.get(service.name)?.clone(),
+                    value: secrets.get(service, &sandbox.name)?.clone(),
+                })
+            })
+            .collect();
+        drop(secrets);
+        GatewayConfig {
+            file: self.gateway_file(sandbox),
+            credentials,
+            authority,
+        }
+    }
+
+    /// Writes the sandbox's `gateway.json`.
+    pub(crate) fn write_gateway_file(&self, sandbox: &Sandbox) -> Result<(), Report> {
+        let _writing = lock(&self.writing);
+        files::replace_json(
+            &sandbox.dir.join(launch::files::GATEWAY),
+            &self.gateway_file(sandbox),
+        )
+    }
+
+    /// Brings a change to one sandbox's gateway, or to all: first the files, then the running gateways, whose
+    /// answer is awaited.
+    pub(crate) async fn push(&self, only: Option<&str>) -> ApiResult<()> {
+        let concerned: Vec<Arc<Sandbox>> = self
+            .sandboxes()
+            .into_iter()
+            .filter(|sandbox| only.is_none_or(|name| sandbox.name == name))
+            .collect();
+        let mut waiting = Vec::new();
+        for sandbox in concerned {
+            self.write_gateway_file(&sandbox)?;
+            let revision = sandbox.gateway.request();
+            if sandbox.is_running() {
+                waiting.push((sandbox, revision));
+            }
+        }
+        let deadline = Instant::now() + CONFIRM;
+        for (sandbox, revision) in waiting {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let applied = sandbox.gateway.applied(revision, left).await;
+            // One that ended meanwhile has nothing to confirm.
+            if sandbox.is_running() {
+                applied?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A name that is taken while its sandbox is being made.
+#[derive(Debug)]
+pub(crate) struct Reservation {
+    daemon: Arc<Daemon>,
+    name: String,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        lock(&self.daemon.reserved).remove(&self.name);
+    }
+}

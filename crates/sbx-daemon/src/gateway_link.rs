@@ -1,0 +1,168 @@
+//! The daemon's connection to one gateway: the whole configuration at each connect and each change.
+//!
+//! A gateway that was restarted is connected again within [`RETRY`]; until then it works from `gateway.json`,
+//! which is always written first.
+
+use crate::authority;
+use crate::daemon::Daemon;
+use crate::sandbox::Sandbox;
+use sbx_wire::gateway::{Answer, Command};
+use sbx_wire::launch::sockets;
+use sbx_wire::report::Report;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{oneshot, watch};
+
+/// Between two attempts to connect.
+const RETRY: Duration = Duration::from_millis(50);
+/// Time for an answer; building a large policy takes well under a second.
+const ANSWER: Duration = Duration::from_secs(10);
+/// Longest answer, bytes.
+const MAX_ANSWER: u64 = 64 << 10;
+
+/// What was asked for and what is in force, as revisions that rise with each change.
+#[derive(Debug)]
+pub(crate) struct Link {
+    wanted: watch::Sender<u64>,
+    applied: watch::Sender<Applied>,
+}
+
+/// The newest answer of a gateway.
+#[derive(Debug, Clone, Default)]
+struct Applied {
+    revision: u64,
+    refused: Option<String>,
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        Self {
+            wanted: watch::Sender::new(1),
+            applied: watch::Sender::default(),
+        }
+    }
+}
+
+impl Link {
+    /// Something changed: the gateway needs another configuration.
+    pub(crate) fn request(&self) -> u64 {
+        self.wanted.send_modify(|revision| *revision += 1);
+        *self.wanted.borrow()
+    }
+
+    /// Waits until `revision` is in force.
+    pub(crate) async fn applied(&self, revision: u64, limit: Duration) -> Result<(), Report> {
+        let mut applied = self.applied.subscribe();
+        let waited = applied.wait_for(|now| now.revision >= revision);
+        match tokio::time::timeout(limit, waited).await {
+            Ok(Ok(now)) => match &now.refused {
+                None => Ok(()),
+                Some(reason) => Err(Report::bug(
+                    "gateway-refused",
+                    format!(
+                        "the gateway refuses the configuration and keeps the last one: {reason}"
+                    ),
+                )),
+            },
+            _ => Err(Report::environment(
+                "gateway-silent",
+                "the change is stored, but the gateway of a running sandbox has not confirmed it",
+                "sbx inspect NAME; sbx stop NAME if its gateway is stuck",
+            )),
+        }
+    }
+}
+
+/// Configures the sandbox's gateway until `ended` closes, which is when its supervisor has ended.
+pub(crate) fn spawn(daemon: Arc<Daemon>, sandbox: Arc<Sandbox>, ended: oneshot::Receiver<()>) {
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = ended => {}
+            () = serve(&daemon, &sandbox) => {}
+        }
+    });
+}
+
+async fn serve(daemon: &Daemon, sandbox: &Sandbox) {
+    loop {
+        match UnixStream::connect(sandbox.runtime.join(sockets::GATEWAY)).await {
+            Ok(stream) => {
+                if let Err(error) = converse(daemon, sandbox, stream).await {
+                    tracing::warn!(sandbox = sandbox.name, %error, "gateway connection");
+                }
+            }
+            Err(error) => tracing::debug!(sandbox = sandbox.name, %error, "no gateway yet"),
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+async fn converse(daemon: &Daemon, sandbox: &Sandbox, stream: UnixStream) -> io::Result<()> {
+    if stream.peer_cred()?.uid() != rustix::process::geteuid().as_raw() {
+        return Err(io::Error::other("the socket belongs to another user"));
+    }
+    let (read, mut write) = stream.into_split();
+    let mut read = BufReader::new(read);
+    let mut wanted = sandbox.gateway.wanted.subscribe();
+    // A new intermediate for each life of a gateway.
+    let mut authority = daemon
+        .root
+        .intermediate(&sandbox.name)
+        .map_err(io::Error::other)?;
+    loop {
+        let revision = *wanted.borrow_and_update();
+        let config = daemon.gateway_config(sandbox, authority.clone());
+        let answer = ask(&mut read, &mut write, &Command::Configure(Box::new(config))).await?;
+        let refused = match answer {
+            Answer::Refused { reason } => {
+                tracing::error!(sandbox = sandbox.name, reason, "configuration refused");
+                Some(reason)
+            }
+            _ => None,
+        };
+        sandbox
+            .gateway
+            .applied
+            .send_replace(Applied { revision, refused });
+        let mut byte = [0];
+        tokio::select! {
+            changed = wanted.changed() => if changed.is_err() { return Ok(()) },
+            read = read.read(&mut byte) => {
+                return match read? {
+                    0 => Ok(()),
+                    _ => Err(io::Error::other("the gateway spoke without being asked")),
+                };
+            }
+            () = tokio::time::sleep(authority::RENEW) => {
+                authority = daemon.root.intermediate(&sandbox.name).map_err(io::Error::other)?;
+            }
+        }
+    }
+}
+
+async fn ask(
+    read: &mut BufReader<OwnedReadHalf>,
+    write: &mut OwnedWriteHalf,
+    command: &Command,
+) -> io::Result<Answer> {
+    let exchange = async {
+        let mut line = serde_json::to_vec(command)?;
+        line.push(b'\n');
+        write.write_all(&line).await?;
+        // The line held secrets.
+        line.fill(0);
+        let mut answer = Vec::new();
+        let count = read.take(MAX_ANSWER).read_until(b'\n', &mut answer).await?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        serde_json::from_slice(&answer).map_err(io::Error::other)
+    };
+    tokio::time::timeout(ANSWER, exchange)
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}

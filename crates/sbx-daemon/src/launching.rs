@@ -1,0 +1,248 @@
+//! From a stopped sandbox to a running one.
+
+use crate::daemon::Daemon;
+use crate::error::io_report;
+use crate::events::Events;
+use crate::personalise::{personalise, shares};
+use crate::record::Record;
+use crate::sandbox::{Live, Sandbox, last_exit};
+use crate::services::SERVICES;
+use crate::{clock, files, finishing, image, lifecycle, programs, workspace};
+use sbx_image::Image;
+use sbx_wire::api::Event;
+use sbx_wire::launch::{self, Launch, MachineSpec};
+use sbx_wire::report::Report;
+use sbx_wire::session::Phase;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::process::{Child, Command};
+
+/// Time for a machine to come up; the supervisor gives up long before.
+const READY_LIMIT: Duration = Duration::from_mins(5);
+/// Time for a supervisor's socket to be there: it waits up to 5 s for the processes of an earlier run.
+const SOCKET_LIMIT: Duration = Duration::from_secs(20);
+/// Between two attempts to connect to a supervisor that is coming up.
+const POLL: Duration = Duration::from_millis(5);
+/// Time for the gateway of a machine that is up to take its configuration.
+const GATEWAY_LIMIT: Duration = Duration::from_secs(10);
+/// Variables that helpers inherit. The user's own may hold secrets.
+const INHERITED: [&str; 3] = ["PATH", "TMPDIR", "RUST_LOG"];
+
+/// Starts the machine of a sandbox that has no process, and waits until programs can be started in it. When
+/// it fails, no process is left.
+pub(crate) async fn launch(
+    daemon: &Arc<Daemon>,
+    sandbox: &Arc<Sandbox>,
+    events: &Events,
+) -> Result<(), Report> {
+    events.step("starting the machine");
+    let mut record = sandbox.record();
+    workspace::check_again(&record.workspaces)?;
+    let image = image::of(daemon, &record)?;
+    record.accel = image::accelerator(daemon, &image, record.accel_wanted, events).await?;
+    record.last_used_at = Some(clock::now());
+    for service in SERVICES {
+        // A service that this sbx knows and the one that made the sandbox did not.
+        if !record.placeholders.contains_key(service.name) {
+            record
+                .placeholders
+                .insert(service.name.to_owned(), service.placeholder()?);
+        }
+    }
+    sandbox.set_record(record.clone());
+    write_documents(daemon, sandbox, &record, &image).await?;
+    // What a gateway of an earlier run confirmed does not count.
+    let revision = sandbox.gateway.request();
+    let child = spawn(daemon, sandbox)?;
+    let outcome = bring_up(daemon, sandbox, child, revision, events).await;
+    let outcome = match outcome {
+        Ok(()) => finishing::finish(sandbox, &image, events).await,
+        failed => failed,
+    };
+    if let Err(error) = outcome {
+        // The first error is the one to report.
+        if let Err(second) = lifecycle::end(sandbox, Duration::ZERO).await {
+            tracing::error!(sandbox = sandbox.name, %second, "after a failed start");
+        }
+        return Err(error);
+    }
+    files::replace_json(&sandbox.dir.join(launch::files::SANDBOX), &record)?;
+    daemon.store().put_sandbox(&record)?;
+    Ok(())
+}
+
+async fn write_documents(
+    daemon: &Arc<Daemon>,
+    sandbox: &Sandbox,
+    record: &Record,
+    image: &Image,
+) -> Result<(), Report> {
+    sandbox.make_runtime(&daemon.home)?;
+    daemon.write_gateway_file(sandbox)?;
+    let found = programs::find(&daemon.programs)?;
+    let dir = sandbox
+        .dir
+        .canonicalize()
+        .map_err(|e| io_report("find", &sandbox.dir, &e))?;
+    let (shares, _) = shares(record);
+    let document = Launch {
+        schema: launch::SCHEMA,
+        id: sandbox.id.clone(),
+        name: sandbox.name.clone(),
+        runtime: sandbox.runtime.clone(),
+        machine: MachineSpec {
+            accel: record.accel,
+            cpus: record.cpus,
+            memory_mib: record.memory_mib,
+            kernel: image.kernel.clone(),
+            initramfs: image::initramfs(daemon, image, &found.guest).await?,
+            lowers: image.lowers.clone(),
+            upper: dir.join(launch::files::UPPER),
+            docker: dir.join(launch::files::DOCKER),
+        },
+        programs: launch::Programs {
+            qemu: found.qemu,
+            gateway: found.gateway,
+            share: found.share,
+        },
+        shares,
+        personalise: personalise(daemon, record, &image.path),
+        dir,
+    };
+    files::replace_json(&sandbox.dir.join(launch::FILE), &document)
+}
+
+/// Starts the supervisor: a session of its own (which it makes itself), nothing inherited but its log.
+fn spawn(daemon: &Daemon, sandbox: &Sandbox) -> Result<Child, Report> {
+    let program = programs::supervisor(&daemon.programs)?;
+    let path = sandbox.dir.join(launch::files::SUPERVISOR_LOG);
+    let log = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|error| io_report("open", &path, &error))?;
+    let second = log
+        .try_clone()
+        .map_err(|error| io_report("open", &path, &error))?;
+    let mut command = Command::new(&program);
+    command.arg(&sandbox.dir).current_dir("/").env_clear();
+    command.envs(
+        INHERITED
+            .iter()
+            .filter_map(|name| Some((name, std::env::var_os(name)?))),
+    );
+    command.stdin(Stdio::null()).stdout(log).stderr(second);
+    command
+        .spawn()
+        .map_err(|error| io_report("start", &program, &error))
+}
+
+async fn bring_up(
+    daemon: &Arc<Daemon>,
+    sandbox: &Arc<Sandbox>,
+    mut child: Child,
+    revision: u64,
+    events: &Events,
+) -> Result<(), Report> {
+    connect(daemon, sandbox, &mut child).await?;
+    // Reaps it whenever it ends.
+    let name = sandbox.name.clone();
+    tokio::spawn(async move {
+        let status = child.wait().await;
+        tracing::info!(sandbox = name, ?status, "supervisor reaped");
+    });
+    ready(sandbox, events).await?;
+    if let Err(report) = sandbox.gateway.applied(revision, GATEWAY_LIMIT).await {
+        tracing::error!(sandbox = sandbox.name, %report, "gateway after a start");
+        let text =
+            format!("the gateway has no credentials yet, so their hosts stay closed: {report}");
+        events.send(Event::Notice(text)).await;
+    }
+    Ok(())
+}
+
+/// Follows the new supervisor as soon as it listens.
+async fn connect(
+    daemon: &Arc<Daemon>,
+    sandbox: &Arc<Sandbox>,
+    child: &mut Child,
+) -> Result<(), Report> {
+    let attempts = async {
+        loop {
+            if daemon.follow(sandbox).await {
+                return;
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    tokio::select! {
+        () = attempts => Ok(()),
+        status = child.wait() => {
+            let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+            Err(failed(sandbox, &format!("its supervisor ended at once ({status})")))
+        }
+        () = tokio::time::sleep(SOCKET_LIMIT) => {
+            // It may be stuck before it took the lock, where nothing else finds it.
+            let _ = child.start_kill();
+            Err(failed(sandbox, "its supervisor does not answer"))
+        }
+    }
+}
+
+async fn ready(sandbox: &Sandbox, events: &Events) -> Result<(), Report> {
+    let mut live = sandbox.live.subscribe();
+    let wait = live.wait_for(|live| match live {
+        Live::Up(status, _) => match &status.phase {
+            Phase::Starting(step) => {
+                events.step(step);
+                false
+            }
+            _ => true,
+        },
+        Live::Silent => false,
+        Live::Stopped(_) => true,
+    });
+    let outcome = tokio::time::timeout(READY_LIMIT, wait).await;
+    match outcome {
+        Ok(Ok(live)) => match &*live {
+            Live::Up(status, _) => match &status.phase {
+                Phase::Unresponsive(why) => Err(failed(sandbox, why)),
+                Phase::Stopping => Err(failed(sandbox, "it is being stopped")),
+                Phase::Running | Phase::Starting(_) => Ok(()),
+            },
+            Live::Stopped(why) => Err(failed(
+                sandbox,
+                why.as_deref().unwrap_or("its supervisor ended"),
+            )),
+            Live::Silent => Err(failed(sandbox, "its supervisor does not answer")),
+        },
+        _ => Err(failed(sandbox, "it took more than 5 minutes")),
+    }
+}
+
+/// A start that failed. The supervisor's own last words say more than what was seen from here.
+fn failed(sandbox: &Sandbox, seen: &str) -> Report {
+    let why = last_exit(&sandbox.dir).unwrap_or_else(|| seen.to_owned());
+    let log = |name| shown(&sandbox.dir.join(name));
+    Report::environment(
+        "machine-start-failed",
+        format!(
+            "the machine of sandbox '{}' did not start: {why}",
+            sandbox.name
+        ),
+        format!(
+            "read {} and {}; --accel tcg avoids hardware virtualisation",
+            log(launch::files::SUPERVISOR_LOG),
+            log(launch::files::CONSOLE)
+        ),
+    )
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}

@@ -1,0 +1,51 @@
+//! The daemon: desired state, the store, the local API.
+//!
+//! | module | what it knows |
+//! |---|---|
+//! | [`host`] | folders, lock and socket that belong to one daemon alone |
+//! | [`store`] | SQLite with its mirrors; [`record`]: what a sandbox is |
+//! | [`reconcile`] | rows and folders brought together at the start |
+//! | [`secrets`], [`services`], [`authority`] | what is kept from guests |
+//! | [`policy`], [`policy_log`], [`settings`] | what may leave, what did, and where to |
+//! | [`create`], [`lifecycle`], [`launching`], [`finishing`] | from a request to a running machine and back |
+//! | [`supervisor_link`], [`gateway_link`] | connections to running sandboxes |
+//! | [`api`] | the local API |
+//!
+//! Killing the daemon changes nothing in any sandbox: supervisors are processes of their own, and the next
+//! daemon connects to them again.
+#![forbid(unsafe_code)]
+
+mod agents;
+mod api;
+mod authority;
+mod clock;
+mod create;
+mod daemon;
+mod error;
+mod events;
+mod files;
+mod finishing;
+mod gateway_link;
+mod host;
+mod image;
+mod launching;
+mod lifecycle;
+mod listener;
+mod logging;
+mod personalise;
+mod policy;
+mod policy_log;
+mod programs;
+mod random;
+mod reconcile;
+mod record;
+mod sandbox;
+mod secrets;
+mod serve;
+mod services;
+mod settings;
+mod store;
+mod supervisor_link;
+mod workspace;
+
+pub use serve::run;

@@ -1,0 +1,216 @@
+//! Starting, stopping and removing.
+
+use crate::daemon::Daemon;
+use crate::error::{ApiResult, io_report};
+use crate::events::Events;
+use crate::launching;
+use crate::reconcile::{REMOVING, remove as remove_folder};
+use crate::sandbox::{Live, Sandbox};
+use crate::supervisor_link::Connection;
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Pid, Signal, kill_process};
+use sbx_wire::api::Event;
+use sbx_wire::report::Report;
+use sbx_wire::session::{Phase, Reply, Request};
+use std::fs::{self, File};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Time that programs in the guest get between SIGTERM and SIGKILL at a stop.
+const GRACE: Duration = Duration::from_secs(10);
+/// Time for the rest of a stop: unmounting, the helpers' end.
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+/// Time for killed processes to be gone.
+const GONE_LIMIT: Duration = Duration::from_secs(10);
+/// Time for another start of the same sandbox, begun under an earlier daemon.
+const START_LIMIT: Duration = Duration::from_mins(5);
+/// Between two looks at the lock of a sandbox.
+const POLL: Duration = Duration::from_millis(10);
+/// Held by every process of a running sandbox.
+const LOCK: &str = "lock";
+
+/// Makes sure that the sandbox runs. True: the machine was (re)started. Calls for the same sandbox wait for
+/// each other.
+pub(crate) async fn start(
+    daemon: &Arc<Daemon>,
+    sandbox: &Arc<Sandbox>,
+    events: &Events,
+) -> Result<bool, Report> {
+    // The way of every `exec`: nobody has to be waited for.
+    if sandbox.is_running() && sandbox.gate.try_lock().is_ok() {
+        return Ok(false);
+    }
+    let _gate = sandbox.gate.lock().await;
+    daemon.sandbox(&sandbox.name)?; // it may have been removed while we waited
+    ensure_running(daemon, sandbox, events).await
+}
+
+/// [`start`], with the gate held by the caller.
+pub(crate) async fn ensure_running(
+    daemon: &Arc<Daemon>,
+    sandbox: &Arc<Sandbox>,
+    events: &Events,
+) -> Result<bool, Report> {
+    if let Live::Stopped(_) = sandbox.live()
+        && daemon.follow(sandbox).await
+    {
+        tracing::warn!(sandbox = sandbox.name, "found running");
+    }
+    settle(sandbox, events).await;
+    if sandbox.is_running() {
+        return Ok(false);
+    }
+    if let Live::Up(status, _) = sandbox.live()
+        && let Phase::Unresponsive(why) = &status.phase
+    {
+        let text = format!(
+            "sandbox '{}' was unresponsive ({why}): restarting it",
+            sandbox.name
+        );
+        events.send(Event::Notice(text)).await;
+    }
+    end(sandbox, Duration::ZERO).await?;
+    launching::launch(daemon, sandbox, events).await?;
+    Ok(true)
+}
+
+/// Waits while the machine is on its way up or down.
+async fn settle(sandbox: &Sandbox, events: &Events) {
+    let mut live = sandbox.live.subscribe();
+    let settled = live.wait_for(|live| match live {
+        Live::Up(status, _) => {
+            if let Phase::Starting(step) = &status.phase {
+                events.step(step);
+            }
+            !matches!(status.phase, Phase::Starting(_) | Phase::Stopping)
+        }
+        Live::Silent => false,
+        Live::Stopped(_) => true,
+    });
+    // Whoever takes longer is restarted by the caller.
+    let limit = if matches!(sandbox.live(), Live::Silent) {
+        GONE_LIMIT
+    } else {
+        START_LIMIT
+    };
+    let _ = tokio::time::timeout(limit, settled).await;
+}
+
+/// Stops the sandbox and keeps what it wrote.
+pub(crate) async fn stop(sandbox: &Arc<Sandbox>) -> Result<(), Report> {
+    let _gate = sandbox.gate.lock().await;
+    end(sandbox, GRACE).await
+}
+
+/// Ends every process of the sandbox: in order within `grace`, then by force.
+pub(crate) async fn end(sandbox: &Sandbox, grace: Duration) -> Result<(), Report> {
+    let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
+    if let Ok(connection) = Connection::open(sandbox, &Request::Stop { grace_ms }).await {
+        let pid = connection.peer_pid();
+        if tokio::time::timeout(grace + STOP_LIMIT, stopped(connection))
+            .await
+            .is_err()
+        {
+            tracing::error!(
+                sandbox = sandbox.name,
+                "does not stop: killing its supervisor"
+            );
+            // Its helpers die with it. The process id is that of the socket's listener.
+            let _ = pid
+                .and_then(Pid::from_raw)
+                .map(|pid| kill_process(pid, Signal::KILL));
+        }
+    }
+    wait_until_gone(sandbox).await
+}
+
+async fn stopped(mut connection: Connection) {
+    while let Ok(Some(reply)) = connection.next::<Reply>().await {
+        if matches!(reply, Reply::Stopped | Reply::Refused(_)) {
+            return;
+        }
+    }
+}
+
+/// Waits until the sandbox's lock is free, which is when its last process has ended.
+async fn wait_until_gone(sandbox: &Sandbox) -> Result<(), Report> {
+    let deadline = Instant::now() + GONE_LIMIT;
+    loop {
+        let free = match File::open(sandbox.dir.join(LOCK)) {
+            Ok(file) => flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok(),
+            Err(_) => true, // it never ran
+        };
+        if free && matches!(sandbox.live(), Live::Stopped(_)) {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            let pids = sandbox.show(Vec::new()).processes;
+            return Err(Report::environment(
+                "sandbox-stuck",
+                format!(
+                    "processes of sandbox '{}' do not end: {pids:?}",
+                    sandbox.name
+                ),
+                format!("end them by hand, then sbx stop {}", sandbox.name),
+            ));
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Removes the sandbox with its processes, sockets, files, rules and secrets.
+pub(crate) async fn remove(daemon: &Arc<Daemon>, name: &str, force: bool) -> ApiResult<()> {
+    let sandbox = daemon.sandbox(name)?;
+    let _gate = sandbox.gate.lock().await;
+    daemon.sandbox(name)?;
+    let sessions = sandbox.sessions();
+    if sessions > 0 && !force {
+        let noun = if sessions == 1 {
+            "session is"
+        } else {
+            "sessions are"
+        };
+        return Err(Report::user(
+            "sessions-attached",
+            format!("{sessions} {noun} attached to sandbox '{name}'"),
+            format!("sbx rm --force {name}"),
+        )
+        .into());
+    }
+    end(&sandbox, Duration::ZERO).await?;
+    discard(daemon, &sandbox)?;
+    tracing::info!(sandbox = name, "removed");
+    Ok(())
+}
+
+/// Takes everything of an ended sandbox away. After the first step it is gone for good, also for the next
+/// daemon, if this one should not get further.
+pub(crate) fn discard(daemon: &Daemon, sandbox: &Sandbox) -> Result<(), Report> {
+    let trash = daemon
+        .home
+        .sandboxes()
+        .join(format!("{REMOVING}{}", sandbox.id));
+    fs::rename(&sandbox.dir, &trash).map_err(|error| io_report("remove", &sandbox.dir, &error))?;
+    daemon.forget_sandbox(&sandbox.name);
+    let name = sandbox.name.as_str();
+    let mut store = daemon.store();
+    let rows = store.remove_sandbox(&sandbox.id);
+    let rules = if store
+        .policy()
+        .document
+        .rules
+        .iter()
+        .any(|r| r.scope.sandbox() == Some(name))
+    {
+        store.change_policy(|policy| {
+            policy.document.remove_sandbox(name);
+            Ok(())
+        })
+    } else {
+        Ok(())
+    };
+    drop(store);
+    let secrets = daemon.secrets().remove_sandbox(name);
+    let folders = remove_folder(&trash).and(remove_folder(&sandbox.runtime));
+    rows.and(rules).and(secrets).and(folders)
+}

@@ -1,0 +1,112 @@
+//! `sbx-daemon [--foreground]`: the daemon, detached from whoever starts it unless told otherwise.
+#![forbid(unsafe_code)]
+
+use sbx_wire::home::Home;
+use sbx_wire::report::{Blame, Report};
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+
+/// The line on standard output that says that the socket answers.
+const READY: &str = "ready";
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    let outcome = match arguments.as_slice() {
+        [] => detach(),
+        [flag] if flag == "--foreground" => run(),
+        _ => Err(Report::user(
+            "usage",
+            "sbx-daemon knows one argument, --foreground",
+            "sbx daemon start",
+        )),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(report) => {
+            complain(&report);
+            match report.blame {
+                Blame::User => ExitCode::from(2),
+                Blame::Environment | Blame::Bug => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+/// `sbx` reads this when the daemon that it started does not come up.
+fn complain(report: &Report) {
+    let mut err = std::io::stderr().lock();
+    // There is nobody to tell when that fails.
+    let _ = writeln!(err, "error: {report}");
+    if let Some(hint) = &report.hint {
+        let _ = writeln!(err, "  try: {hint}");
+    }
+}
+
+fn run() -> Result<(), Report> {
+    let uid = rustix::process::getuid().as_raw();
+    let home = Home::from_env(|name| std::env::var_os(name), uid).map_err(|error| {
+        Report::environment(
+            "home",
+            error.to_string(),
+            "set HOME or SBX_HOME to a folder",
+        )
+    })?;
+    sbx_daemon::run(home, programs()?, || {
+        let mut out = std::io::stdout().lock();
+        // Whoever started us may have gone.
+        let _ = writeln!(out, "{READY}").and_then(|()| out.flush());
+    })
+}
+
+/// The folder that this program lies in: the others are beside it.
+fn programs() -> Result<PathBuf, Report> {
+    let fail = |error: String| {
+        Report::environment(
+            "installation",
+            format!("cannot find my own folder: {error}"),
+            "./dev setup",
+        )
+    };
+    let program = std::env::current_exe().map_err(|error| fail(error.to_string()))?;
+    program
+        .parent()
+        .map(PathBuf::from)
+        .ok_or_else(|| fail("the program has none".to_owned()))
+}
+
+/// Starts the daemon in a session of its own and ends when its socket answers. A process that leads a group,
+/// as one started by a shell does, cannot begin a session (`setsid(2)`), so the daemon is always a child.
+fn detach() -> Result<(), Report> {
+    if rustix::process::setsid().is_ok() {
+        return run();
+    }
+    let program = std::env::current_exe().map_err(|error| not_started(&error.to_string()))?;
+    let mut child = Command::new(program)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| not_started(&error.to_string()))?;
+    let mut line = String::new();
+    if let Some(out) = child.stdout.take() {
+        // An error is an end: then the exit code tells.
+        let _ = BufReader::new(out).read_line(&mut line);
+    }
+    if line.trim_end() == READY {
+        return Ok(());
+    }
+    let status = child
+        .wait()
+        .map_err(|error| not_started(&error.to_string()))?;
+    // It has told why on the standard error that it shares with us.
+    std::process::exit(status.code().unwrap_or(1));
+}
+
+fn not_started(why: &str) -> Report {
+    Report::environment(
+        "daemon-start",
+        format!("the daemon does not start: {why}"),
+        "./dev setup",
+    )
+}

@@ -1,0 +1,177 @@
+//! The message that makes a booted machine this sandbox and no other.
+
+use crate::agents;
+use crate::daemon::Daemon;
+use crate::record::Record;
+use crate::services::SERVICES;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use sbx_wire::gateway::PROXY_PORT;
+use sbx_wire::guest::{GuestFile, Mount, NetworkIdentity, Personalise};
+use sbx_wire::launch::ShareSpec;
+use std::net::Ipv4Addr;
+
+/// The guest's side of its private network; every sandbox has the same one, none can see another's.
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 127, 2);
+/// The gateway's side.
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 127, 1);
+const PREFIX: u8 = 24;
+/// Largest frame of the network, bytes: emulated guests pay per packet.
+const MTU: u16 = 65_520;
+/// Where the guest keeps its merged bundle of roots.
+const BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
+/// Sourced by every Bash start.
+const PERSISTENT: &str = "/etc/sandbox-persistent.sh";
+const PROXY_HOST: &str = "gateway.docker.internal";
+/// Names under which the guest knows the gateway, and through it the host.
+const GATEWAY_NAMES: [&str; 4] = [
+    PROXY_HOST,
+    "host.docker.internal",
+    "gateway.sbx.internal",
+    "host.sbx.internal",
+];
+const AGENT_UID: u32 = 1000;
+
+/// The shares and their mounts, parents first.
+pub(crate) fn shares(record: &Record) -> (Vec<ShareSpec>, Vec<Mount>) {
+    let mut workspaces: Vec<_> = record.workspaces.iter().collect();
+    workspaces.sort_by(|a, b| a.path.cmp(&b.path));
+    let shares: Vec<ShareSpec> = workspaces
+        .iter()
+        .enumerate()
+        .map(|(index, workspace)| ShareSpec {
+            tag: format!("workspace{index}"),
+            host: workspace.path.clone(),
+            read_only: workspace.read_only,
+        })
+        .collect();
+    let mounts = shares
+        .iter()
+        .map(|share| Mount {
+            tag: share.tag.clone(),
+            // Checked to be text when the sandbox was made.
+            path: share.host.to_string_lossy().into_owned(),
+            read_only: share.read_only,
+        })
+        .collect();
+    (shares, mounts)
+}
+
+/// The message. `path`: the image's `PATH`. Entropy and clock are the supervisor's to fill in.
+pub(crate) fn personalise(daemon: &Daemon, record: &Record, path: &str) -> Personalise {
+    let (_, mounts) = shares(record);
+    let placeholder = |service: &str| {
+        record
+            .placeholders
+            .get(service)
+            .cloned()
+            .unwrap_or_default()
+    };
+    let paths: Vec<String> = record
+        .workspaces
+        .iter()
+        .map(|w| w.path.to_string_lossy().into_owned())
+        .collect();
+    let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+    let mut files = vec![GuestFile {
+        path: PERSISTENT.to_owned(),
+        content: Vec::new(),
+        mode: 0o644,
+        owner: AGENT_UID,
+        only_if_missing: true,
+    }];
+    files.extend(agents::files(record.agent, &paths, placeholder));
+    let ca_pem = daemon.root.certificate_pem().to_owned();
+    Personalise {
+        hostname: hostname(record.name.as_str()),
+        machine_id: record.machine_id.clone(),
+        entropy: Vec::new(),
+        unix_ns: 0,
+        network: NetworkIdentity {
+            address: ADDRESS,
+            prefix: PREFIX,
+            gateway: GATEWAY,
+            mtu: MTU,
+            hosts: GATEWAY_NAMES
+                .iter()
+                .map(|name| (GATEWAY, (*name).to_owned()))
+                .collect(),
+        },
+        mounts,
+        env: environment(daemon, record, path, &ca_pem),
+        ca_pem,
+        files,
+        workdir: record.workdir.clone(),
+        docker: true,
+    }
+}
+
+fn environment(daemon: &Daemon, record: &Record, path: &str, ca: &str) -> Vec<(String, String)> {
+    let proxy = format!("http://{PROXY_HOST}:{PROXY_PORT}");
+    let direct = format!("localhost,127.0.0.1,::1,{PROXY_HOST}");
+    let mut env: Vec<(String, String)> = [
+        ("PATH", path),
+        ("HTTP_PROXY", &proxy),
+        ("HTTPS_PROXY", &proxy),
+        ("http_proxy", &proxy),
+        ("https_proxy", &proxy),
+        ("NO_PROXY", &direct),
+        ("no_proxy", &direct),
+        ("NODE_USE_ENV_PROXY", "1"),
+        ("PROXY_CA_CERT_B64", &STANDARD.encode(ca)),
+        ("SSL_CERT_FILE", BUNDLE),
+        ("REQUESTS_CA_BUNDLE", BUNDLE),
+        ("NODE_EXTRA_CA_CERTS", BUNDLE),
+        ("SANDBOX_NAME", record.name.as_str()),
+        ("SANDBOX_ID", &record.id),
+        ("WORKSPACE_DIR", &record.workdir),
+        ("IS_SANDBOX", "1"),
+        ("BASH_ENV", PERSISTENT),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into();
+    env.retain(|(_, value)| !value.is_empty());
+    env.extend(agents::variables(record.agent));
+    env.extend(session_variables(daemon, record));
+    env.extend(record.env.iter().cloned());
+    env
+}
+
+/// Variables that follow the stored secrets: part of the machine's environment as it was at its start, and
+/// handed to each new session as they are now.
+pub(crate) fn session_variables(daemon: &Daemon, record: &Record) -> Vec<(String, String)> {
+    let injected = daemon.services(record.name.as_str());
+    agents::credentials(&injected, SERVICES, |service| {
+        record
+            .placeholders
+            .get(service)
+            .cloned()
+            .unwrap_or_default()
+    })
+}
+
+/// A host name (RFC 1123, 2.1) made of a sandbox name: dots would make it a qualified one.
+fn hostname(name: &str) -> String {
+    let host: String = name
+        .chars()
+        .map(|c| {
+            if c == '.' {
+                '-'
+            } else {
+                c.to_ascii_lowercase()
+            }
+        })
+        .collect();
+    host.trim_matches('-').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_names_have_no_dots_and_no_hyphen_at_the_edge() {
+        assert_eq!(hostname("Claude-my.app"), "claude-my-app");
+        assert_eq!(hostname("a.b"), "a-b");
+    }
+}

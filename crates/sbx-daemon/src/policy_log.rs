@@ -1,0 +1,195 @@
+//! `policy log`: the gateways' records, aggregated.
+//!
+//! Records are the words of a gateway, a process that a hostile guest may have taken over: bounded, parsed,
+//! and the sandbox's name is taken from whose file it is, not from the record.
+
+use crate::clock;
+use sbx_wire::api::{LogRow, PolicyLog};
+use sbx_wire::gateway::{EgressRecord, ProxyKind};
+use sbx_wire::launch::files;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+/// Newest part of each file that is read, bytes.
+const MAX_READ: u64 = 32 << 20;
+/// Longest line that counts, bytes.
+const MAX_LINE: usize = 64 << 10;
+/// Most rows of one sandbox; further destinations are left out.
+const MAX_ROWS: usize = 10_000;
+/// Longest text that is handed on, characters.
+const MAX_TEXT: usize = 512;
+
+/// Reads and aggregates the records of `sandboxes` (name and folder); newest rows first, at most `limit` per
+/// section (0: all). Blocks.
+pub(crate) fn read(sandboxes: &[(String, PathBuf)], limit: usize) -> PolicyLog {
+    let mut rows = Vec::new();
+    for (name, dir) in sandboxes {
+        let mut groups = Groups::default();
+        let newest = dir.join(files::EGRESS);
+        let mut older = newest.clone().into_os_string();
+        older.push(".1");
+        for path in [Path::new(&older), newest.as_path()] {
+            // A log that is not there yet, or is just being rotated, has nothing to say.
+            let _ = groups.read(name, path);
+        }
+        rows.extend(groups.rows.into_values());
+    }
+    rows.sort_by(|a, b| {
+        b.last
+            .time_ms
+            .cmp(&a.last.time_ms)
+            .then_with(|| a.host.cmp(&b.host))
+    });
+    let (allowed, blocked): (Vec<LogRow>, Vec<LogRow>) =
+        rows.into_iter().partition(|row| row.last.allowed);
+    let limited = |mut rows: Vec<LogRow>| {
+        if limit > 0 {
+            rows.truncate(limit);
+        }
+        rows
+    };
+    PolicyLog {
+        blocked_hosts: limited(blocked),
+        allowed_hosts: limited(allowed),
+    }
+}
+
+type GroupKey = (String, u16, ProxyKind, bool, String, Option<String>);
+
+#[derive(Default)]
+struct Groups {
+    rows: BTreeMap<GroupKey, LogRow>,
+}
+
+impl Groups {
+    fn read(&mut self, sandbox: &str, path: &Path) -> std::io::Result<()> {
+        let mut file = File::open(path)?;
+        let size = file.metadata()?.len();
+        let skipped = size.saturating_sub(MAX_READ);
+        file.seek(SeekFrom::Start(skipped))?;
+        let mut reader = BufReader::new(file.take(MAX_READ));
+        let mut line = Vec::new();
+        if skipped > 0 {
+            // The rest of a line whose beginning was left out.
+            next_line(&mut reader, &mut line)?;
+        }
+        while next_line(&mut reader, &mut line)? {
+            if let Ok(record) = serde_json::from_slice::<EgressRecord>(&line) {
+                self.add(sandbox, record);
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, sandbox: &str, mut record: EgressRecord) {
+        shorten(&mut record.host);
+        shorten(&mut record.reason);
+        for text in [
+            &mut record.rule,
+            &mut record.rule_text,
+            &mut record.path,
+            &mut record.method,
+        ] {
+            if let Some(text) = text {
+                shorten(text);
+            }
+        }
+        sandbox.clone_into(&mut record.sandbox);
+        let key = (
+            record.host.clone(),
+            record.port,
+            record.proxy,
+            record.allowed,
+            record.reason.clone(),
+            record.rule.clone(),
+        );
+        let seen = clock::rfc3339(record.time_ms / 1000);
+        if let Some(row) = self.rows.get_mut(&key) {
+            row.count_since += 1;
+            row.last_seen = seen;
+            row.last = record;
+        } else if self.rows.len() < MAX_ROWS {
+            let rule = record.rule_text.clone().or_else(|| record.rule.clone());
+            let row = LogRow {
+                vm_name: sandbox.to_owned(),
+                kind: record.kind.clone(),
+                host: destination(&record.host, record.port),
+                proxy_type: record.proxy,
+                rule: rule.unwrap_or_else(|| "-".to_owned()),
+                reason: record.reason.clone(),
+                last_seen: seen.clone(),
+                since: seen,
+                count_since: 1,
+                last: record,
+            };
+            self.rows.insert(key, row);
+        }
+    }
+}
+
+fn destination(host: &str, port: u16) -> String {
+    match (port, host.parse::<std::net::Ipv6Addr>()) {
+        (0, _) => host.to_owned(),
+        (port, Ok(_)) => format!("[{host}]:{port}"),
+        (port, Err(_)) => format!("{host}:{port}"),
+    }
+}
+
+fn shorten(text: &mut String) {
+    if let Some((at, _)) = text.char_indices().nth(MAX_TEXT) {
+        text.truncate(at);
+    }
+}
+
+/// Reads one line without its end; one over [`MAX_LINE`] comes out empty. False at the end of the file.
+fn next_line(reader: &mut impl BufRead, line: &mut Vec<u8>) -> std::io::Result<bool> {
+    line.clear();
+    let mut any = false;
+    let mut overlong = false;
+    loop {
+        let buffer = reader.fill_buf()?;
+        if buffer.is_empty() {
+            break;
+        }
+        any = true;
+        let end = buffer.iter().position(|byte| *byte == b'\n');
+        let piece = &buffer[..end.unwrap_or(buffer.len())];
+        overlong |= line.len() + piece.len() > MAX_LINE;
+        if !overlong {
+            line.extend_from_slice(piece);
+        }
+        let used = end.map_or(buffer.len(), |at| at + 1);
+        reader.consume(used);
+        if end.is_some() {
+            break;
+        }
+    }
+    if overlong {
+        line.clear();
+    }
+    Ok(any)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overlong_and_broken_lines_are_left_out_and_the_others_count() {
+        let good = r#"{"time_ms":1000,"sandbox":"liar","type":"network","host":"a.example","port":443,"proxy":"forward","allowed":true,"rule":"r","rule_text":"a.example","reason":"allow_rule","generation":1}"#;
+        let dir = tempfile::tempdir().unwrap();
+        let text = format!("{good}\n{}\nnot json\n{good}\n", "x".repeat(MAX_LINE * 3));
+        std::fs::write(dir.path().join("egress.jsonl"), text).unwrap();
+        let log = read(&[("box".to_owned(), dir.path().to_owned())], 0);
+        assert_eq!(log.allowed_hosts.len(), 1);
+        let row = &log.allowed_hosts[0];
+        assert_eq!((row.count_since, row.vm_name.as_str()), (2, "box"));
+        assert_eq!(
+            (row.host.as_str(), row.rule.as_str()),
+            ("a.example:443", "a.example")
+        );
+        assert_eq!(row.last_seen, "1970-01-01T00:00:01Z");
+    }
+}

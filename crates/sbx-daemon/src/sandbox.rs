@@ -1,0 +1,197 @@
+//! One sandbox as the daemon knows it: its record, what its supervisor last said, and who is busy with it.
+
+use crate::gateway_link::Link;
+use crate::host;
+use crate::record::Record;
+use sbx_wire::api;
+use sbx_wire::guest::DockerState;
+use sbx_wire::home::Home;
+use sbx_wire::launch::{files, sockets};
+use sbx_wire::report::Report;
+use sbx_wire::session::{Phase, Status};
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+use tokio::sync::watch;
+
+/// Longest reason that is read from `last-exit`, bytes.
+const MAX_REASON: u64 = 4096;
+
+/// What runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Live {
+    /// No supervisor. The text says why the last run ended, where that is worth saying.
+    Stopped(Option<String>),
+    /// A supervisor that has not said anything yet.
+    Silent,
+    /// What the supervisor last said, and when.
+    Up(Box<Status>, Instant),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Sandbox {
+    /// Its id.
+    pub(crate) id: String,
+    /// Its name.
+    pub(crate) name: String,
+    /// Disks and logs.
+    pub(crate) dir: PathBuf,
+    /// Sockets.
+    pub(crate) runtime: PathBuf,
+    /// Held by whoever starts, stops or removes it.
+    pub(crate) gate: tokio::sync::Mutex<()>,
+    /// What runs.
+    pub(crate) live: watch::Sender<Live>,
+    /// The way to its gateway.
+    pub(crate) gateway: Link,
+    record: Mutex<Record>,
+}
+
+impl Sandbox {
+    /// A sandbox that does not run, as far as is known yet.
+    pub(crate) fn new(home: &Home, record: Record) -> Self {
+        let dir = home.sandbox_dir(&record.id);
+        Self {
+            id: record.id.clone(),
+            name: record.name.as_str().to_owned(),
+            runtime: home.sandbox_runtime(&record.id),
+            live: watch::Sender::new(Live::Stopped(last_exit(&dir))),
+            dir,
+            gate: tokio::sync::Mutex::new(()),
+            gateway: Link::default(),
+            record: Mutex::new(record),
+        }
+    }
+
+    /// A copy of the record.
+    pub(crate) fn record(&self) -> Record {
+        self.record
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Replaces the record.
+    pub(crate) fn set_record(&self, record: Record) {
+        *self.record.lock().unwrap_or_else(PoisonError::into_inner) = record;
+    }
+
+    /// What runs now.
+    pub(crate) fn live(&self) -> Live {
+        self.live.borrow().clone()
+    }
+
+    /// Whether programs can be started in it now.
+    pub(crate) fn is_running(&self) -> bool {
+        matches!(&*self.live.borrow(), Live::Up(status, _) if status.phase == Phase::Running)
+    }
+
+    /// Open sessions.
+    pub(crate) fn sessions(&self) -> u32 {
+        match &*self.live.borrow() {
+            Live::Up(status, _) => status.sessions,
+            _ => 0,
+        }
+    }
+
+    /// Where its supervisor listens.
+    pub(crate) fn supervisor_socket(&self) -> PathBuf {
+        self.runtime.join(sockets::SUPERVISOR)
+    }
+
+    /// Makes the folder for its sockets.
+    pub(crate) fn make_runtime(&self, home: &Home) -> Result<(), Report> {
+        host::sandbox_runtime(home, &self.id).map(drop)
+    }
+
+    /// As it is shown. `secrets`: services whose secret is injected.
+    pub(crate) fn show(&self, secrets: Vec<String>) -> api::Sandbox {
+        let record = self.record();
+        let live = self.live();
+        let (status, status_reason) = describe(&live);
+        let (up, age_s) = match &live {
+            Live::Up(status, said) => (Some(status.as_ref()), said.elapsed().as_secs()),
+            _ => (None, 0),
+        };
+        api::Sandbox {
+            name: self.name.clone(),
+            id: self.id.clone(),
+            agent: record.agent.name().to_owned(),
+            status: status.to_owned(),
+            status_reason,
+            socket_path: up.map(|_| self.supervisor_socket()),
+            workspaces: record.workspaces,
+            created_at: record.created_at,
+            last_used_at: record.last_used_at,
+            cpus: record.cpus,
+            memory_mib: record.memory_mib,
+            accel: record.accel,
+            image: record.image,
+            uptime_s: up.map(|status| status.uptime_s + age_s),
+            ready_ms: up.and_then(|status| status.ready_ms),
+            docker: up.map(|status| docker(&status.docker)),
+            sessions: up.map_or(0, |status| status.sessions),
+            secrets,
+            processes: up.map(processes).unwrap_or_default(),
+            dir: self.dir.clone(),
+        }
+    }
+}
+
+/// The status column, and why.
+fn describe(live: &Live) -> (&'static str, Option<String>) {
+    match live {
+        Live::Stopped(why) => ("stopped", why.clone()),
+        Live::Silent => (
+            "unresponsive",
+            Some("its supervisor does not answer".to_owned()),
+        ),
+        Live::Up(status, _) => match &status.phase {
+            Phase::Starting(step) => ("starting", Some(step.clone())),
+            Phase::Running => ("running", None),
+            Phase::Unresponsive(why) => ("unresponsive", Some(why.clone())),
+            Phase::Stopping => ("running", Some("stopping".to_owned())),
+        },
+    }
+}
+
+fn docker(state: &DockerState) -> String {
+    match state {
+        DockerState::Starting => "starting".to_owned(),
+        DockerState::Ready { uptime_ms } => format!("ready ({uptime_ms} ms)"),
+        DockerState::Failed(why) => format!("failed: {why}"),
+    }
+}
+
+fn processes(status: &Status) -> Vec<(String, u32)> {
+    let running = &status.processes;
+    let mut all = vec![
+        ("supervisor".to_owned(), running.supervisor),
+        ("spawner".to_owned(), running.spawner),
+    ];
+    let mut add = |role: String, pid: Option<u32>| all.extend(pid.map(|pid| (role, pid)));
+    add("machine".to_owned(), running.machine);
+    add("gateway".to_owned(), running.gateway);
+    for (index, pid) in running.shares.iter().enumerate() {
+        add(format!("share{index}"), *pid);
+    }
+    all
+}
+
+/// Why the last run ended, one line.
+pub(crate) fn last_exit(dir: &Path) -> Option<String> {
+    let mut bytes = Vec::new();
+    let file = File::open(dir.join(files::LAST_EXIT)).ok()?;
+    file.take(MAX_REASON).read_to_end(&mut bytes).ok()?;
+    let text = String::from_utf8_lossy(&bytes);
+    let line: String = text
+        .lines()
+        .next()?
+        .chars()
+        .filter(|c| !c.is_control())
+        .collect();
+    Some(line.trim().to_owned()).filter(|line| !line.is_empty())
+}

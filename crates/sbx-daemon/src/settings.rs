@@ -1,0 +1,307 @@
+//! Settings: a table of keys, each with its check. A value is stored in canonical form or not at all.
+
+use crate::files;
+use crate::store::StoredSetting;
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use sbx_policy::{Port, Target};
+use sbx_wire::api::Setting;
+use sbx_wire::gateway::Upstream;
+use sbx_wire::report::Report;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+pub(crate) const OVERRIDES: &str = "upstream.overrides";
+pub(crate) const EXTRA_ROOTS: &str = "upstream.extraRoots";
+pub(crate) const RESOLVERS: &str = "upstream.resolvers";
+pub(crate) const DOCKER_VOLUME: &str = "sandbox.disk.dockerVolume";
+
+/// Most overrides or resolvers.
+const MAX_ENTRIES: usize = 1000;
+/// Largest file of extra roots, bytes.
+const MAX_PEM: u64 = 1 << 20;
+/// Smallest and largest Docker volume, bytes.
+const DOCKER_BYTES: std::ops::RangeInclusive<u64> = 512 << 20..=4 << 40;
+/// Default of the Docker volume.
+const DOCKER_DEFAULT: &str = "10g";
+
+type Check = fn(&str) -> Result<StoredSetting, String>;
+
+struct Key {
+    key: &'static str,
+    kind: &'static str,
+    default: &'static str,
+    example: &'static str,
+    restart: bool,
+    description: &'static str,
+    check: Check,
+}
+
+const KEYS: &[Key] = &[
+    Key {
+        key: DOCKER_VOLUME,
+        kind: "string",
+        default: DOCKER_DEFAULT,
+        example: "20g",
+        restart: false,
+        description: "Size of the Docker data disk of sandboxes made from now on, at least 512m",
+        check: |text| docker_bytes(text).map(|_| plain(text.trim().to_ascii_lowercase())),
+    },
+    Key {
+        key: EXTRA_ROOTS,
+        kind: "path",
+        default: "",
+        example: "/etc/ssl/company.pem",
+        restart: false,
+        description: "PEM file with further roots that the gateways trust upstream; read when it is set",
+        check: extra_roots,
+    },
+    Key {
+        key: OVERRIDES,
+        kind: "json",
+        default: "{}",
+        example: r#"'{"api.example.com:443": "127.0.0.1:8443"}'"#,
+        restart: false,
+        description: "Where connections to a host:port are really made; the policy still decides on the host",
+        check: |text| {
+            let map = overrides(text)?;
+            serde_json::to_string(&map)
+                .map(plain)
+                .map_err(|error| error.to_string())
+        },
+    },
+    Key {
+        key: RESOLVERS,
+        kind: "json",
+        default: "[]",
+        example: r#"'["192.0.2.53"]'"#,
+        restart: false,
+        description: "DNS servers that the gateways ask; none: those of the host",
+        check: |text| {
+            let list = resolvers(text)?;
+            serde_json::to_string(&list)
+                .map(plain)
+                .map_err(|error| error.to_string())
+        },
+    },
+];
+
+fn plain(value: String) -> StoredSetting {
+    StoredSetting {
+        value,
+        content: None,
+    }
+}
+
+fn find(key: &str) -> Result<&'static Key, Report> {
+    KEYS.iter().find(|known| known.key == key).ok_or_else(|| {
+        let shown: String = key.chars().take(80).collect();
+        Report::user(
+            "setting-unknown",
+            format!("there is no setting {shown:?}"),
+            "sbx settings list",
+        )
+    })
+}
+
+/// Checks a value.
+pub(crate) fn check(key: &str, value: &str) -> Result<StoredSetting, Report> {
+    let known = find(key)?;
+    (known.check)(value).map_err(|why| {
+        Report::user(
+            "setting-invalid",
+            format!("{key}: {why}"),
+            format!("sbx settings set {key} {}", known.example),
+        )
+    })
+}
+
+/// One setting as it is shown.
+pub(crate) fn show(key: &str, stored: Option<&StoredSetting>) -> Result<Setting, Report> {
+    let known = find(key)?;
+    Ok(Setting {
+        key: known.key.to_owned(),
+        value: stored
+            .map_or(known.default, |stored| &stored.value)
+            .to_owned(),
+        kind: known.kind.to_owned(),
+        source: if stored.is_some() { "user" } else { "default" }.to_owned(),
+        restart: known.restart,
+        description: known.description.to_owned(),
+        default: known.default.to_owned(),
+    })
+}
+
+/// All settings, in order of key.
+pub(crate) fn list(stored: &BTreeMap<String, StoredSetting>) -> Vec<Setting> {
+    KEYS.iter()
+        .filter_map(|known| show(known.key, stored.get(known.key)).ok())
+        .collect()
+}
+
+/// What the gateways work from. Stored values passed [`check`]; one that a hand changed since counts as unset.
+pub(crate) fn upstream(stored: &BTreeMap<String, StoredSetting>) -> Upstream {
+    let value = |key| stored.get(key).map(|stored| stored.value.as_str());
+    Upstream {
+        overrides: value(OVERRIDES)
+            .and_then(|text| overrides(text).ok())
+            .unwrap_or_default(),
+        extra_roots_pem: stored
+            .get(EXTRA_ROOTS)
+            .and_then(|s| s.content.clone())
+            .into_iter()
+            .collect(),
+        resolvers: value(RESOLVERS)
+            .and_then(|text| resolvers(text).ok())
+            .unwrap_or_default(),
+    }
+}
+
+/// Size of a new sandbox's Docker data disk, bytes; `None`: the image's own.
+pub(crate) fn docker_volume(stored: &BTreeMap<String, StoredSetting>) -> Option<u64> {
+    docker_bytes(&stored.get(DOCKER_VOLUME)?.value).ok()
+}
+
+fn overrides(text: &str) -> Result<BTreeMap<String, SocketAddr>, String> {
+    let raw: BTreeMap<String, String> =
+        serde_json::from_str(text).map_err(|error| format!("not a map of texts: {error}"))?;
+    if raw.len() > MAX_ENTRIES {
+        return Err(format!("more than {MAX_ENTRIES} entries"));
+    }
+    raw.iter()
+        .map(|(host, address)| {
+            let target = Target::parse_authority(host, Port::HTTPS)
+                .map_err(|error| format!("{host:?}: {error}"))?;
+            let address: SocketAddr = address
+                .parse()
+                .map_err(|_| format!("{address:?} is not an address with a port"))?;
+            if address.port() == 0 {
+                Err("port 0 cannot be dialled".to_owned())
+            } else {
+                Ok((target.to_string(), address))
+            }
+        })
+        .collect()
+}
+
+fn resolvers(text: &str) -> Result<Vec<SocketAddr>, String> {
+    let raw: Vec<String> =
+        serde_json::from_str(text).map_err(|error| format!("not a list of texts: {error}"))?;
+    if raw.len() > MAX_ENTRIES {
+        return Err(format!("more than {MAX_ENTRIES} entries"));
+    }
+    raw.iter()
+        .map(|text| {
+            text.parse::<IpAddr>()
+                .map(|ip| SocketAddr::new(ip, 53))
+                .or_else(|_| text.parse())
+                .map_err(|_| format!("{text:?} is not an address"))
+        })
+        .collect()
+}
+
+fn extra_roots(text: &str) -> Result<StoredSetting, String> {
+    let path = Path::new(text);
+    if !path.is_absolute() {
+        return Err(format!("{text:?} is not an absolute path"));
+    }
+    let size = std::fs::metadata(path).map_err(|error| format!("{text}: {error}"))?;
+    if !size.is_file() || size.len() > MAX_PEM {
+        return Err(format!("{text} is not a file of at most 1 MiB"));
+    }
+    let bytes = files::read(path)
+        .map_err(|error| format!("{text}: {error}"))?
+        .unwrap_or_default();
+    let mut count = 0;
+    let mut store = RootCertStore::empty();
+    // Only the certificates are kept: a file may hold a key beside them.
+    let mut kept = String::new();
+    for certificate in CertificateDer::pem_slice_iter(&bytes) {
+        let certificate = certificate.map_err(|error| format!("{text}: {error}"))?;
+        count += 1;
+        kept.push_str(&pem(&certificate));
+        // The check that the gateway makes: what is stored is never refused there.
+        store
+            .add(certificate)
+            .map_err(|error| format!("{text}: certificate {count}: {error}"))?;
+    }
+    if count == 0 {
+        return Err(format!("{text} holds no certificate"));
+    }
+    Ok(StoredSetting {
+        value: text.to_owned(),
+        content: Some(kept),
+    })
+}
+
+/// PEM text of a certificate (RFC 7468, 5).
+fn pem(certificate: &CertificateDer<'_>) -> String {
+    use base64::Engine;
+    let text = base64::engine::general_purpose::STANDARD.encode(certificate);
+    let lines: Vec<&str> = text
+        .as_bytes()
+        .chunks(64)
+        .filter_map(|line| std::str::from_utf8(line).ok())
+        .collect();
+    format!(
+        "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+        lines.join("\n")
+    )
+}
+
+fn docker_bytes(text: &str) -> Result<u64, String> {
+    let lower = text.trim().to_ascii_lowercase();
+    let lower = lower.trim_end_matches("ib").trim_end_matches('b');
+    let (number, shift) = match lower.chars().last() {
+        Some('k') => (&lower[..lower.len() - 1], 10),
+        Some('m') => (&lower[..lower.len() - 1], 20),
+        Some('g') => (&lower[..lower.len() - 1], 30),
+        Some('t') => (&lower[..lower.len() - 1], 40),
+        _ => (lower, 0),
+    };
+    let bytes = number
+        .parse::<u64>()
+        .ok()
+        .and_then(|n| n.checked_mul(1 << shift));
+    bytes
+        .filter(|bytes| DOCKER_BYTES.contains(bytes))
+        .ok_or_else(|| format!("{text:?} is not a size from 512m to 4t"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overrides_are_stored_canonically_and_bad_ones_refused() {
+        let stored = check(OVERRIDES, r#"{"API.example.com": "127.0.0.1:8443"}"#).unwrap();
+        assert_eq!(stored.value, r#"{"api.example.com:443":"127.0.0.1:8443"}"#);
+        for bad in [
+            "",
+            "[]",
+            r#"{"a b": "1.2.3.4:5"}"#,
+            r#"{"a.example": "there:1"}"#,
+            r#"{"a.example":"1.2.3.4:0"}"#,
+        ] {
+            let error = check(OVERRIDES, bad).unwrap_err();
+            assert_eq!(error.code, "setting-invalid", "{bad}");
+            assert!(error.hint.is_some());
+        }
+    }
+
+    #[test]
+    fn sizes_and_resolvers_are_bounded_and_read() {
+        assert_eq!(docker_bytes("10g"), Ok(10 << 30));
+        assert_eq!(docker_bytes("512MiB"), Ok(512 << 20));
+        for bad in ["", "g", "1g5", "100m", "-1g", "99999999t", "5t"] {
+            assert!(docker_bytes(bad).is_err(), "{bad}");
+        }
+        assert_eq!(
+            resolvers(r#"["192.0.2.1","[2001:db8::1]:5353"]"#).unwrap()[0].port(),
+            53
+        );
+        assert!(resolvers(r#"["dns.example"]"#).is_err());
+    }
+}

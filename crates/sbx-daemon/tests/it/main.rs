@@ -1,0 +1,1 @@
+//! The real daemon at its process boundary.

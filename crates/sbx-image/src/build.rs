@@ -9,6 +9,7 @@ use crate::worker::{Event, Job, Reporter, Step};
 use crate::{ImageError, claude, create_ext4, inside, namespace, preflight, recipe};
 use sbx_wire::api::Progress;
 use std::collections::BTreeMap;
+use std::env;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -25,7 +26,16 @@ pub(crate) fn ensure(
     if let Some(image) = store.open(request) {
         return Ok(image);
     }
+    if !request.cache.is_absolute() {
+        let detail = request.cache.display().to_string();
+        return Err(ImageError::Unexpected {
+            what: "the cache folder must be an absolute path",
+            detail,
+        });
+    }
     preflight::check(request)?;
+    // Children inherit it; an error about a full disk then names the right one.
+    env::set_current_dir(&request.cache).map_err(ImageError::io("enter", &request.cache))?;
     let base = recipe::base_key(request);
     let base_steps = if store.open_key(&base).is_some() {
         0
@@ -83,13 +93,21 @@ fn under_lock(
         .create(&dir)
         .map_err(ImageError::io("create", &dir))?;
     let mut log = store.log(key)?;
-    let result = build(&mut log, reporter);
-    if let Err(error) = &result {
+    build(&mut log, reporter).map_err(|error| {
         let _ = writeln!(log, "{error}"); // the error itself is about to be reported
         // What cannot be removed now is removed before the next build.
         let _ = remove(worker, &dir);
+        name_log(&error, &store.log_path(key))
+    })
+}
+
+/// A tool's last words are rarely the whole story: says where it is.
+fn name_log(error: &ImageError, log: &Path) -> ImageError {
+    let mut report = error.report();
+    if report.code == "image-build-failed" {
+        report.hint = Some(format!("read {}, then repeat the command", log.display()));
     }
-    result
+    ImageError::Reported(report)
 }
 
 /// Removes a folder of a build. In a tree that was on disk many users own files: those go in a namespace.
@@ -122,7 +140,7 @@ fn build_base(
     let job = Job::Base {
         dir: dir.clone(),
         archive: preflight::archive(request)?,
-        log: store.dir(&key).with_extension("log"),
+        log: store.log_path(&key),
         total: reporter.total(),
     };
     let built = in_namespaces(worker, &job, &mut |progress| {

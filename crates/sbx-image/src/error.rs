@@ -171,7 +171,7 @@ impl ImageError {
             ),
             Self::Tool { .. } => environment(
                 "image-build-failed",
-                "look at the build log next to the image, then repeat the command",
+                "read the build log in the cache folder, then repeat the command",
             ),
             Self::Io { .. } => environment(
                 "image-io",

@@ -7,6 +7,7 @@ use crate::image::Image;
 use crate::manifest::{self, Manifest};
 use crate::request::Request;
 use crate::{ImageError, recipe};
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -41,9 +42,36 @@ impl Store {
         Image::resolve(&self.images, manifest, base.as_ref())
     }
 
+    /// Removes every image that is neither in `keep` nor below one of those, and returns the keys that are
+    /// gone. One that is being built is left alone. `keep` are the keys of all sandboxes' images and of the
+    /// images that are still to be used.
+    pub fn prune(&self, keep: &[String]) -> Result<Vec<String>, ImageError> {
+        let mut kept: BTreeSet<String> = keep.iter().cloned().collect();
+        kept.extend(keep.iter().filter_map(|key| self.manifest(key)?.base));
+        let mut gone = Vec::new();
+        let Ok(entries) = fs::read_dir(&self.images) else {
+            return Ok(gone);
+        };
+        let keys = entries
+            .flatten()
+            .filter_map(|entry| entry.file_name().into_string().ok());
+        for key in keys.filter(|key| is_key(key) && !kept.contains(key)) {
+            let lock = self.open_lock(&key)?;
+            if lock.try_lock().is_err() {
+                continue;
+            }
+            // Renamed first, so that half of it never counts as an image.
+            let (dir, building) = (self.dir(&key), self.building(&key));
+            fs::rename(&dir, &building).map_err(ImageError::io("rename", &dir))?;
+            fs::remove_dir_all(&building).map_err(ImageError::io("remove", &building))?;
+            gone.push(key);
+        }
+        Ok(gone)
+    }
+
     /// Reads and checks one manifest: a file that is missing or has another size spoils the image.
     fn manifest(&self, key: &str) -> Option<Manifest> {
-        if key.is_empty() || !key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+        if !is_key(key) {
             return None;
         }
         let dir = self.images.join(key);
@@ -74,13 +102,8 @@ impl Store {
         key: &str,
         waiting: &mut dyn FnMut() -> Result<(), ImageError>,
     ) -> Result<File, ImageError> {
-        let path = self.images.join(format!("{key}.lock"));
-        let open = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o600)
-            .open(&path);
-        let file = open.map_err(ImageError::io("open", &path))?;
+        let path = self.lock_path(key);
+        let file = self.open_lock(key)?;
         match file.try_lock() {
             Ok(()) => return Ok(file),
             Err(TryLockError::WouldBlock) => waiting()?,
@@ -88,6 +111,22 @@ impl Store {
         }
         file.lock().map_err(ImageError::io("lock", &path))?;
         Ok(file)
+    }
+
+    fn lock_path(&self, key: &str) -> PathBuf {
+        self.images.join(format!("{key}.lock"))
+    }
+
+    fn open_lock(&self, key: &str) -> Result<File, ImageError> {
+        let path = self.lock_path(key);
+        let mut options = OpenOptions::new();
+        let file = options.create(true).append(true).mode(0o600).open(&path);
+        file.map_err(ImageError::io("open", &path))
+    }
+
+    /// Where the log of the build of `key` is.
+    pub(crate) fn log_path(&self, key: &str) -> PathBuf {
+        self.images.join(format!("{key}.log"))
     }
 
     /// Where the image `key` is built.
@@ -102,7 +141,7 @@ impl Store {
 
     /// A fresh log for the build of `key`.
     pub(crate) fn log(&self, key: &str) -> Result<File, ImageError> {
-        let path = self.images.join(format!("{key}.log"));
+        let path = self.log_path(key);
         File::create(&path).map_err(ImageError::io("create", &path))
     }
 
@@ -144,6 +183,11 @@ impl Store {
                 detail: manifest.key.clone(),
             })
     }
+}
+
+/// Keys are names of folders, and nothing else here looks like one: locks and logs have a dot.
+fn is_key(key: &str) -> bool {
+    !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
 }
 
 /// Writes a file that must not be there yet, down to the disk.

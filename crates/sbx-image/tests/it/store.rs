@@ -64,3 +64,21 @@ fn finishing_steps_are_due_until_they_are_marked_as_done() {
     image.mark_finished("2.0.0").unwrap();
     assert!(image.unfinished().is_empty());
 }
+
+#[test]
+fn pruning_keeps_what_is_used_and_what_lies_below_it() {
+    let dir = tempfile::tempdir().unwrap();
+    sample::write(dir.path());
+    let store = Store::new(dir.path());
+    assert_eq!(
+        store.prune(&[sample::LAYER.to_owned()]).unwrap(),
+        Vec::<String>::new()
+    );
+    assert_eq!(
+        store.prune(&[sample::BASE.to_owned()]).unwrap(),
+        [sample::LAYER]
+    );
+    assert!(store.open_key(sample::BASE).is_some());
+    assert_eq!(store.prune(&[]).unwrap(), [sample::BASE]);
+    assert!(store.open_key(sample::BASE).is_none());
+}

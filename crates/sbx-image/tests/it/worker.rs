@@ -78,6 +78,7 @@ fn archive_that_refuses_gives_one_report_and_leaves_no_image() {
     .unwrap_err();
     assert_eq!(report.code, "image-build-failed", "{report:?}");
     assert!(report.message.contains("mmdebstrap"), "{report:?}");
+    assert!(report.hint.unwrap().contains(".log"));
     assert!(
         steps.iter().any(|step| step.contains("package lists")),
         "{steps:?}"

@@ -1,0 +1,360 @@
+//! The private Docker Engine. Its socket is bound when the machine boots and handed over by socket
+//! activation (`sd_listen_fds(3)`), so that a client that comes early waits in the socket's queue instead of
+//! failing. A client that comes when there is no hope fails at once.
+
+use super::disks::{self, DOCKER_ROOT};
+use crate::agent::{Event, Mailbox};
+use crate::console;
+use crate::files;
+use crate::reaper::Reaper;
+use crate::users::Database;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::FdFlags;
+use rustix::mount::MountFlags;
+use rustix::process::Signal;
+use sbx_wire::guest::{DockerState, ExitStatus, Personalise};
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+const SOCKET: &str = "/run/docker.sock";
+const DAEMON: &str = "/usr/sbin/dockerd";
+const LOG: &str = "/var/log/dockerd.log";
+const CONFIG: &str = "/etc/docker/daemon.json";
+/// A start that takes longer has failed; clients that wait are told so.
+const READY_LIMIT: Duration = Duration::from_mins(1);
+/// So many unexpected ends in [`DEATH_SPAN`] and it is not started again.
+const DEATHS: usize = 5;
+const DEATH_SPAN: Duration = Duration::from_mins(5);
+
+/// See the module.
+pub(super) struct Engine {
+    mailbox: Mailbox,
+    reaper: Reaper,
+    /// `None`: given up, or not wanted.
+    listener: Mutex<Option<UnixListener>>,
+    started: AtomicBool,
+    /// The machine is going down: an end is expected.
+    leave_alone: AtomicBool,
+}
+
+/// What the supervising thread is told.
+enum News {
+    Ended(ExitStatus),
+    Answered,
+}
+
+impl Engine {
+    /// Binds the socket.
+    pub(super) fn bind(mailbox: Mailbox, reaper: Reaper) -> io::Result<Self> {
+        let listener = UnixListener::bind(SOCKET)?;
+        // Without such a group the socket is root's alone.
+        let group = Database::read().group_id("docker").unwrap_or(0);
+        std::os::unix::fs::chown(SOCKET, Some(0), Some(group))?;
+        fs::set_permissions(SOCKET, std::os::unix::fs::PermissionsExt::from_mode(0o660))?;
+        Ok(Self {
+            mailbox,
+            reaper,
+            listener: Mutex::new(Some(listener)),
+            started: AtomicBool::new(false),
+            leave_alone: AtomicBool::new(false),
+        })
+    }
+
+    /// From now on an end of the engine is nobody's business.
+    pub(super) fn leave_alone(&self) {
+        self.leave_alone.store(true, Ordering::SeqCst);
+    }
+
+    /// Starts and supervises the engine, once; returns at the end of it. `device`: its data disk.
+    pub(super) fn run(&self, request: &Personalise, device: Option<&Path>) {
+        if self.started.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let outcome = if request.docker {
+            self.tell(DockerState::Starting);
+            prepare(request, device).and_then(|()| self.supervise(request))
+        } else {
+            Err(io::Error::other("not wanted for this sandbox"))
+        };
+        if let Err(error) = outcome {
+            self.give_up(&error.to_string());
+        }
+    }
+
+    fn tell(&self, state: DockerState) {
+        self.mailbox.send(Event::Docker(state));
+    }
+
+    /// Closes the socket: whoever waits in its queue is refused, and so is whoever comes.
+    fn give_up(&self, reason: &str) {
+        let listener = self
+            .listener
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        drop(listener);
+        let _ = fs::remove_file(SOCKET);
+        if !self.leave_alone.load(Ordering::SeqCst) {
+            console::debug(&format!("docker engine: {reason}"));
+            self.tell(DockerState::Failed(reason.to_owned()));
+        }
+    }
+
+    /// Keeps the engine running. Returns with the reason when it is not to be started again.
+    fn supervise(&self, request: &Personalise) -> io::Result<()> {
+        let mut deaths: Vec<Instant> = Vec::new();
+        loop {
+            let (tell, news) = mpsc::channel();
+            let pid = self.spawn(request, tell.clone())?;
+            console::debug("dockerd started");
+            let status = self.accompany(pid, tell, &news)?;
+            if self.leave_alone.load(Ordering::SeqCst) {
+                return Err(io::Error::other("the machine is shutting down"));
+            }
+            deaths.retain(|death| death.elapsed() < DEATH_SPAN);
+            deaths.push(Instant::now());
+            let text = format!("dockerd ended ({status:?}): {}", last_log_line());
+            if deaths.len() >= DEATHS {
+                return Err(io::Error::other(format!(
+                    "{text}; given up after {DEATHS} times"
+                )));
+            }
+            self.mailbox.send(Event::Log(text));
+            self.tell(DockerState::Starting);
+        }
+    }
+
+    /// From the start of the process to its end: says when it answers, and ends it when it does not.
+    fn accompany(
+        &self,
+        pid: u32,
+        tell: mpsc::Sender<News>,
+        news: &mpsc::Receiver<News>,
+    ) -> io::Result<ExitStatus> {
+        let deadline = Instant::now() + READY_LIMIT;
+        let pinger = std::thread::Builder::new()
+            .name("ping".into())
+            .stack_size(128 << 10);
+        pinger.spawn(move || {
+            if ping(deadline) {
+                // Nobody listens when the engine has ended in the meantime.
+                let _ = tell.send(News::Answered);
+            }
+        })?;
+        let mut ready = false;
+        loop {
+            let left = if ready {
+                Duration::MAX
+            } else {
+                deadline.saturating_duration_since(Instant::now())
+            };
+            match news.recv_timeout(left) {
+                Ok(News::Ended(status)) => return Ok(status),
+                Ok(News::Answered) => {
+                    ready = true;
+                    let uptime_ms = console::uptime_ms();
+                    console::debug("docker engine answers");
+                    self.tell(DockerState::Ready { uptime_ms });
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    self.reaper.signal_group(pid, Signal::KILL);
+                    let limit = READY_LIMIT.as_secs();
+                    return Err(io::Error::other(format!(
+                        "no answer within {limit} s: {}",
+                        last_log_line()
+                    )));
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(io::Error::other("its end was not noticed"));
+                }
+            }
+        }
+    }
+
+    fn spawn(&self, request: &Personalise, tell: mpsc::Sender<News>) -> io::Result<u32> {
+        let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
+        let listener = listener
+            .as_ref()
+            .ok_or_else(|| io::Error::other("the socket is closed"))?;
+        let log = fs::OpenOptions::new().create(true).append(true).open(LOG)?;
+        let mut command = Command::new("/proc/self/exe");
+        command
+            .args(["activate", DAEMON, "--host", "fd://"])
+            .env_clear()
+            .envs(environment(&request.env))
+            .current_dir("/")
+            .process_group(0)
+            .stdin(OwnedFd::from(listener.try_clone()?))
+            .stdout(Stdio::from(log.try_clone()?))
+            .stderr(Stdio::from(log));
+        let child = self.reaper.spawn(&mut command, move |status| {
+            let _ = tell.send(News::Ended(status));
+        })?;
+        Ok(child.id())
+    }
+}
+
+/// Data disk, configuration, log.
+fn prepare(request: &Personalise, device: Option<&Path>) -> io::Result<()> {
+    if !Path::new(DAEMON).exists() {
+        return Err(io::Error::other("the image has no dockerd"));
+    }
+    let device = device.ok_or_else(|| io::Error::other("no disk with serial number docker"))?;
+    let root = Path::new(DOCKER_ROOT);
+    disks::mount_disk(device, root, "ext4", MountFlags::NOATIME)?;
+    disks::grow(
+        device,
+        &rustix::fs::open(root, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?,
+    );
+    let path = Path::new(CONFIG);
+    let config = config(request.network.mtu);
+    // A configuration that the user changed is the user's; ours differs in its number only.
+    if fs::read_to_string(path).map_or(true, |old| shape(&old) == shape(&config)) {
+        if let Some(parent) = path.parent() {
+            files::scaffold(parent, Some(0))?;
+        }
+        files::write(path, config.as_bytes(), 0o644, 0)?;
+    }
+    fs::write(LOG, "")
+}
+
+fn config(mtu: u16) -> String {
+    format!(
+        r#"{{
+  "data-root": "{DOCKER_ROOT}",
+  "storage-driver": "overlay2",
+  "mtu": {mtu},
+  "ip6tables": false,
+  "log-driver": "json-file",
+  "log-opts": {{ "max-size": "10m", "max-file": "3" }},
+  "shutdown-timeout": 5
+}}
+"#
+    )
+}
+
+fn shape(config: &str) -> String {
+    config
+        .chars()
+        .filter(|char| !char.is_ascii_digit())
+        .collect()
+}
+
+/// The engine's own surroundings: what it pulls goes through the sandbox's proxy and trusts its roots.
+fn environment(sandbox: &[(String, String)]) -> Vec<(String, String)> {
+    const PASSED_ON: [&str; 5] = [
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "NO_PROXY",
+        "ALL_PROXY",
+        "SSL_CERT_FILE",
+    ];
+    let mut env = vec![
+        (
+            "PATH".to_owned(),
+            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
+        ),
+        ("HOME".to_owned(), "/root".to_owned()),
+    ];
+    let wanted = |name: &str| {
+        PASSED_ON
+            .iter()
+            .any(|wanted| wanted.eq_ignore_ascii_case(name))
+    };
+    env.extend(sandbox.iter().filter(|(name, _)| wanted(name)).cloned());
+    env
+}
+
+/// Asks until there is an answer. The connection waits in the socket's queue, so one is usually enough; it
+/// breaks when an engine accepted it and died.
+fn ping(deadline: Instant) -> bool {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return false;
+        }
+        if ping_once(left).unwrap_or(false) {
+            return true;
+        }
+        if !Path::new(SOCKET).exists() {
+            return false;
+        }
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+}
+
+fn ping_once(limit: Duration) -> io::Result<bool> {
+    let mut stream = UnixStream::connect(SOCKET)?;
+    stream.set_read_timeout(Some(limit))?;
+    stream.write_all(b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n")?;
+    let mut head = [0; 12];
+    stream.read_exact(&mut head)?;
+    Ok(head.starts_with(b"HTTP/1.") && &head[8..] == b" 200")
+}
+
+fn last_log_line() -> String {
+    /// Enough for one line of the engine's.
+    const TAIL: usize = 2000;
+    let log = fs::read(LOG).unwrap_or_default();
+    let tail = String::from_utf8_lossy(&log[log.len().saturating_sub(TAIL)..]).into_owned();
+    tail.lines()
+        .rev()
+        .find(|line| !line.trim().is_empty())
+        .unwrap_or("its log is empty")
+        .to_owned()
+}
+
+/// The role that turns standard input into the one passed socket and becomes the given program: only the
+/// process itself can put its own id into the environment before it does.
+///
+/// # Errors
+/// When there is no program, the socket cannot be passed, or the program cannot be run.
+pub fn activate(mut args: impl Iterator<Item = OsString>) -> io::Result<()> {
+    /// First descriptor that `sd_listen_fds(3)` looks at.
+    const FIRST: i32 = 3;
+    let program = args
+        .next()
+        .ok_or_else(|| io::Error::other("activate: no program"))?;
+    let socket = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), FIRST)?;
+    if std::os::fd::AsRawFd::as_raw_fd(&socket) != FIRST {
+        return Err(io::Error::other("activate: descriptor 3 is taken"));
+    }
+    rustix::io::fcntl_setfd(&socket, FdFlags::empty())?;
+    let null = fs::File::open("/dev/null")?;
+    rustix::stdio::dup2_stdin(null.as_fd())?;
+    let error = Command::new(program)
+        .args(args)
+        .env("LISTEN_FDS", "1")
+        .env("LISTEN_PID", std::process::id().to_string())
+        .exec();
+    Err(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_of_ours_is_known_whatever_its_mtu() {
+        assert_eq!(shape(&config(1500)), shape(&config(65520)));
+        assert_ne!(shape(&config(1500)), shape("{}"));
+    }
+
+    #[test]
+    fn the_engine_gets_proxies_and_roots_and_nothing_else_of_the_sandbox() {
+        let pair = |name: &str| (name.to_owned(), "value".to_owned());
+        let env = environment(&[pair("https_proxy"), pair("SSL_CERT_FILE"), pair("API_KEY")]);
+        let names: Vec<&str> = env.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["PATH", "HOME", "https_proxy", "SSL_CERT_FILE"]);
+    }
+}

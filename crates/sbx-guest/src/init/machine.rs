@@ -1,0 +1,126 @@
+//! The machine as the agent sees it.
+
+use super::disks::{self, Disks};
+use super::docker::Engine;
+use super::{mounts, personalise, shutdown};
+use crate::agent::{Mailbox, Platform};
+use crate::console;
+use crate::reaper::Reaper;
+use rustix::fd::OwnedFd;
+use sbx_wire::guest::{NetworkIdentity, Personalise};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+/// User id of `agent`.
+const AGENT_UID: u32 = 1000;
+
+/// What holds once the real root is entered.
+struct Booted {
+    disks: Disks,
+    upper: Arc<OwnedFd>,
+    engine: Arc<Engine>,
+}
+
+/// See the module.
+pub(super) struct Machine {
+    mailbox: Mailbox,
+    reaper: Reaper,
+    booted: OnceLock<Result<Booted, String>>,
+    /// What the last personalisation set; also keeps two from running at a time.
+    network: Mutex<Option<NetworkIdentity>>,
+    shutting_down: Mutex<bool>,
+}
+
+impl Machine {
+    pub(super) fn new(mailbox: Mailbox, reaper: Reaper) -> Self {
+        Self {
+            mailbox,
+            reaper,
+            booted: OnceLock::new(),
+            network: Mutex::new(None),
+            shutting_down: Mutex::new(false),
+        }
+    }
+
+    /// Loads the drivers, mounts the disks, enters the root. Failing is reported on the console and to
+    /// whoever asks for personalisation.
+    pub(super) fn boot(&self) {
+        let booted = self.try_boot().map_err(|error| {
+            let text = format!("the machine did not come up: {error}");
+            console::say(&text);
+            text
+        });
+        // Set once, here.
+        let _ = self.booted.set(booted);
+    }
+
+    fn try_boot(&self) -> io::Result<Booted> {
+        mounts::load_modules();
+        console::debug("modules loaded");
+        let disks = Disks::find()?;
+        let upper = Arc::new(mounts::enter_root(&disks)?);
+        console::debug("root entered");
+        let engine = Arc::new(Engine::bind(self.mailbox.clone(), self.reaper.clone())?);
+        Ok(Booted {
+            disks,
+            upper,
+            engine,
+        })
+    }
+
+    fn booted(&self) -> Result<&Booted, String> {
+        self.booted.wait().as_ref().map_err(Clone::clone)
+    }
+
+    fn network(&self) -> MutexGuard<'_, Option<NetworkIdentity>> {
+        self.network.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Platform for Machine {
+    fn personalise(&self, request: &Personalise) -> Result<(), String> {
+        let mut network = self.network();
+        let booted = self.booted()?;
+        personalise::apply(request, network.as_ref()).map_err(|error| error.to_string())?;
+        *network = Some(request.network.clone());
+        let engine = Arc::clone(&booted.engine);
+        let (device, upper) = (booted.disks.upper().to_owned(), Arc::clone(&booted.upper));
+        let docker = booted.disks.docker().map(ToOwned::to_owned);
+        let request = request.clone();
+        let threads = || -> io::Result<()> {
+            let builder = |name: &str| std::thread::Builder::new().name(name.into());
+            builder("docker").spawn(move || engine.run(&request, docker.as_deref()))?;
+            builder("grow").spawn(move || disks::grow(&device, &upper))?;
+            Ok(())
+        };
+        threads().map_err(|error| format!("no thread: {error}"))
+    }
+
+    fn set_clock(&self, unix_ns: u64) -> Result<(), String> {
+        personalise::set_clock(unix_ns).map_err(|error| error.to_string())
+    }
+
+    fn shutdown(&self, grace: Duration) {
+        let mut shutting_down = self
+            .shutting_down
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if std::mem::replace(&mut shutting_down, true) {
+            return;
+        }
+        let booted = self.booted.get().and_then(|booted| booted.as_ref().ok());
+        if let Some(booted) = booted {
+            booted.engine.leave_alone();
+        }
+        shutdown::run(
+            grace,
+            &self.reaper,
+            booted.map(|booted| booted.upper.as_ref()),
+        );
+    }
+
+    fn default_uid(&self) -> u32 {
+        AGENT_UID
+    }
+}

@@ -1,0 +1,212 @@
+//! Makes a booted machine this sandbox and no other. Everything here may run again: in a later life of the
+//! channel, and at the next boot on the same upper disk.
+
+use super::net;
+use crate::console;
+use crate::files::{self, at, managed};
+use crate::sys;
+use rustix::mount::{MountFlags, mount};
+use rustix::time::{ClockId, Timespec};
+use sbx_wire::guest::{GuestFile, Mount, NetworkIdentity, Personalise};
+use std::fs;
+use std::io;
+use std::path::Path;
+
+/// The bundle that OpenSSL, GnuTLS, Go and the variables of the sandbox point at.
+const CA_BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
+/// Where `update-ca-certificates` takes it from when it rebuilds the bundle.
+const CA_LOCAL: &str = "/usr/local/share/ca-certificates/sbx.crt";
+
+/// Applies all of it but the Docker Engine. `previous`: the network of the last time.
+pub(super) fn apply(request: &Personalise, previous: Option<&NetworkIdentity>) -> io::Result<()> {
+    step("clock", set_clock(request.unix_ns))?;
+    step("entropy", entropy(&request.entropy))?;
+    step("identity", identity(request))?;
+    console::debug("identity set");
+    step("network", net::configure(&request.network, previous))?;
+    console::debug("network up");
+    step("certificates", certificates(&request.ca_pem))?;
+    for wanted in &request.mounts {
+        step("mount", mount_share(wanted))?;
+    }
+    console::debug("shares mounted");
+    for file in &request.files {
+        step("file", write_file(file))?;
+    }
+    console::debug("personalised");
+    Ok(())
+}
+
+fn step(name: &str, result: io::Result<()>) -> io::Result<()> {
+    result.map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))
+}
+
+/// Sets the wall clock.
+pub(super) fn set_clock(unix_ns: u64) -> io::Result<()> {
+    let time = Timespec {
+        tv_sec: i64::try_from(unix_ns / 1_000_000_000).map_err(io::Error::other)?,
+        tv_nsec: i64::try_from(unix_ns % 1_000_000_000).map_err(io::Error::other)?,
+    };
+    Ok(rustix::time::clock_settime(ClockId::Realtime, time)?)
+}
+
+fn entropy(bytes: &[u8]) -> io::Result<()> {
+    let random = fs::File::open("/dev/urandom")?;
+    for piece in bytes.chunks(sys::ENTROPY_MAX) {
+        sys::add_entropy(&random, piece)?;
+    }
+    Ok(())
+}
+
+/// Host name, machine id, `/etc/hosts`, `/etc/resolv.conf`.
+fn identity(request: &Personalise) -> io::Result<()> {
+    let name = request.hostname.as_str();
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
+    if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
+        return Err(io::Error::other(format!("host name {name:?} is unusable")));
+    }
+    let id = &request.machine_id;
+    if id.len() != 32
+        || !id
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    {
+        return Err(io::Error::other(format!(
+            "machine id {id:?} is not 32 hex digits"
+        )));
+    }
+    rustix::system::sethostname(name.as_bytes())?;
+    files::write(
+        Path::new("/etc/hostname"),
+        format!("{name}\n").as_bytes(),
+        0o644,
+        0,
+    )?;
+    files::write(
+        Path::new("/etc/machine-id"),
+        format!("{id}\n").as_bytes(),
+        0o444,
+        0,
+    )?;
+    let hosts = Path::new("/etc/hosts");
+    let old = fs::read(hosts).unwrap_or_default();
+    let new = managed(
+        &String::from_utf8_lossy(&old),
+        &hosts_block(name, &request.network),
+    );
+    files::write(hosts, new.as_bytes(), 0o644, 0)?;
+    let resolver = format!(
+        "nameserver {}\noptions timeout:5 attempts:2\n",
+        request.network.gateway
+    );
+    files::write(Path::new("/etc/resolv.conf"), resolver.as_bytes(), 0o644, 0)
+}
+
+fn hosts_block(name: &str, network: &NetworkIdentity) -> String {
+    let mut block = format!(
+        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{}\t{name}\n",
+        network.address
+    );
+    for (address, name) in &network.hosts {
+        // A line end in a name would be a line of its own.
+        if !name.contains(['\n', '\r']) {
+            block.push_str(&format!("{address}\t{name}\n"));
+        }
+    }
+    block
+}
+
+/// Adds the sandbox's roots to the bundle, in place of those of an earlier time.
+fn certificates(pem: &str) -> io::Result<()> {
+    if pem.trim().is_empty() {
+        return Ok(());
+    }
+    if let Some(parent) = Path::new(CA_LOCAL).parent() {
+        files::scaffold(parent, Some(0))?;
+    }
+    files::write(Path::new(CA_LOCAL), pem.as_bytes(), 0o644, 0)?;
+    let path = Path::new(CA_BUNDLE);
+    let old = match fs::read_to_string(path) {
+        Ok(old) => old,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(at(path, &error)),
+    };
+    if let Some(new) = bundle(&old, pem) {
+        if let Some(parent) = path.parent() {
+            files::scaffold(parent, Some(0))?;
+        }
+        files::write(path, new.as_bytes(), 0o644, 0)?;
+    }
+    Ok(())
+}
+
+/// The bundle with `pem` in it; `None` when it is in there already, put by us or by a rebuild.
+fn bundle(old: &str, pem: &str) -> Option<String> {
+    (!old.contains(pem.trim())).then(|| managed(old, pem))
+}
+
+fn mount_share(wanted: &Mount) -> io::Result<()> {
+    let path = Path::new(&wanted.path);
+    files::scaffold(path, None)?;
+    if mounted(&wanted.path, &wanted.tag) {
+        return Ok(());
+    }
+    let mut flags = MountFlags::NODEV | MountFlags::NOSUID;
+    flags.set(MountFlags::RDONLY, wanted.read_only);
+    mount(wanted.tag.as_str(), path, "virtiofs", flags, c"").map_err(|error| {
+        io::Error::other(format!(
+            "share {:?} at {}: {error}",
+            wanted.tag, wanted.path
+        ))
+    })
+}
+
+/// Whether this share is on top of this mount point already (an earlier life of the channel).
+fn mounted(path: &str, tag: &str) -> bool {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let escaped = path
+        .replace('\\', "\\134")
+        .replace(' ', "\\040")
+        .replace('\t', "\\011")
+        .replace('\n', "\\012");
+    let top = mounts.lines().rev().find_map(|line| {
+        let mut fields = line.split(' ');
+        let source = fields.next()?;
+        (fields.next()? == escaped).then(|| source == tag && fields.next() == Some("virtiofs"))
+    });
+    top.unwrap_or(false)
+}
+
+fn write_file(file: &GuestFile) -> io::Result<()> {
+    let path = Path::new(&file.path);
+    if file.only_if_missing && fs::symlink_metadata(path).is_ok() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent() {
+        files::scaffold(parent, Some(file.owner))?;
+    }
+    files::write(path, &file.content, file.mode & 0o7777, file.owner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROOT: &str = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    const OURS: &str = "-----BEGIN CERTIFICATE-----\nBBBB\n-----END CERTIFICATE-----\n";
+    const NEXT: &str = "-----BEGIN CERTIFICATE-----\nCCCC\n-----END CERTIFICATE-----\n";
+
+    #[test]
+    fn our_root_is_added_once_and_replaced_by_the_next_one() {
+        let first = bundle(ROOT, OURS).unwrap();
+        assert!(first.starts_with(ROOT) && first.contains(OURS));
+        assert_eq!(bundle(&first, OURS), None);
+        let second = bundle(&first, NEXT).unwrap();
+        assert!(second.starts_with(ROOT) && second.contains(NEXT) && !second.contains(OURS));
+    }
+
+    #[test]
+    fn a_bundle_rebuilt_with_our_root_is_left_alone() {
+        assert_eq!(bundle(&format!("{ROOT}{OURS}"), OURS), None);
+    }
+}

@@ -1,0 +1,142 @@
+//! The end of the machine: processes, then file systems, then power. Every step is bounded, because what it
+//! waits for may be a share whose server is gone.
+
+use crate::console;
+use crate::reaper::Reaper;
+use rustix::fd::{AsRawFd as _, OwnedFd};
+use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::process::{Pid, Signal};
+use rustix::system::RebootCommand;
+use std::fs;
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// Time for processes to be collected after SIGKILL. What is stuck in the kernel stays.
+const KILL_LIMIT: Duration = Duration::from_secs(2);
+/// Time for the shares to be unmounted.
+const SHARE_LIMIT: Duration = Duration::from_secs(3);
+
+/// Takes the machine down. `upper`: the writable disk, when it is mounted.
+pub(super) fn run(grace: Duration, reaper: &Reaper, upper: Option<&OwnedFd>) -> ! {
+    console::debug("shutting down");
+    signal_all(Signal::TERM);
+    // A stopped process takes its SIGTERM only when it is continued.
+    signal_all(Signal::CONT);
+    if !reaper.wait_childless(grace) {
+        signal_all(Signal::KILL);
+        if !reaper.wait_childless(KILL_LIMIT) {
+            console::say("shutdown: some processes do not end");
+        }
+    }
+    console::debug("processes ended");
+    unmount_all();
+    if let Some(upper) = upper {
+        settle(upper);
+    }
+    console::debug("disks settled");
+    power_off()
+}
+
+/// Everybody but this process (`kill(2)` with pid -1).
+fn signal_all(signal: Signal) {
+    // Fails only when there is nobody.
+    let _ = rustix::process::kill_process_group(Pid::INIT, signal);
+}
+
+/// Unmounts shares and the Docker disk with all that is mounted below it, last mounted first.
+fn unmount_all() {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let mut shares = Vec::new();
+    let mut disks = Vec::new();
+    for line in mounts.lines().rev() {
+        let mut fields = line.split(' ');
+        let (Some(_), Some(target), Some(kind)) = (fields.next(), fields.next(), fields.next())
+        else {
+            continue;
+        };
+        let target = unescape(target);
+        match kind {
+            "virtiofs" => shares.push(target),
+            _ if target.starts_with(super::disks::DOCKER_ROOT) => disks.push(target),
+            _ => {}
+        }
+    }
+    let (done, wait) = mpsc::channel();
+    let spawned = std::thread::Builder::new()
+        .name("shares".into())
+        .spawn(move || {
+            for share in shares {
+                let _ = rustix::mount::unmount(&share, UnmountFlags::empty());
+            }
+            let _ = done.send(());
+        });
+    if spawned.is_err() || wait.recv_timeout(SHARE_LIMIT).is_err() {
+        console::say("shutdown: a share does not let go");
+    }
+    for target in disks {
+        if rustix::mount::unmount(&target, UnmountFlags::empty()).is_err() {
+            // Still in use by something that could not be killed: at least nothing more is written.
+            let _ = rustix::mount::mount_remount(&target, MountFlags::RDONLY, c"");
+        }
+    }
+}
+
+/// Writes everything out and leaves the root's disk marked clean: an overlay cannot be unmounted by the
+/// process that runs in it, but both file systems can be made read-only.
+fn settle(upper: &OwnedFd) {
+    if let Err(error) = rustix::mount::mount_remount("/", MountFlags::RDONLY, c"") {
+        console::say(&format!("shutdown: root stays writable: {error}"));
+    }
+    let _ = rustix::fs::syncfs(upper);
+    let path = format!("/proc/self/fd/{}", upper.as_raw_fd());
+    if let Err(error) = rustix::mount::mount_remount(Path::new(&path), MountFlags::RDONLY, c"") {
+        console::say(&format!("shutdown: upper disk stays writable: {error}"));
+    }
+}
+
+/// Off, at once.
+pub(super) fn power_off() -> ! {
+    loop {
+        if let Err(error) = rustix::system::reboot(RebootCommand::PowerOff) {
+            console::say(&format!("power off: {error}"));
+        }
+        std::thread::park_timeout(Duration::from_secs(1));
+    }
+}
+
+/// Undoes the octal escapes of `/proc/mounts` (`proc(5)`: space, tab, line end, backslash).
+fn unescape(field: &str) -> String {
+    let mut out = String::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((before, escape)) = rest.split_once('\\') {
+        out.push_str(before);
+        let code = escape
+            .get(..3)
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match code {
+            Some(code) => {
+                out.push(char::from(code));
+                rest = &escape[3..];
+            }
+            None => {
+                out.push('\\');
+                rest = escape;
+            }
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mount_points_with_spaces_and_backslashes_are_read_back() {
+        assert_eq!(unescape(r"/tmp/a\040b\134c"), r"/tmp/a b\c");
+        assert_eq!(unescape(r"/plain"), "/plain");
+        assert_eq!(unescape(r"/odd\9"), r"/odd\9");
+    }
+}

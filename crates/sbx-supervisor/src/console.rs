@@ -1,0 +1,103 @@
+//! The guest's console: kept on disk up to a bound, its last lines in memory for error messages.
+//!
+//! A flooding guest starts the file anew again and again; it never fills the host's disk.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::sync::{Arc, Mutex};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::unix::pipe::Receiver;
+
+/// Largest console log, in bytes.
+pub const MAX_BYTES: u64 = 4 << 20;
+/// Bytes kept in memory.
+const TAIL: usize = 8 << 10;
+const RESTARTED: &[u8] = b"[earlier output dropped: the log reached its limit]\n";
+
+/// See the module.
+#[derive(Debug)]
+pub struct Console {
+    file: File,
+    written: u64,
+    tail: VecDeque<u8>,
+}
+
+impl Console {
+    /// Writes into `file`, which must have been opened for appending and is emptied.
+    ///
+    /// # Errors
+    /// When the file cannot be emptied.
+    pub fn new(file: File) -> io::Result<Self> {
+        file.set_len(0)?;
+        Ok(Self { file, written: 0, tail: VecDeque::with_capacity(TAIL) })
+    }
+
+    /// Takes console output.
+    pub fn push(&mut self, bytes: &[u8]) {
+        for byte in bytes.iter().rev().take(TAIL).rev() {
+            if self.tail.len() == TAIL {
+                self.tail.pop_front();
+            }
+            self.tail.push_back(*byte);
+        }
+        // A disk that is full costs the log, not the sandbox.
+        let _ = self.store(bytes);
+    }
+
+    fn store(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.written + bytes.len() as u64 > MAX_BYTES {
+            self.file.set_len(0)?;
+            self.file.write_all(RESTARTED)?;
+            self.written = RESTARTED.len() as u64;
+        }
+        self.file.write_all(bytes)?;
+        self.written += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// The last `count` lines that say anything, without control characters, each at most 200 characters.
+    pub fn last_lines(&self, count: usize) -> Vec<String> {
+        let bytes: Vec<u8> = self.tail.iter().copied().collect();
+        let text = String::from_utf8_lossy(&bytes);
+        let mut lines: Vec<String> = text
+            .lines()
+            .map(|line| clean(line, 200))
+            .filter(|line| !line.trim().is_empty())
+            .collect();
+        lines.split_off(lines.len().saturating_sub(count))
+    }
+}
+
+/// Text from the guest for people's eyes: no control characters (terminal escapes), at most `limit` characters.
+pub fn clean(text: &str, limit: usize) -> String {
+    text.chars().filter(|c| !c.is_control()).take(limit).collect()
+}
+
+/// Copies the console pipe into `console` until its other end is closed.
+pub async fn copy(mut pipe: Receiver, console: Arc<Mutex<Console>>) {
+    let mut piece = [0; 16 << 10];
+    while let Ok(count @ 1..) = pipe.read(&mut piece).await {
+        crate::state::lock(&console).push(&piece[..count]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flooding_guest_cannot_fill_the_disk_and_its_last_words_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("console.log");
+        let file = File::options().create(true).append(true).open(&path).unwrap();
+        let mut console = Console::new(file).unwrap();
+        let flood = vec![b'x'; 64 << 10];
+        for _ in 0..3 * MAX_BYTES as usize / flood.len() {
+            console.push(&flood);
+            assert!(std::fs::metadata(&path).unwrap().len() <= MAX_BYTES);
+        }
+        console.push(b"\nKernel panic\x1b[31m - not syncing\r\n\n");
+        assert_eq!(console.last_lines(1), ["Kernel panic[31m - not syncing"]);
+    }
+}

@@ -1,0 +1,330 @@
+//! Reading and writing the frames of one channel life.
+
+use super::session::{End, Session};
+use super::{GuestError, opening};
+use crate::console::clean;
+use crate::state::{State, lock};
+use sbx_wire::frame::{self, Decoder, FrameError};
+use sbx_wire::guest::{
+    DockerState, ExecError, ExecRequest, FromGuest, MAX_SESSIONS, Stream, ToGuest,
+};
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::mpsc;
+
+/// Frames that may wait for the guest to read them, about 2 MiB.
+const TO_GUEST: usize = 64;
+/// Events that may wait for the supervisor; a flood is dropped, the break of the channel never.
+const EVENTS: usize = 64;
+/// Characters kept of a text from the guest.
+const TEXT: usize = 500;
+
+/// What the guest said, other than about sessions.
+#[derive(Debug)]
+pub enum GuestEvent {
+    /// First message.
+    Booted {
+        /// Kernel release.
+        kernel: String,
+        /// Version of `sbx-guest`.
+        version: String,
+        /// Milliseconds since kernel start.
+        uptime_ms: u64,
+    },
+    /// Answer to `Personalise`.
+    Personalised(Result<(), String>),
+    /// Answer to `Ping`.
+    Pong(u64),
+    /// The channel is broken; last event.
+    Broken(GuestError),
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    sessions: BTreeMap<u32, Session>,
+    next: u32,
+    /// Why no more sessions are opened.
+    closed: Option<String>,
+}
+
+/// A connected guest. Clones are the same guest.
+#[derive(Debug, Clone)]
+pub struct Guest {
+    epoch: u32,
+    frames: mpsc::Sender<Vec<u8>>,
+    table: Arc<Mutex<Table>>,
+    state: State,
+}
+
+/// Room for one message in the queue.
+#[derive(Debug)]
+pub struct Room<'a> {
+    permit: mpsc::Permit<'a, Vec<u8>>,
+    epoch: u32,
+}
+
+impl Room<'_> {
+    /// Sends the message, at once.
+    ///
+    /// # Errors
+    /// When it does not fit a frame.
+    pub fn send(self, message: &ToGuest) -> Result<(), FrameError> {
+        self.permit.send(frame::encode(self.epoch, message)?);
+        Ok(())
+    }
+}
+
+/// Why a program could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Too many at a time.
+    #[error("{MAX_SESSIONS} programs are running in this sandbox already")]
+    Full,
+    /// The machine is going down, or broken.
+    #[error("{0}")]
+    Closed(String),
+    /// The request does not fit a frame.
+    #[error("the request is too large: {0}")]
+    TooLarge(#[from] FrameError),
+}
+
+/// Connects to the guest channel, waits for the guest to answer, and starts the task that serves it.
+///
+/// # Errors
+/// See [`GuestError`]. There is no time limit here.
+pub async fn connect(
+    path: &Path,
+    epoch: u32,
+    state: State,
+) -> Result<(Guest, mpsc::Receiver<GuestEvent>), GuestError> {
+    let mut stream = UnixStream::connect(path).await?;
+    let mut nonce = [0; 16];
+    crate::prepare::random(&mut nonce)?;
+    let rest = opening::open(&mut stream, epoch, nonce).await?;
+    let (read, write) = stream.into_split();
+    let (frames, queue) = mpsc::channel(TO_GUEST);
+    let (events_in, events) = mpsc::channel(EVENTS);
+    let table = Arc::new(Mutex::new(Table { next: 1, ..Table::default() }));
+    let guest = Guest { epoch, frames, table, state };
+    let reader = Reader { guest: guest.clone(), events: events_in };
+    tokio::spawn(reader.run(read, rest, write_frames(write, queue)));
+    Ok((guest, events))
+}
+
+async fn write_frames(
+    mut write: OwnedWriteHalf,
+    mut queue: mpsc::Receiver<Vec<u8>>,
+) -> Result<Infallible, GuestError> {
+    loop {
+        let frame = queue.recv().await.ok_or(GuestError::Closed)?;
+        write.write_all(&frame).await?;
+    }
+}
+
+impl Guest {
+    /// Sends a message; waits while the guest does not read.
+    ///
+    /// # Errors
+    /// [`GuestError::Frame`] when it does not fit a frame, [`GuestError::Closed`] when the channel is closed.
+    pub async fn send(&self, message: &ToGuest) -> Result<(), GuestError> {
+        let frame = frame::encode(self.epoch, message)?;
+        self.frames.send(frame).await.map_err(|_| GuestError::Closed)
+    }
+
+    /// Waits for room for one message.
+    ///
+    /// # Errors
+    /// [`GuestError::Closed`] when the channel is closed.
+    pub async fn room(&self) -> Result<Room<'_>, GuestError> {
+        let permit = self.frames.reserve().await.map_err(|_| GuestError::Closed)?;
+        Ok(Room { permit, epoch: self.epoch })
+    }
+
+    /// Sends a message if the queue has room, for what is only useful now.
+    pub fn send_now(&self, message: &ToGuest) -> bool {
+        frame::encode(self.epoch, message).is_ok_and(|frame| self.frames.try_send(frame).is_ok())
+    }
+
+    /// Starts a program.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn exec(&self, request: ExecRequest) -> Result<Session, OpenError> {
+        let (session, frame) = {
+            let mut table = lock(&self.table);
+            if let Some(reason) = &table.closed {
+                return Err(OpenError::Closed(reason.clone()));
+            }
+            if table.sessions.len() >= MAX_SESSIONS {
+                return Err(OpenError::Full);
+            }
+            let id = table.next;
+            let frame = frame::encode(self.epoch, &ToGuest::Exec { session: id, request })?;
+            // A number is never used twice; four billion programs outlast any epoch.
+            table.next = id.checked_add(1).ok_or(OpenError::Full)?;
+            let session = Session::new(id);
+            table.sessions.insert(id, session.clone());
+            (session, frame)
+        };
+        self.count_sessions();
+        if self.frames.send(frame).await.is_err() {
+            session.end(End::Lost("the guest channel is closed".to_owned()));
+        }
+        Ok(session)
+    }
+
+    /// Returns window to the guest for output that the client has got.
+    pub async fn passed_on(&self, session: &Session, stream: Stream, bytes: u32) {
+        session.passed_on(stream, bytes);
+        // A closed channel ends the session by itself.
+        let _ = self.send(&ToGuest::Credit { session: session.id(), stream, bytes }).await;
+    }
+
+    /// The client of this session is gone: the program is hung up, its output dropped.
+    pub async fn hang_up(&self, session: &Session) {
+        session.abandon();
+        let _ = self.send(&ToGuest::Hangup { session: session.id() }).await;
+    }
+
+    /// Ends every session and opens no more.
+    pub fn close(&self, reason: &str) {
+        let sessions = {
+            let mut table = lock(&self.table);
+            table.closed.get_or_insert_with(|| reason.to_owned());
+            std::mem::take(&mut table.sessions)
+        };
+        for session in sessions.into_values() {
+            session.end(End::Lost(reason.to_owned()));
+        }
+        self.count_sessions();
+    }
+
+    fn find(&self, id: u32) -> Option<Session> {
+        lock(&self.table).sessions.get(&id).cloned()
+    }
+
+    fn finish(&self, id: u32, end: End) {
+        let session = lock(&self.table).sessions.remove(&id);
+        if let Some(session) = session {
+            session.end(end);
+            self.count_sessions();
+        }
+    }
+
+    fn count_sessions(&self) {
+        let count = u32::try_from(lock(&self.table).sessions.len()).unwrap_or(u32::MAX);
+        self.state.update(|snapshot| snapshot.sessions = count);
+    }
+}
+
+struct Reader {
+    guest: Guest,
+    events: mpsc::Sender<GuestEvent>,
+}
+
+impl Reader {
+    /// Reads and writes until either breaks; then the socket is closed, whatever waits in it.
+    async fn run(
+        self,
+        mut read: OwnedReadHalf,
+        rest: Vec<u8>,
+        writing: impl Future<Output = Result<Infallible, GuestError>>,
+    ) {
+        let outcome = {
+            tokio::select! {
+                outcome = self.read(&mut read, rest) => outcome,
+                outcome = writing => outcome,
+            }
+        };
+        drop(read);
+        let error = match outcome {
+            Ok(never) => match never {},
+            Err(error) => error,
+        };
+        self.guest.close(&error.to_string());
+        // The receiver is gone when the sandbox is on its way down.
+        let _ = self.events.send(GuestEvent::Broken(error)).await;
+    }
+
+    async fn read(
+        &self,
+        read: &mut OwnedReadHalf,
+        rest: Vec<u8>,
+    ) -> Result<Infallible, GuestError> {
+        let mut decoder = Decoder::new(self.guest.epoch);
+        decoder.push(&rest);
+        let mut piece = vec![0; 64 << 10];
+        loop {
+            while let Some(message) = decoder.next()? {
+                self.dispatch(message)?;
+            }
+            let count = read.read(&mut piece).await?;
+            if count == 0 {
+                return Err(GuestError::Closed);
+            }
+            decoder.push(&piece[..count]);
+        }
+    }
+
+    /// Messages about sessions that do not exist are ignored: they reach nobody and cost nothing.
+    fn dispatch(&self, message: FromGuest) -> Result<(), GuestError> {
+        let guest = &self.guest;
+        match message {
+            FromGuest::Started { session, .. } => {
+                guest.find(session).iter().for_each(Session::started);
+            }
+            FromGuest::ExecFailed { session, error } => {
+                guest.finish(session, End::Failed(clean_error(error)));
+            }
+            FromGuest::Exited { session, status } => guest.finish(session, End::Exited(status)),
+            FromGuest::Output { session, stream, data } => {
+                if guest.find(session).is_some_and(|session| !session.push(stream, &data)) {
+                    return Err(GuestError::Rule("output beyond its window"));
+                }
+            }
+            FromGuest::StdinCredit { session, bytes } => {
+                if guest.find(session).is_some_and(|session| !session.stdin_credit(bytes)) {
+                    return Err(GuestError::Rule("credit beyond the window"));
+                }
+            }
+            FromGuest::Docker(state) => {
+                let state = match state {
+                    DockerState::Failed(text) => DockerState::Failed(clean(&text, TEXT)),
+                    other => other,
+                };
+                tracing::info!(?state, "docker");
+                guest.state.update(|snapshot| snapshot.docker = state);
+            }
+            FromGuest::Log(line) => tracing::info!(guest = clean(&line, TEXT)),
+            FromGuest::Booted { kernel, version, uptime_ms } => self.tell(GuestEvent::Booted {
+                kernel: clean(&kernel, TEXT),
+                version: clean(&version, TEXT),
+                uptime_ms,
+            }),
+            FromGuest::Personalised(result) => {
+                let result = result.map_err(|text| clean(&text, TEXT));
+                self.tell(GuestEvent::Personalised(result));
+            }
+            FromGuest::Pong { token } => self.tell(GuestEvent::Pong(token)),
+        }
+        Ok(())
+    }
+
+    fn tell(&self, event: GuestEvent) {
+        // Dropped when the queue is full: then the guest floods, and gets no answer to what it says.
+        let _ = self.events.try_send(event);
+    }
+}
+
+fn clean_error(error: ExecError) -> ExecError {
+    match error {
+        ExecError::NotFound => ExecError::NotFound,
+        ExecError::NotExecutable(text) => ExecError::NotExecutable(clean(&text, TEXT)),
+        ExecError::BadRequest(text) => ExecError::BadRequest(clean(&text, TEXT)),
+    }
+}

@@ -1,0 +1,38 @@
+//! The guest channel. Everything that comes out of it is a claim by a hostile party.
+//!
+//! | module | |
+//! |---|---|
+//! | `opening` | preamble with epoch and nonce |
+//! | [`channel`] | the task that reads and writes frames |
+//! | [`session`] | one running program: windows, buffers, end |
+
+pub mod channel;
+mod opening;
+pub mod session;
+
+pub use channel::{Guest, GuestEvent, connect};
+pub use session::{End, Session};
+
+use sbx_wire::frame::FrameError;
+use std::io;
+
+/// Why the channel broke. After any of them the guest is not used any more.
+#[derive(Debug, thiserror::Error)]
+pub enum GuestError {
+    /// The socket failed.
+    #[error("the guest channel failed: {0}")]
+    Io(#[from] io::Error),
+    /// QEMU closed it.
+    #[error("the guest channel was closed")]
+    Closed,
+    /// The guest broke the framing.
+    #[error("the guest broke the protocol: {0}")]
+    Frame(#[from] FrameError),
+    /// The guest broke another rule.
+    #[error("the guest broke the protocol: {0}")]
+    Rule(&'static str),
+    /// The guest speaks a version we do not.
+    #[error("the guest speaks protocol version {0}, this version of sbx speaks {oldest} to {newest}",
+        oldest = sbx_wire::guest::OLDEST_VERSION, newest = sbx_wire::guest::VERSION)]
+    Version(u16),
+}

@@ -1,0 +1,105 @@
+//! Noticing that the guest has lost time: the host slept, its clock was set, or QEMU was paused.
+
+use rustix::time::{ClockId, clock_gettime};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A smaller difference between two clocks is noise.
+const TOLERANCE_NS: u64 = 200_000_000;
+/// A guest that answers a ping later than this was paused, or so busy that its clock may have suffered.
+const LATE: Duration = Duration::from_millis(1_000);
+/// Set at least this often, against drift.
+const PERIOD: Duration = Duration::from_secs(60);
+
+/// Nanoseconds since the Unix epoch.
+pub(super) fn unix_ns() -> u64 {
+    read(ClockId::Realtime)
+}
+
+fn read(clock: ClockId) -> u64 {
+    let time = clock_gettime(clock);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// Watches clocks and pings.
+#[derive(Debug)]
+pub(super) struct Clock {
+    offsets: (u64, u64),
+    set: Instant,
+    token: u64,
+    asked: Option<Instant>,
+}
+
+impl Clock {
+    pub(super) fn new() -> Self {
+        Self { offsets: offsets(), set: Instant::now(), token: 0, asked: None }
+    }
+
+    /// Whether time was lost since the last call: the host slept (boot time runs on, monotonic time does not),
+    /// its wall clock was set, or the period is over.
+    pub(super) fn lost_time(&mut self) -> bool {
+        let now = offsets();
+        let jumped = now.0.abs_diff(self.offsets.0) > TOLERANCE_NS
+            || now.1.abs_diff(self.offsets.1) > TOLERANCE_NS;
+        let due = self.set.elapsed() >= PERIOD;
+        if jumped || due {
+            self.offsets = now;
+            self.set = Instant::now();
+        }
+        jumped || due
+    }
+
+    /// The token of a ping to send, unless one is under way.
+    pub(super) fn ping(&mut self) -> Option<u64> {
+        if self.asked.is_some() {
+            return None;
+        }
+        self.token += 1;
+        self.asked = Some(Instant::now());
+        Some(self.token)
+    }
+
+    /// Takes an answer. True: it came so late that the guest's clock has to be set.
+    pub(super) fn pong(&mut self, token: u64) -> bool {
+        if token != self.token {
+            return false;
+        }
+        self.asked.take().is_some_and(|asked| asked.elapsed() > LATE)
+    }
+}
+
+/// How far boot time and wall time are ahead of monotonic time.
+fn offsets() -> (u64, u64) {
+    let monotonic = read(ClockId::Monotonic);
+    (
+        read(ClockId::Boottime).wrapping_sub(monotonic),
+        read(ClockId::Realtime).wrapping_sub(monotonic),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn set_wall_clock_is_noticed_once_and_a_quiet_second_is_not() {
+        let mut clock = Clock::new();
+        assert!(!clock.lost_time());
+        clock.offsets.1 = clock.offsets.1.wrapping_sub(1_000_000_000);
+        assert!(clock.lost_time());
+        assert!(!clock.lost_time());
+    }
+
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn late_pong_means_that_the_guest_was_paused() {
+        let mut clock = Clock::new();
+        let token = clock.ping().unwrap();
+        assert_eq!(clock.ping(), None, "one at a time");
+        tokio::time::advance(Duration::from_secs(5)).await;
+        assert!(!clock.pong(token + 1), "an answer nobody asked for");
+        assert!(clock.pong(token));
+        let token = clock.ping().unwrap();
+        assert!(!clock.pong(token));
+    }
+}

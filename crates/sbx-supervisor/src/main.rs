@@ -1,0 +1,108 @@
+//! `sbx-supervisor DIR`: runs the sandbox whose launch document lies in DIR, until it ends.
+#![forbid(unsafe_code)]
+
+use sbx_supervisor::life::{Life, StopRequest};
+use sbx_supervisor::prepare::{Prepared, prepare, remove_sockets, write_last_exit};
+use sbx_supervisor::state::{Ended, State};
+use sbx_supervisor::{server, spawner};
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitCode};
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+/// Grace when a signal, not a request, ends the sandbox.
+const SIGNAL_GRACE: Duration = Duration::from_secs(10);
+/// Time for the spawner to end when its socket is closed: every helper has ended by then.
+const SPAWNER_LIMIT: Duration = Duration::from_secs(5);
+
+fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let result = match args.as_slice() {
+        [flag, dir] if flag == spawner::FLAG => spawner::run(Path::new(dir)).map(|()| true),
+        [dir] if !dir.as_encoded_bytes().starts_with(b"-") => supervise(Path::new(dir)),
+        _ => Err(io::Error::other("usage: sbx-supervisor DIR")),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whoever starts this process may read standard error; the log has it too.
+fn complain(error: &io::Error) {
+    use io::Write as _;
+    // Nobody may be reading any more.
+    let _ = writeln!(io::stderr(), "sbx-supervisor: {error}");
+}
+
+/// True: the sandbox ended in order.
+fn supervise(dir: &Path) -> io::Result<bool> {
+    let dir: PathBuf = dir.canonicalize()?;
+    let prepared = prepare(&dir).map_err(io::Error::other)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(run(prepared))
+}
+
+async fn run(prepared: Prepared) -> io::Result<bool> {
+    let Prepared { life, listener, mut spawner, mut last_exit, lock } = prepared;
+    let launch = life.launch.clone();
+    let state = State::new(&launch.id, spawner.id(), launch.shares.len());
+    let (stop, stops) = mpsc::channel(1);
+    let server = tokio::spawn(server::serve(listener, state.clone(), stop.clone()));
+    tokio::spawn(stop_on_signal(stop)?);
+    let ended = match Life::new(life, state.clone()) {
+        // Its end closes the spawner's socket.
+        Ok(life) => life.run(stops).await,
+        Err(error) => Ended { reason: error.to_string(), orderly: false },
+    };
+    await_spawner(&mut spawner).await;
+    remove_sockets(&launch);
+    if let Err(error) = write_last_exit(&mut last_exit, &ended.reason) {
+        tracing::error!(%error, "last-exit was not written");
+    }
+    let orderly = ended.orderly;
+    // From here on the next run may start.
+    drop(lock);
+    state.update(|snapshot| snapshot.ended = Some(ended));
+    server.await.map_err(io::Error::other)??;
+    Ok(orderly)
+}
+
+async fn await_spawner(spawner: &mut Child) {
+    let wait = async {
+        let mut tick = tokio::time::interval(Duration::from_millis(5));
+        while matches!(spawner.try_wait(), Ok(None)) {
+            tick.tick().await;
+        }
+    };
+    if tokio::time::timeout(SPAWNER_LIMIT, wait).await.is_err() {
+        tracing::error!("the spawner does not end; it will with this process");
+    }
+}
+
+/// SIGTERM and SIGINT stop the sandbox in order; SIGHUP is not for us.
+fn stop_on_signal(
+    stop: mpsc::Sender<StopRequest>,
+) -> io::Result<impl Future<Output = ()> + Send + 'static> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    let mut hup = signal(SignalKind::hangup())?;
+    Ok(async move {
+        loop {
+            tokio::select! {
+                _ = hup.recv() => continue,
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+            }
+            // Full: it is being stopped already.
+            let _ = stop.try_send(StopRequest { grace: SIGNAL_GRACE });
+        }
+    })
+}

@@ -1,0 +1,248 @@
+//! The test plays QEMU's monitor and the guest. The guest lies.
+
+use crate::lab::{Client, LIMIT, Lab, eventually};
+use sbx_wire::frame::{CHUNK, MAX_BODY};
+use sbx_wire::guest::{
+    DockerState, ExecError, ExecRequest, ExitStatus, FromGuest, Preamble, Stream, ToGuest, WINDOW,
+};
+use sbx_wire::launch::{files, sockets};
+use sbx_wire::session::{FromClient, Phase, Reply, Request, ToClient};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+
+struct Sandbox {
+    lab: Lab,
+    guest: Client,
+    _monitor: UnixStream,
+}
+
+/// Plays QEMU up to the monitor's capabilities, and accepts the guest channel.
+fn qemu(lab: &Lab) -> (UnixStream, UnixStream) {
+    let qmp = UnixListener::bind(lab.socket(sockets::QMP)).unwrap();
+    let channel = UnixListener::bind(lab.socket(sockets::GUEST)).unwrap();
+    let (mut monitor, _) = qmp.accept().unwrap();
+    monitor.write_all(b"{\"QMP\": {}}\n").unwrap();
+    let mut line = String::new();
+    BufReader::new(&monitor).read_line(&mut line).unwrap();
+    monitor.write_all(b"{\"return\": {}, \"id\": 0}\n").unwrap();
+    (monitor, channel.accept().unwrap().0)
+}
+
+/// Answers the preamble, behind some stale bytes.
+fn answer(mut channel: UnixStream) -> Client {
+    channel.set_read_timeout(Some(LIMIT)).unwrap();
+    let mut bytes = [0; Preamble::LEN];
+    channel.read_exact(&mut bytes).unwrap();
+    let (host, _) = Preamble::find_host(&bytes).unwrap();
+    channel.write_all(&Preamble { nonce: [0; 16], ..host }.encode_guest()).unwrap();
+    channel.write_all(&host.encode_guest()).unwrap();
+    Client::new(channel, host.epoch)
+}
+
+/// A running sandbox whose guest is the test.
+fn sandbox() -> Sandbox {
+    let lab = Lab::new("exec sleep 600").start();
+    let (monitor, channel) = qemu(&lab);
+    let mut guest = answer(channel);
+    let Some(ToGuest::Personalise(what)) = guest.next() else { panic!("no personalise") };
+    assert!(what.entropy.iter().any(|byte| *byte != 0) && what.entropy.len() == 64);
+    assert!(what.unix_ns > 1_700_000_000_000_000_000);
+    guest.send(&FromGuest::Booted {
+        kernel: "6.12\x1b[2J".into(),
+        version: "0".into(),
+        uptime_ms: 1,
+    });
+    guest.send(&FromGuest::Personalised(Ok(())));
+    lab.until("running", |status| status.phase == Phase::Running);
+    Sandbox { lab, guest, _monitor: monitor }
+}
+
+impl Sandbox {
+    /// The next message that is about a session.
+    fn next(&mut self) -> ToGuest {
+        loop {
+            match self.guest.next().expect("the channel is open") {
+                ToGuest::Ping { token } => self.guest.send(&FromGuest::Pong { token }),
+                ToGuest::SetClock { .. } => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Starts a program; returns its client and its session number.
+    fn exec(&mut self, stdin: bool) -> (Client, u32) {
+        let client = self.lab.ask(&Request::Exec(request(stdin)));
+        match self.next() {
+            ToGuest::Exec { session, .. } => (client, session),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn request(stdin: bool) -> ExecRequest {
+    let argv = vec![b"true".to_vec()];
+    ExecRequest { argv, env: vec![], workdir: None, user: None, terminal: None, stdin }
+}
+
+#[test]
+fn program_runs_with_input_output_and_exit_status() {
+    let mut sandbox = sandbox();
+    let (mut client, session) = sandbox.exec(true);
+    sandbox.guest.send(&FromGuest::Started { session, pid: 7 });
+    assert!(matches!(client.next(), Some(ToClient::Started)));
+    client.send(&FromClient::Stdin(b"in\0".to_vec()));
+    assert!(matches!(sandbox.next(), ToGuest::Stdin { data, .. } if data == b"in\0"));
+    client.send(&FromClient::Signal(2));
+    assert!(matches!(sandbox.next(), ToGuest::Signal { signal: 2, .. }));
+    client.send(&FromClient::StdinEof);
+    assert!(matches!(sandbox.next(), ToGuest::StdinEof { .. }));
+    let stream = Stream::Stderr;
+    sandbox.guest.send(&FromGuest::Output { session, stream, data: vec![0, 255] });
+    let Some(ToClient::Output(Stream::Stderr, data)) = client.next() else { panic!("no output") };
+    assert_eq!(data, [0, 255]);
+    assert!(matches!(sandbox.next(), ToGuest::Credit { bytes: 2, stream: Stream::Stderr, .. }));
+    sandbox.guest.send(&FromGuest::Exited { session, status: ExitStatus::Signal(9) });
+    assert!(matches!(client.next(), Some(ToClient::Exited(ExitStatus::Signal(9)))));
+    assert!(client.next::<ToClient>().is_none());
+    sandbox.lab.until("no session", |status| status.sessions == 0);
+}
+
+#[test]
+fn exec_that_comes_too_early_waits_for_the_guest() {
+    let lab = Lab::new("exec sleep 600").start();
+    let mut early = lab.ask(&Request::Exec(request(false)));
+    let (_monitor, channel) = qemu(&lab);
+    let mut guest = answer(channel);
+    guest.send(&FromGuest::Personalised(Ok(())));
+    loop {
+        match guest.next() {
+            Some(ToGuest::Exec { session, .. }) => {
+                let error = ExecError::BadRequest("\x1b]0;evil\x07no".into());
+                guest.send(&FromGuest::ExecFailed { session, error });
+                break;
+            }
+            Some(_) => {}
+            None => panic!("closed"),
+        }
+    }
+    let Some(ToClient::ExecFailed(ExecError::BadRequest(text))) = early.next() else {
+        panic!("no failure")
+    };
+    assert_eq!(text, "]0;evilno", "control characters of the guest reached the client");
+}
+
+#[test]
+fn guest_that_sends_beyond_its_window_is_cut_off() {
+    let mut sandbox = sandbox();
+    // The client reads nothing, so nothing is passed on once its socket is full.
+    let (mut client, session) = sandbox.exec(false);
+    let data = vec![0; CHUNK];
+    let output = FromGuest::Output { session, stream: Stream::Stdout, data };
+    let bytes = sbx_wire::frame::encode(1, &output).unwrap();
+    let mut sent = 0;
+    // More than the window and everything that a socket may hold.
+    while sent < 64 * WINDOW as usize {
+        if sandbox.guest.stream.write_all(&bytes).is_err() {
+            break;
+        }
+        sent += CHUNK;
+    }
+    let why = sandbox.lab.until_unresponsive();
+    assert!(why.contains("beyond its window"), "{why}");
+    let lost = loop {
+        match client.next() {
+            Some(ToClient::Lost(why)) => break why,
+            Some(_) => {}
+            None => panic!("the client was not told"),
+        }
+    };
+    assert_eq!(lost, why);
+    let mut late = sandbox.lab.ask(&Request::Exec(request(false)));
+    assert!(matches!(late.next(), Some(ToClient::Lost(text)) if text == why));
+}
+
+#[test]
+fn broken_framing_makes_the_sandbox_unresponsive() {
+    for bytes in [
+        u32::try_from(MAX_BODY + 1).unwrap().to_le_bytes().to_vec(),
+        [&4u32.to_le_bytes()[..], &1u32.to_le_bytes(), &[0xff; 4]].concat(),
+    ] {
+        let mut sandbox = sandbox();
+        sandbox.guest.stream.write_all(&bytes).unwrap();
+        sandbox.guest.stream.write_all(&[0; 8]).unwrap();
+        let why = sandbox.lab.until_unresponsive();
+        assert!(why.contains("broke the protocol"), "{why}");
+    }
+}
+
+#[test]
+fn messages_about_unknown_sessions_and_stale_epochs_reach_nobody() {
+    let mut sandbox = sandbox();
+    let (mut client, session) = sandbox.exec(false);
+    for session in [0, session + 1, u32::MAX] {
+        let data = vec![1; 9];
+        sandbox.guest.send(&FromGuest::Output { session, stream: Stream::Stdout, data });
+        sandbox.guest.send(&FromGuest::Exited { session, status: ExitStatus::Code(0) });
+        sandbox.guest.send(&FromGuest::StdinCredit { session, bytes: u32::MAX });
+    }
+    let stale = FromGuest::Exited { session, status: ExitStatus::Code(1) };
+    sandbox.guest.stream.write_all(&sbx_wire::frame::encode(77, &stale).unwrap()).unwrap();
+    sandbox.guest.send(&FromGuest::Exited { session, status: ExitStatus::Code(5) });
+    assert!(matches!(client.next(), Some(ToClient::Exited(ExitStatus::Code(5)))));
+    assert_eq!(sandbox.lab.status().phase, Phase::Running);
+}
+
+#[test]
+fn flood_of_log_lines_neither_fills_the_disk_nor_carries_escapes() {
+    let mut sandbox = sandbox();
+    let line = FromGuest::Log(format!("\x1b[2J\n{}", "x".repeat(100_000)));
+    let bytes = sbx_wire::frame::encode(1, &line).unwrap();
+    for _ in 0..10_000 {
+        sandbox.guest.stream.write_all(&bytes).unwrap();
+    }
+    sandbox.guest.send(&FromGuest::Docker(DockerState::Ready { uptime_ms: 5 }));
+    sandbox.lab.until("docker", |status| status.docker == DockerState::Ready { uptime_ms: 5 });
+    let log = std::fs::read(sandbox.lab.launch.dir.join(files::SUPERVISOR_LOG)).unwrap();
+    assert!(log.len() as u64 <= sbx_supervisor::log::MAX_BYTES);
+    assert!(!log.contains(&0x1b));
+}
+
+#[test]
+fn client_that_vanishes_hangs_its_program_up_even_with_input_waiting() {
+    let mut sandbox = sandbox();
+    let (client, session) = sandbox.exec(true);
+    drop(client);
+    assert!(matches!(sandbox.next(), ToGuest::Hangup { session: s } if s == session));
+    let (mut client, session) = sandbox.exec(true);
+    client.stream.set_nonblocking(true).unwrap();
+    // The guest takes none of it: its window, our queue and the socket are full.
+    let chunk = sbx_wire::frame::encode(0, &FromClient::Stdin(vec![0; CHUNK])).unwrap();
+    while client.stream.write(&chunk).is_ok_and(|count| count == chunk.len()) {}
+    drop(client);
+    loop {
+        match sandbox.next() {
+            ToGuest::Stdin { .. } => {}
+            ToGuest::Hangup { session: s } if s == session => break,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn guest_is_asked_to_shut_down_and_then_forced() {
+    let mut sandbox = sandbox();
+    let mut stop = sandbox.lab.ask(&Request::Stop { grace_ms: 300 });
+    assert!(matches!(sandbox.next(), ToGuest::Shutdown { .. }));
+    assert!(matches!(stop.next(), Some(Reply::Stopped)));
+    eventually("end", || sandbox.lab.connect().is_none());
+}
+
+#[test]
+fn guest_that_cannot_be_set_up_is_not_used() {
+    let mut lab = Lab::new("exec sleep 600").start();
+    let (_monitor, channel) = qemu(&lab);
+    let mut guest = answer(channel);
+    guest.send(&FromGuest::Personalised(Err("no\x1b disk".into())));
+    let (orderly, why) = lab.ended();
+    assert!(!orderly && why.contains("no disk"), "{why}");
+}

@@ -28,8 +28,9 @@ use crate::live::Lease;
 use crate::netstack::{Answers, Dialled, DnsTicket, Flow, GuestStream};
 use crate::reason::Reason;
 use crate::records::Event;
-use crate::relay::http::{Inspected, Scope, serve};
+use crate::relay::http::{Inspected, Scope};
 use crate::relay::page::{self, AnswerBody};
+use crate::relay::serve::{serve_any, serve_h1};
 use crate::relay::tunnel;
 
 /// A stream of the guest with what was read of it in front.
@@ -82,7 +83,9 @@ impl crate::netstack::Host for Doors {
         let dialled = Some(flow.address);
         let inspected =
             Inspected::new(self.gateway.clone(), ProxyKind::Transparent, scope, dialled);
-        self.runtime.spawn(serve(inspected, stream, false));
+        self.runtime.spawn(serve_h1(stream, move |request| {
+            inspected.clone().answer(request)
+        }));
     }
 
     fn tls(&self, stream: GuestStream) {
@@ -170,24 +173,16 @@ async fn dial_raw(gateway: Arc<Gateway>, answers: Arc<Answers>, flow: Flow, gran
 }
 
 async fn serve_proxy(gateway: Arc<Gateway>, inspected: Arc<Inspected>, stream: GuestStream) {
-    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+    let answer = move |request: Request<Incoming>| {
         let (gateway, inspected) = (gateway.clone(), inspected.clone());
         async move {
-            let answer = if request.method() == Method::CONNECT {
-                connect(gateway, request).await
-            } else {
-                inspected.answer(request).await
-            };
-            Ok::<_, std::convert::Infallible>(answer)
+            match *request.method() {
+                Method::CONNECT => connect(gateway, request).await,
+                _ => inspected.answer(request).await,
+            }
         }
-    });
-    let builder = crate::relay::http::builder().http1_only();
-    let served = builder
-        .serve_connection_with_upgrades(TokioIo::new(stream), service)
-        .await;
-    if let Err(error) = served {
-        tracing::debug!(%error, "proxy connection ended");
-    }
+    };
+    serve_h1(stream, answer).await;
 }
 
 /// `CONNECT`: tunnelled unread, opened, or refused.
@@ -217,9 +212,10 @@ async fn connect(gateway: Arc<Gateway>, request: Request<Incoming>) -> Response<
     let Some(upgrade) = parts.extensions.get::<hyper::upgrade::OnUpgrade>().cloned() else {
         return page::bad_request("the connection cannot be switched");
     };
-    let generation = match generation.needs_credential(&target) {
-        true => gateway.configured(true).await,
-        false => generation,
+    let generation = if generation.needs_credential(&target) {
+        gateway.configured(true).await
+    } else {
+        generation
     };
     let attempt = Attempt::explicit(target.clone(), IntentKind::Tls);
     if target.port == Port::HTTP {
@@ -228,7 +224,7 @@ async fn connect(gateway: Arc<Gateway>, request: Request<Incoming>) -> Response<
         let inspected = Inspected::new(gateway.clone(), ProxyKind::Forward, scope, None);
         tokio::spawn(async move {
             if let Some(guest) = switched(upgrade).await {
-                serve(inspected, guest, false).await;
+                serve_h1(guest, move |request| inspected.clone().answer(request)).await;
             }
         });
         return page::connected();
@@ -422,9 +418,10 @@ async fn transparent_tls(gateway: Arc<Gateway>, stream: GuestStream) {
         host: hello.server_name.unwrap_or(address),
         port: Port::HTTPS,
     };
-    let generation = match generation.needs_credential(&target) {
-        true => gateway.configured(true).await,
-        false => gateway.generation(),
+    let generation = if generation.needs_credential(&target) {
+        gateway.configured(true).await
+    } else {
+        gateway.generation()
     };
     let attempt = Attempt::transparent(target, IntentKind::Tls, flow.address);
     let denial = match decide(&gateway, &generation, &attempt, None).await {
@@ -481,7 +478,8 @@ async fn open_tls(
             tls: true,
         };
         let dialled = flow.map(|flow| flow.address);
-        serve(Inspected::new(gateway, proxy, scope, dialled), stream, true).await;
+        let inspected = Inspected::new(gateway, proxy, scope, dialled);
+        serve_any(stream, move |request| inspected.clone().answer(request)).await;
     }
 }
 
@@ -514,12 +512,9 @@ async fn deny_inside_tls(denial: Denial, guest: Guest) {
     let Some(stream) = accept_tls(&denial.generation, &host, guest).await else {
         return;
     };
-    let service = hyper::service::service_fn(move |_: Request<Incoming>| {
+    let answer = move |_| {
         let page = page::denied(&denial);
-        async move { Ok::<_, std::convert::Infallible>(page) }
-    });
-    let builder = crate::relay::http::builder();
-    let _ = builder
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
+        async move { page }
+    };
+    serve_any(stream, answer).await;
 }

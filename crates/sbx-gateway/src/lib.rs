@@ -38,8 +38,13 @@ pub mod resolver;
 #[error("the system gave no randomness")]
 pub struct NoRandomness;
 
-/// Fills the bytes from the operating system's generator.
+/// Fills the bytes from the operating system's generator. Only for a few bytes at a time.
 pub(crate) fn random(bytes: &mut [u8]) -> Result<(), NoRandomness> {
-    let provider = rustls::crypto::CryptoProvider::get_default().ok_or(NoRandomness)?;
-    provider.secure_random.fill(bytes).map_err(|_| NoRandomness)
+    let length = rustix::rand::getrandom(&mut *bytes, rustix::rand::GetRandomFlags::empty());
+    // Up to 256 bytes come whole (getrandom(2)).
+    if length == Ok(bytes.len()) {
+        Ok(())
+    } else {
+        Err(NoRandomness)
+    }
 }

@@ -23,7 +23,7 @@ pub const HALF_OPEN: Duration = Duration::from_secs(10);
 /// A connection that both sides are done with, or that the guest no longer reads, is cut after this.
 pub const LINGER: Duration = Duration::from_secs(30);
 /// Data that the guest does not acknowledge for this long ends its connection.
-pub const UNACKNOWLEDGED: Duration = Duration::from_secs(120);
+pub const UNACKNOWLEDGED: Duration = Duration::from_mins(2);
 
 /// DNS questions of the guest that are being answered. Beyond: dropped, the guest asks again.
 pub const DNS_IN_FLIGHT: usize = 128;
@@ -32,7 +32,7 @@ pub const PINNED_NAMES: usize = 4096;
 /// Addresses kept for a name.
 pub const PINNED_ADDRESSES: usize = 32;
 /// A pin outlives its TTL by this: clients keep addresses longer than they were told to.
-pub const PIN_GRACE: Duration = Duration::from_secs(3600);
+pub const PIN_GRACE: Duration = Duration::from_hours(1);
 /// One resolver gets this long for an answer.
 pub const RESOLVER: Duration = Duration::from_secs(3);
 /// Longest DNS message taken from a resolver over TCP, in bytes.
@@ -47,7 +47,7 @@ pub const CLIENT_HELLO_BYTES: usize = 64 * 1024;
 /// Certificates kept, by host.
 pub const LEAVES: usize = 256;
 /// A request head has to be complete after this.
-pub const REQUEST_HEAD: Duration = Duration::from_secs(60);
+pub const REQUEST_HEAD: Duration = Duration::from_mins(1);
 /// Longest request head over HTTP/1.1 and read buffer, in bytes.
 pub const REQUEST_HEAD_BYTES: usize = 64 * 1024;
 /// Most headers in a request or answer.
@@ -64,11 +64,11 @@ pub const CONNECT: Duration = Duration::from_secs(10);
 /// TLS handshake with an upstream.
 pub const UPSTREAM_TLS: Duration = Duration::from_secs(15);
 /// An upstream gets this long to begin its answer. Models think for minutes.
-pub const RESPONSE_HEAD: Duration = Duration::from_secs(900);
+pub const RESPONSE_HEAD: Duration = Duration::from_mins(15);
 /// A body that makes no progress for this long is cut.
-pub const BODY_IDLE: Duration = Duration::from_secs(900);
+pub const BODY_IDLE: Duration = Duration::from_mins(15);
 /// A tunnel without a byte in either direction for this long is closed.
-pub const TUNNEL_IDLE: Duration = Duration::from_secs(4 * 3600);
+pub const TUNNEL_IDLE: Duration = Duration::from_hours(4);
 /// Idle upstream HTTP/1.1 connections kept for one connection of the guest.
 pub const IDLE_UPSTREAMS: usize = 8;
 /// How long a connection waits for credentials and certificate authority after a restart.

@@ -18,11 +18,11 @@ use sbx_wire::gateway::Authority;
 use crate::limits;
 
 /// The guest's clock may be behind ours by this.
-const BACKDATED: Duration = Duration::from_secs(24 * 3600);
+const BACKDATED: Duration = Duration::from_hours(24);
 /// How long a leaf is good for; a gateway that lives longer mints another one.
-const LIFETIME: Duration = Duration::from_secs(3 * 24 * 3600);
+const LIFETIME: Duration = Duration::from_hours(72);
 /// Age at which a cached leaf is replaced.
-const REPLACED: Duration = Duration::from_secs(24 * 3600);
+const REPLACED: Duration = Duration::from_hours(24);
 
 /// Why no certificate can be minted.
 #[derive(Debug, thiserror::Error)]

@@ -12,7 +12,7 @@ use crate::addresses::{SYNTHETIC_BASE, SYNTHETIC_COUNT};
 use crate::limits;
 
 /// Longest time for which an answer is given again without asking, whatever its TTL says.
-const LONGEST_FRESH: Duration = Duration::from_secs(300);
+const LONGEST_FRESH: Duration = Duration::from_mins(5);
 /// Shortest: a page asks for the same name several times within a second.
 const SHORTEST_FRESH: Duration = Duration::from_secs(1);
 
@@ -195,7 +195,7 @@ mod tests {
     fn an_address_is_known_for_its_names_only() {
         let pins = Pins::default();
         let address = Ipv4Addr::new(203, 0, 113, 7);
-        pins.insert(&name("a.test"), &[address], Duration::from_secs(60));
+        pins.insert(&name("a.test"), &[address], Duration::from_mins(1));
         assert!(pins.contains(&name("a.test"), address));
         assert!(!pins.contains(&name("b.test"), address));
         assert_eq!(pins.names_of(address), [name("a.test")]);
@@ -210,12 +210,12 @@ mod tests {
             pins.insert(
                 &name(&format!("n{i}.test")),
                 &[address],
-                Duration::from_secs(60),
+                Duration::from_mins(1),
             );
         }
         let many: Vec<Ipv4Addr> = (0..100).map(|i| Ipv4Addr::from(0x0800_0000 + i)).collect();
         for chunk in many.chunks(10) {
-            pins.insert(&name("many.test"), chunk, Duration::from_secs(60));
+            pins.insert(&name("many.test"), chunk, Duration::from_mins(1));
         }
         let inner = pins.lock();
         assert!(inner.names.len() <= limits::PINNED_NAMES);

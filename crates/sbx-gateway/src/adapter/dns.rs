@@ -20,7 +20,7 @@ use crate::records::Event;
 use crate::resolver::{self, ResolveError};
 
 /// TTL of names that we answer ourselves: short, so that a changed policy is seen soon.
-const LOCAL_TTL: Duration = Duration::from_secs(60);
+const LOCAL_TTL: Duration = Duration::from_mins(1);
 
 /// What a question gets.
 struct Reply {
@@ -92,7 +92,7 @@ async fn judge(gateway: &Gateway, question: &Query) -> Reply {
     let Some(name) = host_name(&question.name) else {
         return refuse(question.name.to_ascii(), Reason::DnsQuestion);
     };
-    if name.as_str().ends_with(".arpa") {
+    if name.labels().next_back() == Some("arpa") {
         return refuse(name.to_string(), Reason::DnsQuestion);
     }
     let is_a = question.query_type == RecordType::A;
@@ -179,7 +179,7 @@ async fn forward(
 /// byte that names do not have must not be flattened into text that means something else.
 fn host_name(name: &Name) -> Option<HostName> {
     let mut text = String::new();
-    for label in name.iter() {
+    for label in name {
         let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
         if !label.iter().all(plain) {
             return None;

@@ -106,9 +106,10 @@ impl<S> Prefixed<S> {
     }
 
     fn push_front(&mut self, bytes: Bytes) {
-        self.front = match self.front.is_empty() {
-            true => bytes,
-            false => [bytes, self.front.clone()].concat().into(),
+        self.front = if self.front.is_empty() {
+            bytes
+        } else {
+            [bytes, self.front.clone()].concat().into()
         };
     }
 

@@ -101,12 +101,12 @@ impl Pool {
         if let Some(sender) = self.take(grant, tls) {
             return Ok(sender);
         }
-        Ok(open(grant, tls, false).await?)
+        open(grant, tls, false).await
     }
 
     /// A fresh HTTP/1.1 connection, for a request that wants to change the protocol.
     pub async fn get_h1(&self, grant: &Grant, tls: bool) -> Result<Sender, SendError> {
-        Ok(open(grant, tls, true).await?)
+        open(grant, tls, true).await
     }
 
     /// Keeps a connection for the next request. It is used again only once its answer has been read.

@@ -63,9 +63,10 @@ pub async fn dial(grant: &Grant) -> Result<TcpStream, DialError> {
 /// TLS on top, verified for the host that was judged, whatever address was dialled.
 pub async fn dial_tls(grant: &Grant, h1_only: bool) -> Result<TlsStream<TcpStream>, DialError> {
     let stream = dial(grant).await?;
-    let config = match h1_only {
-        true => &grant.generation.client_tls_h1,
-        false => &grant.generation.client_tls,
+    let config = if h1_only {
+        &grant.generation.client_tls_h1
+    } else {
+        &grant.generation.client_tls
     };
     let target = grant.target.to_string();
     let name = match &grant.target.host {

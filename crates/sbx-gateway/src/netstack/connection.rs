@@ -96,9 +96,10 @@ impl Connection {
         let socket = sockets.get_mut::<tcp::Socket>(self.handle);
         match socket.state() {
             tcp::State::Listen | tcp::State::SynReceived => {
-                return match self.born.elapsed() > limits::HALF_OPEN {
-                    true => State::Over,
-                    false => State::Going,
+                return if self.born.elapsed() > limits::HALF_OPEN {
+                    State::Over
+                } else {
+                    State::Going
                 };
             }
             tcp::State::Closed => return State::Over,
@@ -176,9 +177,10 @@ fn receive(socket: &mut tcp::Socket<'static>, shared: &mut Shared) {
     let before = shared.inbound.len();
     while socket.can_recv() {
         // Nobody reads any more: what the guest still sends is thrown away until it closes too.
-        let room = match shared.dropped {
-            true => usize::MAX,
-            false => limits::PIPE.saturating_sub(shared.inbound.len()),
+        let room = if shared.dropped {
+            usize::MAX
+        } else {
+            limits::PIPE.saturating_sub(shared.inbound.len())
         };
         if room == 0 {
             break;

@@ -5,20 +5,16 @@ use std::sync::Arc;
 
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper::header::{
-    ALT_SVC, CONNECTION, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
-};
+use hyper::header::{ALT_SVC, EXPECT, HOST, HeaderValue, UPGRADE};
 use hyper::http::request::Parts;
 use hyper::http::uri::{PathAndQuery, Scheme, Uri};
 use hyper::{Request, Response, StatusCode, Version};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use hyper_util::rt::TokioIo;
 use sbx_policy::{HttpRequest, IntentKind, Port, Target};
 use sbx_wire::gateway::ProxyKind;
-use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::body::Watched;
+use super::headers::{join_cookies, strip_hop_by_hop};
 use super::page::{self, AnswerBody};
 use super::{placeholder, tunnel};
 use crate::adapter::request::{self, RequestError};
@@ -49,6 +45,9 @@ pub enum Scope {
     Proxy,
 }
 
+/// The answer to a request that does not go on.
+struct Refusal(Box<Response<AnswerBody>>);
+
 /// An inspected connection.
 pub struct Inspected {
     gateway: Arc<Gateway>,
@@ -76,11 +75,11 @@ impl Inspected {
     }
 
     /// Answers one request.
-    pub async fn answer(&self, request: Request<Incoming>) -> Response<AnswerBody> {
+    pub async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<AnswerBody> {
         let (parts, body) = request.into_parts();
         match self.judge(&parts).await {
             Ok((grant, path)) => self.forward(&grant, parts, path, body).await,
-            Err(refusal) => *refusal,
+            Err(Refusal(answer)) => *answer,
         }
     }
 
@@ -89,17 +88,15 @@ impl Inspected {
     }
 
     /// Rooms 1 to 3. The path that comes back is the one that was judged, if a rule looked at it.
-    async fn judge(
-        &self,
-        parts: &Parts,
-    ) -> Result<(Grant, Option<String>), Box<Response<AnswerBody>>> {
+    async fn judge(&self, parts: &Parts) -> Result<(Grant, Option<String>), Refusal> {
         let generation = self.gateway.configured(false).await;
         let target = self
             .target(parts)
             .map_err(|error| self.refuse(&generation, parts, &error))?;
-        let generation = match generation.needs_credential(&target) {
-            true => self.gateway.configured(true).await,
-            false => generation,
+        let generation = if generation.needs_credential(&target) {
+            self.gateway.configured(true).await
+        } else {
+            generation
         };
         let attempt = Attempt {
             proxy: self.proxy,
@@ -174,12 +171,7 @@ impl Inspected {
     }
 
     /// A request that is not understood: 400, or 403 when it names another host than the connection.
-    fn refuse(
-        &self,
-        generation: &Arc<Generation>,
-        parts: &Parts,
-        error: &RequestError,
-    ) -> Box<Response<AnswerBody>> {
+    fn refuse(&self, generation: &Arc<Generation>, parts: &Parts, error: &RequestError) -> Refusal {
         if let (RequestError::Differs { header, .. }, Scope::Fixed { .. }) = (error, &self.scope) {
             let denial = Denial::new(
                 generation,
@@ -203,15 +195,15 @@ impl Inspected {
         )
         .with_request(parts.method.as_str(), parts.uri.path());
         self.gateway.record(generation, event);
-        Box::new(page::bad_request(&error.to_string()))
+        Refusal(Box::new(page::bad_request(&error.to_string())))
     }
 
-    fn deny(&self, denial: &Denial, parts: &Parts) -> Box<Response<AnswerBody>> {
+    fn deny(&self, denial: &Denial, parts: &Parts) -> Refusal {
         let event = denial
             .event(self.proxy)
             .with_request(parts.method.as_str(), parts.uri.path());
         self.gateway.record(&denial.generation, event);
-        Box::new(page::denied(denial))
+        Refusal(Box::new(page::denied(denial)))
     }
 
     /// Rooms 4 and 5.
@@ -234,9 +226,10 @@ impl Inspected {
             .then(|| parts.extensions.remove())
             .flatten();
         let websocket = guest_upgrade.is_some();
-        let connection = match websocket {
-            true => self.pool.get_h1(grant, self.tls()).await,
-            false => self.pool.get(grant, self.tls()).await,
+        let connection = if websocket {
+            self.pool.get_h1(grant, self.tls()).await
+        } else {
+            self.pool.get(grant, self.tls()).await
         };
         let mut connection = match connection {
             Ok(connection) => connection,
@@ -320,45 +313,6 @@ impl Inspected {
     }
 }
 
-/// Serves HTTP on a connection of the guest until it ends. `h2`: HTTP/2 may be spoken too.
-pub async fn serve<S>(inspected: Arc<Inspected>, stream: S, h2: bool)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let service = hyper::service::service_fn(move |request| {
-        let inspected = inspected.clone();
-        async move { Ok::<_, std::convert::Infallible>(inspected.answer(request).await) }
-    });
-    let builder = builder();
-    let builder = if h2 { builder } else { builder.http1_only() };
-    let served = builder
-        .serve_connection_with_upgrades(TokioIo::new(stream), service)
-        .await;
-    if let Err(error) = served {
-        tracing::debug!(%error, "connection of the guest ended");
-    }
-}
-
-/// Server settings for everything the guest speaks HTTP to.
-pub fn builder() -> auto::Builder<TokioExecutor> {
-    use crate::limits;
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits::REQUEST_HEAD)
-        .max_buf_size(limits::REQUEST_HEAD_BYTES)
-        .max_headers(limits::HEADERS);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(limits::H2_STREAMS)
-        .max_header_list_size(limits::H2_HEADERS)
-        .initial_stream_window_size(limits::H2_WINDOW)
-        .initial_connection_window_size(limits::H2_WINDOW);
-    builder
-}
-
 fn is_websocket(parts: &Parts) -> bool {
     let upgrade = parts.headers.get(UPGRADE).map(HeaderValue::as_bytes);
     parts.version == Version::HTTP_11
@@ -394,64 +348,6 @@ fn to_guest(
     head.headers.remove(ALT_SVC);
     head.version = version;
     Response::from_parts(head, Watched::new(body, Some(lease)).boxed_unsync())
-}
-
-/// Headers between two neighbours (RFC 9110, section 7.6.1) and those of proxies.
-fn strip_hop_by_hop(headers: &mut HeaderMap, websocket: bool) {
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
-        .collect();
-    for name in named {
-        // What frames or addresses a message is not the neighbours' to take away.
-        if name != HOST && name != UPGRADE && name != hyper::header::CONTENT_LENGTH {
-            headers.remove(name);
-        }
-    }
-    let trailers = headers.get(TE).is_some_and(|te| {
-        te.to_str().is_ok_and(|te| {
-            te.split(',')
-                .any(|t| t.trim().eq_ignore_ascii_case("trailers"))
-        })
-    });
-    for name in [
-        CONNECTION,
-        TE,
-        TRAILER,
-        TRANSFER_ENCODING,
-        PROXY_AUTHORIZATION,
-        PROXY_AUTHENTICATE,
-    ] {
-        headers.remove(name);
-    }
-    for name in ["keep-alive", "proxy-connection", "http2-settings"] {
-        headers.remove(name);
-    }
-    if trailers {
-        headers.insert(TE, HeaderValue::from_static("trailers"));
-    }
-    if websocket {
-        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    } else {
-        headers.remove(UPGRADE);
-    }
-}
-
-/// HTTP/2 clients may send cookies in pieces (RFC 9113, section 8.2.3).
-fn join_cookies(headers: &mut HeaderMap) {
-    let pieces: Vec<&[u8]> = headers
-        .get_all(hyper::header::COOKIE)
-        .iter()
-        .map(HeaderValue::as_bytes)
-        .collect();
-    if pieces.len() > 1
-        && let Ok(joined) = HeaderValue::from_bytes(&pieces.join(&b"; "[..]))
-    {
-        headers.insert(hyper::header::COOKIE, joined);
-    }
 }
 
 /// The path to send: the one that was judged where rules look at paths, else the guest's.

@@ -1,7 +1,9 @@
 //! Room 5: streams, bounds, counts, records.
 
 pub mod body;
+pub mod headers;
 pub mod http;
 pub mod page;
 pub mod placeholder;
+pub mod serve;
 pub mod tunnel;

@@ -14,7 +14,7 @@ use crate::live::Lease;
 /// Copy buffer each way, in bytes.
 const BUFFER: usize = 64 * 1024;
 /// How often a tunnel is looked at for progress.
-const LOOK: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_mins(1);
 
 /// How a tunnel ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

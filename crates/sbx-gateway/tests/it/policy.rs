@@ -1,0 +1,164 @@
+//! Policies that change, are broken, or were there before.
+
+use sbx_testkit::EchoUpstream;
+use sbx_testkit::upstream::TcpEcho;
+use sbx_wire::gateway::{Answer, Command};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::lab::{Lab, Setup, get, h1, run, send, text};
+use sbx_gateway::addresses::GATEWAY;
+
+fn status(lab: &Lab) -> (u64, bool, bool, Option<String>) {
+    match lab.ask(&Command::Status) {
+        Answer::Status {
+            generation,
+            attached,
+            configured,
+            problem,
+            ..
+        } => (generation, attached, configured, problem),
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn fetch(lab: &Lab, host: &str) -> u16 {
+    let mut client = h1(lab.proxy().await).await;
+    let uri = format!("http://{host}/echo");
+    text(send(&mut client, get(&uri, host)).await.unwrap())
+        .await
+        .0
+}
+
+#[test]
+fn a_rule_takes_effect_on_the_next_request() {
+    let upstream = EchoUpstream::start().unwrap();
+    let mut lab = Setup::new(&[])
+        .send_to("web.test:80", upstream.address())
+        .start();
+    run(async {
+        let mut client = h1(lab.proxy().await).await;
+        for (rules, want) in [
+            (&[][..], 403),
+            (&["allow web.test"], 200),
+            (&["allow web.test", "deny web.test:80"], 403),
+            (&["allow web.test"], 200),
+        ] {
+            tokio::task::block_in_place(|| lab.set_rules(rules));
+            let response = send(&mut client, get("http://web.test/echo", "web.test")).await;
+            assert_eq!(text(response.unwrap()).await.0, want, "{rules:?}");
+        }
+    });
+}
+
+#[test]
+fn bad_policy_keeps_last_good() {
+    let upstream = EchoUpstream::start().unwrap();
+    let lab = Setup::new(&["allow web.test"])
+        .send_to("web.test:80", upstream.address())
+        .start();
+    let mut config = lab.config();
+    config.file.policy.generation = 9;
+    config
+        .file
+        .upstream
+        .overrides
+        .insert("a b:443".into(), upstream.address());
+    let mut bad = vec![serde_json::to_vec(&Command::Configure(Box::new(config))).unwrap()];
+    let mut config = lab.config();
+    config
+        .file
+        .upstream
+        .extra_roots_pem
+        .push("not a certificate".into());
+    bad.push(serde_json::to_vec(&Command::Configure(Box::new(config))).unwrap());
+    let mut config = lab.config();
+    config.authority.key_pem = crate::lab::TestAuthority::new().authority.key_pem;
+    config.authority.certificate_pem = "-----BEGIN CERTIFICATE-----\n-----END".into();
+    bad.push(serde_json::to_vec(&Command::Configure(Box::new(config))).unwrap());
+    let good = serde_json::to_string(&Command::Configure(Box::new(lab.config()))).unwrap();
+    bad.push(good.replace("\"web.test\"", "\"*\"").into_bytes());
+    bad.push(good.replace("\"sandbox\"", "\"sandbag\"").into_bytes());
+    bad.push(b"{".to_vec());
+    for line in bad {
+        let answer = lab.ask_raw(&line);
+        assert!(matches!(answer, Answer::Refused { .. }), "{answer:?}");
+    }
+    assert_eq!(status(&lab), (1, true, true, None));
+    run(async { assert_eq!(fetch(&lab, "web.test").await, 200) });
+}
+
+#[test]
+fn open_connections_that_are_no_longer_allowed_are_closed() {
+    let (echo, web) = (TcpEcho::start().unwrap(), EchoUpstream::start().unwrap());
+    let allow = format!("allow localhost:{}", echo.address().port());
+    let rules = ["allow web.test", allow.as_str()];
+    let mut lab = Setup::new(&rules)
+        .send_to("web.test:80", web.address())
+        .start();
+    run(async {
+        let mut raw = lab
+            .guest()
+            .connect(GATEWAY, echo.address().port())
+            .await
+            .unwrap();
+        raw.write_all(b"x").await.unwrap();
+        raw.read_u8().await.unwrap();
+        let mut client = h1(lab.proxy().await).await;
+        let request = get("http://web.test/sse?events=1000&delay_ms=100", "web.test");
+        let endless = send(&mut client, request).await.unwrap();
+        // Unrelated changes leave them alone.
+        tokio::task::block_in_place(|| lab.set_rules(&[rules[0], rules[1], "allow c.test"]));
+        raw.write_all(b"y").await.unwrap();
+        assert_eq!(raw.read_u8().await.unwrap(), b'y');
+        tokio::task::block_in_place(|| lab.set_rules(&["allow c.test"]));
+        assert!(raw.read_u8().await.is_err());
+        let cut = http_body_util::BodyExt::collect(endless.into_body()).await;
+        assert!(cut.is_err(), "the event stream ends with an error");
+    });
+}
+
+#[test]
+fn restart_comes_back_with_same_rules() {
+    let upstream = EchoUpstream::start().unwrap();
+    let mut lab = Setup::new(&[])
+        .send_to("web.test:80", upstream.address())
+        .start();
+    lab.set_rules(&["allow web.test"]);
+    lab.reboot();
+    assert_eq!(status(&lab), (2, true, false, None));
+    run(async {
+        assert_eq!(fetch(&lab, "web.test").await, 200);
+        assert_eq!(fetch(&lab, "evil.test").await, 403);
+        assert!(lab.resolve("evil.test").await.is_err());
+        assert!(lab.dns.recorder().entries().is_empty());
+    });
+}
+
+#[test]
+fn a_missing_or_broken_file_denies_everything_and_says_so() {
+    let upstream = EchoUpstream::start().unwrap();
+    let setup = Setup::new(&["allow **"]).send_to("web.test:80", upstream.address());
+    let mut lab = setup.start();
+    for broken in [Some("{\"sandbox\": \"box\""), None] {
+        match broken {
+            Some(text) => std::fs::write(lab.path("run/gateway.json"), text).unwrap(),
+            None => std::fs::remove_file(lab.path("run/gateway.json")).unwrap(),
+        }
+        lab.reboot();
+        let (generation, _, configured, problem) = status(&lab);
+        assert!(generation == 0 && !configured && problem.is_some());
+        run(async {
+            assert_eq!(fetch(&lab, "web.test").await, 403);
+            assert!(lab.resolve("web.test").await.is_err());
+            assert_eq!(upstream.recorder().connections(), 0);
+        });
+    }
+    let records = lab.records();
+    assert!(
+        records.iter().any(|r| r.reason == "policy-unavailable"),
+        "{records:#?}"
+    );
+    // The daemon's configuration opens it again.
+    lab.configure();
+    run(async { assert_eq!(fetch(&lab, "web.test").await, 200) });
+}

@@ -98,17 +98,11 @@ impl Stage {
     /// # Errors
     /// What the agent said when it failed.
     pub fn run_agent(&mut self) -> Result<Outcome, String> {
-        let arguments = [
-            "run",
-            "claude",
-            "--name",
-            &self.sandbox,
-            "--memory",
-            "2g",
-            "--",
-            "-p",
-            "Write the file and check it.",
-        ];
+        let mut arguments = vec!["run", "claude", "--name", &self.sandbox];
+        if self.first_run.is_none() {
+            arguments.extend(["--memory", "2g"]);
+        }
+        arguments.extend(["--", "-p", "Write the file and check it."]);
         let outcome = self.installation.sbx_in(&self.project.path, b"", arguments);
         if self.first_run.is_none() {
             self.first_run = Some(outcome.clone());
@@ -282,7 +276,7 @@ impl Stage {
         // The pattern is put together inside, so that the search does not find itself.
         let (head, tail) = secret.split_at(10);
         let line = format!(
-            "p='{head}'; p=\"$p{tail}\"; \
+            "p='{head}'; p=\"${{p}}{tail}\"; \
              env | grep -c \"$p\"; \
              sudo sh -c 'cat /proc/[0-9]*/environ 2>/dev/null' | tr '\\0' '\\n' | grep -c \"$p\"; \
              sudo cat /proc/cmdline | grep -c \"$p\"; \

@@ -1,5 +1,9 @@
 //! A client for bringing machines up by hand: `attach SOCKET status|watch|stop|exec ARGS…`.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "an example for people")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "an example for people"
+)]
 
 use sbx_wire::frame::{self, Decoder};
 use sbx_wire::guest::{ExecRequest, Stream};
@@ -11,7 +15,9 @@ use std::process::ExitCode;
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [socket, verb, rest @ ..] = args.as_slice() else { return Err("SOCKET VERB".into()) };
+    let [socket, verb, rest @ ..] = args.as_slice() else {
+        return Err("SOCKET VERB".into());
+    };
     let mut stream = UnixStream::connect(socket)?;
     match verb.as_str() {
         "exec" | "exec-stdin" => return exec(stream, rest, verb == "exec-stdin"),

@@ -2,11 +2,11 @@
 //!
 //! A flooding guest starts the file anew again and again; it never fills the host's disk.
 
+use crate::state::lock;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::sync::{Arc, Mutex};
-use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe::Receiver;
 
 /// Largest console log, in bytes.
@@ -30,7 +30,11 @@ impl Console {
     /// When the file cannot be emptied.
     pub fn new(file: File) -> io::Result<Self> {
         file.set_len(0)?;
-        Ok(Self { file, written: 0, tail: VecDeque::with_capacity(TAIL) })
+        Ok(Self {
+            file,
+            written: 0,
+            tail: VecDeque::with_capacity(TAIL),
+        })
     }
 
     /// Takes console output.
@@ -71,14 +75,49 @@ impl Console {
 
 /// Text from the guest for people's eyes: no control characters (terminal escapes), at most `limit` characters.
 pub fn clean(text: &str, limit: usize) -> String {
-    text.chars().filter(|c| !c.is_control()).take(limit).collect()
+    text.chars()
+        .filter(|c| !c.is_control())
+        .take(limit)
+        .collect()
 }
 
-/// Copies the console pipe into `console` until its other end is closed.
-pub async fn copy(mut pipe: Receiver, console: Arc<Mutex<Console>>) {
-    let mut piece = [0; 16 << 10];
-    while let Ok(count @ 1..) = pipe.read(&mut piece).await {
-        crate::state::lock(&console).push(&piece[..count]);
+/// The console pipe and where its content goes. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Feed {
+    pipe: Arc<Receiver>,
+    console: Arc<Mutex<Console>>,
+}
+
+impl Feed {
+    /// Connects the two.
+    pub fn new(pipe: Receiver, console: Console) -> Self {
+        Self {
+            pipe: Arc::new(pipe),
+            console: Arc::new(Mutex::new(console)),
+        }
+    }
+
+    /// Copies until the pipe's other end is closed.
+    pub async fn run(self) {
+        while self.pipe.readable().await.is_ok() && self.drain() {}
+    }
+
+    /// Copies what is in the pipe now. False: its other end is closed.
+    fn drain(&self) -> bool {
+        let mut piece = [0; 16 << 10];
+        loop {
+            match self.pipe.try_read(&mut piece) {
+                Ok(0) => return false,
+                Ok(count) => lock(&self.console).push(&piece[..count]),
+                Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
+            }
+        }
+    }
+
+    /// The last lines that were written so far, see [`Console::last_lines`].
+    pub fn last_lines(&self, count: usize) -> Vec<String> {
+        self.drain();
+        lock(&self.console).last_lines(count)
     }
 }
 
@@ -90,7 +129,11 @@ mod tests {
     fn flooding_guest_cannot_fill_the_disk_and_its_last_words_are_kept() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("console.log");
-        let file = File::options().create(true).append(true).open(&path).unwrap();
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .unwrap();
         let mut console = Console::new(file).unwrap();
         let flood = vec![b'x'; 64 << 10];
         for _ in 0..3 * MAX_BYTES as usize / flood.len() {

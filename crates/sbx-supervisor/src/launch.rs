@@ -59,12 +59,17 @@ pub fn load(dir: &Path) -> Result<Launch, LaunchError> {
     let mut bytes = Vec::new();
     File::open(&path)
         .and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes))
-        .map_err(|source| LaunchError::Read { path: path.clone(), source })?;
+        .map_err(|source| LaunchError::Read {
+            path: path.clone(),
+            source,
+        })?;
     if bytes.len() as u64 > MAX_BYTES {
-        return Err(LaunchError::Invalid(format!("larger than {MAX_BYTES} bytes")));
+        return Err(LaunchError::Invalid(format!(
+            "larger than {MAX_BYTES} bytes"
+        )));
     }
-    let launch: Launch = serde_json::from_slice(&bytes)
-        .map_err(|source| LaunchError::Parse { path, source })?;
+    let launch: Launch =
+        serde_json::from_slice(&bytes).map_err(|source| LaunchError::Parse { path, source })?;
     check(&launch, dir).map_err(LaunchError::Invalid)?;
     Ok(launch)
 }
@@ -72,22 +77,46 @@ pub fn load(dir: &Path) -> Result<Launch, LaunchError> {
 fn check(launch: &Launch, dir: &Path) -> Result<(), String> {
     let machine = &launch.machine;
     if launch.schema != SCHEMA {
-        return Err(format!("schema {} where this version reads {SCHEMA}", launch.schema));
+        return Err(format!(
+            "schema {} where this version reads {SCHEMA}",
+            launch.schema
+        ));
     }
-    if launch.id.len() != 12 || !launch.id.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f')) {
+    if launch.id.len() != 12
+        || !launch
+            .id
+            .bytes()
+            .all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
+    {
         return Err(format!("{:?} is no sandbox id", launch.id));
     }
     if launch.dir.canonicalize().ok().as_deref() != Some(dir) {
-        return Err(format!("it is for {} but lies in {}", launch.dir.display(), dir.display()));
+        return Err(format!(
+            "it is for {} but lies in {}",
+            launch.dir.display(),
+            dir.display()
+        ));
     }
     if !(1..=64).contains(&machine.cpus) {
         return Err(format!("{} CPUs, where 1 to 64 are possible", machine.cpus));
     }
     if machine.memory_mib < 512 {
-        return Err(format!("{} MiB of memory, where 512 are needed", machine.memory_mib));
+        return Err(format!(
+            "{} MiB of memory, where 512 are needed",
+            machine.memory_mib
+        ));
     }
-    let programs = [&launch.programs.qemu, &launch.programs.gateway, &launch.programs.share];
-    let inputs = [&machine.kernel, &machine.initramfs, &machine.upper, &machine.docker];
+    let programs = [
+        &launch.programs.qemu,
+        &launch.programs.gateway,
+        &launch.programs.share,
+    ];
+    let inputs = [
+        &machine.kernel,
+        &machine.initramfs,
+        &machine.upper,
+        &machine.docker,
+    ];
     for path in programs.into_iter().chain(inputs).chain(&machine.lowers) {
         if !path.is_absolute() {
             return Err(format!("{} is not an absolute path", path.display()));
@@ -104,7 +133,10 @@ fn check_shares(launch: &Launch) -> Result<(), String> {
     let mut tags = BTreeSet::new();
     for share in &launch.shares {
         if share.tag.is_empty() || share.tag.len() > MAX_TAG || !tags.insert(&share.tag) {
-            return Err(format!("{:?} cannot be a share's tag, or is there twice", share.tag));
+            return Err(format!(
+                "{:?} cannot be a share's tag, or is there twice",
+                share.tag
+            ));
         }
         if !share.host.is_absolute() || !share.host.is_dir() {
             return Err(format!("{} is not a directory", share.host.display()));
@@ -121,7 +153,9 @@ fn check_runtime(runtime: &Path) -> Result<(), String> {
     }
     let found = std::fs::symlink_metadata(runtime).map_err(|error| format!("{shown}: {error}"))?;
     if !found.is_dir() || found.uid() != geteuid().as_raw() || found.mode() & 0o077 != 0 {
-        return Err(format!("{shown} is not a directory of this user with mode 0700"));
+        return Err(format!(
+            "{shown} is not a directory of this user with mode 0700"
+        ));
     }
     Ok(())
 }

@@ -2,10 +2,11 @@
 #![forbid(unsafe_code)]
 
 use sbx_supervisor::life::{Life, StopRequest};
-use sbx_supervisor::prepare::{Prepared, prepare, remove_sockets, write_last_exit};
+use sbx_supervisor::prepare::{Prepared, all_ended, prepare, remove_sockets, write_last_exit};
 use sbx_supervisor::state::{Ended, State};
 use sbx_supervisor::{server, spawner};
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitCode};
@@ -15,7 +16,7 @@ use tokio::sync::mpsc;
 
 /// Grace when a signal, not a request, ends the sandbox.
 const SIGNAL_GRACE: Duration = Duration::from_secs(10);
-/// Time for the spawner to end when its socket is closed: every helper has ended by then.
+/// Time for the spawner to end when its socket is closed, and for helpers that were killed.
 const SPAWNER_LIMIT: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
@@ -46,12 +47,21 @@ fn complain(error: &io::Error) {
 fn supervise(dir: &Path) -> io::Result<bool> {
     let dir: PathBuf = dir.canonicalize()?;
     let prepared = prepare(&dir).map_err(io::Error::other)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(run(prepared))
 }
 
 async fn run(prepared: Prepared) -> io::Result<bool> {
-    let Prepared { life, listener, mut spawner, mut last_exit, lock } = prepared;
+    let Prepared {
+        life,
+        listener,
+        mut spawner,
+        mut last_exit,
+        lock,
+        alive,
+    } = prepared;
     let launch = life.launch.clone();
     let state = State::new(&launch.id, spawner.id(), launch.shares.len());
     let (stop, stops) = mpsc::channel(1);
@@ -60,9 +70,12 @@ async fn run(prepared: Prepared) -> io::Result<bool> {
     let ended = match Life::new(life, state.clone()) {
         // Its end closes the spawner's socket.
         Ok(life) => life.run(stops).await,
-        Err(error) => Ended { reason: error.to_string(), orderly: false },
+        Err(error) => Ended {
+            reason: error.to_string(),
+            orderly: false,
+        },
     };
-    await_spawner(&mut spawner).await;
+    await_end_of_all(&mut spawner, &alive).await;
     remove_sockets(&launch);
     if let Err(error) = write_last_exit(&mut last_exit, &ended.reason) {
         tracing::error!(%error, "last-exit was not written");
@@ -75,15 +88,16 @@ async fn run(prepared: Prepared) -> io::Result<bool> {
     Ok(orderly)
 }
 
-async fn await_spawner(spawner: &mut Child) {
+/// Helpers whose spawner was killed are not ours to wait for, but the lock they hold is.
+async fn await_end_of_all(spawner: &mut Child, alive: &File) {
     let wait = async {
         let mut tick = tokio::time::interval(Duration::from_millis(5));
-        while matches!(spawner.try_wait(), Ok(None)) {
+        while matches!(spawner.try_wait(), Ok(None)) || !all_ended(alive) {
             tick.tick().await;
         }
     };
     if tokio::time::timeout(SPAWNER_LIMIT, wait).await.is_err() {
-        tracing::error!("the spawner does not end; it will with this process");
+        tracing::error!("a process of the sandbox does not end");
     }
 }
 
@@ -102,7 +116,9 @@ fn stop_on_signal(
                 _ = int.recv() => {}
             }
             // Full: it is being stopped already.
-            let _ = stop.try_send(StopRequest { grace: SIGNAL_GRACE });
+            let _ = stop.try_send(StopRequest {
+                grace: SIGNAL_GRACE,
+            });
         }
     })
 }

@@ -17,7 +17,9 @@ pub(crate) fn tie_to_this_thread(command: &mut Command) {
         if rustix::process::getppid() != Some(parent) {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        rustix::process::setsid().map(|_: Pid| ()).map_err(io::Error::from)
+        rustix::process::setsid()
+            .map(|_: Pid| ())
+            .map_err(io::Error::from)
     };
     // SAFETY: between fork and exec the closure makes three plain system calls through rustix (no libc, no
     // allocation, no lock) and captures a number; the process has one thread, so no lock is held either.
@@ -29,5 +31,9 @@ pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
     // SAFETY: CLOSE_RANGE_CLOEXEC only sets a flag; it closes nothing, so every owner's descriptor stays valid.
     let result =
         unsafe { libc::close_range(first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

@@ -19,8 +19,10 @@ use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-/// Held by every process of a running sandbox; free means that none is left.
+/// Held by the one supervisor of a sandbox.
 pub const LOCK: &str = "lock";
+/// Held by the spawner and every helper, which inherit it; free means that none is left.
+pub const ALIVE: &str = "alive";
 /// The last epoch that was used.
 pub const EPOCH: &str = "epoch";
 /// Time for the processes of an earlier run to end.
@@ -61,6 +63,8 @@ pub struct Prepared {
     pub last_exit: File,
     /// See [`LOCK`].
     pub lock: File,
+    /// See [`ALIVE`]: for waiting until it is free.
+    pub alive: File,
 }
 
 /// What [`crate::life::Life`] is made from.
@@ -91,7 +95,7 @@ pub fn prepare(dir: &Path) -> Result<Prepared, PrepareError> {
     os::close_on_exec_from(3).map_err(io_error("close_range"))?;
     // Fails if the daemon has done it already.
     let _ = rustix::process::setsid();
-    let lock = take_lock(dir)?;
+    let lock = take_lock(dir, LOCK)?;
     let last_exit = create(&dir.join(files::LAST_EXIT), false)?;
     last_exit.set_len(0).map_err(io_error(files::LAST_EXIT))?;
     let log = create(&dir.join(files::SUPERVISOR_LOG), true)?;
@@ -115,47 +119,84 @@ fn prepare_rest(
     let console = Console::new(console_file).map_err(io_error(files::CONSOLE))?;
     remove_sockets(&launch);
     let listener = listen(&launch.runtime.join(sockets::SUPERVISOR))?;
-    // Every process of the sandbox inherits the lock, and nobody closes it: it is free when all have ended.
-    rustix::io::fcntl_setfd(lock.as_fd(), rustix::io::FdFlags::empty())
-        .map_err(|error| io_error(LOCK)(error.into()))?;
+    let inherited = take_lock(dir, ALIVE)?;
+    rustix::io::fcntl_setfd(inherited.as_fd(), rustix::io::FdFlags::empty())
+        .map_err(|error| io_error(ALIVE)(error.into()))?;
     let (spawner, link, console_pipe) =
         spawner::launch(dir, log).map_err(io_error("the spawner"))?;
-    let enforced = Jail::new(Profile::Supervisor).read_write(&launch.runtime).apply()?;
+    drop(inherited);
+    let alive = create(&dir.join(ALIVE), false)?;
+    let enforced = Jail::new(Profile::Supervisor)
+        .read_write(&launch.runtime)
+        .apply()?;
     tracing::info!(name = launch.name, id = launch.id, epoch, jail = %enforced, "supervisor");
-    let life = Parts { launch, epoch, link, console_pipe, console };
-    Ok(Prepared { life, listener, spawner, last_exit, lock })
+    let life = Parts {
+        launch,
+        epoch,
+        link,
+        console_pipe,
+        console,
+    };
+    Ok(Prepared {
+        life,
+        listener,
+        spawner,
+        last_exit,
+        lock,
+        alive,
+    })
 }
 
 /// Opens a file of the sandbox for writing, readable by its user only.
 fn create(path: &Path, append: bool) -> Result<File, PrepareError> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let mut options = File::options();
-    options.create(true).mode(0o600).write(!append).append(append);
+    options
+        .create(true)
+        .mode(0o600)
+        .write(!append)
+        .append(append);
     options.open(path).map_err(io_error(path.display()))
 }
 
 /// Waits a moment for an earlier run to end: its helpers die with it, QEMU takes some milliseconds.
-fn take_lock(dir: &Path) -> Result<File, PrepareError> {
-    let file = create(&dir.join(LOCK), false)?;
+fn take_lock(dir: &Path, name: &'static str) -> Result<File, PrepareError> {
+    let file = create(&dir.join(name), false)?;
     let deadline = Instant::now() + LOCK_LIMIT;
     loop {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(file),
             Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
                 // There is no lock call with a time limit; an empty poll waits without a thread or a signal.
-                let tick = rustix::event::Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
+                let tick = rustix::event::Timespec {
+                    tv_sec: 0,
+                    tv_nsec: 10_000_000,
+                };
                 let _ = rustix::event::poll(&mut [], Some(&tick));
             }
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(PrepareError::Running(dir.to_owned())),
-            Err(error) => return Err(io_error(LOCK)(error.into())),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(PrepareError::Running(dir.to_owned()));
+            }
+            Err(error) => return Err(io_error(name)(error.into())),
         }
     }
+}
+
+/// Whether the spawner and every helper have ended.
+pub fn all_ended(alive: &File) -> bool {
+    !matches!(
+        flock(alive, FlockOperation::NonBlockingLockExclusive),
+        Err(rustix::io::Errno::WOULDBLOCK)
+    )
 }
 
 fn start_logging(log: &File) -> io::Result<()> {
     let writer = BoundedLog::new(log.try_clone()?)?;
     // Fails only when a logger is set already, as in a test.
-    let _ = tracing_subscriber::fmt().with_writer(writer).with_ansi(false).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_writer(writer)
+        .with_ansi(false)
+        .try_init();
     Ok(())
 }
 
@@ -221,7 +262,9 @@ pub fn write_last_exit(file: &mut File, reason: &str) -> io::Result<()> {
 /// When there is no such file.
 pub fn read_last_exit(dir: &Path) -> io::Result<String> {
     let mut text = String::new();
-    File::open(dir.join(files::LAST_EXIT))?.take(4096).read_to_string(&mut text)?;
+    File::open(dir.join(files::LAST_EXIT))?
+        .take(4096)
+        .read_to_string(&mut text)?;
     Ok(text)
 }
 

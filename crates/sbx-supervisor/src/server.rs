@@ -64,7 +64,10 @@ pub async fn serve(
             () = has_ended(&mut ended) => break,
         }
     }
-    let _ = timeout(FAREWELL_LIMIT, async { while clients.join_next().await.is_some() {} }).await;
+    let _ = timeout(FAREWELL_LIMIT, async {
+        while clients.join_next().await.is_some() {}
+    })
+    .await;
     Ok(())
 }
 
@@ -101,7 +104,11 @@ async fn handle(stream: UnixStream, context: Context) -> io::Result<()> {
             send(&mut write, &Reply::Stopped).await
         }
         Some(Request::Exec(request)) => {
-            let mut client = Client { read, write, decoder };
+            let mut client = Client {
+                read,
+                write,
+                decoder,
+            };
             client.exec(request, watch).await
         }
     }
@@ -125,7 +132,11 @@ async fn follow(
             send(write, &Reply::Status(status)).await?;
         }
         if let Some(ended) = snapshot.ended {
-            let reply = if ended.orderly { Reply::Stopped } else { Reply::Refused(ended.reason) };
+            let reply = if ended.orderly {
+                Reply::Stopped
+            } else {
+                Reply::Refused(ended.reason)
+            };
             return send(write, &reply).await;
         }
         let mut byte = [0];
@@ -305,10 +316,14 @@ async fn from_client(
                     input.closed = true;
                     continue;
                 }
-                FromClient::Resize(size) => ToGuest::Resize { session: session.id(), size },
-                FromClient::Signal(signal @ 1..=64) => {
-                    ToGuest::Signal { session: session.id(), signal }
-                }
+                FromClient::Resize(size) => ToGuest::Resize {
+                    session: session.id(),
+                    size,
+                },
+                FromClient::Signal(signal @ 1..=64) => ToGuest::Signal {
+                    session: session.id(),
+                    signal,
+                },
                 FromClient::Signal(_) => return Err(io::Error::other("no such signal")),
             };
             guest.send(&message).await.map_err(io::Error::other)?;
@@ -362,7 +377,10 @@ async fn forward(guest: &Guest, session: &Session, input: &mut Stdin) -> io::Res
         ToGuest::StdinEof { session: id }
     } else {
         let count = session.take_stdin_window(input.waiting.len().min(CHUNK));
-        ToGuest::Stdin { session: id, data: input.waiting.drain(..count).collect() }
+        ToGuest::Stdin {
+            session: id,
+            data: input.waiting.drain(..count).collect(),
+        }
     };
     room.send(&message).map_err(io::Error::other)
 }

@@ -109,9 +109,20 @@ pub async fn connect(
     let (read, write) = stream.into_split();
     let (frames, queue) = mpsc::channel(TO_GUEST);
     let (events_in, events) = mpsc::channel(EVENTS);
-    let table = Arc::new(Mutex::new(Table { next: 1, ..Table::default() }));
-    let guest = Guest { epoch, frames, table, state };
-    let reader = Reader { guest: guest.clone(), events: events_in };
+    let table = Arc::new(Mutex::new(Table {
+        next: 1,
+        ..Table::default()
+    }));
+    let guest = Guest {
+        epoch,
+        frames,
+        table,
+        state,
+    };
+    let reader = Reader {
+        guest: guest.clone(),
+        events: events_in,
+    };
     tokio::spawn(reader.run(read, rest, write_frames(write, queue)));
     Ok((guest, events))
 }
@@ -133,7 +144,10 @@ impl Guest {
     /// [`GuestError::Frame`] when it does not fit a frame, [`GuestError::Closed`] when the channel is closed.
     pub async fn send(&self, message: &ToGuest) -> Result<(), GuestError> {
         let frame = frame::encode(self.epoch, message)?;
-        self.frames.send(frame).await.map_err(|_| GuestError::Closed)
+        self.frames
+            .send(frame)
+            .await
+            .map_err(|_| GuestError::Closed)
     }
 
     /// Waits for room for one message.
@@ -141,8 +155,15 @@ impl Guest {
     /// # Errors
     /// [`GuestError::Closed`] when the channel is closed.
     pub async fn room(&self) -> Result<Room<'_>, GuestError> {
-        let permit = self.frames.reserve().await.map_err(|_| GuestError::Closed)?;
-        Ok(Room { permit, epoch: self.epoch })
+        let permit = self
+            .frames
+            .reserve()
+            .await
+            .map_err(|_| GuestError::Closed)?;
+        Ok(Room {
+            permit,
+            epoch: self.epoch,
+        })
     }
 
     /// Sends a message if the queue has room, for what is only useful now.
@@ -164,7 +185,13 @@ impl Guest {
                 return Err(OpenError::Full);
             }
             let id = table.next;
-            let frame = frame::encode(self.epoch, &ToGuest::Exec { session: id, request })?;
+            let frame = frame::encode(
+                self.epoch,
+                &ToGuest::Exec {
+                    session: id,
+                    request,
+                },
+            )?;
             // A number is never used twice; four billion programs outlast any epoch.
             table.next = id.checked_add(1).ok_or(OpenError::Full)?;
             let session = Session::new(id);
@@ -182,13 +209,23 @@ impl Guest {
     pub async fn passed_on(&self, session: &Session, stream: Stream, bytes: u32) {
         session.passed_on(stream, bytes);
         // A closed channel ends the session by itself.
-        let _ = self.send(&ToGuest::Credit { session: session.id(), stream, bytes }).await;
+        let _ = self
+            .send(&ToGuest::Credit {
+                session: session.id(),
+                stream,
+                bytes,
+            })
+            .await;
     }
 
     /// The client of this session is gone: the program is hung up, its output dropped.
     pub async fn hang_up(&self, session: &Session) {
         session.abandon();
-        let _ = self.send(&ToGuest::Hangup { session: session.id() }).await;
+        let _ = self
+            .send(&ToGuest::Hangup {
+                session: session.id(),
+            })
+            .await;
     }
 
     /// Ends every session and opens no more.
@@ -282,13 +319,23 @@ impl Reader {
                 guest.finish(session, End::Failed(clean_error(error)));
             }
             FromGuest::Exited { session, status } => guest.finish(session, End::Exited(status)),
-            FromGuest::Output { session, stream, data } => {
-                if guest.find(session).is_some_and(|session| !session.push(stream, &data)) {
+            FromGuest::Output {
+                session,
+                stream,
+                data,
+            } => {
+                if guest
+                    .find(session)
+                    .is_some_and(|session| !session.push(stream, &data))
+                {
                     return Err(GuestError::Rule("output beyond its window"));
                 }
             }
             FromGuest::StdinCredit { session, bytes } => {
-                if guest.find(session).is_some_and(|session| !session.stdin_credit(bytes)) {
+                if guest
+                    .find(session)
+                    .is_some_and(|session| !session.stdin_credit(bytes))
+                {
                     return Err(GuestError::Rule("credit beyond the window"));
                 }
             }
@@ -301,7 +348,11 @@ impl Reader {
                 guest.state.update(|snapshot| snapshot.docker = state);
             }
             FromGuest::Log(line) => tracing::info!(guest = clean(&line, TEXT)),
-            FromGuest::Booted { kernel, version, uptime_ms } => self.tell(GuestEvent::Booted {
+            FromGuest::Booted {
+                kernel,
+                version,
+                uptime_ms,
+            } => self.tell(GuestEvent::Booted {
                 kernel: clean(&kernel, TEXT),
                 version: clean(&version, TEXT),
                 uptime_ms,

@@ -12,7 +12,11 @@ pub(super) async fn open(
     epoch: u32,
     nonce: [u8; 16],
 ) -> Result<Vec<u8>, GuestError> {
-    let ours = Preamble { version: VERSION, epoch, nonce };
+    let ours = Preamble {
+        version: VERSION,
+        epoch,
+        nonce,
+    };
     stream.write_all(&ours.encode_host()).await?;
     let mut pending = Vec::new();
     let mut piece = [0; 4096];
@@ -46,7 +50,10 @@ mod tests {
             guest.read_exact(&mut hello).await.unwrap();
             let (seen, _) = Preamble::find_host(&hello).unwrap();
             guest.write_all(&[0; 10_000]).await.unwrap();
-            let stale = Preamble { nonce: [1; 16], ..seen };
+            let stale = Preamble {
+                nonce: [1; 16],
+                ..seen
+            };
             guest.write_all(&stale.encode_guest()).await.unwrap();
             for byte in seen.encode_guest() {
                 guest.write_all(&[byte]).await.unwrap();
@@ -67,7 +74,12 @@ mod tests {
     #[tokio::test]
     async fn guest_of_a_future_version_is_refused() {
         let (mut host, mut guest) = UnixStream::pair().unwrap();
-        let answer = Preamble { version: VERSION + 1, epoch: 3, nonce: [9; 16] }.encode_guest();
+        let answer = Preamble {
+            version: VERSION + 1,
+            epoch: 3,
+            nonce: [9; 16],
+        }
+        .encode_guest();
         guest.write_all(&answer).await.unwrap();
         let opened = open(&mut host, 3, [9; 16]).await;
         assert!(matches!(opened, Err(GuestError::Version(_))));

@@ -100,8 +100,12 @@ impl Session {
     pub(super) fn push(&self, stream: Stream, data: &[u8]) -> bool {
         let mut inner = lock(&self.inner);
         let at = index(stream);
-        let Ok(length @ 1..) = u32::try_from(data.len()) else { return false };
-        let Some(left) = inner.window[at].checked_sub(length) else { return false };
+        let Ok(length @ 1..) = u32::try_from(data.len()) else {
+            return false;
+        };
+        let Some(left) = inner.window[at].checked_sub(length) else {
+            return false;
+        };
         inner.window[at] = left;
         if !inner.abandoned {
             if inner.waiting[1 - at].is_empty() {
@@ -158,7 +162,11 @@ impl Session {
         for at in [inner.first, 1 - inner.first] {
             if !inner.waiting[at].is_empty() {
                 inner.first = 1 - at;
-                let stream = if at == 0 { Stream::Stdout } else { Stream::Stderr };
+                let stream = if at == 0 {
+                    Stream::Stdout
+                } else {
+                    Stream::Stderr
+                };
                 return Some(Item::Output(stream, std::mem::take(&mut inner.waiting[at])));
             }
         }
@@ -207,11 +215,22 @@ mod tests {
         let chunk = vec![1; WINDOW as usize / 2];
         assert!(session.push(Stream::Stdout, &chunk));
         assert!(session.push(Stream::Stdout, &chunk));
-        assert!(!session.push(Stream::Stdout, &[1]), "the window was overrun");
-        assert!(session.push(Stream::Stderr, &[1]), "the other stream has its own");
-        let Item::Output(Stream::Stdout, data) = session.next().await else { panic!("no output") };
+        assert!(
+            !session.push(Stream::Stdout, &[1]),
+            "the window was overrun"
+        );
+        assert!(
+            session.push(Stream::Stderr, &[1]),
+            "the other stream has its own"
+        );
+        let Item::Output(Stream::Stdout, data) = session.next().await else {
+            panic!("no output")
+        };
         assert_eq!(data.len(), WINDOW as usize);
-        assert!(!session.push(Stream::Stdout, &[1]), "taken is not passed on");
+        assert!(
+            !session.push(Stream::Stdout, &[1]),
+            "taken is not passed on"
+        );
         session.passed_on(Stream::Stdout, WINDOW);
         assert!(session.push(Stream::Stdout, &[1]));
     }

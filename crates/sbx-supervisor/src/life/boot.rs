@@ -140,10 +140,17 @@ async fn greet(
     crate::prepare::random(&mut personalise.entropy).map_err(|error| error.to_string())?;
     personalise.unix_ns = unix_ns();
     let message = ToGuest::Personalise(Box::new(personalise));
-    guest.send(&message).await.map_err(|error| error.to_string())?;
+    guest
+        .send(&message)
+        .await
+        .map_err(|error| error.to_string())?;
     while let Some(event) = events.recv().await {
         match event {
-            GuestEvent::Booted { kernel, version, uptime_ms } => {
+            GuestEvent::Booted {
+                kernel,
+                version,
+                uptime_ms,
+            } => {
                 tracing::info!(kernel, version, uptime_ms, "the guest has booted");
             }
             GuestEvent::Personalised(Ok(())) => return Ok(()),

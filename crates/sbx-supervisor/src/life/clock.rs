@@ -19,7 +19,9 @@ pub(super) fn unix_ns() -> u64 {
 fn read(clock: ClockId) -> u64 {
     let time = clock_gettime(clock);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
+    seconds
+        .saturating_mul(1_000_000_000)
+        .saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 /// Watches clocks and pings.
@@ -33,7 +35,12 @@ pub(super) struct Clock {
 
 impl Clock {
     pub(super) fn new() -> Self {
-        Self { offsets: offsets(), set: Instant::now(), token: 0, asked: None }
+        Self {
+            offsets: offsets(),
+            set: Instant::now(),
+            token: 0,
+            asked: None,
+        }
     }
 
     /// Whether time was lost since the last call: the host slept (boot time runs on, monotonic time does not),
@@ -65,7 +72,9 @@ impl Clock {
         if token != self.token {
             return false;
         }
-        self.asked.take().is_some_and(|asked| asked.elapsed() > LATE)
+        self.asked
+            .take()
+            .is_some_and(|asked| asked.elapsed() > LATE)
     }
 }
 

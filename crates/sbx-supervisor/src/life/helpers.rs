@@ -48,7 +48,9 @@ impl Helpers {
     /// The shares' roles, in mount order.
     pub(super) fn shares(&self) -> impl Iterator<Item = Role> + use<> {
         (0..self.shares).map(|index| {
-            Role::Share(u16::try_from(index).expect("the number of shares is bounded by root ports"))
+            Role::Share(
+                u16::try_from(index).expect("the number of shares is bounded by root ports"),
+            )
         })
     }
 
@@ -97,11 +99,15 @@ impl Life {
     pub(super) async fn on_news(&mut self, news: News) -> Result<(), EndReason> {
         self.helpers.note(&news);
         let helpers = &self.helpers;
-        self.state.update(|snapshot| snapshot.processes = helpers.processes(&snapshot.processes));
+        self.state
+            .update(|snapshot| snapshot.processes = helpers.processes(&snapshot.processes));
         match news {
             News::Started { role, pid } => tracing::info!(%role, pid, "started"),
             News::Listening(_) => {}
-            News::Failed { role: Role::Gateway, reason } => {
+            News::Failed {
+                role: Role::Gateway,
+                reason,
+            } => {
                 tracing::error!(reason, "the gateway does not start");
                 self.helpers.gateway_ended();
             }
@@ -153,7 +159,12 @@ impl Life {
         if let Some((_, why)) = self.helpers.share_ended.take_if(|(due, _)| *due <= now) {
             self.unresponsive(&why);
         }
-        if self.helpers.gateway_due.take_if(|due| *due <= now).is_some() {
+        if self
+            .helpers
+            .gateway_due
+            .take_if(|due| *due <= now)
+            .is_some()
+        {
             self.start_gateway().await?;
         }
         Ok(())

@@ -11,18 +11,17 @@ mod boot;
 mod clock;
 mod helpers;
 
-use crate::console::{self, Console};
+use crate::console::{self, Feed};
 use crate::guest::{Guest, GuestEvent};
 use crate::prepare::Parts;
 use crate::spawner::{Link, LinkError, Order, Role};
-use crate::state::{Ended, State, lock};
+use crate::state::{Ended, State};
 use clock::{Clock, unix_ns};
 use helpers::Helpers;
 use sbx_machine::qmp::{Event, Qmp};
 use sbx_wire::guest::ToGuest;
 use sbx_wire::launch::Launch;
 use sbx_wire::session::Phase;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::mpsc;
@@ -65,7 +64,7 @@ pub struct Life {
     launch: Launch,
     epoch: u32,
     link: Link,
-    console: Arc<Mutex<Console>>,
+    console: Feed,
     state: State,
     helpers: Helpers,
     guest: Option<Guest>,
@@ -80,9 +79,9 @@ impl Life {
     /// # Errors
     /// When a descriptor cannot be made non-blocking.
     pub fn new(parts: Parts, state: State) -> std::io::Result<Self> {
-        let console = Arc::new(Mutex::new(parts.console));
         let pipe = Receiver::from_owned_fd(parts.console_pipe.into())?;
-        tokio::spawn(console::copy(pipe, console.clone()));
+        let console = Feed::new(pipe, parts.console);
+        tokio::spawn(console.clone().run());
         let helpers = Helpers::new(parts.launch.shares.len());
         Ok(Self {
             launch: parts.launch,
@@ -115,15 +114,22 @@ impl Life {
         }
         self.end_helpers().await;
         let orderly = matches!(reason, EndReason::Stopped | EndReason::ShutDown);
-        Ended { reason: text, orderly }
+        Ended {
+            reason: text,
+            orderly,
+        }
     }
 
     /// The reason, and the console's last lines where they may say more.
     fn explain(&self, reason: &EndReason) -> String {
         match reason {
             EndReason::Start(_) | EndReason::Machine(_) => {
-                let lines = lock(&self.console).last_lines(6).join(" | ");
-                if lines.is_empty() { reason.to_string() } else { format!("{reason}; console: {lines}") }
+                let lines = self.console.last_lines(6).join(" | ");
+                if lines.is_empty() {
+                    reason.to_string()
+                } else {
+                    format!("{reason}; console: {lines}")
+                }
             }
             _ => reason.to_string(),
         }
@@ -139,8 +145,9 @@ impl Life {
 
     async fn drive_until_error(&mut self) -> Result<std::convert::Infallible, EndReason> {
         let late = || EndReason::Start(format!("not ready after {} s", START_LIMIT.as_secs()));
-        let (events, qmp_events) =
-            timeout(START_LIMIT, self.start()).await.map_err(|_| late())??;
+        let (events, qmp_events) = timeout(START_LIMIT, self.start())
+            .await
+            .map_err(|_| late())??;
         let ready_ms = self.state.age_ms();
         let guest = self.guest.clone();
         self.state.update(|snapshot| {
@@ -234,7 +241,11 @@ impl Life {
     async fn stop(&mut self, grace: Duration) -> EndReason {
         let healthy = matches!(self.state.watch().borrow().phase, Phase::Running);
         self.state.phase(Phase::Stopping);
-        let grace = if healthy { grace } else { grace.min(BROKEN_GRACE) };
+        let grace = if healthy {
+            grace
+        } else {
+            grace.min(BROKEN_GRACE)
+        };
         if let Some(guest) = self.guest.clone() {
             let grace_ms = u32::try_from(grace.as_millis() / 2).unwrap_or(u32::MAX);
             let asked = guest.send_now(&ToGuest::Shutdown { grace_ms });
@@ -279,7 +290,9 @@ impl Life {
                 self.await_end_of(role, QUIT_LIMIT).await;
             }
         }
-        let processes = self.helpers.processes(&self.state.watch().borrow().processes);
+        let processes = self
+            .helpers
+            .processes(&self.state.watch().borrow().processes);
         self.state.update(|snapshot| snapshot.processes = processes);
     }
 

@@ -21,8 +21,13 @@ pub(super) fn build(launch: &Launch, role: Role, console: &OwnedFd) -> io::Resul
         Role::Share(index) => share(launch, index)?,
     };
     command.stdin(Stdio::null()).current_dir("/").env_clear();
-    command.env("PATH", "/usr/local/bin:/usr/bin:/bin").env("LANG", "C.UTF-8");
-    command.envs(KEPT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+    command
+        .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+        .env("LANG", "C.UTF-8");
+    command.envs(
+        KEPT.iter()
+            .filter_map(|name| Some((name, std::env::var_os(name)?))),
+    );
     os::tie_to_this_thread(&mut command);
     Ok(command)
 }
@@ -47,14 +52,21 @@ fn machine(launch: &Launch, console: &OwnedFd) -> io::Result<Command> {
     })
     .map_err(io::Error::other)?;
     let mut command = Command::new(&launch.programs.qemu);
-    command.args(args).stdout(console.try_clone()?).stderr(console.try_clone()?);
+    command
+        .args(args)
+        .stdout(console.try_clone()?)
+        .stderr(console.try_clone()?);
     Ok(command)
 }
 
 fn gateway(launch: &Launch) -> io::Result<Command> {
     let mut command = Command::new(&launch.programs.gateway);
-    command.arg("--frames").arg(launch.runtime.join(sockets::FRAMES));
-    command.arg("--control").arg(launch.runtime.join(sockets::GATEWAY));
+    command
+        .arg("--frames")
+        .arg(launch.runtime.join(sockets::FRAMES));
+    command
+        .arg("--control")
+        .arg(launch.runtime.join(sockets::GATEWAY));
     command.arg("--file").arg(launch.dir.join(files::GATEWAY));
     command.arg("--records").arg(launch.dir.join(files::EGRESS));
     let log = launch.dir.join(files::GATEWAY_LOG);
@@ -65,9 +77,14 @@ fn gateway(launch: &Launch) -> io::Result<Command> {
 
 fn share(launch: &Launch, index: u16) -> io::Result<Command> {
     let index = usize::from(index);
-    let share = launch.shares.get(index).ok_or(io::ErrorKind::InvalidInput)?;
+    let share = launch
+        .shares
+        .get(index)
+        .ok_or(io::ErrorKind::InvalidInput)?;
     let mut command = Command::new(&launch.programs.share);
-    command.arg("--socket").arg(launch.runtime.join(sockets::share(index)));
+    command
+        .arg("--socket")
+        .arg(launch.runtime.join(sockets::share(index)));
     command.arg("--root").arg(&share.host);
     if share.read_only {
         command.arg("--read-only");

@@ -57,7 +57,10 @@ impl Link {
     /// When the socket cannot be made non-blocking.
     pub fn new(ours: StdStream) -> io::Result<Self> {
         ours.set_nonblocking(true)?;
-        Ok(Self { stream: UnixStream::from_std(ours)?, decoder: Decoder::new(0) })
+        Ok(Self {
+            stream: UnixStream::from_std(ours)?,
+            decoder: Decoder::new(0),
+        })
     }
 
     /// Sends an order. Orders are a few bytes, the socket takes hundreds of them at once.

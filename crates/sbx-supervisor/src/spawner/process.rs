@@ -12,7 +12,10 @@ use std::path::Path;
 use std::process::Child;
 
 /// Pause between two looks at a share's socket.
-const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 3_000_000 };
+const LOOK: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 3_000_000,
+};
 
 /// A running helper.
 struct Helper {
@@ -43,7 +46,12 @@ pub fn run(dir: &Path) -> io::Result<()> {
     let launch = crate::launch::load(dir).map_err(io::Error::other)?;
     // Measured now, while the shares start, not when the machine is waited for.
     let _ = sbx_machine::tsc::khz();
-    let mut spawner = Spawner { launch, control, console, helpers: Vec::new() };
+    let mut spawner = Spawner {
+        launch,
+        control,
+        console,
+        helpers: Vec::new(),
+    };
     let result = spawner.serve();
     spawner.end_all();
     result
@@ -72,9 +80,17 @@ impl Spawner {
 
     /// Waits for an order, an exit, or the time to look at sockets again. Returns whether there is an order.
     fn wait(&self) -> io::Result<bool> {
-        let timeout = self.helpers.iter().any(|helper| helper.awaited).then_some(LOOK);
+        let timeout = self
+            .helpers
+            .iter()
+            .any(|helper| helper.awaited)
+            .then_some(LOOK);
         let mut fds = vec![PollFd::new(&self.control, PollFlags::IN)];
-        fds.extend(self.helpers.iter().map(|helper| PollFd::new(&helper.exit, PollFlags::IN)));
+        fds.extend(
+            self.helpers
+                .iter()
+                .map(|helper| PollFd::new(&helper.exit, PollFlags::IN)),
+        );
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) => Ok(!fds[0].revents().is_empty()),
             Err(rustix::io::Errno::INTR) => Ok(false),
@@ -87,7 +103,10 @@ impl Spawner {
             Order::Start(role) => {
                 let news = match self.start(role) {
                     Ok(pid) => News::Started { role, pid },
-                    Err(error) => News::Failed { role, reason: error.to_string() },
+                    Err(error) => News::Failed {
+                        role,
+                        reason: error.to_string(),
+                    },
                 };
                 self.tell(&news)
             }
@@ -112,10 +131,14 @@ impl Spawner {
             io::Error::other(format!("{}: {error}", Path::new(&program).display()))
         })?;
         let pid = child.id();
-        let exit =
-            rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
+        let exit = rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
         let awaited = matches!(role, Role::Share(_));
-        self.helpers.push(Helper { role, child, exit, awaited });
+        self.helpers.push(Helper {
+            role,
+            child,
+            exit,
+            awaited,
+        });
         self.helpers.sort_by_key(|helper| helper.role);
         Ok(pid)
     }
@@ -123,18 +146,23 @@ impl Spawner {
     fn reap(&mut self) -> io::Result<()> {
         let mut news = Vec::new();
         let mut failure = None;
-        self.helpers.retain_mut(|helper| match helper.child.try_wait() {
-            Ok(None) => true,
-            Ok(Some(status)) => {
-                let (role, how) = (helper.role, status.to_string());
-                news.push(News::Ended { role, how, success: status.success() });
-                false
-            }
-            Err(error) => {
-                failure = Some(error);
-                true
-            }
-        });
+        self.helpers
+            .retain_mut(|helper| match helper.child.try_wait() {
+                Ok(None) => true,
+                Ok(Some(status)) => {
+                    let (role, how) = (helper.role, status.to_string());
+                    news.push(News::Ended {
+                        role,
+                        how,
+                        success: status.success(),
+                    });
+                    false
+                }
+                Err(error) => {
+                    failure = Some(error);
+                    true
+                }
+            });
         news.iter().try_for_each(|news| self.tell(news))?;
         failure.map_or(Ok(()), Err)
     }
@@ -150,7 +178,10 @@ impl Spawner {
         for helper in &mut self.helpers {
             if let Role::Share(index) = helper.role
                 && helper.awaited
-                && listens(&list, &self.launch.runtime.join(sockets::share(index.into())))
+                && listens(
+                    &list,
+                    &self.launch.runtime.join(sockets::share(index.into())),
+                )
             {
                 helper.awaited = false;
                 news.push(News::Listening(helper.role));

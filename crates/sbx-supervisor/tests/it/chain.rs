@@ -6,6 +6,18 @@ use sbx_wire::session::{Phase, Reply, Request};
 use std::fs;
 use std::time::Duration;
 
+/// What we set, what a shell sets, and where the host keeps its certificates.
+const ALLOWED: [&str; 9] = [
+    "",
+    "PATH",
+    "LANG",
+    "PWD",
+    "OLDPWD",
+    "_",
+    "SHLVL",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+];
 const SLEEPER: &str = "exec sleep 600";
 
 /// A started lab with its helpers' process ids: spawner, machine, gateway.
@@ -15,7 +27,11 @@ fn running() -> (Lab, [u32; 3]) {
         status.processes.machine.is_some() && status.processes.gateway.is_some()
     });
     let processes = status.processes;
-    let pids = [processes.spawner, processes.machine.unwrap(), processes.gateway.unwrap()];
+    let pids = [
+        processes.spawner,
+        processes.machine.unwrap(),
+        processes.gateway.unwrap(),
+    ];
     assert!(pids.iter().all(|pid| alive(*pid)));
     (lab, pids)
 }
@@ -24,7 +40,9 @@ fn running() -> (Lab, [u32; 3]) {
 fn killed_supervisor_takes_every_process_with_it() {
     let (lab, pids) = running();
     kill(lab.pid());
-    within(Duration::from_secs(2), "orphans end", || !pids.iter().any(|pid| alive(*pid)));
+    within(Duration::from_secs(2), "orphans end", || {
+        !pids.iter().any(|pid| alive(*pid))
+    });
 }
 
 #[test]
@@ -58,13 +76,23 @@ fn ended_machine_is_explained_by_its_last_words_and_leaves_nothing() {
     let mut watch = lab.ask(&Request::Watch);
     let (orderly, why) = lab.ended();
     assert!(!orderly);
-    assert!(why.contains("Kernel panic: [31mno disk") && why.contains("exit status: 3"), "{why}");
-    assert_eq!(fs::read_dir(&lab.launch.runtime).unwrap().count(), 0, "sockets were left");
+    assert!(
+        why.contains("Kernel panic: [31mno disk") && why.contains("exit status: 3"),
+        "{why}"
+    );
+    assert_eq!(
+        fs::read_dir(&lab.launch.runtime).unwrap().count(),
+        0,
+        "sockets were left"
+    );
     let mut last = None;
     while let Some(reply) = watch.next::<Reply>() {
         last = Some(reply);
     }
-    assert!(matches!(&last, Some(Reply::Refused(text)) if text.contains("no disk")), "{last:?}");
+    assert!(
+        matches!(&last, Some(Reply::Refused(text)) if text.contains("no disk")),
+        "{last:?}"
+    );
 }
 
 #[test]
@@ -72,7 +100,10 @@ fn stopped_sandbox_leaves_no_process_and_no_socket() {
     let (mut lab, pids) = running();
     let mut stop = lab.ask(&Request::Stop { grace_ms: 100 });
     assert!(matches!(stop.next(), Some(Reply::Stopped)));
-    assert!(!pids.iter().any(|pid| alive(*pid)), "Stopped was said too early");
+    assert!(
+        !pids.iter().any(|pid| alive(*pid)),
+        "Stopped was said too early"
+    );
     let (orderly, why) = lab.ended();
     assert!(orderly, "{why}");
     assert_eq!(why, "stopped");
@@ -104,7 +135,10 @@ fn dead_share_fails_the_start_with_its_path() {
     let status = lab.until("the share", |status| status.processes.shares[0].is_some());
     kill(status.processes.shares[0].unwrap());
     let (_, why) = lab.ended();
-    assert!(why.contains("share for /") && why.contains("SIGKILL"), "{why}");
+    assert!(
+        why.contains("share for /") && why.contains("SIGKILL"),
+        "{why}"
+    );
 }
 
 #[test]
@@ -118,7 +152,7 @@ fn unusable_launch_document_is_refused_with_the_reason() {
 }
 
 #[test]
-fn helpers_inherit_no_descriptor_and_no_variable() {
+fn helpers_inherit_only_what_they_need() {
     let (lab, [_, machine, gateway]) = running();
     for pid in [machine, gateway] {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap();
@@ -126,7 +160,7 @@ fn helpers_inherit_no_descriptor_and_no_variable() {
             .split(|byte| *byte == 0)
             .filter_map(|entry| entry.split(|byte| *byte == b'=').next())
             .map(|name| String::from_utf8_lossy(name).into_owned())
-            .filter(|name| !["", "PATH", "LANG", "PWD", "OLDPWD", "_", "SHLVL"].contains(&name.as_str()))
+            .filter(|name| !ALLOWED.contains(&name.as_str()))
             .collect();
         assert!(names.is_empty(), "{names:?}");
         let open: Vec<_> = fs::read_dir(format!("/proc/{pid}/fd"))
@@ -135,7 +169,7 @@ fn helpers_inherit_no_descriptor_and_no_variable() {
             .filter(|target| {
                 let text = target.to_string_lossy().into_owned();
                 // Its three standard streams, and the lock that says that it lives.
-                !["/dev/null", "pipe:", "/d/gateway.log", "/d/lock"]
+                !["/dev/null", "pipe:", "/d/gateway.log", "/d/alive"]
                     .iter()
                     .any(|known| text.starts_with(known) || text.ends_with(known))
             })

@@ -34,7 +34,15 @@ fn answer(mut channel: UnixStream) -> Client {
     let mut bytes = [0; Preamble::LEN];
     channel.read_exact(&mut bytes).unwrap();
     let (host, _) = Preamble::find_host(&bytes).unwrap();
-    channel.write_all(&Preamble { nonce: [0; 16], ..host }.encode_guest()).unwrap();
+    channel
+        .write_all(
+            &Preamble {
+                nonce: [0; 16],
+                ..host
+            }
+            .encode_guest(),
+        )
+        .unwrap();
     channel.write_all(&host.encode_guest()).unwrap();
     Client::new(channel, host.epoch)
 }
@@ -44,7 +52,9 @@ fn sandbox() -> Sandbox {
     let lab = Lab::new("exec sleep 600").start();
     let (monitor, channel) = qemu(&lab);
     let mut guest = answer(channel);
-    let Some(ToGuest::Personalise(what)) = guest.next() else { panic!("no personalise") };
+    let Some(ToGuest::Personalise(what)) = guest.next() else {
+        panic!("no personalise")
+    };
     assert!(what.entropy.iter().any(|byte| *byte != 0) && what.entropy.len() == 64);
     assert!(what.unix_ns > 1_700_000_000_000_000_000);
     guest.send(&FromGuest::Booted {
@@ -54,7 +64,11 @@ fn sandbox() -> Sandbox {
     });
     guest.send(&FromGuest::Personalised(Ok(())));
     lab.until("running", |status| status.phase == Phase::Running);
-    Sandbox { lab, guest, _monitor: monitor }
+    Sandbox {
+        lab,
+        guest,
+        _monitor: monitor,
+    }
 }
 
 impl Sandbox {
@@ -81,7 +95,14 @@ impl Sandbox {
 
 fn request(stdin: bool) -> ExecRequest {
     let argv = vec![b"true".to_vec()];
-    ExecRequest { argv, env: vec![], workdir: None, user: None, terminal: None, stdin }
+    ExecRequest {
+        argv,
+        env: vec![],
+        workdir: None,
+        user: None,
+        terminal: None,
+        stdin,
+    }
 }
 
 #[test]
@@ -97,14 +118,35 @@ fn program_runs_with_input_output_and_exit_status() {
     client.send(&FromClient::StdinEof);
     assert!(matches!(sandbox.next(), ToGuest::StdinEof { .. }));
     let stream = Stream::Stderr;
-    sandbox.guest.send(&FromGuest::Output { session, stream, data: vec![0, 255] });
-    let Some(ToClient::Output(Stream::Stderr, data)) = client.next() else { panic!("no output") };
+    sandbox.guest.send(&FromGuest::Output {
+        session,
+        stream,
+        data: vec![0, 255],
+    });
+    let Some(ToClient::Output(Stream::Stderr, data)) = client.next() else {
+        panic!("no output")
+    };
     assert_eq!(data, [0, 255]);
-    assert!(matches!(sandbox.next(), ToGuest::Credit { bytes: 2, stream: Stream::Stderr, .. }));
-    sandbox.guest.send(&FromGuest::Exited { session, status: ExitStatus::Signal(9) });
-    assert!(matches!(client.next(), Some(ToClient::Exited(ExitStatus::Signal(9)))));
+    assert!(matches!(
+        sandbox.next(),
+        ToGuest::Credit {
+            bytes: 2,
+            stream: Stream::Stderr,
+            ..
+        }
+    ));
+    sandbox.guest.send(&FromGuest::Exited {
+        session,
+        status: ExitStatus::Signal(9),
+    });
+    assert!(matches!(
+        client.next(),
+        Some(ToClient::Exited(ExitStatus::Signal(9)))
+    ));
     assert!(client.next::<ToClient>().is_none());
-    sandbox.lab.until("no session", |status| status.sessions == 0);
+    sandbox
+        .lab
+        .until("no session", |status| status.sessions == 0);
 }
 
 #[test]
@@ -128,7 +170,10 @@ fn exec_that_comes_too_early_waits_for_the_guest() {
     let Some(ToClient::ExecFailed(ExecError::BadRequest(text))) = early.next() else {
         panic!("no failure")
     };
-    assert_eq!(text, "]0;evilno", "control characters of the guest reached the client");
+    assert_eq!(
+        text, "]0;evilno",
+        "control characters of the guest reached the client"
+    );
 }
 
 #[test]
@@ -137,7 +182,11 @@ fn guest_that_sends_beyond_its_window_is_cut_off() {
     // The client reads nothing, so nothing is passed on once its socket is full.
     let (mut client, session) = sandbox.exec(false);
     let data = vec![0; CHUNK];
-    let output = FromGuest::Output { session, stream: Stream::Stdout, data };
+    let output = FromGuest::Output {
+        session,
+        stream: Stream::Stdout,
+        data,
+    };
     let bytes = sbx_wire::frame::encode(1, &output).unwrap();
     let mut sent = 0;
     // More than the window and everything that a socket may hold.
@@ -181,14 +230,37 @@ fn messages_about_unknown_sessions_and_stale_epochs_reach_nobody() {
     let (mut client, session) = sandbox.exec(false);
     for session in [0, session + 1, u32::MAX] {
         let data = vec![1; 9];
-        sandbox.guest.send(&FromGuest::Output { session, stream: Stream::Stdout, data });
-        sandbox.guest.send(&FromGuest::Exited { session, status: ExitStatus::Code(0) });
-        sandbox.guest.send(&FromGuest::StdinCredit { session, bytes: u32::MAX });
+        sandbox.guest.send(&FromGuest::Output {
+            session,
+            stream: Stream::Stdout,
+            data,
+        });
+        sandbox.guest.send(&FromGuest::Exited {
+            session,
+            status: ExitStatus::Code(0),
+        });
+        sandbox.guest.send(&FromGuest::StdinCredit {
+            session,
+            bytes: u32::MAX,
+        });
     }
-    let stale = FromGuest::Exited { session, status: ExitStatus::Code(1) };
-    sandbox.guest.stream.write_all(&sbx_wire::frame::encode(77, &stale).unwrap()).unwrap();
-    sandbox.guest.send(&FromGuest::Exited { session, status: ExitStatus::Code(5) });
-    assert!(matches!(client.next(), Some(ToClient::Exited(ExitStatus::Code(5)))));
+    let stale = FromGuest::Exited {
+        session,
+        status: ExitStatus::Code(1),
+    };
+    sandbox
+        .guest
+        .stream
+        .write_all(&sbx_wire::frame::encode(77, &stale).unwrap())
+        .unwrap();
+    sandbox.guest.send(&FromGuest::Exited {
+        session,
+        status: ExitStatus::Code(5),
+    });
+    assert!(matches!(
+        client.next(),
+        Some(ToClient::Exited(ExitStatus::Code(5)))
+    ));
     assert_eq!(sandbox.lab.status().phase, Phase::Running);
 }
 
@@ -200,8 +272,12 @@ fn flood_of_log_lines_neither_fills_the_disk_nor_carries_escapes() {
     for _ in 0..10_000 {
         sandbox.guest.stream.write_all(&bytes).unwrap();
     }
-    sandbox.guest.send(&FromGuest::Docker(DockerState::Ready { uptime_ms: 5 }));
-    sandbox.lab.until("docker", |status| status.docker == DockerState::Ready { uptime_ms: 5 });
+    sandbox
+        .guest
+        .send(&FromGuest::Docker(DockerState::Ready { uptime_ms: 5 }));
+    sandbox.lab.until("docker", |status| {
+        status.docker == DockerState::Ready { uptime_ms: 5 }
+    });
     let log = std::fs::read(sandbox.lab.launch.dir.join(files::SUPERVISOR_LOG)).unwrap();
     assert!(log.len() as u64 <= sbx_supervisor::log::MAX_BYTES);
     assert!(!log.contains(&0x1b));
@@ -217,7 +293,11 @@ fn client_that_vanishes_hangs_its_program_up_even_with_input_waiting() {
     client.stream.set_nonblocking(true).unwrap();
     // The guest takes none of it: its window, our queue and the socket are full.
     let chunk = sbx_wire::frame::encode(0, &FromClient::Stdin(vec![0; CHUNK])).unwrap();
-    while client.stream.write(&chunk).is_ok_and(|count| count == chunk.len()) {}
+    while client
+        .stream
+        .write(&chunk)
+        .is_ok_and(|count| count == chunk.len())
+    {}
     drop(client);
     loop {
         match sandbox.next() {

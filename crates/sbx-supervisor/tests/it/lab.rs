@@ -29,7 +29,10 @@ pub(crate) fn within(limit: Duration, what: &str, mut condition: impl FnMut() ->
     let start = Instant::now();
     while !condition() {
         assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
-        let tick = rustix::event::Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
+        let tick = rustix::event::Timespec {
+            tv_sec: 0,
+            tv_nsec: 5_000_000,
+        };
         let _ = rustix::event::poll(&mut [], Some(&tick));
     }
 }
@@ -100,12 +103,20 @@ impl Lab {
             shares: Vec::new(),
             personalise: personalise(),
         };
-        Self { root, launch, supervisor: None }
+        Self {
+            root,
+            launch,
+            supervisor: None,
+        }
     }
 
     pub(crate) fn with_share(mut self) -> Self {
         let host = self.root.path().canonicalize().unwrap().join("ws");
-        self.launch.shares.push(ShareSpec { tag: "ws".into(), host, read_only: false });
+        self.launch.shares.push(ShareSpec {
+            tag: "ws".into(),
+            host,
+            read_only: false,
+        });
         self
     }
 
@@ -164,7 +175,9 @@ impl Lab {
         let status = self.until("unresponsive", |status| {
             matches!(status.phase, Phase::Unresponsive(_))
         });
-        let Phase::Unresponsive(why) = status.phase else { unreachable!() };
+        let Phase::Unresponsive(why) = status.phase else {
+            unreachable!()
+        };
         why
     }
 
@@ -237,11 +250,17 @@ impl Client {
 
     pub(crate) fn new(stream: UnixStream, epoch: u32) -> Self {
         stream.set_read_timeout(Some(LIMIT)).unwrap();
-        Self { stream, decoder: Decoder::new(epoch), epoch }
+        Self {
+            stream,
+            decoder: Decoder::new(epoch),
+            epoch,
+        }
     }
 
     pub(crate) fn send(&mut self, message: &impl serde::Serialize) {
-        self.stream.write_all(&frame::encode(self.epoch, message).unwrap()).unwrap();
+        self.stream
+            .write_all(&frame::encode(self.epoch, message).unwrap())
+            .unwrap();
     }
 
     /// The next message; `None`: the other side has closed.

@@ -13,7 +13,7 @@ pub(crate) const KERNEL_META: &str = "linux-image-cloud-amd64";
 /// What a sandbox has besides `minbase`. `docker-cli` and `docker-buildx` are separate from the engine in
 /// this release; `kmod` and `iptables` are what the engine starts its network with; `socat` carries the SSH
 /// agent; `zstd` and `xz-utils` also unpack the kernel during the build.
-pub(crate) const PACKAGES: [&str; 24] = [
+pub(crate) const PACKAGES: [&str; 25] = [
     "bash",
     "ca-certificates",
     "curl",
@@ -24,6 +24,7 @@ pub(crate) const PACKAGES: [&str; 24] = [
     "file",
     "git",
     "iproute2",
+    "iputils-ping",
     "iptables",
     "jq",
     "kmod",

@@ -16,7 +16,7 @@ fn settings_are_validated_kept_and_returned_to_their_default() {
     for bad in [
         "nonsense",
         r#"{"x":1}"#,
-        r#"{"no-port":"127.0.0.1:1"}"#,
+        r#"{"a b:1":"127.0.0.1:1"}"#,
         r#"{"a:1":"name:1"}"#,
     ] {
         world

@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 const FOLDER: &str = "ca";
 const CERTIFICATE: &str = "root.pem";
 const KEY: &str = "root.key";
-const DAY: Duration = Duration::from_secs(24 * 3600);
+const DAY: Duration = Duration::from_hours(24);
 /// Guests' clocks may be behind ours.
 const BACKDATED: Duration = DAY;
 /// Ten years: guests trust the root from their creation on.
@@ -24,7 +24,7 @@ const ROOT_DAYS: u32 = 3653;
 /// Life of an intermediate; a new one is issued at each start and adoption.
 const INTERMEDIATE_DAYS: u32 = 30;
 /// Age at which a gateway that runs on is given a new intermediate.
-pub(crate) const RENEW: Duration = Duration::from_secs(10 * 24 * 3600);
+pub(crate) const RENEW: Duration = Duration::from_hours(10 * 24);
 
 /// The root of this installation.
 pub(crate) struct Root {

@@ -14,7 +14,7 @@ fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     let outcome = match arguments.as_slice() {
         [] => detach(),
-        [flag] if flag == "--foreground" => run(),
+        [flag] if flag == "--foreground" => run().map(|()| ExitCode::SUCCESS),
         _ => Err(Report::user(
             "usage",
             "sbx-daemon knows one argument, --foreground",
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
         )),
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(report) => {
             complain(&report);
             match report.blame {
@@ -77,9 +77,9 @@ fn programs() -> Result<PathBuf, Report> {
 
 /// Starts the daemon in a session of its own and ends when its socket answers. A process that leads a group,
 /// as one started by a shell does, cannot begin a session (`setsid(2)`), so the daemon is always a child.
-fn detach() -> Result<(), Report> {
+fn detach() -> Result<ExitCode, Report> {
     if rustix::process::setsid().is_ok() {
-        return run();
+        return run().map(|()| ExitCode::SUCCESS);
     }
     let program = std::env::current_exe().map_err(|error| not_started(&error.to_string()))?;
     let mut child = Command::new(program)
@@ -94,13 +94,16 @@ fn detach() -> Result<(), Report> {
         let _ = BufReader::new(out).read_line(&mut line);
     }
     if line.trim_end() == READY {
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     }
     let status = child
         .wait()
         .map_err(|error| not_started(&error.to_string()))?;
     // It has told why on the standard error that it shares with us.
-    std::process::exit(status.code().unwrap_or(1));
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Ok(code
+        .filter(|code| *code != 0)
+        .map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
 fn not_started(why: &str) -> Report {

@@ -86,16 +86,13 @@ impl Groups {
     fn add(&mut self, sandbox: &str, mut record: EgressRecord) {
         shorten(&mut record.host);
         shorten(&mut record.reason);
-        for text in [
+        let optional = [
             &mut record.rule,
             &mut record.rule_text,
             &mut record.path,
             &mut record.method,
-        ] {
-            if let Some(text) = text {
-                shorten(text);
-            }
-        }
+        ];
+        optional.into_iter().flatten().for_each(shorten);
         sandbox.clone_into(&mut record.sandbox);
         let key = (
             record.host.clone(),

@@ -27,7 +27,7 @@ pub(crate) fn find(folder: &Path) -> Result<Found, Report> {
         qemu_img: qemu("qemu-img")?,
         gateway: beside(folder, "sbx-gateway")?,
         share: beside(folder, "sbx-share")?,
-        guest: beside(folder, "sbx-guest")?,
+        guest: beside(folder, "sbx-guest.static")?,
     })
 }
 

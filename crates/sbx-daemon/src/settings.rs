@@ -30,7 +30,7 @@ const DOCKER_DEFAULT: &str = "10g";
 type Check = fn(&str) -> Result<StoredSetting, String>;
 
 struct Key {
-    key: &'static str,
+    name: &'static str,
     kind: &'static str,
     default: &'static str,
     example: &'static str,
@@ -41,7 +41,7 @@ struct Key {
 
 const KEYS: &[Key] = &[
     Key {
-        key: DOCKER_VOLUME,
+        name: DOCKER_VOLUME,
         kind: "string",
         default: DOCKER_DEFAULT,
         example: "20g",
@@ -50,7 +50,7 @@ const KEYS: &[Key] = &[
         check: |text| docker_bytes(text).map(|_| plain(text.trim().to_ascii_lowercase())),
     },
     Key {
-        key: EXTRA_ROOTS,
+        name: EXTRA_ROOTS,
         kind: "path",
         default: "",
         example: "/etc/ssl/company.pem",
@@ -59,7 +59,7 @@ const KEYS: &[Key] = &[
         check: extra_roots,
     },
     Key {
-        key: OVERRIDES,
+        name: OVERRIDES,
         kind: "json",
         default: "{}",
         example: r#"'{"api.example.com:443": "127.0.0.1:8443"}'"#,
@@ -73,7 +73,7 @@ const KEYS: &[Key] = &[
         },
     },
     Key {
-        key: RESOLVERS,
+        name: RESOLVERS,
         kind: "json",
         default: "[]",
         example: r#"'["192.0.2.53"]'"#,
@@ -96,7 +96,7 @@ fn plain(value: String) -> StoredSetting {
 }
 
 fn find(key: &str) -> Result<&'static Key, Report> {
-    KEYS.iter().find(|known| known.key == key).ok_or_else(|| {
+    KEYS.iter().find(|known| known.name == key).ok_or_else(|| {
         let shown: String = key.chars().take(80).collect();
         Report::user(
             "setting-unknown",
@@ -122,7 +122,7 @@ pub(crate) fn check(key: &str, value: &str) -> Result<StoredSetting, Report> {
 pub(crate) fn show(key: &str, stored: Option<&StoredSetting>) -> Result<Setting, Report> {
     let known = find(key)?;
     Ok(Setting {
-        key: known.key.to_owned(),
+        key: known.name.to_owned(),
         value: stored
             .map_or(known.default, |stored| &stored.value)
             .to_owned(),
@@ -137,7 +137,7 @@ pub(crate) fn show(key: &str, stored: Option<&StoredSetting>) -> Result<Setting,
 /// All settings, in order of key.
 pub(crate) fn list(stored: &BTreeMap<String, StoredSetting>) -> Vec<Setting> {
     KEYS.iter()
-        .filter_map(|known| show(known.key, stored.get(known.key)).ok())
+        .filter_map(|known| show(known.name, stored.get(known.name)).ok())
         .collect()
 }
 

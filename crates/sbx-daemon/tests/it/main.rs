@@ -1,1 +1,12 @@
-//! The real daemon at its process boundary.
+//! The real daemon at its process boundary: started with a home of its own, spoken to over its socket.
+//! Supervisors and gateways are played by the test where one is needed; those with machines are in the
+//! workspace's end-to-end suite.
+#![expect(clippy::unwrap_used, reason = "a test's helper fails the test")]
+
+mod adoption;
+mod creation;
+mod harness;
+mod life;
+mod policy;
+mod secrets;
+mod settings;

@@ -1,0 +1,268 @@
+//! A daemon that finds sandboxes running: supervisor and gateway are played by the test.
+
+use crate::harness::Daemon;
+use sbx_wire::frame::{Decoder, encode};
+use sbx_wire::gateway::{Answer, Command};
+use sbx_wire::guest::DockerState;
+use sbx_wire::session::{Phase, Processes, Reply, Request, Status};
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+const ID: &str = "00000000000a";
+/// Far longer than anything here takes.
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn status(phase: Phase, sessions: u32) -> Reply {
+    Reply::Status(Status {
+        id: ID.to_owned(),
+        phase,
+        docker: DockerState::Ready { uptime_ms: 7 },
+        sessions,
+        processes: Processes {
+            supervisor: 11,
+            spawner: 12,
+            machine: Some(13),
+            ..Processes::default()
+        },
+        ready_ms: Some(900),
+        uptime_s: 5,
+    })
+}
+
+fn request(stream: &mut UnixStream) -> Option<Request> {
+    let mut decoder = Decoder::new(0);
+    loop {
+        if let Some(request) = decoder.next().unwrap() {
+            return Some(request);
+        }
+        let mut piece = [0; 4096];
+        match stream.read(&mut piece).ok()? {
+            0 => return None,
+            count => decoder.push(&piece[..count]),
+        }
+    }
+}
+
+/// Listens as a supervisor. Each watcher's connection is handed out after the first status.
+fn supervisor(runtime: &Path, sessions: u32) -> mpsc::Receiver<UnixStream> {
+    let listener = UnixListener::bind(runtime.join("supervisor.sock")).unwrap();
+    let path = runtime.join("supervisor.sock");
+    let (watchers, received) = mpsc::channel();
+    thread::spawn(move || {
+        let mut open: Vec<UnixStream> = Vec::new();
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            match request(&mut stream) {
+                Some(Request::Watch) => {
+                    let first = encode(0, &status(Phase::Running, sessions)).unwrap();
+                    stream.write_all(&first).unwrap();
+                    open.push(stream.try_clone().unwrap());
+                    let _ = watchers.send(stream);
+                }
+                Some(Request::Stop { .. }) => {
+                    std::fs::remove_file(&path).unwrap();
+                    stream
+                        .write_all(&encode(0, &Reply::Stopped).unwrap())
+                        .unwrap();
+                    for watcher in &open {
+                        let _ = watcher.shutdown(std::net::Shutdown::Both);
+                    }
+                    return;
+                }
+                _ => {}
+            }
+        }
+    });
+    received
+}
+
+/// Listens as a gateway and hands out each configuration once it has been answered.
+fn gateway(runtime: &Path) -> mpsc::Receiver<(Value, UnixStream)> {
+    let listener = UnixListener::bind(runtime.join("gateway.sock")).unwrap();
+    let (configurations, received) = mpsc::channel();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut lines = BufReader::new(stream.try_clone().unwrap());
+            let mut line = String::new();
+            while lines.read_line(&mut line).is_ok_and(|count| count > 0) {
+                let parsed: Command = serde_json::from_str(&line).unwrap();
+                assert!(matches!(parsed, Command::Configure(_)));
+                let value: Value = serde_json::from_str(&line).unwrap();
+                let generation = value["file"]["policy"]["generation"].as_u64().unwrap();
+                let answer = serde_json::to_string(&Answer::Configured { generation }).unwrap();
+                stream.write_all(format!("{answer}\n").as_bytes()).unwrap();
+                if configurations
+                    .send((value, stream.try_clone().unwrap()))
+                    .is_err()
+                {
+                    return;
+                }
+                line.clear();
+            }
+        }
+    });
+    received
+}
+
+fn planted() -> Daemon {
+    let daemon = Daemon::stopped();
+    daemon.plant(ID, "one");
+    let private = |path: &Path| {
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .recursive(true)
+            .create(path)
+    };
+    private(&daemon.runtime().join(ID)).unwrap();
+    daemon
+}
+
+#[test]
+fn running_sandbox_is_adopted_and_its_gateway_gets_everything_again() {
+    let mut daemon = planted();
+    let runtime = daemon.runtime().join(ID);
+    let watchers = supervisor(&runtime, 0);
+    let configured = gateway(&runtime);
+    daemon.restart();
+    let shown = daemon.get("/v1/sandboxes/one").ok();
+    assert_eq!(
+        (&shown["status"], &shown["docker"]),
+        (&json!("running"), &json!("ready (7 ms)"))
+    );
+    assert_eq!(shown["processes"][2], json!(["machine", 13]));
+    let (first, _) = configured.recv_timeout(LIMIT).unwrap();
+    assert!(
+        first["authority"]["key_pem"]
+            .as_str()
+            .unwrap()
+            .contains("PRIVATE KEY")
+    );
+    // Killed without a warning: the next one finds everything again, with a fresh authority.
+    daemon.restart();
+    assert_eq!(daemon.get("/v1/sandboxes/one").ok()["status"], "running");
+    let (second, _) = configured.recv_timeout(LIMIT).unwrap();
+    assert_ne!(
+        first["authority"]["key_pem"],
+        second["authority"]["key_pem"]
+    );
+    assert_eq!(
+        first["authority"]["root_pem"],
+        second["authority"]["root_pem"]
+    );
+    drop(watchers);
+}
+
+#[test]
+fn change_is_in_force_before_its_request_is_answered() {
+    let mut daemon = planted();
+    let runtime = daemon.runtime().join(ID);
+    let _watchers = supervisor(&runtime, 0);
+    let configured = gateway(&runtime);
+    daemon.restart();
+    configured.recv_timeout(LIMIT).unwrap();
+    daemon.init("deny-all");
+    let secret =
+        json!({"service": "anthropic", "value": "the-real-key", "sandbox": "one", "force": false});
+    daemon.post("/v1/secrets", &secret).ok();
+    // Answered only after the gateway had answered: nothing has to be waited for here.
+    let all: Vec<Value> = configured.try_iter().map(|(value, _)| value).collect();
+    let last = &all.last().unwrap()["credentials"][0];
+    assert_eq!(last["value"], "the-real-key");
+    assert_eq!(last["header"], "x-api-key");
+    assert_eq!(last["placeholder"], "sk-ant-api03-placeholder-of-the-test");
+    let rule = json!({"allow": true, "resources": ["x.example"], "sandbox": null, "protocols": []});
+    daemon.post("/v1/policy/rules", &rule).ok();
+    let (value, stream) = configured.try_iter().last().unwrap();
+    assert_eq!(
+        value["file"]["policy"]["rules"][0]["resources"][0],
+        "x.example"
+    );
+    // A gateway that was restarted gets the same again.
+    stream.shutdown(std::net::Shutdown::Both).unwrap();
+    let (again, _) = configured.recv_timeout(LIMIT).unwrap();
+    assert_eq!(again["file"], value["file"]);
+    assert_eq!(again["credentials"], value["credentials"]);
+}
+
+#[test]
+fn status_follows_what_the_supervisor_says_until_it_ends() {
+    let mut daemon = planted();
+    let watchers = supervisor(&daemon.runtime().join(ID), 0);
+    daemon.restart();
+    let mut watcher = watchers.recv_timeout(LIMIT).unwrap();
+    let why = "share 0 ended".to_owned();
+    watcher
+        .write_all(&encode(0, &status(Phase::Unresponsive(why), 0)).unwrap())
+        .unwrap();
+    let wait_for = |wanted: &str| {
+        for _ in 0..2000 {
+            let shown = daemon.get("/v1/sandboxes/one").ok();
+            if shown["status"] == wanted {
+                return shown;
+            }
+        }
+        panic!("never {wanted}");
+    };
+    assert_eq!(wait_for("unresponsive")["status_reason"], "share 0 ended");
+    std::fs::write(
+        daemon.state().join("sandboxes").join(ID).join("last-exit"),
+        "QEMU was killed",
+    )
+    .unwrap();
+    std::fs::remove_file(daemon.runtime().join(ID).join("supervisor.sock")).unwrap();
+    watcher.shutdown(std::net::Shutdown::Both).unwrap();
+    let stopped = wait_for("stopped");
+    assert_eq!(stopped["status_reason"], "QEMU was killed");
+    assert!(stopped.get("processes").is_none());
+}
+
+#[test]
+fn sandbox_with_sessions_is_removed_only_by_force_and_leaves_nothing() {
+    let mut daemon = planted();
+    let runtime = daemon.runtime().join(ID);
+    let _watchers = supervisor(&runtime, 2);
+    daemon.restart();
+    let refused = daemon.request("DELETE", "/v1/sandboxes/one", &Value::Null);
+    assert_eq!((refused.status, refused.code()), (409, "sessions-attached"));
+    assert_eq!(daemon.get("/v1/sandboxes/one").ok()["status"], "running");
+    daemon
+        .request("DELETE", "/v1/sandboxes/one?force=true", &Value::Null)
+        .ok();
+    assert_eq!(daemon.get("/v1/sandboxes").ok()["sandboxes"], json!([]));
+    assert!(!runtime.exists());
+    assert_eq!(
+        std::fs::read_dir(daemon.state().join("sandboxes"))
+            .unwrap()
+            .count(),
+        0
+    );
+}
+
+#[test]
+fn running_sandbox_is_started_by_naming_its_socket() {
+    let mut daemon = planted();
+    let runtime = daemon.runtime().join(ID);
+    let _watchers = supervisor(&runtime, 0);
+    let _configured = gateway(&runtime);
+    daemon.restart();
+    daemon.init("deny-all");
+    let attach = daemon.post("/v1/sandboxes/one/start", &json!({})).ok()["done"].clone();
+    assert_eq!(attach["started"], false);
+    assert_eq!(
+        attach["socket"],
+        runtime.join("supervisor.sock").to_str().unwrap()
+    );
+    assert_eq!(attach["agent_command"], json!(["bash", "-l"]));
+    assert_eq!(attach["env"], json!([["SBX_CRED_ANTHROPIC_MODE", "none"]]));
+    daemon
+        .post("/v1/shutdown", &json!({"stop_sandboxes": true}))
+        .ok();
+    assert!(!runtime.join("supervisor.sock").exists());
+}

@@ -1,0 +1,180 @@
+//! Requests for sandboxes that cannot be: each gets one clear error and leaves nothing half-made.
+
+use crate::harness::{Daemon, program};
+use serde_json::{Value, json};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+fn request(change: impl FnOnce(&mut Value)) -> Value {
+    let mut request = json!({
+        "name": "box", "agent": "shell", "workspaces": [], "cpus": 1, "memory_mib": 512,
+        "env": [], "deny_network": [], "accel": null,
+    });
+    change(&mut request);
+    request
+}
+
+fn workspace(path: &str) -> Value {
+    request(|r| r["workspaces"] = json!([{"path": path, "read_only": false}]))
+}
+
+fn nothing_was_made(daemon: &Daemon) {
+    assert_eq!(daemon.get("/v1/sandboxes").ok()["sandboxes"], json!([]));
+    assert_eq!(
+        fs::read_dir(daemon.state().join("sandboxes"))
+            .unwrap()
+            .count(),
+        0
+    );
+    assert_eq!(daemon.get("/v1/policy").ok()["rules"], json!([]));
+    let sockets = fs::read_dir(daemon.runtime()).unwrap().count();
+    assert_eq!(sockets, 1, "more than the daemon's socket");
+}
+
+#[test]
+fn bad_requests_get_one_clear_error_and_leave_nothing_half_made() {
+    let daemon = Daemon::start();
+    assert_eq!(
+        daemon.post("/v1/sandboxes", &request(|_| ())).code(),
+        "policy-not-initialized"
+    );
+    daemon.init("deny-all");
+    let file = daemon.path("file");
+    fs::write(&file, "").unwrap();
+    let state = daemon.state();
+    let twice = daemon.path("twice");
+    fs::create_dir(&twice).unwrap();
+    let twice = json!({"path": twice, "read_only": false});
+    let table = [
+        (request(|r| r["name"] = json!("a")), "name-invalid"),
+        (request(|r| r["name"] = json!("a/b")), "name-invalid"),
+        (request(|r| r["name"] = json!("default")), "name-invalid"),
+        (request(|r| r["agent"] = json!("nope")), "agent-unknown"),
+        (request(|r| r["cpus"] = json!(65)), "cpus-out-of-range"),
+        (
+            request(|r| r["memory_mib"] = json!(511)),
+            "memory-out-of-range",
+        ),
+        (
+            request(|r| r["memory_mib"] = json!(4_000_000_000_u32)),
+            "memory-out-of-range",
+        ),
+        (request(|r| r["env"] = json!([["A B", "x"]])), "env-invalid"),
+        (workspace("relative"), "workspace-relative"),
+        (workspace("/nonexistent/folder"), "workspace-missing"),
+        (
+            workspace(file.to_str().unwrap()),
+            "workspace-not-a-directory",
+        ),
+        (workspace("/"), "workspace-refused"),
+        (workspace("/usr"), "workspace-refused"),
+        (workspace("/etc"), "workspace-refused"),
+        (workspace("/var"), "workspace-refused"),
+        (workspace("/proc"), "workspace-refused"),
+        (workspace("/proc/self/fd"), "workspace-refused"),
+        (workspace(state.to_str().unwrap()), "workspace-holds-sbx"),
+        (
+            workspace(daemon.folder.path().to_str().unwrap()),
+            "workspace-holds-sbx",
+        ),
+        (
+            request(|r| r["workspaces"] = json!([twice, twice])),
+            "workspace-twice",
+        ),
+        (request(|r| r["unknown"] = json!(1)), "bad-request"),
+    ];
+    for (request, code) in table {
+        let answer = daemon.post("/v1/sandboxes", &request);
+        assert_eq!(answer.code(), code, "{request}\n{answer:?}");
+        assert_eq!(answer.body["blame"], "user");
+    }
+    nothing_was_made(&daemon);
+    assert_eq!(
+        daemon.post("/v1/sandboxes/nope/start", &json!({})).code(),
+        "sandbox-not-found"
+    );
+    assert_eq!(
+        daemon.post("/v1/sandboxes/nope/stop", &Value::Null).code(),
+        "sandbox-not-found"
+    );
+}
+
+#[test]
+fn link_to_a_refused_folder_is_refused_too() {
+    let daemon = Daemon::start();
+    daemon.init("deny-all");
+    let link = daemon.path("link");
+    std::os::unix::fs::symlink("/etc", &link).unwrap();
+    let answer = daemon.post("/v1/sandboxes", &workspace(link.to_str().unwrap()));
+    assert_eq!(answer.code(), "workspace-refused");
+}
+
+#[test]
+fn folder_that_the_user_may_not_read_is_refused() {
+    if rustix::process::geteuid().is_root() {
+        return; // root may read everything; the suite also runs as an ordinary user
+    }
+    let daemon = Daemon::start();
+    daemon.init("deny-all");
+    let closed = daemon.path("closed");
+    fs::create_dir(&closed).unwrap();
+    for (mode, code) in [
+        (0o000, "workspace-unreadable"),
+        (0o555, "workspace-not-writable"),
+    ] {
+        fs::set_permissions(&closed, fs::Permissions::from_mode(mode)).unwrap();
+        let answer = daemon.post("/v1/sandboxes", &workspace(closed.to_str().unwrap()));
+        assert_eq!(answer.code(), code);
+    }
+    nothing_was_made(&daemon);
+}
+
+#[test]
+fn missing_programs_are_named_with_the_step_that_brings_them() {
+    let mut daemon = Daemon::stopped();
+    let lonely = daemon.path("bin");
+    fs::create_dir(&lonely).unwrap();
+    let copy = lonely.join("sbx-daemon");
+    fs::copy(program(), &copy).unwrap();
+    daemon.restart_as(&copy, |command| command.env("PATH", &lonely));
+    daemon.init("deny-all");
+    let answer = daemon.post("/v1/sandboxes", &request(|_| ()));
+    assert_eq!((answer.status, answer.code()), (503, "qemu-missing"));
+    for name in ["qemu-system-x86_64", "qemu-img"] {
+        fs::copy("/bin/true", lonely.join(name)).unwrap();
+    }
+    let answer = daemon.post("/v1/sandboxes", &request(|_| ()));
+    assert_eq!(answer.code(), "installation");
+    assert!(answer.body["try"].as_str().unwrap().contains("./dev setup"));
+    nothing_was_made(&daemon);
+}
+
+#[test]
+fn name_in_use_is_refused() {
+    let mut daemon = Daemon::stopped();
+    daemon.plant("00000000000a", "box");
+    // Programs are looked for before the name is taken.
+    let bin = daemon.path("bin");
+    fs::create_dir(&bin).unwrap();
+    fs::copy(program(), bin.join("sbx-daemon")).unwrap();
+    let others = [
+        "sbx-gateway",
+        "sbx-share",
+        "sbx-guest.static",
+        "sbx-supervisor",
+        "sbx-image-worker",
+    ];
+    for name in others.iter().chain(&["qemu-system-x86_64", "qemu-img"]) {
+        fs::copy("/bin/true", bin.join(name)).unwrap();
+    }
+    daemon.restart_as(&bin.join("sbx-daemon"), |command| command.env("PATH", &bin));
+    daemon.init("deny-all");
+    let answer = daemon.post("/v1/sandboxes", &request(|_| ()));
+    assert_eq!((answer.status, answer.code()), (409, "name-in-use"));
+    // A worker that dies without a word: the error arrives in the stream and nothing is left.
+    let answer = daemon.post("/v1/sandboxes", &request(|r| r["name"] = json!("other")));
+    assert_eq!(answer.status, 200);
+    assert!(answer.body["failed"]["code"].is_string(), "{answer:?}");
+    let sandboxes = daemon.get("/v1/sandboxes").ok();
+    assert_eq!(sandboxes["sandboxes"].as_array().unwrap().len(), 1);
+}

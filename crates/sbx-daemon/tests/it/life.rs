@@ -1,0 +1,198 @@
+//! Starting, ending, and what survives.
+
+use crate::harness::{Daemon, program};
+use serde_json::json;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
+
+#[test]
+fn status_names_process_socket_and_log() {
+    let daemon = Daemon::start();
+    let status = daemon.get("/v1/status").ok();
+    assert_eq!(status["status"], "running");
+    assert_eq!(status["socket"], daemon.socket().to_str().unwrap());
+    assert_eq!(status["policy_initialized"], false);
+    assert!(
+        fs::metadata(status["logs"].as_str().unwrap())
+            .unwrap()
+            .len()
+            > 0
+    );
+    let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&daemon.state()), 0o700);
+    assert_eq!(mode(&daemon.runtime()), 0o700);
+}
+
+#[test]
+fn second_daemon_on_the_same_state_is_refused_and_the_first_goes_on() {
+    let daemon = Daemon::start();
+    let second = daemon
+        .command(&program())
+        .arg("--foreground")
+        .output()
+        .unwrap();
+    let text = String::from_utf8(second.stderr).unwrap();
+    assert_eq!(second.status.code(), Some(2), "{text}");
+    assert!(text.starts_with("error: another daemon (pid "), "{text}");
+    assert!(
+        text.lines()
+            .nth(1)
+            .is_some_and(|line| line.starts_with("  try: ")),
+        "{text}"
+    );
+    daemon.get("/v1/status").ok();
+}
+
+#[test]
+fn squatted_runtime_folder_is_refused() {
+    let daemon = Daemon::stopped();
+    fs::create_dir(daemon.runtime()).unwrap();
+    fs::set_permissions(daemon.runtime(), fs::Permissions::from_mode(0o777)).unwrap();
+    let output = daemon
+        .command(&program())
+        .arg("--foreground")
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("is open to other users"), "{text}");
+    assert!(!daemon.socket().exists());
+}
+
+#[test]
+fn detached_daemon_is_ready_when_its_starter_returns_and_survives_it() {
+    let daemon = Daemon::stopped();
+    let mut command = daemon.command(&program());
+    // As a shell starts it: leading a process group.
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    let status = command.stdout(Stdio::null()).status().unwrap();
+    assert!(status.success());
+    daemon.get("/v1/status").ok();
+    daemon
+        .post("/v1/shutdown", &json!({"stop_sandboxes": false}))
+        .ok();
+}
+
+#[test]
+fn shutdown_ends_the_process_and_removes_the_socket() {
+    let mut daemon = Daemon::start();
+    daemon
+        .post("/v1/shutdown", &json!({"stop_sandboxes": true}))
+        .ok();
+    assert!(daemon.wait().success());
+    assert!(!daemon.socket().exists());
+}
+
+#[test]
+fn killed_daemon_loses_nothing() {
+    let mut daemon = Daemon::start();
+    daemon.init("balanced");
+    let rule =
+        json!({"allow": true, "resources": ["kept.example"], "sandbox": null, "protocols": []});
+    let id = daemon.post("/v1/policy/rules", &rule).ok()["id"].clone();
+    let setting = json!({"key": "sandbox.disk.dockerVolume", "value": "3g"});
+    daemon.post("/v1/settings", &setting).ok();
+    daemon.restart();
+    let policy = daemon.get("/v1/policy").ok();
+    assert_eq!(policy["preset"], "balanced");
+    assert!(
+        policy["rules"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|rule| rule["id"] == id)
+    );
+    let settings = daemon.get("/v1/settings").ok();
+    assert!(
+        settings["settings"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|s| s["value"] == "3g")
+    );
+}
+
+#[test]
+fn broken_database_is_set_aside_and_rebuilt_from_folders_and_mirrors() {
+    let mut daemon = Daemon::start();
+    daemon.init("deny-all");
+    daemon.kill();
+    daemon.plant("0123456789ab", "planted");
+    let database = daemon.state().join("sbx.db");
+    fs::write(&database, vec![0x55; 20_000]).unwrap();
+    daemon.restart();
+    let status = daemon.get("/v1/status").ok();
+    assert_eq!(status["policy_initialized"], true);
+    assert!(
+        status["notices"][0].as_str().unwrap().contains(".corrupt-"),
+        "{status}"
+    );
+    assert_eq!(
+        daemon.get("/v1/sandboxes").ok()["sandboxes"][0]["name"],
+        "planted"
+    );
+    assert_eq!(daemon.get("/v1/policy").ok()["preset"], "deny-all");
+    daemon.restart();
+    assert!(daemon.get("/v1/status").ok().get("notices").is_none());
+}
+
+#[test]
+fn database_of_a_newer_version_is_left_alone_with_one_clear_error() {
+    let mut daemon = Daemon::start();
+    daemon.kill();
+    let database = daemon.state().join("sbx.db");
+    rusqlite::Connection::open(&database)
+        .unwrap()
+        .pragma_update(None, "user_version", 99)
+        .unwrap();
+    let before = fs::read(&database).unwrap();
+    let output = daemon
+        .command(&program())
+        .arg("--foreground")
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        text.contains("newer sbx") && text.contains("  try: "),
+        "{text}"
+    );
+    assert_eq!(fs::read(&database).unwrap(), before);
+}
+
+#[test]
+fn half_made_sandbox_is_removed_and_a_mended_one_is_kept() {
+    let mut daemon = Daemon::stopped();
+    let half = daemon.state().join("sandboxes/ffffffffffff");
+    fs::create_dir_all(&half).unwrap();
+    fs::write(half.join("upper.qcow2"), "x").unwrap();
+    let removing = daemon.state().join("sandboxes/.removing-eeeeeeeeeeee");
+    fs::create_dir_all(&removing).unwrap();
+    let kept = daemon.plant("0123456789ab", "kept");
+    daemon.restart();
+    assert!(!half.exists());
+    assert!(!removing.exists());
+    daemon.kill();
+    fs::write(kept.join("sandbox.json"), "{ half").unwrap();
+    daemon.restart();
+    assert_eq!(daemon.get("/v1/sandboxes/kept").ok()["id"], "0123456789ab");
+    let text = fs::read_to_string(kept.join("sandbox.json")).unwrap();
+    assert!(text.contains("\"kept\""), "{text}");
+}
+
+#[test]
+fn unknown_requests_and_nonsense_get_an_error_with_a_next_step() {
+    let daemon = Daemon::start();
+    assert_eq!(daemon.get("/v1/nothing").code(), "no-such-request");
+    assert_eq!(
+        daemon.post("/v1/policy/rules", &json!({"x": 1})).code(),
+        "bad-request"
+    );
+    assert_eq!(
+        daemon.get("/v1/policy/log?limit=many").code(),
+        "bad-request"
+    );
+    let missing = daemon.get("/v1/sandboxes/nope");
+    assert_eq!((missing.status, missing.code()), (404, "sandbox-not-found"));
+    assert_eq!(missing.body["message"], "sandbox 'nope' not found");
+}

@@ -1,0 +1,124 @@
+//! Secrets: in, masked, and never in the clear on the disk.
+
+use crate::harness::Daemon;
+use serde_json::{Value, json};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+const VALUE: &str = "sk-ant-api03-the-real-key-of-this-test-0123";
+
+fn set(service: &str, value: &str, force: bool) -> Value {
+    json!({"service": service, "value": value, "sandbox": null, "force": force})
+}
+
+fn files_below(folder: &Path, out: &mut Vec<std::path::PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files_below(&path, out);
+        } else if path.is_file() {
+            out.push(path);
+        }
+    }
+}
+
+#[test]
+fn secret_is_stored_encrypted_shown_masked_and_survives_a_restart() {
+    let mut daemon = Daemon::start();
+    daemon
+        .post("/v1/secrets", &set("ANTHROPIC_API_KEY", VALUE, false))
+        .ok();
+    daemon.restart();
+    let list = daemon.get("/v1/secrets").ok();
+    assert_eq!(list["store"], "encrypted file");
+    let row = &list["secrets"][0];
+    assert_eq!(
+        (row["scope"].as_str(), row["type"].as_str()),
+        (Some("(global)"), Some("service"))
+    );
+    assert_eq!(row["name"], "anthropic");
+    assert_eq!(row["secret"], "sk-ant****...****0123");
+    let mut files = Vec::new();
+    files_below(daemon.folder.path(), &mut files);
+    assert!(files.len() > 5, "{files:?}");
+    for path in files {
+        let content = fs::read(&path).unwrap();
+        let held = content
+            .windows(VALUE.len())
+            .any(|window| window == VALUE.as_bytes());
+        assert!(!held, "{} holds the key", path.display());
+    }
+    let folder = daemon.state().join("secrets");
+    for entry in fs::read_dir(&folder).unwrap() {
+        assert_eq!(
+            entry.unwrap().metadata().unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+    }
+    assert_eq!(
+        fs::metadata(&folder).unwrap().permissions().mode() & 0o777,
+        0o700
+    );
+}
+
+#[test]
+fn secret_is_replaced_only_when_forced_and_removed_once() {
+    let daemon = Daemon::start();
+    daemon
+        .post("/v1/secrets", &set("anthropic", VALUE, false))
+        .ok();
+    let again = daemon.post("/v1/secrets", &set("anthropic", "another", false));
+    assert_eq!((again.status, again.code()), (409, "secret-exists"));
+    daemon
+        .post("/v1/secrets", &set("anthropic", "another", true))
+        .ok();
+    let remove = json!({"service": "anthropic", "sandbox": null});
+    daemon.post("/v1/secrets/remove", &remove).ok();
+    assert_eq!(
+        daemon.post("/v1/secrets/remove", &remove).code(),
+        "secret-not-found"
+    );
+}
+
+#[test]
+fn unusable_secrets_are_refused_without_repeating_them() {
+    let daemon = Daemon::start();
+    for bad in ["two\nlines-of-the-secret", "", " spaced-secret"] {
+        let answer = daemon.post("/v1/secrets", &set("anthropic", bad, false));
+        assert_eq!(answer.code(), "secret-unusable");
+        assert!(!answer.body.to_string().contains("secret\"") || bad.is_empty());
+    }
+    assert_eq!(
+        daemon.post("/v1/secrets", &set("nope", "x", false)).code(),
+        "service-unknown"
+    );
+    let stranger =
+        json!({"service": "anthropic", "value": "x", "sandbox": "nobody", "force": false});
+    assert_eq!(
+        daemon.post("/v1/secrets", &stranger).code(),
+        "sandbox-not-found"
+    );
+    assert_eq!(daemon.get("/v1/secrets").ok()["secrets"], json!([]));
+    // A malformed body may hold a secret in the wrong place.
+    let answer = daemon.post("/v1/secrets", &json!({"service": ["a-secret-value"]}));
+    assert_eq!(answer.code(), "bad-request");
+    assert!(!answer.body.to_string().contains("a-secret-value"));
+}
+
+#[test]
+fn gateway_file_names_the_hosts_of_a_secret_and_not_its_value() {
+    let mut daemon = Daemon::stopped();
+    let dir = daemon.plant("00000000000a", "one");
+    daemon.restart();
+    daemon
+        .post("/v1/secrets", &set("anthropic", VALUE, false))
+        .ok();
+    let text = fs::read_to_string(dir.join("gateway.json")).unwrap();
+    assert!(text.contains("api.anthropic.com"), "{text}");
+    assert!(!text.contains(VALUE));
+    assert_eq!(
+        daemon.get("/v1/sandboxes/one").ok()["secrets"],
+        json!(["anthropic"])
+    );
+}

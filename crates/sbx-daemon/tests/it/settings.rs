@@ -1,0 +1,112 @@
+//! Settings.
+
+use crate::harness::Daemon;
+use serde_json::{Value, json};
+
+fn set(daemon: &Daemon, key: &str, value: &str) -> crate::harness::Answer {
+    daemon.post("/v1/settings", &json!({"key": key, "value": value}))
+}
+
+#[test]
+fn every_setting_is_listed_with_default_type_and_description() {
+    let daemon = Daemon::start();
+    let settings = daemon.get("/v1/settings").ok()["settings"]
+        .as_array()
+        .unwrap()
+        .clone();
+    let keys: Vec<&str> = settings
+        .iter()
+        .map(|s| s["key"].as_str().unwrap())
+        .collect();
+    let expected = [
+        "sandbox.disk.dockerVolume",
+        "upstream.extraRoots",
+        "upstream.overrides",
+        "upstream.resolvers",
+    ];
+    assert_eq!(keys, expected);
+    for setting in &settings {
+        assert_eq!(setting["source"], "default");
+        assert_eq!(setting["value"], setting["default"]);
+        assert!(!setting["description"].as_str().unwrap().is_empty());
+    }
+}
+
+#[test]
+fn overrides_and_roots_reach_the_gateway_file_and_leave_it_again() {
+    let mut daemon = Daemon::stopped();
+    let dir = daemon.plant("00000000000a", "one");
+    daemon.restart();
+    let shown = set(
+        &daemon,
+        "upstream.overrides",
+        r#"{"API.example": "127.0.0.1:8443"}"#,
+    )
+    .ok();
+    assert_eq!(shown["source"], "user");
+    assert_eq!(shown["value"], r#"{"api.example:443":"127.0.0.1:8443"}"#);
+    // The daemon's own root is as good a certificate as any.
+    let pem = daemon.state().join("ca/root.pem");
+    set(&daemon, "upstream.extraRoots", pem.to_str().unwrap()).ok();
+    let upstream = || -> Value {
+        let text = std::fs::read(dir.join("gateway.json")).unwrap();
+        serde_json::from_slice::<Value>(&text).unwrap()["upstream"].clone()
+    };
+    assert_eq!(upstream()["overrides"]["api.example:443"], "127.0.0.1:8443");
+    let kept = upstream()["extra_roots_pem"][0]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert_eq!(
+        kept,
+        std::fs::read_to_string(&pem).unwrap().replace("\r\n", "\n")
+    );
+    for key in ["upstream.overrides", "upstream.extraRoots"] {
+        let unset = daemon.post("/v1/settings/unset", &json!({"key": key})).ok();
+        assert_eq!(unset["source"], "default");
+    }
+    assert_eq!(upstream()["overrides"], json!({}));
+    assert_eq!(upstream()["extra_roots_pem"], json!([]));
+}
+
+#[test]
+fn bad_values_are_refused_and_change_nothing() {
+    let daemon = Daemon::start();
+    let text = daemon.path("not-a-certificate.pem");
+    std::fs::write(&text, "hello").unwrap();
+    let broken = daemon.path("broken.pem");
+    std::fs::write(
+        &broken,
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    )
+    .unwrap();
+    for (key, value) in [
+        ("upstream.overrides", "api.example=127.0.0.1:1"),
+        (
+            "upstream.overrides",
+            r#"{"api.example:443": "localhost:1"}"#,
+        ),
+        ("upstream.extraRoots", "relative.pem"),
+        ("upstream.extraRoots", "/nonexistent.pem"),
+        ("upstream.extraRoots", "/dev/zero"),
+        ("upstream.extraRoots", text.to_str().unwrap()),
+        ("upstream.extraRoots", broken.to_str().unwrap()),
+        ("upstream.resolvers", r#"["dns.example"]"#),
+        ("sandbox.disk.dockerVolume", "100m"),
+    ] {
+        assert_eq!(
+            set(&daemon, key, value).code(),
+            "setting-invalid",
+            "{key} {value}"
+        );
+    }
+    assert_eq!(set(&daemon, "no.such", "1").code(), "setting-unknown");
+    let settings = daemon.get("/v1/settings").ok();
+    assert!(
+        settings["settings"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|s| s["source"] == "default")
+    );
+}

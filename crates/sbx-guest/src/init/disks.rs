@@ -23,7 +23,7 @@ pub(super) const DOCKER_ROOT: &str = "/var/lib/docker";
 const UPPER: &str = "/disks/upper";
 
 /// What was found.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Disks {
     lowers: Vec<PathBuf>,
     upper: PathBuf,
@@ -39,6 +39,18 @@ impl Disks {
                 "disks lower0 and upper are needed, found {found:?}"
             ))
         })
+    }
+
+    /// Whether the disks of the root are there and the kernel knows their file systems.
+    pub(super) fn mountable() -> bool {
+        let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+        let knows = |kind: &str| {
+            known
+                .lines()
+                .any(|line| line.rsplit('\t').next() == Some(kind))
+        };
+        ["erofs", "ext4", "overlay"].into_iter().all(knows)
+            && Self::from_serials(&serials()).is_some()
     }
 
     fn from_serials(serials: &BTreeMap<String, PathBuf>) -> Option<Self> {
@@ -99,19 +111,24 @@ impl Disks {
         &self.upper
     }
 
-    /// Device of the Docker data disk.
-    pub(super) fn docker(&self) -> Option<&Path> {
-        self.docker.as_deref()
+    /// Mounts the Docker data disk and grows it to its device.
+    pub(super) fn mount_docker(&self) -> io::Result<()> {
+        let device = self
+            .docker
+            .as_deref()
+            .ok_or_else(|| io::Error::other("no disk with serial number docker"))?;
+        let root = Path::new(DOCKER_ROOT);
+        mount_disk(device, root, "ext4", MountFlags::NOATIME)?;
+        grow(
+            device,
+            &rustix::fs::open(root, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?,
+        );
+        Ok(())
     }
 }
 
 /// Mounts a disk at a directory that is made if it is missing.
-pub(super) fn mount_disk(
-    device: &Path,
-    target: &Path,
-    kind: &str,
-    flags: MountFlags,
-) -> io::Result<()> {
+fn mount_disk(device: &Path, target: &Path, kind: &str, flags: MountFlags) -> io::Result<()> {
     fs::create_dir_all(target).map_err(|error| at(target, &error))?;
     mount(device, target, kind, flags, c"").map_err(|error| {
         io::Error::other(format!(

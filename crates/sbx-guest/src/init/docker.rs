@@ -2,16 +2,14 @@
 //! activation (`sd_listen_fds(3)`), so that a client that comes early waits in the socket's queue instead of
 //! failing. A client that comes when there is no hope fails at once.
 
-use super::disks::{self, DOCKER_ROOT};
+use super::disks::{DOCKER_ROOT, Disks};
 use crate::agent::{Event, Mailbox};
 use crate::console;
 use crate::files;
 use crate::reaper::Reaper;
 use crate::users::Database;
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{Mode, OFlags};
 use rustix::io::FdFlags;
-use rustix::mount::MountFlags;
 use rustix::process::Signal;
 use sbx_wire::guest::{DockerState, ExitStatus, Personalise};
 use std::ffi::OsString;
@@ -24,6 +22,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 const SOCKET: &str = "/run/docker.sock";
@@ -45,6 +44,8 @@ pub(super) struct Engine {
     reaper: Reaper,
     /// `None`: given up, or not wanted.
     listener: Mutex<Option<UnixListener>>,
+    /// The data disk, being mounted.
+    disk: Mutex<Option<JoinHandle<io::Result<()>>>>,
     started: AtomicBool,
     /// The machine is going down: an end is expected.
     leave_alone: AtomicBool,
@@ -57,8 +58,11 @@ enum News {
 }
 
 impl Engine {
-    /// Binds the socket.
-    pub(super) fn bind(mailbox: Mailbox, reaper: Reaper) -> io::Result<Self> {
+    /// Binds the socket and begins to mount the data disk.
+    pub(super) fn bind(disks: &Disks, mailbox: Mailbox, reaper: Reaper) -> io::Result<Self> {
+        let disks = disks.clone();
+        let disk = std::thread::Builder::new().name("docker-disk".into());
+        let disk = disk.spawn(move || disks.mount_docker())?;
         let listener = UnixListener::bind(SOCKET)?;
         // Without such a group the socket is root's alone.
         let group = Database::read().group_id("docker").unwrap_or(0);
@@ -68,6 +72,7 @@ impl Engine {
             mailbox,
             reaper,
             listener: Mutex::new(Some(listener)),
+            disk: Mutex::new(Some(disk)),
             started: AtomicBool::new(false),
             leave_alone: AtomicBool::new(false),
         })
@@ -78,20 +83,35 @@ impl Engine {
         self.leave_alone.store(true, Ordering::SeqCst);
     }
 
-    /// Starts and supervises the engine, once; returns at the end of it. `device`: its data disk.
-    pub(super) fn run(&self, request: &Personalise, device: Option<&Path>) {
+    /// Starts and supervises the engine, once; returns at the end of it.
+    pub(super) fn run(&self, request: &Personalise) {
         if self.started.swap(true, Ordering::SeqCst) {
             return;
         }
         let outcome = if request.docker {
             self.tell(DockerState::Starting);
-            prepare(request, device).and_then(|()| self.supervise(request))
+            self.disk()
+                .and_then(|()| prepare(request))
+                .and_then(|()| self.supervise(request))
         } else {
             Err(io::Error::other("not wanted for this sandbox"))
         };
         if let Err(error) = outcome {
             self.give_up(&error.to_string());
         }
+    }
+
+    /// Waits for the data disk.
+    fn disk(&self) -> io::Result<()> {
+        let mounting = self
+            .disk
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let mounting = mounting.ok_or_else(|| io::Error::other("its disk was asked for before"))?;
+        mounting
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("mounting its disk panicked")))
     }
 
     fn tell(&self, state: DockerState) {
@@ -240,18 +260,11 @@ fn containerd() -> Command {
     command
 }
 
-/// Data disk, configuration, log.
-fn prepare(request: &Personalise, device: Option<&Path>) -> io::Result<()> {
+/// Configuration and log.
+fn prepare(request: &Personalise) -> io::Result<()> {
     if !Path::new(DAEMON).exists() {
         return Err(io::Error::other("the image has no dockerd"));
     }
-    let device = device.ok_or_else(|| io::Error::other("no disk with serial number docker"))?;
-    let root = Path::new(DOCKER_ROOT);
-    disks::mount_disk(device, root, "ext4", MountFlags::NOATIME)?;
-    disks::grow(
-        device,
-        &rustix::fs::open(root, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?,
-    );
     let path = Path::new(CONFIG);
     let config = config(request.network.mtu);
     // A configuration that the user changed is the user's; ours differs in its number only.

@@ -57,11 +57,15 @@ impl Machine {
 
     fn try_boot(&self) -> io::Result<Booted> {
         mounts::load_modules();
-        console::debug("modules loaded");
+        console::debug("root can be mounted");
         let disks = Disks::find()?;
         let upper = Arc::new(mounts::enter_root(&disks)?);
         console::debug("root entered");
-        let engine = Arc::new(Engine::bind(self.mailbox.clone(), self.reaper.clone())?);
+        let engine = Arc::new(Engine::bind(
+            &disks,
+            self.mailbox.clone(),
+            self.reaper.clone(),
+        )?);
         Ok(Booted {
             disks,
             upper,
@@ -86,11 +90,10 @@ impl Platform for Machine {
         *network = Some(request.network.clone());
         let engine = Arc::clone(&booted.engine);
         let (device, upper) = (booted.disks.upper().to_owned(), Arc::clone(&booted.upper));
-        let docker = booted.disks.docker().map(ToOwned::to_owned);
         let request = request.clone();
         let threads = || -> io::Result<()> {
             let builder = |name: &str| std::thread::Builder::new().name(name.into());
-            builder("docker").spawn(move || engine.run(&request, docker.as_deref()))?;
+            builder("docker").spawn(move || engine.run(&request))?;
             builder("grow").spawn(move || disks::grow(&device, &upper))?;
             Ok(())
         };

@@ -70,24 +70,50 @@ pub(super) fn early() -> io::Result<()> {
     mount_all(Path::new("/"), &EARLY)
 }
 
-/// Loads every module of the initramfs in the order of their names. One that fails is reported; whether the
-/// machine can do without it shows.
+/// Loads the modules of the initramfs in the order of their names: until the root can be mounted here, the
+/// rest beside it. One that fails is reported; whether the machine can do without it shows.
 pub(super) fn load_modules() {
+    let mut modules = open_modules().into_iter();
+    while !Disks::mountable()
+        && let Some(module) = modules.next()
+    {
+        load(&module);
+    }
+    let rest: Vec<Module> = modules.collect();
+    let spawned = std::thread::Builder::new()
+        .name("modules".into())
+        .spawn(move || {
+            rest.iter().for_each(load);
+            console::debug("modules loaded");
+        });
+    if let Err(error) = spawned {
+        console::say(&format!("no thread for the modules: {error}"));
+    }
+}
+
+/// A module, open: its path ends to lead anywhere when the root is entered.
+type Module = (PathBuf, fs::File);
+
+fn open_modules() -> Vec<Module> {
     let Ok(entries) = fs::read_dir(MODULES) else {
-        return;
+        return Vec::new();
     };
     let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     paths.sort();
-    for path in paths {
-        let loaded =
-            fs::File::open(&path).and_then(|file| Ok(rustix::system::finit_module(&file, c"", 0)?));
-        match loaded {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => console::say(&format!("module {}: {error}", path.display())),
-        }
-        // The initramfs is memory: what has been loaded is given back.
+    let open = |path: PathBuf| {
+        let file = fs::File::open(&path).ok()?;
+        // The initramfs is memory: with its last descriptor a module is given back.
         let _ = fs::remove_file(&path);
+        Some((path, file))
+    };
+    paths.into_iter().filter_map(open).collect()
+}
+
+fn load((path, file): &Module) {
+    match rustix::system::finit_module(file, c"", 0) {
+        Ok(()) => console::debug(&format!("loaded {}", path.display())),
+        Err(rustix::io::Errno::EXIST) => {}
+        Err(error) => console::say(&format!("module {}: {error}", path.display())),
     }
 }
 

@@ -7,7 +7,7 @@ pub const CONNECTIONS: usize = 256;
 /// SYNs to other ports than 53, 80, 443 and 3128 whose upstream is being dialled. Beyond: RST.
 pub const PARKED_SYNS: usize = 64;
 /// smoltcp's buffers for each connection, one each way, in bytes. Pages are only used once written.
-pub const SOCKET_BUFFER: usize = 256 * 1024;
+pub const SOCKET_BUFFER: usize = 128 * 1024;
 /// Bytes between the network thread and a relay task, for each connection and direction.
 pub const PIPE: usize = 128 * 1024;
 /// Bytes on their way to the VM before the network thread stops producing more.
@@ -59,6 +59,8 @@ pub const H2_STREAMS: u32 = 128;
 /// HTTP/2 window of a connection and of a stream, in bytes.
 pub const H2_WINDOW: u32 = 1024 * 1024;
 
+/// Addresses of one name that are tried.
+pub const DIALS: usize = 4;
 /// TCP connect to one upstream address.
 pub const CONNECT: Duration = Duration::from_secs(10);
 /// TLS handshake with an upstream.

@@ -65,6 +65,8 @@ reasons! {
     /// The host needs a credential or an inspected connection, and the gateway has not been given
     /// them yet.
     NotConfigured = "not-configured", false;
+    /// Allowed at first, then a new policy came that does not allow it.
+    PolicyChanged = "policy-changed", false;
     /// The upstream's certificate is not valid for the name.
     UpstreamCertificate = "upstream-certificate", false;
     /// The upstream's TLS handshake failed for another reason.

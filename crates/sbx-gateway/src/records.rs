@@ -138,6 +138,7 @@ impl Records {
             size,
             receiver,
             lost: lost.clone(),
+            limit: limits::RECORD_FILE,
         };
         Ok((
             Self {
@@ -176,6 +177,7 @@ impl Records {
                 drops.retain(|_, at| now - *at < limits::DROP_RECORD_EVERY);
             }
             if drops.len() >= limits::DROP_PLACES {
+                self.lost.fetch_add(1, Ordering::Relaxed);
                 return;
             }
             drops.insert(key, now);
@@ -196,6 +198,8 @@ pub struct RecordWriter {
     size: u64,
     receiver: Receiver<EgressRecord>,
     lost: Arc<AtomicU64>,
+    /// Size at which the file is rotated, in bytes.
+    limit: u64,
 }
 
 impl RecordWriter {
@@ -216,7 +220,7 @@ impl RecordWriter {
         let mut line = serde_json::to_vec(record)?;
         line.push(b'\n');
         let length = line.len() as u64;
-        if self.size > 0 && self.size + length > limits::RECORD_FILE {
+        if self.size > 0 && self.size + length > self.limit {
             let mut old = self.path.clone().into_os_string();
             old.push(".1");
             std::fs::rename(&self.path, old)?;
@@ -227,5 +231,47 @@ impl RecordWriter {
         self.file.write_all(&line)?;
         self.size += length;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_file_becomes_the_old_one_and_nothing_is_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("egress.jsonl");
+        let (records, mut writer) = Records::open(&path).unwrap();
+        writer.limit = 700;
+        let target = Target::parse("a.test").unwrap();
+        for _ in 0..4 {
+            let event = Event::new(&target, ProxyKind::Dns, Reason::AllowRule, 1);
+            records.push("box", event);
+        }
+        drop(records);
+        writer.run();
+        let lines = |path: &Path| std::fs::read_to_string(path).unwrap().lines().count();
+        let old = lines(&folder.path().join("egress.jsonl.1"));
+        assert!(old >= 1 && lines(&path) >= 1, "{old}");
+        assert_eq!(old + lines(&path), 4);
+    }
+
+    #[test]
+    fn dropped_packets_to_one_place_make_one_record_and_places_are_bounded() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("egress.jsonl");
+        let (records, writer) = Records::open(&path).unwrap();
+        for i in 0..2000 {
+            let host = format!("10.0.{}.{}", i / 200, i % 200);
+            for _ in 0..3 {
+                let event = Event::at(host.clone(), 0, ProxyKind::Network, Reason::Icmp, 1);
+                records.push_dropped("box", event);
+            }
+        }
+        drop(records);
+        writer.run();
+        let written = std::fs::read_to_string(&path).unwrap().lines().count();
+        assert_eq!(written, limits::DROP_PLACES);
     }
 }

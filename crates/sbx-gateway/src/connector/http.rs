@@ -28,6 +28,22 @@ pub enum SendError {
     /// No answer within the limit.
     #[error("the upstream did not begin its answer in time")]
     Slow,
+    /// The head cannot be written in the upstream's protocol.
+    #[error("the request cannot be sent on: {0}")]
+    Head(#[from] hyper::http::Error),
+    /// The policy changed before the upstream answered.
+    #[error("the policy changed and no longer allows this")]
+    Revoked,
+}
+
+/// What became of a request.
+pub enum Sent {
+    /// The upstream answered.
+    Answered(Response<Incoming>),
+    /// The connection was closed before anything was sent, as idle ones are.
+    Nothing(Request<RequestBody>, SendError),
+    /// Something was sent, and no answer came.
+    Broken(SendError),
 }
 
 /// One upstream connection.
@@ -44,20 +60,22 @@ impl Sender {
         matches!(self, Self::H2(_))
     }
 
-    /// Sends a request; the answer's head comes back, its body streams.
-    pub async fn send(
-        &mut self,
-        request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, SendError> {
+    /// Sends a request; the answer's head comes back, its body streams. A request of which nothing was
+    /// sent comes back whole.
+    pub async fn send(&mut self, request: Request<RequestBody>) -> Sent {
         let answer = async {
             match self {
-                Self::H1(sender) => sender.send_request(request).await,
-                Self::H2(sender) => sender.send_request(request).await,
+                Self::H1(sender) => sender.try_send_request(request).await,
+                Self::H2(sender) => sender.try_send_request(request).await,
             }
         };
         match tokio::time::timeout(limits::RESPONSE_HEAD, answer).await {
-            Ok(answer) => Ok(answer?),
-            Err(_) => Err(SendError::Slow),
+            Ok(Ok(answer)) => Sent::Answered(answer),
+            Ok(Err(mut error)) => match error.take_message() {
+                Some(request) => Sent::Nothing(request, error.into_error().into()),
+                None => Sent::Broken(error.into_error().into()),
+            },
+            Err(_) => Sent::Broken(SendError::Slow),
         }
     }
 
@@ -96,16 +114,13 @@ impl Pool {
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// A connection for the grant: a kept one of the same target and generation, or a new one.
-    pub async fn get(&self, grant: &Grant, tls: bool) -> Result<Sender, SendError> {
-        if let Some(sender) = self.take(grant, tls) {
-            return Ok(sender);
-        }
+    /// A new connection.
+    pub async fn open(&self, grant: &Grant, tls: bool) -> Result<Sender, SendError> {
         open(grant, tls, false).await
     }
 
-    /// A fresh HTTP/1.1 connection, for a request that wants to change the protocol.
-    pub async fn get_h1(&self, grant: &Grant, tls: bool) -> Result<Sender, SendError> {
+    /// A new HTTP/1.1 connection, for a request that wants to change the protocol.
+    pub async fn open_h1(&self, grant: &Grant, tls: bool) -> Result<Sender, SendError> {
         open(grant, tls, true).await
     }
 
@@ -132,7 +147,8 @@ impl Pool {
         });
     }
 
-    fn take(&self, grant: &Grant, tls: bool) -> Option<Sender> {
+    /// A kept connection of the grant's target and generation.
+    pub fn kept(&self, grant: &Grant, tls: bool) -> Option<Sender> {
         let mut kept = self.lock();
         kept.retain(|old| !old.sender.is_gone());
         let fits = |old: &Kept| {

@@ -2,6 +2,7 @@
 //! nothing, parses nothing, decides nothing.
 
 mod http;
+mod message;
 
 use std::io;
 use std::sync::Arc;
@@ -16,7 +17,8 @@ use crate::decision::Grant;
 use crate::limits;
 use crate::reason::Reason;
 
-pub use http::{Pool, RequestBody, SendError, Sender, write_credentials};
+pub use http::{Pool, RequestBody, SendError, Sender, Sent, write_credentials};
+pub use message::upstream_request;
 
 /// Why an upstream cannot be reached.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +48,7 @@ impl DialError {
 /// Connects to the first granted address that accepts.
 pub async fn dial(grant: &Grant) -> Result<TcpStream, DialError> {
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    for address in &grant.addresses {
+    for address in grant.addresses.iter().take(limits::DIALS) {
         match tokio::time::timeout(limits::CONNECT, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
                 // Small writes must leave at once; a socket that refuses is as good as any.

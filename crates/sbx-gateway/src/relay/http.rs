@@ -5,20 +5,19 @@ use std::sync::Arc;
 
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper::header::{ALT_SVC, EXPECT, HOST, HeaderValue, UPGRADE};
+use hyper::header::{ALT_SVC, HOST, HeaderValue, UPGRADE};
 use hyper::http::request::Parts;
-use hyper::http::uri::{PathAndQuery, Scheme, Uri};
 use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
 use sbx_policy::{HttpRequest, IntentKind, Port, Target};
 use sbx_wire::gateway::ProxyKind;
 
 use super::body::Watched;
-use super::headers::{join_cookies, strip_hop_by_hop};
+use super::headers::strip_hop_by_hop;
 use super::page::{self, AnswerBody};
 use super::{placeholder, tunnel};
 use crate::adapter::request::{self, RequestError};
-use crate::connector::{Pool, SendError, Sender, write_credentials};
+use crate::connector::{Pool, SendError, Sender, Sent, upstream_request, write_credentials};
 use crate::decision::{Denial, Grant, decide};
 use crate::gateway::Gateway;
 use crate::generation::Generation;
@@ -225,42 +224,63 @@ impl Inspected {
         let guest_upgrade = is_websocket(&parts)
             .then(|| parts.extensions.remove())
             .flatten();
-        let websocket = guest_upgrade.is_some();
-        let connection = if websocket {
-            self.pool.get_h1(grant, self.tls()).await
-        } else {
-            self.pool.get(grant, self.tls()).await
+        let mut lease = self.gateway.live.register(grant.intent.clone());
+        let (websocket, path) = (guest_upgrade.is_some(), path.as_deref());
+        let exchange = self.exchange(grant, &parts, path, websocket, body, &mut event);
+        let answered = tokio::select! {
+            answered = exchange => answered,
+            () = &mut lease => Err(SendError::Revoked),
         };
-        let mut connection = match connection {
-            Ok(connection) => connection,
+        let (answer, connection) = match answered {
+            Ok(answered) => answered,
             Err(error) => return self.broken(grant, event, &error),
         };
-        let request = match self.upstream_request(grant, &parts, path, websocket, &connection) {
-            Ok(request) => request,
-            Err(error) => {
-                event.reason = Reason::BadRequest;
-                self.gateway.record(&grant.generation, event);
-                return page::bad_request(&error.to_string());
+        self.gateway.record(&grant.generation, event);
+        match guest_upgrade {
+            Some(guest) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                switch(answer, guest, lease)
             }
-        };
-        let (mut head, ()) = request.into_parts();
-        event.credential = write_credentials(grant, &mut head.headers);
-        let request = Request::from_parts(head, Watched::new(body, None));
-        let lease = self.gateway.live.register(grant.intent.clone());
-        match connection.send(request).await {
-            Ok(answer) => {
-                self.gateway.record(&grant.generation, event);
-                if let (Some(guest), StatusCode::SWITCHING_PROTOCOLS) =
-                    (guest_upgrade, answer.status())
-                {
-                    return switch(answer, guest, lease);
-                }
+            _ => {
                 if !websocket {
                     self.pool.put(grant, self.tls(), connection);
                 }
                 to_guest(answer, lease, parts.version)
             }
-            Err(error) => self.broken(grant, event, &error),
+        }
+    }
+
+    /// Sends the request, a second time on a new connection if a kept one turned out to be closed.
+    async fn exchange(
+        &self,
+        grant: &Grant,
+        parts: &Parts,
+        path: Option<&str>,
+        websocket: bool,
+        body: Incoming,
+        event: &mut Event,
+    ) -> Result<(Response<Incoming>, Sender), SendError> {
+        let tls = self.tls();
+        let mut body = Watched::new(body, None);
+        let mut kept = if websocket {
+            None
+        } else {
+            self.pool.kept(grant, tls)
+        };
+        loop {
+            let reused = kept.is_some();
+            let mut connection = match kept.take() {
+                Some(connection) => connection,
+                None if websocket => self.pool.open_h1(grant, tls).await?,
+                None => self.pool.open(grant, tls).await?,
+            };
+            let head = upstream_request(grant, parts, path, tls, websocket, &connection)?;
+            let (mut head, ()) = head.into_parts();
+            event.credential = write_credentials(grant, &mut head.headers);
+            match connection.send(Request::from_parts(head, body)).await {
+                Sent::Answered(answer) => return Ok((answer, connection)),
+                Sent::Nothing(request, _) if reused => body = request.into_body(),
+                Sent::Nothing(_, error) | Sent::Broken(error) => return Err(error),
+            }
         }
     }
 
@@ -268,48 +288,13 @@ impl Inspected {
         event.reason = match error {
             SendError::Dial(error) => error.reason(),
             SendError::Http(_) | SendError::Slow => Reason::UpstreamUnreachable,
+            SendError::Head(_) => Reason::BadRequest,
+            SendError::Revoked => Reason::PolicyChanged,
         };
         let reason = event.reason;
         tracing::warn!(target = %grant.target, %error, "upstream failed");
         self.gateway.record(&grant.generation, event);
         page::failed(&error.to_string(), reason)
-    }
-
-    fn upstream_request(
-        &self,
-        grant: &Grant,
-        parts: &Parts,
-        path: Option<String>,
-        websocket: bool,
-        connection: &Sender,
-    ) -> Result<Request<()>, hyper::http::Error> {
-        let path = path_and_query(&parts.uri, path)?;
-        let authority = authority(&grant.target, self.tls());
-        let mut request = Request::new(());
-        *request.method_mut() = parts.method.clone();
-        let mut headers = parts.headers.clone();
-        strip_hop_by_hop(&mut headers, websocket);
-        headers.remove(EXPECT);
-        if connection.is_h2() {
-            headers.remove(HOST);
-            let scheme = if self.tls() {
-                Scheme::HTTPS
-            } else {
-                Scheme::HTTP
-            };
-            *request.uri_mut() = Uri::builder()
-                .scheme(scheme)
-                .authority(authority.as_str())
-                .path_and_query(path)
-                .build()?;
-            *request.version_mut() = Version::HTTP_2;
-        } else {
-            join_cookies(&mut headers);
-            headers.insert(HOST, HeaderValue::try_from(authority)?);
-            *request.uri_mut() = Uri::from(path);
-        }
-        *request.headers_mut() = headers;
-        Ok(request)
     }
 }
 
@@ -348,36 +333,6 @@ fn to_guest(
     head.headers.remove(ALT_SVC);
     head.version = version;
     Response::from_parts(head, Watched::new(body, Some(lease)).boxed_unsync())
-}
-
-/// The path to send: the one that was judged where rules look at paths, else the guest's.
-fn path_and_query(uri: &Uri, judged: Option<String>) -> Result<PathAndQuery, hyper::http::Error> {
-    let given = uri.path_and_query().map_or("/", PathAndQuery::as_str);
-    let Some(judged) = judged else {
-        return Ok(PathAndQuery::try_from(if given.is_empty() {
-            "/"
-        } else {
-            given
-        })?);
-    };
-    let text = match uri.query() {
-        Some(query) => format!("{judged}?{query}"),
-        None => judged,
-    };
-    Ok(PathAndQuery::try_from(text)?)
-}
-
-/// `host` or `host:port` as the scheme's default asks.
-fn authority(target: &Target, tls: bool) -> String {
-    let default = if tls { Port::HTTPS } else { Port::HTTP };
-    let full = target.to_string();
-    if target.port != default {
-        return full;
-    }
-    match full.rsplit_once(':') {
-        Some((host, _)) => host.to_owned(),
-        None => full,
-    }
 }
 
 /// What the guest wrote, for the record of a request that was not understood.

@@ -357,6 +357,29 @@ impl Lab {
             .collect()
     }
 
+    /// Waits until so many records fit.
+    pub(crate) async fn records_that(
+        &self,
+        count: usize,
+        fits: impl Fn(&EgressRecord) -> bool,
+    ) -> Vec<EgressRecord> {
+        let started = Instant::now();
+        loop {
+            let found: Vec<_> = self.records().into_iter().filter(&fits).collect();
+            if found.len() == count {
+                return found;
+            }
+            let waiting = found.len() < count && started.elapsed() < Duration::from_secs(10);
+            assert!(
+                waiting,
+                "{} and not {count}: {:#?}",
+                found.len(),
+                self.records()
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Waits for a record with this reason and host, and checks that it is the only one of the kind.
     pub(crate) async fn one_record(&self, reason: &str, host: &str) -> EgressRecord {
         let fits = |record: &EgressRecord| record.reason == reason && record.host == host;

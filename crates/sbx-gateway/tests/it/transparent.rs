@@ -33,12 +33,9 @@ fn transparent_http_and_tls_reach_an_allowed_host() {
                 .0,
             200
         );
-        let records = lab.records();
-        let mine: Vec<_> = records
-            .iter()
-            .filter(|r| r.host == "web.test" && r.port != 0)
-            .collect();
-        assert_eq!(mine.len(), 2);
+        let mine = lab
+            .records_that(2, |r| r.host == "web.test" && r.port != 0)
+            .await;
         assert!(
             mine.iter()
                 .all(|r| r.proxy == ProxyKind::Transparent && r.allowed)
@@ -91,12 +88,8 @@ fn an_allowed_name_with_an_address_never_resolved_for_it_is_blocked() {
             assert!(body.contains("not resolved for this name"), "{body}");
         }
         assert_eq!(upstream.recorder().connections(), 0);
-        let blocked = lab.records();
-        let blocked = blocked
-            .iter()
-            .filter(|r| r.reason == "address-not-pinned")
-            .count();
-        assert_eq!(blocked, 4);
+        lab.records_that(4, |r| r.reason == "address-not-pinned")
+            .await;
     });
 }
 

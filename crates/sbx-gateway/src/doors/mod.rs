@@ -1,0 +1,165 @@
+//! The ways out, one after the other: proxy, transparent HTTP and TLS, raw TCP, DNS. Each parses, asks
+//! for a decision and hands over to the relay.
+
+mod proxy;
+mod tls;
+mod transparent;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sbx_policy::Port;
+use sbx_wire::gateway::ProxyKind;
+use tokio::net::TcpStream;
+use tokio::runtime::Handle;
+
+use crate::adapter::hello::Prefixed;
+use crate::connector;
+use crate::decision::{Grant, decide_raw};
+use crate::gateway::Gateway;
+use crate::live::Lease;
+use crate::netstack::{Answers, Dialled, DnsTicket, Flow, GuestStream};
+use crate::reason::Reason;
+use crate::records::Event;
+use crate::relay::http::{Inspected, Scope};
+use crate::relay::serve::serve_h1;
+use crate::relay::tunnel;
+
+/// A stream of the guest with what was read of it in front.
+type Guest = Prefixed<GuestStream>;
+
+/// What the network thread hands connections to.
+pub struct Doors {
+    gateway: Arc<Gateway>,
+    runtime: Handle,
+    answers: Arc<Answers>,
+}
+
+impl Doors {
+    /// Doors whose tasks run on the given runtime.
+    pub fn new(gateway: Arc<Gateway>, runtime: Handle, answers: Arc<Answers>) -> Self {
+        Self {
+            gateway,
+            runtime,
+            answers,
+        }
+    }
+}
+
+impl crate::netstack::Host for Doors {
+    fn dns_stream(&self, stream: GuestStream) {
+        self.runtime
+            .spawn(crate::adapter::dns::serve_tcp(self.gateway.clone(), stream));
+    }
+
+    fn dns_question(&self, question: Vec<u8>, ticket: DnsTicket) {
+        let gateway = self.gateway.clone();
+        self.runtime.spawn(async move {
+            ticket.answer(crate::adapter::dns::answer(&gateway, &question).await);
+        });
+    }
+
+    fn proxy(&self, stream: GuestStream) {
+        let inspected =
+            Inspected::new(self.gateway.clone(), ProxyKind::Forward, Scope::Proxy, None);
+        self.runtime
+            .spawn(proxy::serve(self.gateway.clone(), inspected, stream));
+    }
+
+    fn http(&self, stream: GuestStream) {
+        let flow = stream.flow();
+        let Ok(port) = Port::try_from(flow.port) else {
+            return;
+        };
+        let scope = Scope::ByHost { port };
+        let dialled = Some(flow.address);
+        let inspected =
+            Inspected::new(self.gateway.clone(), ProxyKind::Transparent, scope, dialled);
+        self.runtime.spawn(serve_h1(stream, move |request| {
+            inspected.clone().answer(request)
+        }));
+    }
+
+    fn tls(&self, stream: GuestStream) {
+        let gateway = self.gateway.clone();
+        self.runtime
+            .spawn(async move { transparent::serve(gateway, stream).await });
+    }
+
+    fn raw(&self, flow: Flow) -> bool {
+        let Ok(port) = Port::try_from(flow.port) else {
+            return false;
+        };
+        let generation = self.gateway.generation();
+        match decide_raw(&self.gateway, &generation, flow.address, port) {
+            Ok(grant) => {
+                self.runtime.spawn(dial_raw(
+                    self.gateway.clone(),
+                    self.answers.clone(),
+                    flow,
+                    grant,
+                ));
+                true
+            }
+            Err(denial) => {
+                // A client repeats a refused connection as often as it likes.
+                let event = denial.event(ProxyKind::Network);
+                self.gateway
+                    .records
+                    .push_dropped(&generation.sandbox, event);
+                false
+            }
+        }
+    }
+
+    fn raw_stream(&self, stream: GuestStream, upstream: Dialled) {
+        let gateway = self.gateway.clone();
+        self.runtime.spawn(async move {
+            let Dialled {
+                stream: upstream,
+                grant,
+            } = upstream;
+            let lease = gateway.live.register(grant.intent.clone());
+            tunnel_to_end(Prefixed::new(Bytes::new(), stream), upstream, lease).await;
+        });
+    }
+
+    fn stopped(&self, reason: Reason, address: std::net::Ipv4Addr, port: u16) {
+        let generation = self.gateway.generation();
+        let number = generation.number;
+        let event = Event::at(
+            address.to_string(),
+            port,
+            ProxyKind::Network,
+            reason,
+            number,
+        );
+        self.gateway
+            .records
+            .push_dropped(&generation.sandbox, event);
+    }
+}
+
+/// Relays and, unless it ended well, breaks the guest's side so that it notices.
+async fn tunnel_to_end(mut guest: Guest, mut upstream: TcpStream, lease: Lease) {
+    if tunnel::relay(&mut guest, &mut upstream, lease).await != tunnel::End::Done {
+        guest.into_inner().abort();
+    }
+}
+
+async fn dial_raw(gateway: Arc<Gateway>, answers: Arc<Answers>, flow: Flow, grant: Grant) {
+    let dialled = connector::dial(&grant).await;
+    let reason = match &dialled {
+        Ok(_) => grant.reason,
+        Err(error) => error.reason(),
+    };
+    let event = Event::new(
+        &grant.target,
+        ProxyKind::Network,
+        reason,
+        grant.generation.number,
+    )
+    .with_rule(grant.rule.clone());
+    gateway.record(&grant.generation, event);
+    answers.dialled(flow, dialled.ok().map(|stream| Dialled { stream, grant }));
+}

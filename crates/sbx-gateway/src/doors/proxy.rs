@@ -1,0 +1,149 @@
+//! The forward proxy: absolute URLs and `CONNECT`.
+
+use std::sync::Arc;
+
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use sbx_policy::{IntentKind, Port};
+use sbx_wire::gateway::ProxyKind;
+
+use super::Guest;
+use super::tls::{deny_inside_tls, open_tls, record_grant, refusal_to_open, tunnel_tls};
+use crate::adapter::hello::Prefixed;
+use crate::adapter::request;
+use crate::connector;
+use crate::decision::{Denial, Grant, decide};
+use crate::gateway::Gateway;
+use crate::intent::Attempt;
+use crate::netstack::GuestStream;
+use crate::reason::Reason;
+use crate::records::Event;
+use crate::relay::http::{Inspected, Scope};
+use crate::relay::page::{self, AnswerBody};
+use crate::relay::serve::serve_h1;
+
+/// Serves the proxy port.
+pub(super) async fn serve(gateway: Arc<Gateway>, inspected: Arc<Inspected>, stream: GuestStream) {
+    let answer = move |request: Request<Incoming>| {
+        let (gateway, inspected) = (gateway.clone(), inspected.clone());
+        async move {
+            match *request.method() {
+                Method::CONNECT => connect(gateway, request).await,
+                _ => inspected.answer(request).await,
+            }
+        }
+    };
+    serve_h1(stream, answer).await;
+}
+
+/// `CONNECT`: tunnelled unread, opened, or refused.
+async fn connect(gateway: Arc<Gateway>, request: Request<Incoming>) -> Response<AnswerBody> {
+    let generation = gateway.configured(false).await;
+    let (parts, _) = request.into_parts();
+    let framed =
+        parts.headers.contains_key(CONTENT_LENGTH) || parts.headers.contains_key(TRANSFER_ENCODING);
+    let target = match request::connect_target(&parts) {
+        Ok(target) if !framed => target,
+        refused => {
+            let text = match refused {
+                Ok(_) => "CONNECT has no body".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            let host = parts
+                .uri
+                .authority()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            let reason = Reason::BadRequest;
+            let event = Event::at(host, 0, ProxyKind::Forward, reason, generation.number);
+            gateway.record(&generation, event.with_request("CONNECT", ""));
+            return page::bad_request(&text);
+        }
+    };
+    let Some(upgrade) = parts.extensions.get::<hyper::upgrade::OnUpgrade>().cloned() else {
+        return page::bad_request("the connection cannot be switched");
+    };
+    let generation = if generation.needs_credential(&target) {
+        gateway.configured(true).await
+    } else {
+        generation
+    };
+    let attempt = Attempt::explicit(target.clone(), IntentKind::Tls);
+    if target.port == Port::HTTP {
+        // Clear text through a tunnel, as WebSocket clients do: judged request by request.
+        let scope = Scope::Fixed { target, tls: false };
+        let inspected = Inspected::new(gateway.clone(), ProxyKind::Forward, scope, None);
+        tokio::spawn(async move {
+            if let Some(guest) = switched(upgrade).await {
+                serve_h1(guest, move |request| inspected.clone().answer(request)).await;
+            }
+        });
+        return page::connected();
+    }
+    match decide(&gateway, &generation, &attempt, None).await {
+        Err(denial) => refuse_connect(&gateway, denial, upgrade),
+        Ok(grant) if grant.inspect => match refusal_to_open(&grant) {
+            Some(denial) => {
+                gateway.record(&generation, denial.event(ProxyKind::Forward));
+                page::denied(&denial)
+            }
+            None => {
+                tokio::spawn(async move {
+                    if let Some(guest) = switched(upgrade).await {
+                        open_tls(gateway, ProxyKind::Forward, None, grant, guest).await;
+                    }
+                });
+                page::connected()
+            }
+        },
+        Ok(grant) => connect_unread(gateway, grant, upgrade).await,
+    }
+}
+
+/// A readable 403: inside of TLS on port 443, else as the answer to `CONNECT`.
+fn refuse_connect(
+    gateway: &Arc<Gateway>,
+    denial: Denial,
+    upgrade: hyper::upgrade::OnUpgrade,
+) -> Response<AnswerBody> {
+    gateway.record(&denial.generation, denial.event(ProxyKind::Forward));
+    if denial.target.port != Port::HTTPS || denial.generation.mint.is_none() {
+        return page::denied(&denial);
+    }
+    tokio::spawn(async move {
+        if let Some(guest) = switched(upgrade).await {
+            deny_inside_tls(denial, guest).await;
+        }
+    });
+    page::connected()
+}
+
+async fn connect_unread(
+    gateway: Arc<Gateway>,
+    grant: Grant,
+    upgrade: hyper::upgrade::OnUpgrade,
+) -> Response<AnswerBody> {
+    let proxy = ProxyKind::ForwardBypass;
+    let upstream = match connector::dial(&grant).await {
+        Ok(upstream) => upstream,
+        Err(error) => {
+            record_grant(&gateway, &grant, proxy, error.reason());
+            return page::failed(&error.to_string(), error.reason());
+        }
+    };
+    tokio::spawn(async move {
+        if let Some(guest) = switched(upgrade).await {
+            tunnel_tls(gateway, proxy, grant, guest, upstream).await;
+        }
+    });
+    page::connected()
+}
+
+/// The guest's stream after `CONNECT` was answered, with what hyper had read already.
+async fn switched(upgrade: hyper::upgrade::OnUpgrade) -> Option<Guest> {
+    let upgraded = upgrade.await.ok()?;
+    let parts = upgraded.downcast::<TokioIo<GuestStream>>().ok()?;
+    Some(Prefixed::new(parts.read_buf, parts.io.into_inner()))
+}

@@ -1,0 +1,83 @@
+//! TLS clients that know nothing of a proxy.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sbx_policy::{Host, IntentKind, Port, Target};
+use sbx_wire::gateway::ProxyKind;
+
+use super::tls::{deny_inside_tls, hello_reason, open_tls, record_grant, refusal_to_open};
+use super::{Guest, tunnel_to_end};
+use crate::adapter::hello::{Prefixed, read_hello};
+use crate::addresses::GATEWAY;
+use crate::connector;
+use crate::decision::{Grant, decide};
+use crate::gateway::Gateway;
+use crate::intent::Attempt;
+use crate::netstack::GuestStream;
+use crate::records::Event;
+
+/// A connection to port 443 of an address that the client chose itself.
+pub(super) async fn serve(gateway: Arc<Gateway>, stream: GuestStream) {
+    let flow = stream.flow();
+    let proxy = ProxyKind::Transparent;
+    let address = match flow.address {
+        GATEWAY => Host::HostService,
+        address => Host::from(IpAddr::V4(address)),
+    };
+    let generation = gateway.configured(false).await;
+    let (hello, guest) = match read_hello(Prefixed::new(Bytes::new(), stream)).await {
+        Ok(read) => read,
+        Err(error) => {
+            if let Some(reason) = hello_reason(&error) {
+                let target = Target {
+                    host: address,
+                    port: Port::HTTPS,
+                };
+                let event = Event::new(&target, proxy, reason, generation.number);
+                gateway.record(&generation, event);
+            }
+            return;
+        }
+    };
+    let target = Target {
+        host: hello.server_name.unwrap_or(address),
+        port: Port::HTTPS,
+    };
+    let generation = if generation.needs_credential(&target) {
+        gateway.configured(true).await
+    } else {
+        gateway.generation()
+    };
+    let attempt = Attempt::transparent(target, IntentKind::Tls, flow.address);
+    let denial = match decide(&gateway, &generation, &attempt, None).await {
+        Ok(grant) if grant.inspect => match refusal_to_open(&grant) {
+            None => return open_tls(gateway, proxy, Some(flow), grant, guest).await,
+            Some(denial) => denial,
+        },
+        Ok(grant) => return transparent_unread(gateway, grant, guest).await,
+        Err(denial) => denial,
+    };
+    gateway.record(&generation, denial.event(proxy));
+    if generation.mint.is_some() {
+        deny_inside_tls(denial, guest).await;
+    } else {
+        guest.into_inner().abort();
+    }
+}
+
+async fn transparent_unread(gateway: Arc<Gateway>, grant: Grant, guest: Guest) {
+    let proxy = ProxyKind::Transparent;
+    match connector::dial(&grant).await {
+        Ok(upstream) => {
+            record_grant(&gateway, &grant, proxy, grant.reason);
+            let lease = gateway.live.register(grant.intent.clone());
+            tunnel_to_end(guest, upstream, lease).await;
+        }
+        Err(error) => {
+            record_grant(&gateway, &grant, proxy, error.reason());
+            guest.into_inner().abort();
+        }
+    }
+}

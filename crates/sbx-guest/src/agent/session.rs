@@ -1,15 +1,14 @@
 //! One started program: its streams, their windows, and its end. Driven by the loop's `poll`.
 
+use super::input::Input;
 use super::port::Outbox;
 use crate::reaper::Reaper;
 use rustix::event::{PollFd, PollFlags};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::process::Signal;
-use rustix::termios::{LocalModes, SpecialCodeIndex};
 use sbx_wire::frame::{self, CHUNK};
 use sbx_wire::guest::{ExitStatus, FromGuest, Stream, TermSize, WINDOW};
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// How long output may still come from processes that a program left behind. Longer than a shell's
@@ -76,19 +75,6 @@ impl Output {
     }
 }
 
-#[derive(Debug)]
-struct Input {
-    fd: Option<OwnedFd>,
-    buffer: VecDeque<u8>,
-    /// Bytes that the host may still send.
-    window: u32,
-    /// Passed on but not yet granted again.
-    owed: u32,
-    eof: bool,
-    /// The last byte that came did not end a line.
-    mid_line: bool,
-}
-
 /// What `poll` found.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Ready {
@@ -133,14 +119,7 @@ impl Session {
             terminal: false,
             early_signals: Vec::new(),
             early_size: None,
-            input: Input {
-                fd: None,
-                buffer: VecDeque::new(),
-                window: WINDOW,
-                owed: 0,
-                eof: false,
-                mid_line: false,
-            },
+            input: Input::default(),
             outputs: [Output::new(Stream::Stdout), Output::new(Stream::Stderr)],
             exit: None,
             hung_up: false,
@@ -154,13 +133,7 @@ impl Session {
         self.terminal = running.terminal;
         self.outputs[0].fd = Some(running.stdout);
         self.outputs[1].fd = running.stderr;
-        self.input.fd = running.stdin;
-        if self.input.fd.is_none() {
-            self.drop_input();
-        } else if self.input.eof {
-            self.input.eof = false;
-            self.stdin_eof();
-        }
+        self.input.open(running.stdin, running.terminal);
         if let Some(size) = self.early_size.take() {
             self.resize(size);
         }
@@ -183,45 +156,16 @@ impl Session {
     /// # Errors
     /// [`Overrun`].
     pub(super) fn stdin(&mut self, data: &[u8]) -> Result<(), Overrun> {
-        let overrun = Overrun(self.key.session);
-        let Some(window) = u32::try_from(data.len())
-            .ok()
-            .and_then(|length| self.input.window.checked_sub(length))
-        else {
-            return Err(overrun);
-        };
-        self.input.window = window;
-        self.input.buffer.extend(data);
-        if let Some(last) = data.last() {
-            self.input.mid_line = !matches!(last, b'\n' | b'\r');
+        if self.input.push(data) {
+            Ok(())
+        } else {
+            Err(Overrun(self.key.session))
         }
-        if self.pid.is_some() && self.input.fd.is_none() {
-            self.drop_input();
-        }
-        Ok(())
     }
 
-    /// Standard input ends. A terminal gets its end-of-file character, twice in the middle of a line, where
-    /// the first one only hands the line over (`termios(3)`, VEOF).
+    /// Standard input ends.
     pub(super) fn stdin_eof(&mut self) {
-        if self.input.eof {
-            return;
-        }
-        self.input.eof = true;
-        if let (true, Some(fd)) = (self.terminal, &self.input.fd) {
-            let (eof, lines) = match rustix::termios::tcgetattr(fd) {
-                Ok(now) => (
-                    now.special_codes[SpecialCodeIndex::VEOF],
-                    now.local_modes.contains(LocalModes::ICANON),
-                ),
-                Err(_) => (4, true),
-            };
-            self.input.buffer.push_back(eof);
-            if lines && self.input.mid_line {
-                self.input.buffer.push_back(eof);
-            }
-        }
-        self.flush_input();
+        self.input.end();
     }
 
     /// The host grants more output.
@@ -267,8 +211,7 @@ impl Session {
     /// The client is gone.
     pub(super) fn hang_up(&mut self, reaper: &Reaper) {
         self.hung_up = true;
-        self.input.buffer.clear();
-        self.input.fd = None;
+        self.input.close();
         if let (Some(pid), None, None) = (self.pid, &self.exit, self.kill_at) {
             reaper.signal_group(pid, Signal::HUP);
             self.kill_at = Some(Instant::now() + HANGUP_GRACE);
@@ -282,8 +225,8 @@ impl Session {
                 fds.push(PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN));
             }
         }
-        if let (Some(fd), false) = (&self.input.fd, self.input.buffer.is_empty()) {
-            fds.push(PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::OUT));
+        if let Some(fd) = self.input.waiting() {
+            fds.push(PollFd::from_borrowed_fd(fd, PollFlags::OUT));
         }
     }
 
@@ -299,7 +242,7 @@ impl Session {
                 ready.outputs[index] = polled.next().is_some_and(|fd| !fd.revents().is_empty());
             }
         }
-        if self.input.fd.is_some() && !self.input.buffer.is_empty() {
+        if self.input.waiting().is_some() {
             polled.next();
         }
         ready
@@ -331,8 +274,11 @@ impl Session {
         if self.pid.is_none() {
             return false;
         }
-        self.flush_input();
-        self.grant(context.outbox);
+        self.input.flush();
+        if let Some(bytes) = self.input.grant() {
+            let session = self.key.session;
+            self.send(context.outbox, &FromGuest::StdinCredit { session, bytes });
+        }
         let lingered = self.exit.is_some_and(|(_, until)| now >= until);
         for index in 0..self.outputs.len() {
             if ready.outputs[index] || lingered {
@@ -406,55 +352,6 @@ impl Session {
             data: context.scratch[..count].to_vec(),
         };
         self.send(context.outbox, &message);
-    }
-
-    /// Writes buffered input as far as it goes.
-    fn flush_input(&mut self) {
-        while let (Some(fd), false) = (&self.input.fd, self.input.buffer.is_empty()) {
-            let (piece, _) = self.input.buffer.as_slices();
-            match rustix::io::write(fd, piece) {
-                Ok(count) => {
-                    self.input.buffer.drain(..count);
-                    self.owe(count);
-                }
-                Err(Errno::AGAIN) => return,
-                Err(Errno::INTR) => {}
-                // The program closed its end: what it did not want is gone.
-                Err(_) => self.drop_input(),
-            }
-        }
-        if self.input.eof && !self.terminal && self.pid.is_some() {
-            self.input.fd = None;
-        }
-    }
-
-    /// Counts passed-on bytes, as far as the host sent them (an end-of-file character is ours).
-    fn owe(&mut self, count: usize) {
-        let room = WINDOW - self.input.window - self.input.owed;
-        self.input.owed += u32::try_from(count).unwrap_or(u32::MAX).min(room);
-    }
-
-    fn drop_input(&mut self) {
-        let count = self.input.buffer.len();
-        self.input.buffer.clear();
-        self.input.fd = None;
-        self.owe(count);
-    }
-
-    /// Grants input in quarters of the window, or all that is owed when nothing is left to do.
-    fn grant(&mut self, outbox: &mut Outbox) {
-        let owed = self.input.owed;
-        if owed > 0 && (owed >= WINDOW / 4 || self.input.buffer.is_empty()) {
-            self.input.owed = 0;
-            self.input.window += owed;
-            self.send(
-                outbox,
-                &FromGuest::StdinCredit {
-                    session: self.key.session,
-                    bytes: owed,
-                },
-            );
-        }
     }
 
     /// Sends, unless this session's life is over.

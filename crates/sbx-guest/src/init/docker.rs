@@ -2,7 +2,8 @@
 //! activation (`sd_listen_fds(3)`), so that a client that comes early waits in the socket's queue instead of
 //! failing. A client that comes when there is no hope fails at once.
 
-use super::disks::{DOCKER_ROOT, Disks};
+use super::disks::Disks;
+use super::engine_config::{self, CONTAINERD_SOCKET};
 use crate::agent::{Event, Mailbox};
 use crate::console;
 use crate::files;
@@ -28,7 +29,6 @@ use std::time::{Duration, Instant};
 const SOCKET: &str = "/run/docker.sock";
 const DAEMON: &str = "/usr/sbin/dockerd";
 const CONTAINERD: &str = "/usr/bin/containerd";
-const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
 const CONTAINERD_CONFIG: &str = "/run/containerd/sbx.toml";
 const LOG: &str = "/var/log/dockerd.log";
 const CONFIG: &str = "/etc/docker/daemon.json";
@@ -219,7 +219,7 @@ impl Engine {
         let log = fs::OpenOptions::new().create(true).append(true).open(LOG)?;
         command
             .env_clear()
-            .envs(environment(&request.env))
+            .envs(engine_config::environment(&request.env))
             .current_dir("/")
             .process_group(0)
             .stdout(Stdio::from(log.try_clone()?))
@@ -266,9 +266,11 @@ fn prepare(request: &Personalise) -> io::Result<()> {
         return Err(io::Error::other("the image has no dockerd"));
     }
     let path = Path::new(CONFIG);
-    let config = config(request.network.mtu);
+    let config = engine_config::dockerd(request.network.mtu);
     // A configuration that the user changed is the user's; ours differs in its number only.
-    if fs::read_to_string(path).map_or(true, |old| shape(&old) == shape(&config)) {
+    if fs::read_to_string(path).map_or(true, |old| {
+        engine_config::shape(&old) == engine_config::shape(&config)
+    }) {
         if let Some(parent) = path.parent() {
             files::scaffold(parent, Some(0))?;
         }
@@ -279,79 +281,11 @@ fn prepare(request: &Personalise) -> io::Result<()> {
     }
     files::write(
         Path::new(CONTAINERD_CONFIG),
-        containerd_config().as_bytes(),
+        engine_config::containerd().as_bytes(),
         0o644,
         0,
     )?;
     fs::write(LOG, "")
-}
-
-/// Its data on the data disk (an overlay cannot lie on our root, which is one), without the parts that the
-/// engine does not use: some of them look for kernel modules that are not there.
-fn containerd_config() -> String {
-    const UNUSED: [&str; 10] = [
-        "io.containerd.grpc.v1.cri",
-        "io.containerd.internal.v1.opt",
-        "io.containerd.internal.v1.restart",
-        "io.containerd.internal.v1.tracing",
-        "io.containerd.nri.v1.nri",
-        "io.containerd.snapshotter.v1.aufs",
-        "io.containerd.snapshotter.v1.blockfile",
-        "io.containerd.snapshotter.v1.btrfs",
-        "io.containerd.snapshotter.v1.devmapper",
-        "io.containerd.snapshotter.v1.zfs",
-    ];
-    format!(
-        "version = 2\nroot = \"{DOCKER_ROOT}/containerd/daemon\"\nstate = \"/run/containerd/state\"\n\
-         disabled_plugins = {UNUSED:?}\n[grpc]\n  address = \"{CONTAINERD_SOCKET}\"\n"
-    )
-}
-
-fn config(mtu: u16) -> String {
-    format!(
-        r#"{{
-  "data-root": "{DOCKER_ROOT}",
-  "storage-driver": "overlay2",
-  "mtu": {mtu},
-  "ip6tables": false,
-  "log-driver": "json-file",
-  "log-opts": {{ "max-size": "10m", "max-file": "3" }},
-  "shutdown-timeout": 5
-}}
-"#
-    )
-}
-
-fn shape(config: &str) -> String {
-    config
-        .chars()
-        .filter(|char| !char.is_ascii_digit())
-        .collect()
-}
-
-/// The engine's own surroundings: what it pulls goes through the sandbox's proxy and trusts its roots.
-fn environment(sandbox: &[(String, String)]) -> Vec<(String, String)> {
-    const PASSED_ON: [&str; 5] = [
-        "HTTP_PROXY",
-        "HTTPS_PROXY",
-        "NO_PROXY",
-        "ALL_PROXY",
-        "SSL_CERT_FILE",
-    ];
-    let mut env = vec![
-        (
-            "PATH".to_owned(),
-            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
-        ),
-        ("HOME".to_owned(), "/root".to_owned()),
-    ];
-    let wanted = |name: &str| {
-        PASSED_ON
-            .iter()
-            .any(|wanted| wanted.eq_ignore_ascii_case(name))
-    };
-    env.extend(sandbox.iter().filter(|(name, _)| wanted(name)).cloned());
-    env
 }
 
 /// Asks until there is an answer. The connection waits in the socket's queue, so one is usually enough; it
@@ -417,23 +351,4 @@ pub fn activate(mut args: impl Iterator<Item = OsString>) -> io::Result<()> {
         .env("LISTEN_PID", std::process::id().to_string())
         .exec();
     Err(error)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_configuration_of_ours_is_known_whatever_its_mtu() {
-        assert_eq!(shape(&config(1500)), shape(&config(65520)));
-        assert_ne!(shape(&config(1500)), shape("{}"));
-    }
-
-    #[test]
-    fn the_engine_gets_proxies_and_roots_and_nothing_else_of_the_sandbox() {
-        let pair = |name: &str| (name.to_owned(), "value".to_owned());
-        let env = environment(&[pair("https_proxy"), pair("SSL_CERT_FILE"), pair("API_KEY")]);
-        let names: Vec<&str> = env.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names, ["PATH", "HOME", "https_proxy", "SSL_CERT_FILE"]);
-    }
 }

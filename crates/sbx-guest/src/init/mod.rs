@@ -5,6 +5,7 @@
 
 mod disks;
 mod docker;
+mod engine_config;
 mod machine;
 mod mounts;
 mod net;

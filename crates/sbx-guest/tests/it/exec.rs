@@ -179,7 +179,10 @@ fn a_slow_reader_holds_up_its_own_session_only() {
     }
     assert_eq!(received, WINDOW as usize);
     // No credit has been given: the program waits, others run, and nothing more of it arrives.
-    let other = agent.client.exec(request(&["cat"]), &[7; 1 << 20]).unwrap();
+    let other = agent
+        .client
+        .exec(request(&["cat"]), &vec![7; 1 << 20])
+        .unwrap();
     assert_eq!((other.stdout.len(), other.code()), (1 << 20, Some(0)));
     assert!(
         !agent

@@ -1,4 +1,8 @@
 //! The agent as an ordinary process, driven over the real protocol.
+#![expect(
+    clippy::unwrap_used,
+    reason = "tests: helpers beside the test functions fail them just as well"
+)]
 
 mod channel;
 mod client;

@@ -1,0 +1,93 @@
+//! What the Docker Engine is configured with.
+
+use super::disks::DOCKER_ROOT;
+
+/// Where containerd listens.
+pub(super) const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
+
+/// Its data on the data disk (an overlay cannot lie on our root, which is one), without the parts that the
+/// engine does not use: some of them look for kernel modules that are not there.
+pub(super) fn containerd() -> String {
+    const UNUSED: [&str; 10] = [
+        "io.containerd.grpc.v1.cri",
+        "io.containerd.internal.v1.opt",
+        "io.containerd.internal.v1.restart",
+        "io.containerd.internal.v1.tracing",
+        "io.containerd.nri.v1.nri",
+        "io.containerd.snapshotter.v1.aufs",
+        "io.containerd.snapshotter.v1.blockfile",
+        "io.containerd.snapshotter.v1.btrfs",
+        "io.containerd.snapshotter.v1.devmapper",
+        "io.containerd.snapshotter.v1.zfs",
+    ];
+    format!(
+        "version = 2\nroot = \"{DOCKER_ROOT}/containerd/daemon\"\nstate = \"/run/containerd/state\"\n\
+         disabled_plugins = {UNUSED:?}\n[grpc]\n  address = \"{CONTAINERD_SOCKET}\"\n"
+    )
+}
+
+pub(super) fn dockerd(mtu: u16) -> String {
+    format!(
+        r#"{{
+  "data-root": "{DOCKER_ROOT}",
+  "storage-driver": "overlay2",
+  "mtu": {mtu},
+  "ip6tables": false,
+  "log-driver": "json-file",
+  "log-opts": {{ "max-size": "10m", "max-file": "3" }},
+  "shutdown-timeout": 5
+}}
+"#
+    )
+}
+
+pub(super) fn shape(config: &str) -> String {
+    config
+        .chars()
+        .filter(|char| !char.is_ascii_digit())
+        .collect()
+}
+
+/// The engine's own surroundings: what it pulls goes through the sandbox's proxy and trusts its roots.
+pub(super) fn environment(sandbox: &[(String, String)]) -> Vec<(String, String)> {
+    const PASSED_ON: [&str; 5] = [
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "NO_PROXY",
+        "ALL_PROXY",
+        "SSL_CERT_FILE",
+    ];
+    let mut env = vec![
+        (
+            "PATH".to_owned(),
+            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
+        ),
+        ("HOME".to_owned(), "/root".to_owned()),
+    ];
+    let wanted = |name: &str| {
+        PASSED_ON
+            .iter()
+            .any(|wanted| wanted.eq_ignore_ascii_case(name))
+    };
+    env.extend(sandbox.iter().filter(|(name, _)| wanted(name)).cloned());
+    env
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_of_ours_is_known_whatever_its_mtu() {
+        assert_eq!(shape(&dockerd(1500)), shape(&dockerd(65520)));
+        assert_ne!(shape(&dockerd(1500)), shape("{}"));
+    }
+
+    #[test]
+    fn the_engine_gets_proxies_and_roots_and_nothing_else_of_the_sandbox() {
+        let pair = |name: &str| (name.to_owned(), "value".to_owned());
+        let env = environment(&[pair("https_proxy"), pair("SSL_CERT_FILE"), pair("API_KEY")]);
+        let names: Vec<&str> = env.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["PATH", "HOME", "https_proxy", "SSL_CERT_FILE"]);
+    }
+}

@@ -159,3 +159,70 @@ fn a_missing_or_broken_file_denies_everything_and_says_so() {
     lab.configure();
     run(async { assert_eq!(fetch(&lab, "web.test").await, 200) });
 }
+
+#[test]
+fn rules_with_method_and_path_judge_each_request() {
+    let upstream = EchoUpstream::start_tls(&["web.test"]).unwrap();
+    let mut setup = Setup::new(&[]).tls_upstream("web.test", &upstream);
+    let mut only_echo = crate::lab::rule("allow web.test");
+    only_echo.http = Some(sbx_policy::HttpMatch {
+        methods: "GET".parse().unwrap(),
+        path: "/echo/**".parse().unwrap(),
+    });
+    setup.file.policy.rules.push(only_echo);
+    let lab = setup.start();
+    run(async {
+        let address = lab.resolve("web.test").await.unwrap()[0];
+        let tunnel = lab.connect("web.test:443").await.unwrap();
+        let transparent = lab.guest().connect(address, 443).await.unwrap();
+        for stream in [tunnel, transparent] {
+            let stream = lab.tls(stream, "web.test", &[b"http/1.1"]).await.unwrap();
+            let mut client = h1(stream).await;
+            for (path, want) in [
+                ("/echo", 200),
+                ("/status/../echo?x=1", 200),
+                ("/status", 403),
+                ("/echo/%2e%2e/status", 400),
+                ("/echo/..%2fstatus", 400),
+                ("/echo/%00", 400),
+            ] {
+                let response = send(&mut client, get(path, "web.test")).await.unwrap();
+                assert_eq!(text(response).await.0, want, "{path}");
+            }
+            let post = hyper::Request::post("/echo").header("host", "web.test");
+            let post = post.body(http_body_util::Full::default()).unwrap();
+            let response = send(&mut client, post).await.unwrap();
+            assert_eq!(text(response).await.0, 403);
+        }
+        let sent = upstream.recorder().requests();
+        assert!(
+            sent.iter().all(|r| r.path == "/echo"),
+            "what was judged is what was sent"
+        );
+        assert_eq!(sent.len(), 4);
+        // Raw TCP to the same host cannot be judged.
+        assert!(lab.guest().connect(address, 8443).await.is_err());
+        lab.one_record("not-inspectable", "web.test").await;
+    });
+}
+
+#[test]
+fn a_body_with_trailers_arrives_and_they_cannot_become_headers() {
+    let upstream = EchoUpstream::start().unwrap();
+    let lab = Setup::new(&["allow web.test"])
+        .send_to("web.test:80", upstream.address())
+        .start();
+    run(async {
+        let mut stream = lab.proxy().await;
+        let request = "POST http://web.test/echo HTTP/1.1\r\nHost: web.test\r\nTE: trailers\r\n\
+                       Trailer: x-sum, authorization\r\nTransfer-Encoding: chunked\r\n\r\n\
+                       5\r\nhello\r\n0\r\nx-sum: 1\r\nAuthorization: Bearer x\r\n\r\n";
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200");
+        let got = &upstream.recorder().requests()[0];
+        assert_eq!(got.body_bytes, 5);
+        assert_eq!(got.header("authorization"), None);
+    });
+}

@@ -10,7 +10,7 @@ use tokio::process::Command;
 /// Largest disk: far above any host's, far below where arithmetic gets interesting.
 pub const MAX_BYTES: u64 = 64 << 40;
 /// Time for one `qemu-img` call; it writes some 200 KiB.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// Why a disk could not be made.
 #[derive(Debug, thiserror::Error)]

@@ -221,7 +221,7 @@ mod tests {
     use tokio::net::UnixListener;
 
     /// A QEMU that greets, accepts capabilities and then says `lines` after the first command.
-    async fn qemu(lines: Vec<u8>) -> (tempfile::TempDir, std::path::PathBuf) {
+    fn qemu(lines: Vec<u8>) -> (tempfile::TempDir, std::path::PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("qmp");
         let listener = UnixListener::bind(&path).unwrap();
@@ -247,7 +247,7 @@ mod tests {
     #[tokio::test]
     async fn answers_are_matched_by_id_and_events_are_passed_on() {
         let lines = b"{\"return\":{\"x\":9},\"id\":77}\n{\"event\":\"STOP\"}\n{\"return\":{\"x\":1},\"id\":1}\n";
-        let (_dir, path) = qemu(lines.to_vec()).await;
+        let (_dir, path) = qemu(lines.to_vec());
         let (qmp, mut events) = Qmp::connect(&path).await.unwrap();
         assert_eq!(
             qmp.execute("query-status", Value::Null).await.unwrap()["x"],
@@ -260,7 +260,7 @@ mod tests {
     async fn refusal_carries_qemus_reason() {
         let lines =
             b"{\"error\":{\"class\":\"GenericError\",\"desc\":\"no such port\"},\"id\":1}\n";
-        let (_dir, path) = qemu(lines.to_vec()).await;
+        let (_dir, path) = qemu(lines.to_vec());
         let (qmp, _events) = Qmp::connect(&path).await.unwrap();
         let error = qmp.execute("device_add", json!({})).await.unwrap_err();
         assert!(error.to_string().contains("no such port"), "{error}");
@@ -268,7 +268,7 @@ mod tests {
 
     #[tokio::test]
     async fn endless_line_ends_the_connection_instead_of_filling_memory() {
-        let (_dir, path) = qemu(vec![b'x'; 4 * MAX_LINE]).await;
+        let (_dir, path) = qemu(vec![b'x'; 4 * MAX_LINE]);
         let (qmp, _events) = Qmp::connect(&path).await.unwrap();
         let error = qmp.execute("query-status", Value::Null).await.unwrap_err();
         assert!(matches!(error, QmpError::Closed));

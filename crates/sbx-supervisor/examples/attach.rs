@@ -41,7 +41,7 @@ fn next<T: serde::de::DeserializeOwned>(
         if let Some(message) = decoder.next()? {
             return Ok(Some(message));
         }
-        let mut piece = [0; 64 << 10];
+        let mut piece = vec![0; 64 << 10];
         let count = stream.read(&mut piece)?;
         if count == 0 {
             return Ok(None);
@@ -63,7 +63,7 @@ fn exec(mut stream: UnixStream, argv: &[String], stdin: bool) -> Result<ExitCode
     if stdin {
         let mut copy = stream.try_clone()?;
         std::thread::spawn(move || -> std::io::Result<()> {
-            let mut piece = [0; frame::CHUNK];
+            let mut piece = vec![0; frame::CHUNK];
             loop {
                 let count = std::io::stdin().read(&mut piece)?;
                 let message = match count {

@@ -136,7 +136,7 @@ mod tests {
             .unwrap();
         let mut console = Console::new(file).unwrap();
         let flood = vec![b'x'; 64 << 10];
-        for _ in 0..3 * MAX_BYTES as usize / flood.len() {
+        for _ in 0..3 * MAX_BYTES / flood.len() as u64 {
             console.push(&flood);
             assert!(std::fs::metadata(&path).unwrap().len() <= MAX_BYTES);
         }

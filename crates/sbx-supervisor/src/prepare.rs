@@ -82,8 +82,8 @@ pub struct Parts {
     pub console: Console,
 }
 
-fn io_error(what: impl ToString) -> impl FnOnce(io::Error) -> PrepareError {
-    let what = what.to_string();
+fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> PrepareError {
+    let what = what.into();
     move |source| PrepareError::Io { what, source }
 }
 
@@ -156,7 +156,9 @@ fn create(path: &Path, append: bool) -> Result<File, PrepareError> {
         .mode(0o600)
         .write(!append)
         .append(append);
-    options.open(path).map_err(io_error(path.display()))
+    options
+        .open(path)
+        .map_err(io_error(path.display().to_string()))
 }
 
 /// Waits a moment for an earlier run to end: its helpers die with it, QEMU takes some milliseconds.
@@ -242,9 +244,9 @@ pub fn remove_sockets(launch: &Launch) {
 }
 
 fn listen(path: &Path) -> Result<UnixListener, PrepareError> {
-    let listener = UnixListener::bind(path).map_err(io_error(path.display()))?;
+    let listener = UnixListener::bind(path).map_err(io_error(path.display().to_string()))?;
     std::fs::set_permissions(path, Permissions::from_mode(0o600))
-        .map_err(io_error(path.display()))?;
+        .map_err(io_error(path.display().to_string()))?;
     Ok(listener)
 }
 

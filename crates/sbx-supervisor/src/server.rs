@@ -24,6 +24,8 @@ const MAX_CLIENTS: usize = 2 * sbx_wire::guest::MAX_SESSIONS;
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 /// Time for clients to read the last frame when the sandbox has ended.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(2);
+/// Bytes read from a client at a time.
+const PIECE: usize = 16 << 10;
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Standard input that may wait here for the guest, per session, so that signals can overtake it.
@@ -157,11 +159,11 @@ async fn receive<T: serde::de::DeserializeOwned>(
     read: &mut OwnedReadHalf,
     decoder: &mut Decoder,
 ) -> io::Result<Option<T>> {
+    let mut piece = vec![0; PIECE];
     loop {
         if let Some(message) = decoder.next().map_err(io::Error::other)? {
             return Ok(Some(message));
         }
-        let mut piece = [0; 16 << 10];
         let count = read.read(&mut piece).await?;
         if count == 0 {
             return Ok(None);
@@ -213,11 +215,11 @@ impl Client {
         mut watch: watch::Receiver<Snapshot>,
     ) -> io::Result<Option<Result<Guest, String>>> {
         let mut early = 0;
+        let mut piece = vec![0; PIECE];
         loop {
             if let Some(answer) = decide(&watch.borrow_and_update()) {
                 return Ok(Some(answer));
             }
-            let mut piece = [0; 16 << 10];
             tokio::select! {
                 changed = watch.changed() => changed.map_err(io::Error::other)?,
                 // Beyond this, what the client sends waits in its socket.
@@ -300,6 +302,7 @@ async fn from_client(
     stdin: bool,
 ) -> io::Result<Finished> {
     let mut input = Stdin::default();
+    let mut piece = vec![0; PIECE];
     loop {
         while let Some(message) = decoder.next::<FromClient>().map_err(io::Error::other)? {
             let message = match message {
@@ -329,7 +332,6 @@ async fn from_client(
             guest.send(&message).await.map_err(io::Error::other)?;
         }
         let full = input.waiting.len() >= MAX_STDIN;
-        let mut piece = [0; 16 << 10];
         let incoming = async {
             if full {
                 closed(read).await;

@@ -283,7 +283,6 @@ impl Reader {
             Ok(never) => match never {},
             Err(error) => error,
         };
-        self.guest.close(&error.to_string());
         // The receiver is gone when the sandbox is on its way down.
         let _ = self.events.send(GuestEvent::Broken(error)).await;
     }

@@ -36,3 +36,10 @@ pub enum GuestError {
         oldest = sbx_wire::guest::OLDEST_VERSION, newest = sbx_wire::guest::VERSION)]
     Version(u16),
 }
+
+impl GuestError {
+    /// Whether this may just be how the end of QEMU looks from here.
+    pub fn may_be_the_machines_end(&self) -> bool {
+        matches!(self, Self::Closed | Self::Io(_))
+    }
+}

@@ -54,7 +54,7 @@ impl Life {
         }
         while self.helpers.listening < shares.len() {
             let news = self.link.next().await?;
-            self.on_news(news).await?;
+            self.on_news(news)?;
         }
         Ok(())
     }
@@ -72,7 +72,7 @@ impl Life {
                     Ok(done) => return Ok(done),
                     Err(why) => return Err(self.prefer_exit(why).await),
                 },
-                news = self.link.next() => self.on_news(news?).await?,
+                news = self.link.next() => self.on_news(news?)?,
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     self.on_deadline().await?;
                 }
@@ -86,7 +86,7 @@ impl Life {
             loop {
                 match self.link.next().await {
                     Ok(news) => {
-                        if let Err(reason) = self.on_news(news).await {
+                        if let Err(reason) = self.on_news(news) {
                             return reason;
                         }
                     }

@@ -7,9 +7,9 @@ use tokio::time::Instant;
 /// A smaller difference between two clocks is noise.
 const TOLERANCE_NS: u64 = 200_000_000;
 /// A guest that answers a ping later than this was paused, or so busy that its clock may have suffered.
-const LATE: Duration = Duration::from_millis(1_000);
+const LATE: Duration = Duration::from_secs(1);
 /// Set at least this often, against drift.
-const PERIOD: Duration = Duration::from_secs(60);
+const PERIOD: Duration = Duration::from_mins(1);
 
 /// Nanoseconds since the Unix epoch.
 pub(super) fn unix_ns() -> u64 {

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A share ends when QEMU closes its socket, which may be reported before QEMU's own end.
-const SHARE_GRACE: Duration = Duration::from_millis(300);
+/// A share and the guest channel end with QEMU, which may be noticed before QEMU's own end.
+const MACHINE_FIRST: Duration = Duration::from_millis(300);
 /// A gateway that lived this long is restarted at once and starts with a clean record.
 const STEADY: Duration = Duration::from_secs(10);
 /// First and longest pause before a gateway that keeps dying is started again.
@@ -24,8 +24,8 @@ pub(super) struct Helpers {
     gateway_started: Instant,
     gateway_pause: Duration,
     gateway_due: Option<Instant>,
-    /// A share has ended; when this passes, it ended by itself.
-    share_ended: Option<(Instant, String)>,
+    /// Something broke that also breaks when QEMU ends; when this passes, it broke by itself.
+    suspicion: Option<(Instant, String)>,
 }
 
 impl Helpers {
@@ -37,7 +37,7 @@ impl Helpers {
             gateway_started: Instant::now(),
             gateway_pause: Duration::ZERO,
             gateway_due: None,
-            share_ended: None,
+            suspicion: None,
         }
     }
 
@@ -81,8 +81,14 @@ impl Helpers {
 
     /// When [`Life::on_deadline`] is to be called.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        let share = self.share_ended.as_ref().map(|(due, _)| *due);
-        share.into_iter().chain(self.gateway_due).min()
+        let suspicion = self.suspicion.as_ref().map(|(due, _)| *due);
+        suspicion.into_iter().chain(self.gateway_due).min()
+    }
+
+    /// Something broke: by itself, unless QEMU's end is reported in a moment.
+    pub(super) fn suspect(&mut self, why: String) {
+        self.suspicion
+            .get_or_insert((Instant::now() + MACHINE_FIRST, why));
     }
 
     fn gateway_ended(&mut self) {
@@ -96,7 +102,7 @@ impl Helpers {
 
 impl Life {
     /// Takes news from the spawner, with all consequences.
-    pub(super) async fn on_news(&mut self, news: News) -> Result<(), EndReason> {
+    pub(super) fn on_news(&mut self, news: News) -> Result<(), EndReason> {
         self.helpers.note(&news);
         let helpers = &self.helpers;
         self.state
@@ -125,8 +131,10 @@ impl Life {
     fn on_end(&mut self, role: Role, how: &str, success: bool) -> Result<(), EndReason> {
         match role {
             Role::Machine => Err(match self.shutdown_reason.as_deref() {
+                Some("guest-reset") if self.panicked() => {
+                    EndReason::Machine("the guest's kernel panicked".to_owned())
+                }
                 Some("guest-shutdown" | "guest-reset") if success => EndReason::ShutDown,
-                Some("guest-panic") => EndReason::Machine("the guest's kernel panicked".to_owned()),
                 _ if self.is_starting() => EndReason::Start(format!("the machine ended: {how}")),
                 Some(reason) => EndReason::Machine(format!("{how}, {reason}")),
                 None => EndReason::Machine(how.to_owned()),
@@ -142,11 +150,18 @@ impl Life {
                 if self.is_starting() {
                     return Err(EndReason::Start(why));
                 }
-                let due = Instant::now() + SHARE_GRACE;
-                self.helpers.share_ended.get_or_insert((due, why));
+                self.helpers.suspect(why);
                 Ok(())
             }
         }
+    }
+
+    /// A panic resets the machine (`panic=-1`); what tells it from a reboot is on the console.
+    fn panicked(&self) -> bool {
+        self.console
+            .last_lines(50)
+            .iter()
+            .any(|line| line.contains("Kernel panic"))
     }
 
     fn is_starting(&self) -> bool {
@@ -156,7 +171,7 @@ impl Life {
     /// Does what is due by now.
     pub(super) async fn on_deadline(&mut self) -> Result<(), EndReason> {
         let now = Instant::now();
-        if let Some((_, why)) = self.helpers.share_ended.take_if(|(due, _)| *due <= now) {
+        if let Some((_, why)) = self.helpers.suspicion.take_if(|(due, _)| *due <= now) {
             self.unresponsive(&why);
         }
         if self

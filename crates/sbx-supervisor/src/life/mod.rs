@@ -28,13 +28,13 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
 /// Time from the start to the guest being ready: long, because ten emulated guests may start at a time.
-pub const START_LIMIT: Duration = Duration::from_secs(120);
+pub const START_LIMIT: Duration = Duration::from_mins(2);
 /// Grace of a guest whose share or channel is broken: it can hardly unmount anything.
 const BROKEN_GRACE: Duration = Duration::from_secs(3);
 /// Time for QEMU to end after `quit`, and for helpers after SIGTERM.
 const QUIT_LIMIT: Duration = Duration::from_secs(2);
 /// Most grace a request can ask for.
-const MAX_GRACE: Duration = Duration::from_secs(300);
+const MAX_GRACE: Duration = Duration::from_mins(5);
 
 /// Asks the run to end.
 #[derive(Debug, Clone, Copy)]
@@ -170,7 +170,7 @@ impl Life {
         loop {
             let due = self.helpers.next_deadline();
             tokio::select! {
-                news = self.link.next() => self.on_news(news?).await?,
+                news = self.link.next() => self.on_news(news?)?,
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     self.on_deadline().await?;
                 }
@@ -199,6 +199,9 @@ impl Life {
                 if clock.pong(token) {
                     self.set_clock();
                 }
+            }
+            GuestEvent::Broken(error) if error.may_be_the_machines_end() => {
+                self.helpers.suspect(error.to_string());
             }
             GuestEvent::Broken(error) => self.unresponsive(&error.to_string()),
             // Once is enough; a guest that says it again is not listened to.

@@ -269,7 +269,7 @@ impl Client {
             if let Some(message) = self.decoder.next().unwrap() {
                 return Some(message);
             }
-            let mut piece = [0; 64 << 10];
+            let mut piece = vec![0; 64 << 10];
             match self.stream.read(&mut piece) {
                 Ok(0) => return None,
                 Ok(count) => self.decoder.push(&piece[..count]),

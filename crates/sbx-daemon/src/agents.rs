@@ -29,8 +29,22 @@ pub(crate) fn files(
 ) -> Vec<GuestFile> {
     match agent {
         Template::Shell => Vec::new(),
-        Template::Claude => sbx_image::claude::files(workspaces, &placeholder("anthropic")),
+        Template::Claude => sbx_image::claude::files(workspaces, &placeholder("anthropic"))
+            .into_iter()
+            .map(without_key_helper)
+            .collect(),
     }
+}
+
+/// Claude Code gets the placeholder as a variable, and only while a secret is stored: a helper that always
+/// prints it would keep those without a key from signing in, and makes the key travel in two headers.
+fn without_key_helper(mut file: GuestFile) -> GuestFile {
+    if let Ok(serde_json::Value::Object(mut settings)) = serde_json::from_slice(&file.content)
+        && settings.remove("apiKeyHelper").is_some()
+    {
+        file.content = format!("{:#}\n", serde_json::Value::Object(settings)).into_bytes();
+    }
+    file
 }
 
 /// Variables that the agent needs besides those of every sandbox.
@@ -64,4 +78,25 @@ pub(crate) fn credentials(
         }
     }
     variables
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn claude_is_given_its_key_by_variable_only() {
+        let files = files(Template::Claude, &["/p"], |_| {
+            "sk-ant-api03-0123456789abcdefghijklmnop".to_owned()
+        });
+        let all: String = files
+            .iter()
+            .map(|file| String::from_utf8_lossy(&file.content))
+            .collect();
+        assert!(
+            !all.contains("apiKeyHelper") && all.contains("bypassPermissions"),
+            "{all}"
+        );
+        assert!(all.contains("customApiKeyResponses"), "{all}");
+    }
 }

@@ -8,8 +8,8 @@ use crate::record::{Record, SCHEMA};
 use crate::sandbox::Sandbox;
 use crate::services::SERVICES;
 use crate::{
-    agents, clock, files, image, lifecycle, policy, programs, random, reconcile, settings,
-    workspace,
+    agents, clock, files, image, launching, lifecycle, policy, programs, random, reconcile,
+    settings, workspace,
 };
 use rustix::fs::statvfs;
 use sbx_image::{Image, Template};
@@ -239,8 +239,7 @@ pub(crate) async fn create(
         events.send(Event::Notice(notice)).await;
     }
     let image = image::ensure(daemon, checked.agent, events).await?;
-    let accel = image::accelerator(daemon, &image, checked.accel, events).await?;
-    let record = record(&checked, &image, accel)?;
+    let record = record(&checked, &image)?;
     let sandbox = Arc::new(Sandbox::new(&daemon.home, record));
     // Whoever asks for it by name waits until it runs.
     let gate = sandbox.gate.lock().await;
@@ -248,7 +247,10 @@ pub(crate) async fn create(
         Ok(()) => lifecycle::ensure_running(daemon, &sandbox, events).await,
         Err(error) => Err(error),
     };
-    if let Err(error) = outcome {
+    if let Err(mut error) = outcome {
+        if error.code == launching::FAILED {
+            error.hint = Some(keep_logs(daemon, &sandbox));
+        }
         if let Err(second) = undo(daemon, &sandbox).await {
             tracing::error!(sandbox = sandbox.name, %second, "after a failed creation");
         }
@@ -259,7 +261,7 @@ pub(crate) async fn create(
     Ok(sandbox)
 }
 
-fn record(checked: &Checked, image: &Image, accel: Accel) -> Result<Record, Report> {
+fn record(checked: &Checked, image: &Image) -> Result<Record, Report> {
     let mut placeholders = BTreeMap::new();
     for service in SERVICES {
         placeholders.insert(service.name.to_owned(), service.placeholder()?);
@@ -279,7 +281,8 @@ fn record(checked: &Checked, image: &Image, accel: Accel) -> Result<Record, Repo
         cpus: checked.cpus,
         memory_mib: checked.memory_mib,
         accel_wanted: checked.accel,
-        accel,
+        // Until the start has chosen one.
+        accel: checked.accel.unwrap_or(Accel::Tcg),
         image: image.key.clone(),
         agent_command: image.agent_command.clone(),
         workdir,
@@ -303,10 +306,12 @@ async fn make(
     files::private_dir(&sandbox.dir)?;
     let qemu_img = programs::find(&daemon.programs)?.qemu_img;
     let upper = sandbox.dir.join(launch::files::UPPER);
-    create_overlay(&qemu_img, &image.upper, &upper, None).await?;
     let template = docker_template(daemon, sandbox, image).await?;
     let docker = sandbox.dir.join(launch::files::DOCKER);
-    create_overlay(&qemu_img, &template, &docker, None).await?;
+    tokio::try_join!(
+        create_overlay(&qemu_img, &image.upper, &upper, None),
+        create_overlay(&qemu_img, &template, &docker, None),
+    )?;
     if !checked.rules.is_empty() {
         daemon.store().change_policy(|policy| {
             checked
@@ -341,6 +346,17 @@ async fn docker_template(
         .await?
         .map_err(|error| error.report())?;
     Ok(path)
+}
+
+/// Keeps the logs of a machine that never came up, in place of those of the one before; returns where.
+fn keep_logs(daemon: &Daemon, sandbox: &Sandbox) -> String {
+    let folder = daemon.home.state.join("failed-start");
+    // What cannot be kept is missed by people only.
+    let _ = files::private_dir(&folder);
+    for name in [launch::files::SUPERVISOR_LOG, launch::files::CONSOLE] {
+        let _ = std::fs::rename(sandbox.dir.join(name), folder.join(name));
+    }
+    format!("read the logs in {}", folder.display())
 }
 
 async fn undo(daemon: &Daemon, sandbox: &Sandbox) -> Result<(), Report> {

@@ -5,7 +5,7 @@ use crate::error::io_report;
 use crate::events::Events;
 use crate::personalise::{personalise, shares};
 use crate::record::Record;
-use crate::sandbox::{Live, Sandbox, last_exit};
+use crate::sandbox::{Live, Sandbox, last_words};
 use crate::services::SERVICES;
 use crate::{clock, files, finishing, image, lifecycle, programs, workspace};
 use sbx_image::Image;
@@ -202,7 +202,9 @@ async fn ready(sandbox: &Sandbox, events: &Events) -> Result<(), Report> {
                 events.step(step);
                 false
             }
-            _ => true,
+            // The reason comes with the end.
+            Phase::Stopping => false,
+            Phase::Running | Phase::Unresponsive(_) => true,
         },
         Live::Silent => false,
         Live::Stopped(_) => true,
@@ -212,8 +214,7 @@ async fn ready(sandbox: &Sandbox, events: &Events) -> Result<(), Report> {
         Ok(Ok(live)) => match &*live {
             Live::Up(status, _) => match &status.phase {
                 Phase::Unresponsive(why) => Err(failed(sandbox, why)),
-                Phase::Stopping => Err(failed(sandbox, "it is being stopped")),
-                Phase::Running | Phase::Starting(_) => Ok(()),
+                _ => Ok(()),
             },
             Live::Stopped(why) => Err(failed(
                 sandbox,
@@ -225,12 +226,15 @@ async fn ready(sandbox: &Sandbox, events: &Events) -> Result<(), Report> {
     }
 }
 
+/// Code of a start that failed.
+pub(crate) const FAILED: &str = "machine-start-failed";
+
 /// A start that failed. The supervisor's own last words say more than what was seen from here.
 fn failed(sandbox: &Sandbox, seen: &str) -> Report {
-    let why = last_exit(&sandbox.dir).unwrap_or_else(|| seen.to_owned());
+    let why = last_words(&sandbox.dir).unwrap_or_else(|| seen.to_owned());
     let log = |name| shown(&sandbox.dir.join(name));
     Report::environment(
-        "machine-start-failed",
+        FAILED,
         format!(
             "the machine of sandbox '{}' did not start: {why}",
             sandbox.name

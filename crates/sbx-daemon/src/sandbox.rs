@@ -181,8 +181,16 @@ fn processes(status: &Status) -> Vec<(String, u32)> {
     all
 }
 
-/// Why the last run ended, one line.
+/// Why the last run ended, one line; `None`: it never ran.
 pub(crate) fn last_exit(dir: &Path) -> Option<String> {
+    // Emptied at each start and written at the end.
+    let emptied = dir.join(files::LAST_EXIT).exists();
+    let silent = || "its supervisor was killed, or the host went down".to_owned();
+    last_words(dir).or_else(|| emptied.then(silent))
+}
+
+/// What the supervisor wrote at its end, one line.
+pub(crate) fn last_words(dir: &Path) -> Option<String> {
     let mut bytes = Vec::new();
     let file = File::open(dir.join(files::LAST_EXIT)).ok()?;
     file.take(MAX_REASON).read_to_end(&mut bytes).ok()?;

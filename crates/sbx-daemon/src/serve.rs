@@ -54,6 +54,8 @@ async fn live(home: Home, programs: PathBuf, ready: impl FnOnce()) -> Result<(),
     let ended = serve(&daemon, OwnUser(listener), ready).await;
     // The next daemon makes its own; without this one, commands start it at once.
     let _ = std::fs::remove_file(daemon.home.daemon_socket());
+    // It stays when a sandbox runs on.
+    let _ = std::fs::remove_dir(&daemon.home.runtime);
     drop(lock);
     tracing::info!("daemon ends");
     ended

@@ -201,6 +201,16 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         self.kill();
+        // A detached one that a failed test left behind: the lock holds its process id.
+        let pid = std::fs::read_to_string(self.state().join("daemon.lock")).unwrap_or_default();
+        let pid: i32 = pid.trim().parse().unwrap_or_default();
+        // Its `exe` link cannot be read: the daemon is not dumpable.
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        if let Some(pid) = rustix::process::Pid::from_raw(pid)
+            && name.trim() == "sbx-daemon"
+        {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Drives a booted guest from the command line, for trying things out: connects to QEMU's socket of the
 //! guest channel, personalises, runs shell lines, prints what happened and when.
 //!
-//! `drive SOCKET [--docker] [--mount TAG=PATH]... [--user USER] [--wait-docker] [--shutdown] LINE...`
+//! `drive SOCKET [--docker] [--mount TAG=PATH]... [--user USER] [--tty] [--wait-docker] [--shutdown] LINE...`
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -11,7 +11,7 @@
 #[path = "../tests/it/client.rs"]
 mod client;
 
-use client::{Client, plain, shell};
+use client::{Client, plain, shell, terminal};
 use sbx_wire::guest::{DockerState, FromGuest, Mount, ToGuest};
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -29,12 +29,14 @@ fn main() -> io::Result<()> {
         .map_err(io::Error::other)?;
     let mut request = plain();
     request.unix_ns = u64::try_from(now.as_nanos()).map_err(io::Error::other)?;
-    let (mut lines, mut user, mut wait_docker, mut shutdown) = (Vec::new(), None, false, false);
+    let (mut lines, mut user) = (Vec::new(), None);
+    let (mut wait_docker, mut shutdown, mut tty) = (false, false, false);
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--docker" => request.docker = true,
             "--wait-docker" => wait_docker = true,
             "--shutdown" => shutdown = true,
+            "--tty" => tty = true,
             "--user" => user = args.next(),
             "--ca" => request.ca_pem = std::fs::read_to_string(args.next().unwrap_or_default())?,
             "--mount" => {
@@ -61,7 +63,7 @@ fn main() -> io::Result<()> {
     let result = client.personalise(request)?;
     println!("[{} ms] personalised: {result:?} {:?}", at(), client.log);
     for line in lines {
-        let mut request = shell(&line);
+        let mut request = if tty { terminal(&line) } else { shell(&line) };
         request.user.clone_from(&user);
         let started = Instant::now();
         let outcome = client.exec(request, b"")?;

@@ -73,12 +73,27 @@ impl Console {
     }
 }
 
-/// Text from the guest for people's eyes: no control characters (terminal escapes), at most `limit` characters.
+/// Text from the guest for people's eyes: no terminal sequences (ECMA-48, 5.4), no other control characters, at
+/// most about `limit` bytes.
 pub fn clean(text: &str, limit: usize) -> String {
-    text.chars()
-        .filter(|c| !c.is_control())
-        .take(limit)
-        .collect()
+    let mut out = String::new();
+    let mut rest = text.chars();
+    while let Some(c) = rest.next() {
+        if c == '\x1b' {
+            // ESC [ … up to a letter; the tail of any other sequence is harmless text.
+            let mut ahead = rest.clone();
+            if ahead.next() == Some('[') {
+                let _ = ahead.find(|c| matches!(c, '@'..='~'));
+                rest = ahead;
+            }
+        } else if !c.is_control() {
+            out.push(c);
+        }
+        if out.len() >= limit {
+            break;
+        }
+    }
+    out
 }
 
 /// The console pipe and where its content goes. Clones are the same.
@@ -141,6 +156,6 @@ mod tests {
             assert!(std::fs::metadata(&path).unwrap().len() <= MAX_BYTES);
         }
         console.push(b"\nKernel panic\x1b[31m - not syncing\r\n\n");
-        assert_eq!(console.last_lines(1), ["Kernel panic[31m - not syncing"]);
+        assert_eq!(console.last_lines(1), ["Kernel panic - not syncing"]);
     }
 }

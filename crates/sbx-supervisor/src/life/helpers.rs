@@ -131,10 +131,9 @@ impl Life {
     fn on_end(&mut self, role: Role, how: &str, success: bool) -> Result<(), EndReason> {
         match role {
             Role::Machine => Err(match self.shutdown_reason.as_deref() {
-                Some("guest-reset") if self.panicked() => {
-                    EndReason::Machine("the guest's kernel panicked".to_owned())
-                }
-                Some("guest-shutdown" | "guest-reset") if success => EndReason::ShutDown,
+                Some("guest-shutdown" | "guest-reset") if success => self
+                    .panic_line()
+                    .map_or(EndReason::ShutDown, EndReason::Panic),
                 _ if self.is_starting() => EndReason::Start(format!("the machine ended: {how}")),
                 Some(reason) => EndReason::Machine(format!("{how}, {reason}")),
                 None => EndReason::Machine(how.to_owned()),
@@ -157,11 +156,11 @@ impl Life {
     }
 
     /// A panic resets the machine (`panic=-1`); what tells it from a reboot is on the console.
-    fn panicked(&self) -> bool {
-        self.console
-            .last_lines(50)
-            .iter()
-            .any(|line| line.contains("Kernel panic"))
+    fn panic_line(&self) -> Option<String> {
+        let lines = self.console.last_lines(50);
+        lines
+            .into_iter()
+            .rfind(|line| line.contains("Kernel panic"))
     }
 
     fn is_starting(&self) -> bool {

@@ -52,6 +52,8 @@ enum EndReason {
     ShutDown,
     #[error("the machine ended: {0}")]
     Machine(String),
+    #[error("the guest's kernel ended: {0}")]
+    Panic(String),
     #[error("{0}")]
     Spawner(#[from] LinkError),
     #[error("stopped")]

@@ -77,7 +77,7 @@ fn ended_machine_is_explained_by_its_last_words_and_leaves_nothing() {
     let (orderly, why) = lab.ended();
     assert!(!orderly);
     assert!(
-        why.contains("Kernel panic: [31mno disk") && why.contains("exit status: 3"),
+        why.contains("Kernel panic: no disk") && why.contains("exit status: 3"),
         "{why}"
     );
     assert_eq!(

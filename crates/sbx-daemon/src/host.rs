@@ -11,7 +11,7 @@ use sbx_wire::home::Home;
 use sbx_wire::report::Report;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use tokio::net::UnixListener;
 
@@ -47,6 +47,9 @@ pub(crate) fn take_hold(home: &Home) -> Result<Held, Report> {
     for folder in [&home.state, &home.cache, &home.config, &home.sandboxes()] {
         files::private_dir(folder)?;
     }
+    // Whoever made it first may have made it open.
+    fs::set_permissions(&home.state, fs::Permissions::from_mode(0o700))
+        .map_err(|error| io_report("close", &home.state, &error))?;
     let lock = lock(&home.daemon_lock())?;
     private_runtime(&home.runtime)?;
     let socket = home.daemon_socket();
@@ -142,7 +145,7 @@ pub(crate) fn sandbox_runtime(home: &Home, id: &str) -> Result<PathBuf, Report> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::symlink;
 
     #[test]
     fn runtime_folder_made_by_somebody_else_is_refused() {

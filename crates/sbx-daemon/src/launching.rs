@@ -232,6 +232,9 @@ pub(crate) const FAILED: &str = "machine-start-failed";
 /// A start that failed. The supervisor's own last words say more than what was seen from here.
 fn failed(sandbox: &Sandbox, seen: &str) -> Report {
     let why = last_words(&sandbox.dir).unwrap_or_else(|| seen.to_owned());
+    let why = why
+        .strip_prefix("the sandbox did not start: ")
+        .unwrap_or(&why);
     let log = |name| shown(&sandbox.dir.join(name));
     Report::environment(
         FAILED,

@@ -8,7 +8,10 @@ use std::process::Stdio;
 
 #[test]
 fn status_names_process_socket_and_log() {
-    let daemon = Daemon::start();
+    let mut daemon = Daemon::stopped();
+    // As a command with an ordinary umask may have made it.
+    fs::create_dir_all(daemon.state()).unwrap();
+    daemon.restart();
     let status = daemon.get("/v1/status").ok();
     assert_eq!(status["status"], "running");
     assert_eq!(status["socket"], daemon.socket().to_str().unwrap());

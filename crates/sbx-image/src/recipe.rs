@@ -31,7 +31,7 @@ pub(crate) const PACKAGES: [&str; 25] = [
     "less",
     "openssh-client",
     "procps",
-    "python3-minimal",
+    "python3",
     "ripgrep",
     "socat",
     "sudo",

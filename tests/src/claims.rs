@@ -240,6 +240,7 @@ impl Stage {
             "timeout 10 bash -c 'exec 3<>/dev/tcp/{}/{}' && echo tcp-open; \
              echo probe > /dev/udp/{}/{}; \
              timeout 10 bash -c 'exec 3<>/dev/tcp/203.0.113.9/22' && echo doc-open; \
+             command -v ping || echo open-question; \
              sudo timeout 10 ping -c 1 -W 3 203.0.113.9 >/dev/null && echo icmp-answer; true",
             tcp.ip(),
             tcp.port(),
@@ -280,21 +281,32 @@ impl Stage {
              env | grep -c \"$p\"; \
              sudo sh -c 'cat /proc/[0-9]*/environ 2>/dev/null' | tr '\\0' '\\n' | grep -c \"$p\"; \
              sudo cat /proc/cmdline | grep -c \"$p\"; \
-             sudo grep -rIl -e \"$p\" /home /root /etc /tmp /var/log /run --exclude-dir=proc 2>/dev/null | wc -l; \
-             grep -rl -e \"$p\" . 2>/dev/null | wc -l; env | grep ANTHROPIC_API_KEY"
+             sudo grep -rl -e \"$p\" /home /root /etc /tmp /var/log /run --exclude-dir=proc 2>/dev/null | wc -l; \
+             grep -rl -e \"$p\" . 2>/dev/null | wc -l; \
+             q=$(printenv ANTHROPIC_API_KEY); \
+             sudo sh -c 'cat /proc/[0-9]*/environ 2>/dev/null' | tr '\\0' '\\n' | grep -c -e \"$q\"; \
+             echo $q"
         );
         let outcome = self.inside(&line);
         let numbers: Vec<&str> = outcome.stdout.lines().take(5).collect();
         if numbers != ["0", "0", "0", "0", "0"] {
             return Err(outcome.to_string());
         }
+        // The same search finds what is there: the placeholder.
+        let control = outcome
+            .stdout
+            .lines()
+            .nth(5)
+            .and_then(|line| line.parse::<u32>().ok());
         let placeholder = last(&outcome.stdout);
-        if !placeholder.starts_with("ANTHROPIC_API_KEY=") {
-            return Err(format!("the guest holds no placeholder: {outcome}"));
+        if control.unwrap_or(0) == 0 || !placeholder.starts_with("sk-ant-") {
+            return Err(format!(
+                "the search does not find the placeholder: {outcome}"
+            ));
         }
         Ok(format!(
             "the API saw the real key in {with_key} requests; inside: 0 hits in the environment, \
-             /proc/*/environ, the kernel command line and files; {placeholder}"
+             /proc/*/environ, the kernel command line and files; it holds {placeholder}"
         ))
     }
 
@@ -318,6 +330,12 @@ impl Stage {
         let has = |rows: &[String], host: &str| rows.iter().any(|row| row.starts_with(host));
         if !has(&blocked, DENIED_HOST) || !has(&allowed, "api.anthropic.com") {
             return Err(format!("blocked {blocked:?}, allowed {allowed:?}"));
+        }
+        let text = log.to_string();
+        for reason in ["default-deny", "udp-blocked", "icmp-blocked"] {
+            if !text.contains(reason) {
+                return Err(format!("no row with the reason {reason}: {log:#}"));
+            }
         }
         Ok(format!(
             "blocked: {}; allowed: {}",

@@ -303,7 +303,7 @@ async fn make(
     events: &Events,
 ) -> Result<(), Report> {
     events.step("making the disks");
-    files::private_dir(&sandbox.dir)?;
+    files::private_dir(&sandbox.dir.join(launch::files::GATEWAY_DIR))?;
     let qemu_img = programs::find(&daemon.programs)?.qemu_img;
     let upper = sandbox.dir.join(launch::files::UPPER);
     let template = docker_template(daemon, sandbox, image).await?;

@@ -82,6 +82,7 @@ async fn write_documents(
     image: &Image,
 ) -> Result<(), Report> {
     sandbox.make_runtime(&daemon.home)?;
+    files::private_dir(&sandbox.dir.join(launch::files::GATEWAY_DIR))?;
     daemon.write_gateway_file(sandbox)?;
     let found = programs::find(&daemon.programs)?;
     let dir = sandbox

@@ -1,9 +1,11 @@
 //! `policy log`: the gateways' records, aggregated.
 //!
-//! Records are the words of a gateway, a process that a hostile guest may have taken over: bounded, parsed,
-//! and the sandbox's name is taken from whose file it is, not from the record.
+//! Records are the words of a gateway, a process that a hostile guest may have taken over, in a folder that
+//! it may write to: only a regular file is read, bounded, parsed, and the sandbox's name is taken from whose
+//! file it is, not from the record.
 
 use crate::clock;
+use rustix::fs::{Mode, OFlags};
 use sbx_wire::api::{LogRow, PolicyLog};
 use sbx_wire::gateway::{EgressRecord, ProxyKind};
 use sbx_wire::launch::files;
@@ -65,8 +67,7 @@ struct Groups {
 
 impl Groups {
     fn read(&mut self, sandbox: &str, path: &Path) -> std::io::Result<()> {
-        let mut file = File::open(path)?;
-        let size = file.metadata()?.len();
+        let (mut file, size) = open(path)?;
         let skipped = size.saturating_sub(MAX_READ);
         file.seek(SeekFrom::Start(skipped))?;
         let mut reader = BufReader::new(file.take(MAX_READ));
@@ -84,6 +85,7 @@ impl Groups {
     }
 
     fn add(&mut self, sandbox: &str, mut record: EgressRecord) {
+        shorten(&mut record.kind);
         shorten(&mut record.host);
         shorten(&mut record.reason);
         let optional = [
@@ -91,6 +93,7 @@ impl Groups {
             &mut record.rule_text,
             &mut record.path,
             &mut record.method,
+            &mut record.credential,
         ];
         optional.into_iter().flatten().for_each(shorten);
         sandbox.clone_into(&mut record.sandbox);
@@ -124,6 +127,18 @@ impl Groups {
             self.rows.insert(key, row);
         }
     }
+}
+
+/// Opens a file of records, and says how large it is. What is not a regular file is refused without waiting
+/// for a writer or following a link.
+fn open(path: &Path) -> std::io::Result<(File, u64)> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Err(std::io::ErrorKind::InvalidInput.into());
+    }
+    Ok((file, meta.len()))
 }
 
 fn destination(host: &str, port: u16) -> String {
@@ -173,12 +188,65 @@ fn next_line(reader: &mut impl BufRead, line: &mut Vec<u8>) -> std::io::Result<b
 mod tests {
     use super::*;
 
+    const GOOD: &str = r#"{"time_ms":1000,"sandbox":"liar","type":"network","host":"a.example","port":443,"proxy":"forward","allowed":true,"rule":"r","rule_text":"a.example","reason":"allow_rule","generation":1}"#;
+
+    fn folder() -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join(files::GATEWAY_DIR)).unwrap();
+        let newest = dir.path().join(files::EGRESS);
+        (dir, newest)
+    }
+
+    #[test]
+    fn pipe_and_link_in_place_of_the_records_are_not_read() {
+        let (dir, newest) = folder();
+        let read = || read(&[("box".to_owned(), dir.path().to_owned())], 0);
+        // Opening it would wait for a writer.
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &newest,
+            rustix::fs::FileType::Fifo,
+            Mode::RUSR | Mode::WUSR,
+            0,
+        )
+        .unwrap();
+        assert!(read().allowed_hosts.is_empty());
+        std::fs::remove_file(&newest).unwrap();
+        let elsewhere = dir.path().join("elsewhere");
+        std::fs::write(&elsewhere, GOOD).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &newest).unwrap();
+        assert!(read().allowed_hosts.is_empty());
+        std::fs::rename(&elsewhere, &newest).unwrap();
+        assert_eq!(read().allowed_hosts.len(), 1);
+    }
+
+    #[test]
+    fn every_text_of_a_record_is_shortened() {
+        let (dir, newest) = folder();
+        let mut record: serde_json::Value = serde_json::from_str(GOOD).unwrap();
+        for key in [
+            "type",
+            "host",
+            "rule",
+            "rule_text",
+            "reason",
+            "method",
+            "path",
+            "credential",
+        ] {
+            record[key] = "x".repeat(MAX_TEXT * 4).into();
+        }
+        std::fs::write(&newest, record.to_string()).unwrap();
+        let log = read(&[("box".to_owned(), dir.path().to_owned())], 0);
+        let row = serde_json::to_string(&log.allowed_hosts[0]).unwrap();
+        assert!(!row.contains(&"x".repeat(MAX_TEXT + 1)), "{row}");
+    }
+
     #[test]
     fn overlong_and_broken_lines_are_left_out_and_the_others_count() {
-        let good = r#"{"time_ms":1000,"sandbox":"liar","type":"network","host":"a.example","port":443,"proxy":"forward","allowed":true,"rule":"r","rule_text":"a.example","reason":"allow_rule","generation":1}"#;
-        let dir = tempfile::tempdir().unwrap();
-        let text = format!("{good}\n{}\nnot json\n{good}\n", "x".repeat(MAX_LINE * 3));
-        std::fs::write(dir.path().join("egress.jsonl"), text).unwrap();
+        let (dir, newest) = folder();
+        let text = format!("{GOOD}\n{}\nnot json\n{GOOD}\n", "x".repeat(MAX_LINE * 3));
+        std::fs::write(newest, text).unwrap();
         let log = read(&[("box".to_owned(), dir.path().to_owned())], 0);
         assert_eq!(log.allowed_hosts.len(), 1);
         let row = &log.allowed_hosts[0];

@@ -10,6 +10,9 @@ pub const FILE: &str = "launch.json";
 /// Version of this document.
 pub const SCHEMA: u32 = 1;
 
+/// Most host directories of one sandbox: each takes a process of its own and a port of the machine.
+pub const MAX_SHARES: usize = 12;
+
 /// See the module. All paths are absolute.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -118,14 +121,22 @@ pub mod files {
     pub const CONSOLE: &str = "console.log";
     /// The supervisor's log.
     pub const SUPERVISOR_LOG: &str = "supervisor.log";
+    /// Locked (`flock(2)`) by the one supervisor of the sandbox.
+    pub const LOCK: &str = "lock";
+    /// Locked by every other process of the sandbox, which outlive a killed supervisor by a moment. Nothing
+    /// of a sandbox runs when this and [`LOCK`] are free.
+    pub const ALIVE: &str = "alive";
     /// Why the last run ended, one line of text.
     pub const LAST_EXIT: &str = "last-exit";
     /// Policy and upstream settings for the gateway, without secrets ([`crate::gateway::GatewayFile`]).
     pub const GATEWAY: &str = "gateway.json";
-    /// The gateway's log.
-    pub const GATEWAY_LOG: &str = "gateway.log";
-    /// One [`crate::gateway::EgressRecord`] a line.
-    pub const EGRESS: &str = "egress.jsonl";
+    /// Folder of the files that the gateway writes, and nothing else: its jail may write in here. The daemon
+    /// makes it, mode 0700.
+    pub const GATEWAY_DIR: &str = "egress";
+    /// The gateway's log, in [`GATEWAY_DIR`].
+    pub const GATEWAY_LOG: &str = "egress/gateway.log";
+    /// One [`crate::gateway::EgressRecord`] a line, in [`GATEWAY_DIR`]. The older half has the suffix `.1`.
+    pub const EGRESS: &str = "egress/egress.jsonl";
     /// Writable overlay disk.
     pub const UPPER: &str = "upper.qcow2";
     /// Docker data disk.

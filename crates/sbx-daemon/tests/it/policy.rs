@@ -175,14 +175,15 @@ fn log_aggregates_what_gateways_recorded() {
         })
         .to_string()
     };
+    std::fs::create_dir(dir.join("egress")).unwrap();
     let older = [
         record(1_000, "a.example", false),
         record(2_000, "b.example", true),
     ]
     .join("\n");
-    std::fs::write(dir.join("egress.jsonl.1"), older + "\n").unwrap();
+    std::fs::write(dir.join("egress/egress.jsonl.1"), older + "\n").unwrap();
     let newer = [record(9_000, "a.example", false), "broken".to_owned()].join("\n");
-    std::fs::write(dir.join("egress.jsonl"), newer + "\n").unwrap();
+    std::fs::write(dir.join("egress/egress.jsonl"), newer + "\n").unwrap();
     daemon.restart();
     let log = daemon.get("/v1/policy/log?sandbox=one&limit=0").ok();
     let blocked = &log["blocked_hosts"][0];

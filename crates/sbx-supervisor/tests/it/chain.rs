@@ -169,7 +169,7 @@ fn helpers_inherit_only_what_they_need() {
             .filter(|target| {
                 let text = target.to_string_lossy().into_owned();
                 // Its three standard streams, and the lock that says that it lives.
-                !["/dev/null", "pipe:", "/d/gateway.log", "/d/alive"]
+                !["/dev/null", "pipe:", "/d/egress/gateway.log", "/d/alive"]
                     .iter()
                     .any(|known| text.starts_with(known) || text.ends_with(known))
             })

@@ -63,7 +63,7 @@ impl Lab {
         let root = tempfile::Builder::new().prefix("sbx").tempdir().unwrap();
         let place = root.path().canonicalize().unwrap();
         let (dir, runtime) = (place.join("d"), place.join("r"));
-        for folder in [&dir, &runtime, &place.join("ws")] {
+        for folder in [&dir, &runtime, &place.join("ws"), &dir.join("egress")] {
             fs::create_dir(folder).unwrap();
         }
         fs::set_permissions(&runtime, Permissions::from_mode(0o700)).unwrap();

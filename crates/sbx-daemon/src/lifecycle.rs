@@ -10,9 +10,12 @@ use crate::supervisor_link::Connection;
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
 use sbx_wire::api::Event;
+use sbx_wire::launch::files::{ALIVE, LOCK};
 use sbx_wire::report::Report;
 use sbx_wire::session::{Phase, Reply, Request};
 use std::fs::{self, File};
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,10 +27,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(20);
 const GONE_LIMIT: Duration = Duration::from_secs(10);
 /// Time for another start of the same sandbox, begun under an earlier daemon.
 const START_LIMIT: Duration = Duration::from_mins(5);
-/// Between two looks at the lock of a sandbox.
+/// Between two looks at the locks of a sandbox.
 const POLL: Duration = Duration::from_millis(10);
-/// Held by every process of a running sandbox.
-const LOCK: &str = "lock";
 
 /// Makes sure that the sandbox runs. True: the machine was (re)started. Calls for the same sandbox wait for
 /// each other.
@@ -132,14 +133,24 @@ async fn stopped(mut connection: Connection) {
     }
 }
 
-/// Waits until the sandbox's lock is free, which is when its last process has ended.
+/// Whether nobody holds this lock. What cannot be told counts as held.
+fn is_free(path: &Path) -> bool {
+    match File::open(path) {
+        Ok(file) => flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok(),
+        // It never ran.
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
+}
+
+/// Waits until the sandbox's locks are free, which is when its last process has ended: the machine and the
+/// helpers outlive a killed supervisor by a moment.
 async fn wait_until_gone(sandbox: &Sandbox) -> Result<(), Report> {
     let deadline = Instant::now() + GONE_LIMIT;
     loop {
-        let free = match File::open(sandbox.dir.join(LOCK)) {
-            Ok(file) => flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok(),
-            Err(_) => true, // it never ran
-        };
+        // In this order: the supervisor takes its own lock first.
+        let free = [LOCK, ALIVE]
+            .iter()
+            .all(|name| is_free(&sandbox.dir.join(name)));
         if free && matches!(sandbox.live(), Live::Stopped(_)) {
             return Ok(());
         }
@@ -151,7 +162,11 @@ async fn wait_until_gone(sandbox: &Sandbox) -> Result<(), Report> {
                     "processes of sandbox '{}' do not end: {pids:?}",
                     sandbox.name
                 ),
-                format!("end them by hand, then sbx stop {}", sandbox.name),
+                format!(
+                    "fuser -v {0}/{LOCK} {0}/{ALIVE} names them; end them, then sbx stop {1}",
+                    sandbox.dir.display(),
+                    sandbox.name
+                ),
             ));
         }
         tokio::time::sleep(POLL).await;

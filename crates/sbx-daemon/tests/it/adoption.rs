@@ -266,3 +266,49 @@ fn running_sandbox_is_started_by_naming_its_socket() {
         .ok();
     assert!(!runtime.join("supervisor.sock").exists());
 }
+
+#[test]
+fn nothing_is_removed_or_started_while_a_helper_of_a_killed_supervisor_lives() {
+    let mut daemon = Daemon::stopped();
+    let names = ["one", "two", "three"];
+    let ids = ["00000000000a", "00000000000b", "00000000000c"];
+    let dirs = [0, 1, 2].map(|index: usize| daemon.plant(ids[index], names[index]));
+    daemon.restart();
+    daemon.init("deny-all");
+    // As helpers do: they inherit the lock, and whoever took it has gone.
+    let locked = dirs.clone().map(|dir| {
+        let file = std::fs::File::create(dir.join("alive")).unwrap();
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
+        file
+    });
+    let [stdin, stdout, stderr] = locked;
+    let mut helper = std::process::Command::new("sleep")
+        .arg("600")
+        .stdin(stdin)
+        .stdout(stdout)
+        .stderr(stderr)
+        .spawn()
+        .unwrap();
+    let daemon = &daemon;
+    thread::scope(|scope| {
+        let waiting = [
+            scope.spawn(|| daemon.request("DELETE", "/v1/sandboxes/one?force=true", &Value::Null)),
+            scope.spawn(|| daemon.post("/v1/sandboxes/two/stop", &Value::Null)),
+        ];
+        let started = scope.spawn(|| daemon.post("/v1/sandboxes/three/start", &json!({})).ok());
+        for answer in waiting {
+            assert_eq!(answer.join().unwrap().code(), "sandbox-stuck");
+        }
+        assert_eq!(started.join().unwrap()["failed"]["code"], "sandbox-stuck");
+    });
+    assert!(dirs[0].join("sandbox.json").exists());
+    helper.kill().unwrap();
+    helper.wait().unwrap();
+    daemon
+        .request("DELETE", "/v1/sandboxes/one", &Value::Null)
+        .ok();
+    assert!(!dirs[0].exists());
+    // It gets past the locks now, to the image that is not there.
+    let failed = daemon.post("/v1/sandboxes/three/start", &json!({})).ok();
+    assert_eq!(failed["failed"]["code"], "image-missing");
+}

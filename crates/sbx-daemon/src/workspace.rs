@@ -3,6 +3,7 @@
 use rustix::fs::{Access, access};
 use sbx_wire::api::Workspace;
 use sbx_wire::home::Home;
+use sbx_wire::launch::MAX_SHARES;
 use sbx_wire::report::Report;
 use std::path::{Path, PathBuf};
 
@@ -22,8 +23,6 @@ const REFUSED_TREES: [&str; 11] = [
     "/proc", "/sys", "/dev", "/boot", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32",
     "/etc",
 ];
-/// Most workspaces of one sandbox: each takes a process and a hot-plug port.
-const MAX: usize = 16;
 /// Longest path, bytes (`PATH_MAX` with its NUL).
 const MAX_PATH: usize = 4095;
 
@@ -33,8 +32,11 @@ pub(crate) fn check(
     programs: &Path,
     wanted: &[Workspace],
 ) -> Result<(Vec<Workspace>, Vec<String>), Report> {
-    if wanted.len() > MAX {
-        let message = format!("{} workspaces were given, {MAX} are possible", wanted.len());
+    if wanted.len() > MAX_SHARES {
+        let message = format!(
+            "{} workspaces were given, {MAX_SHARES} are possible",
+            wanted.len()
+        );
         return Err(Report::user(
             "workspace-too-many",
             message,

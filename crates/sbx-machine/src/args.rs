@@ -5,16 +5,16 @@
 
 use crate::tsc;
 use sbx_wire::guest::PORT_NAME;
-use sbx_wire::launch::{Accel, MachineSpec};
+use sbx_wire::launch::{Accel, MAX_SHARES, MachineSpec};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 /// Root ports kept free for hot-plug (a restored machine gets its shares this way).
 pub const SPARE_PORTS: usize = 4;
-/// Most shares: the ports of two PCI slots, less the spare ones.
-pub const MAX_SHARES: usize = 2 * PORTS_PER_SLOT - SPARE_PORTS;
 /// Functions of one PCI slot.
 const PORTS_PER_SLOT: usize = 8;
+// The ports of two slots.
+const _: () = assert!(MAX_SHARES + SPARE_PORTS <= 2 * PORTS_PER_SLOT);
 /// PCI slot of the first root ports; the devices before it use lower ones.
 const FIRST_PORT_SLOT: usize = 0x10;
 /// Largest MTU that virtio-net and the gateway agree on.

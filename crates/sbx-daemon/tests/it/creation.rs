@@ -45,6 +45,9 @@ fn bad_requests_get_one_clear_error_and_leave_nothing_half_made() {
     let twice = daemon.path("twice");
     fs::create_dir(&twice).unwrap();
     let twice = json!({"path": twice, "read_only": false});
+    let many: Vec<_> = (0..13)
+        .map(|index| json!({"path": daemon.path(&format!("{index}")), "read_only": false}))
+        .collect();
     let table = [
         (request(|r| r["name"] = json!("a")), "name-invalid"),
         (request(|r| r["name"] = json!("a/b")), "name-invalid"),
@@ -80,6 +83,10 @@ fn bad_requests_get_one_clear_error_and_leave_nothing_half_made() {
         (
             request(|r| r["workspaces"] = json!([twice, twice])),
             "workspace-twice",
+        ),
+        (
+            request(|r| r["workspaces"] = json!(many)),
+            "workspace-too-many",
         ),
         (request(|r| r["unknown"] = json!(1)), "bad-request"),
     ];

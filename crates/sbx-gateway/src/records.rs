@@ -220,17 +220,46 @@ impl RecordWriter {
         let mut line = serde_json::to_vec(record)?;
         line.push(b'\n');
         let length = line.len() as u64;
-        if self.size > 0 && self.size + length > self.limit {
-            let mut old = self.path.clone().into_os_string();
-            old.push(".1");
-            std::fs::rename(&self.path, old)?;
-            self.file = append(&self.path)?;
-            self.size = 0;
+        if self.size > 0
+            && self.size + length > self.limit
+            && let Err(error) = self.rotate()
+        {
+            // The file in use goes on, up to twice its size; the next record tries again.
+            if self.size + length > 2 * self.limit {
+                return Err(error);
+            }
+            tracing::warn!(%error, "the records cannot be rotated");
         }
         // One write per line: readers never see half of one.
-        self.file.write_all(&line)?;
+        if let Err(error) = self.file.write_all(&line) {
+            // A disk that is full may have taken a part.
+            let _ = self.file.set_len(self.size);
+            return Err(error);
+        }
         self.size += length;
         Ok(())
+    }
+
+    /// Begins a new file; the old one gets the suffix `.1`. The new one is opened first, because that is what can
+    /// fail: then nothing has changed.
+    fn rotate(&mut self) -> io::Result<()> {
+        let new = self.beside(".new");
+        let file = append(&new)?;
+        match std::fs::rename(&self.path, self.beside(".1")) {
+            // It was moved by an attempt that failed after this, or somebody has removed it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            moved => moved?,
+        }
+        std::fs::rename(&new, &self.path)?;
+        self.size = file.metadata()?.len();
+        self.file = file;
+        Ok(())
+    }
+
+    fn beside(&self, suffix: &str) -> PathBuf {
+        let mut name = self.path.clone().into_os_string();
+        name.push(suffix);
+        name.into()
     }
 }
 
@@ -255,6 +284,33 @@ mod tests {
         let old = lines(&folder.path().join("egress.jsonl.1"));
         assert!(old >= 1 && lines(&path) >= 1, "{old}");
         assert_eq!(old + lines(&path), 4);
+    }
+
+    #[test]
+    fn a_rotation_that_fails_costs_no_record_and_is_made_up_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("egress.jsonl");
+        let (records, mut writer) = Records::open(&path).unwrap();
+        writer.limit = 700;
+        let target = Target::parse("a.test").unwrap();
+        let event = Event::new(&target, ProxyKind::Dns, Reason::AllowRule, 1);
+        let record = event.into_record("box");
+        // Whatever the new file is called, it cannot be opened.
+        let obstacles = ["egress.jsonl.new", "egress.jsonl.1"].map(|name| folder.path().join(name));
+        for obstacle in &obstacles {
+            std::fs::create_dir(obstacle).unwrap();
+        }
+        for _ in 0..4 {
+            writer.write(&record).unwrap();
+        }
+        for obstacle in &obstacles {
+            std::fs::remove_dir(obstacle).unwrap();
+        }
+        writer.write(&record).unwrap();
+        drop(records);
+        let lines = |path: &Path| std::fs::read_to_string(path).unwrap().lines().count();
+        assert_eq!(lines(&obstacles[1]), 4);
+        assert_eq!(lines(&path), 1);
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub mod generation;
 pub mod intent;
 pub mod limits;
 pub mod live;
+pub mod log;
 pub mod mint;
 pub mod netstack;
 pub mod pins;

@@ -89,5 +89,10 @@ pub const DROP_RECORD_EVERY: Duration = Duration::from_secs(10);
 /// Different places of dropped packets that are told apart within that time.
 pub const DROP_PLACES: usize = 256;
 
+/// Size at which the log begins anew, in bytes.
+pub const LOG_FILE: u64 = 4 * 1024 * 1024;
+
 /// The frame socket must exist and accept within this.
 pub const FRAMES_WAIT: Duration = Duration::from_secs(30);
+/// Pause between two attempts to connect to it.
+pub const FRAMES_RETRY: Duration = Duration::from_millis(20);

@@ -1,6 +1,5 @@
 //! The process: what it opens, when it is jailed, how it ends.
 
-use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -9,6 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use rustix::event::Timespec;
+use rustix::process::{Resource, Rlimit};
 use sbx_jail::{Jail, Profile};
 use sbx_wire::gateway::GatewayFile;
 use tracing_subscriber::EnvFilter;
@@ -17,6 +18,7 @@ use crate::doors::Doors;
 use crate::gateway::Gateway;
 use crate::generation::{Generation, HostTrust};
 use crate::limits;
+use crate::log::BoundedLog;
 use crate::netstack::{Answers, Stack};
 use crate::records::Records;
 use crate::{control, resolver};
@@ -102,15 +104,19 @@ pub fn run(options: &Options) -> Result<(), ProcessError> {
     let (records, writer) =
         Records::open(&options.records).map_err(opening("the records", &options.records))?;
     let control = bind_control(&options.control)?;
+    raise_descriptor_limit();
+    // No Unix socket can be made or connected from inside the jail: a gateway that was taken over must not reach
+    // the daemon's. Commands that come meanwhile wait in the control socket's queue.
+    let frames = connect_frames(&options.frames)?;
+    // The only folder that stays reachable: records are rotated by name.
     let jail = Jail::new(Profile::Gateway).connect_tcp_any();
-    let jail = jail
-        .read_write(parent(&options.records))
-        .read_write(parent(&options.control));
+    let jail = jail.read_write(parent(&options.records));
     let enforced = jail.apply()?;
     tracing::info!(%enforced, sandbox = first.sandbox, generation = first.number, "started");
 
     spawn("records", move || writer.run())?;
     let gateway = Gateway::new(first, host, records);
+    gateway.status.attached.store(true, Ordering::Relaxed);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .enable_all()
@@ -122,9 +128,6 @@ pub fn run(options: &Options) -> Result<(), ProcessError> {
         let control = control.map_err(failed("cannot listen for commands"))?;
         runtime.spawn(control::serve(control, gateway.clone()));
     }
-    let frames = connect_frames(&options.frames, &runtime)?;
-    gateway.status.attached.store(true, Ordering::Relaxed);
-    tracing::info!("attached");
     let network = failed("the network failed");
     let answers = Answers::new().map_err(failed("cannot start the network"))?;
     let doors = Arc::new(Doors::new(
@@ -165,8 +168,7 @@ fn parent(path: &Path) -> &Path {
 }
 
 fn start_log(path: &Path) -> Result<(), ProcessError> {
-    let file = OpenOptions::new().create(true).append(true).open(path);
-    let file = file.map_err(opening("the log", path))?;
+    let file = BoundedLog::open(path).map_err(opening("the log", path))?;
     let filter = EnvFilter::try_from_env("SBX_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt()
         .with_ansi(false)
@@ -237,13 +239,23 @@ fn bind_control(path: &Path) -> Result<UnixListener, ProcessError> {
     Ok(listener)
 }
 
+/// As many descriptors as may be had: the guest's upstreams share them with the control socket.
+fn raise_descriptor_limit() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = rustix::process::setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, limit = ?limit.current, "the limit of open files stays");
+    }
+}
+
 /// Connects to the VM, which may still be starting. There is nothing to wait on for a socket that does
 /// not exist yet, so it is tried again.
-fn connect_frames(
-    path: &Path,
-    runtime: &tokio::runtime::Runtime,
-) -> Result<UnixStream, ProcessError> {
+fn connect_frames(path: &Path) -> Result<UnixStream, ProcessError> {
     let started = Instant::now();
+    let pause = Timespec::try_from(limits::FRAMES_RETRY).expect("milliseconds fit");
     loop {
         let error = match UnixStream::connect(path) {
             Ok(stream) => return Ok(stream),
@@ -255,6 +267,7 @@ fn connect_frames(
                 source: error,
             });
         }
-        runtime.block_on(tokio::time::sleep(std::time::Duration::from_millis(20)));
+        // Cut short by a signal: tried again that much earlier.
+        let _ = rustix::event::poll(&mut [], Some(&pause));
     }
 }

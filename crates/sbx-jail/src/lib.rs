@@ -36,9 +36,10 @@ pub use files::FilesEnforced;
 pub enum Profile {
     /// The virtio-fs server: files through descriptors it already holds, no socket of its own making.
     Share,
-    /// The gateway: sockets of the families Unix, IPv4 and IPv6, timers, its log.
+    /// The gateway: sockets of the families IPv4 and IPv6, timers, its records and log. Its Unix sockets are open
+    /// before the jail closes.
     Gateway,
-    /// The supervisor: Unix sockets, pipes, its own files.
+    /// The supervisor: Unix sockets until [`seal_sockets`], pipes, its own files.
     Supervisor,
 }
 
@@ -87,18 +88,16 @@ pub struct Jail {
     profile: Profile,
     files: Vec<files::Grant>,
     tcp: bool,
-    unix: bool,
 }
 
 impl Jail {
-    /// A jail without any file, with the sockets of the profile: none for `Share`, Unix for `Supervisor`,
-    /// Unix for `Gateway` (TCP is asked for with [`Jail::connect_tcp_any`]).
+    /// A jail without any file, with the sockets of the profile: Unix for `Supervisor`, none for `Share` and
+    /// `Gateway` (TCP is asked for with [`Jail::connect_tcp_any`]).
     pub fn new(profile: Profile) -> Self {
         Self {
             profile,
             files: Vec::new(),
             tcp: false,
-            unix: profile != Profile::Share,
         }
     }
 
@@ -142,12 +141,6 @@ impl Jail {
         self
     }
 
-    /// Whether new Unix sockets may be created. `Gateway` and `Supervisor` only.
-    pub fn unix_sockets(mut self, allowed: bool) -> Self {
-        self.unix = allowed;
-        self
-    }
-
     /// Drops everything that was not kept, for good.
     ///
     /// Call it in `main` before the first thread and the first guest byte. When it fails, some layers may already
@@ -159,7 +152,7 @@ impl Jail {
             return Err(JailError::ThreadsRunning(threads));
         }
         let grants = files::open(self.files)?;
-        let filters = syscalls::compile(self.profile, self.tcp, self.unix)?;
+        let filters = syscalls::compile(self.profile, self.tcp)?;
 
         rustix::thread::set_no_new_privs(true).map_err(os("no_new_privs"))?;
         drop_capabilities(self.profile)?;
@@ -186,11 +179,21 @@ impl Jail {
             })
         };
         match self.profile {
-            Profile::Share if self.unix => beyond("creating sockets"),
             Profile::Share | Profile::Supervisor if self.tcp => beyond("TCP"),
             _ => Ok(()),
         }
     }
+}
+
+/// Takes away what is left of making and connecting sockets, on every thread and for good: `socket`, `socketpair` and
+/// `connect` fail with `EPERM`. Connections that are open stay, and a listening socket still accepts.
+///
+/// Landlock does not govern connections to Unix sockets by path, and the daemon tells its callers apart by user only:
+/// a process that could still connect could command the daemon. The supervisor calls this once it is connected to the
+/// machine and before it reads the first byte from the guest. `Gateway` and `Share` need it not: they never have a
+/// Unix socket to make.
+pub fn seal_sockets() -> Result<(), JailError> {
+    syscalls::seal_sockets()
 }
 
 /// What the kernel really enforces since [`Jail::apply`]. `Display` is the line for the log.

@@ -140,7 +140,8 @@ const SHARE: &[c_long] = &[
     libc::SYS_shutdown,
 ];
 
-/// The gateway and the supervisor: sockets after creation. `socket` and `socketpair` come with a condition.
+/// The gateway and the supervisor: sockets after creation. `socket` and `socketpair` come with a condition, and
+/// `seal_sockets` takes them and `connect` away.
 const SOCKETS: &[c_long] = &[
     libc::SYS_bind,
     libc::SYS_listen,

@@ -37,16 +37,14 @@ impl Filters {
 }
 
 /// Builds the filters of a profile.
-pub(crate) fn compile(profile: Profile, inet: bool, unix: bool) -> Result<Filters, JailError> {
+pub(crate) fn compile(profile: Profile, inet: bool) -> Result<Filters, JailError> {
     let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(seccompiler::Error::from)?;
     let mut rules = Rules::new();
     for list in lists(profile) {
         rules.extend(list.iter().map(|nr| (*nr, Vec::new())));
     }
     conditional(&mut rules, profile)?;
-    if inet || unix {
-        sockets(&mut rules, inet, unix)?;
-    }
+    sockets(&mut rules, profile, inet)?;
     let syscalls = rules.len();
     // Reaches the first filter, which answers ENOSYS: the arguments of clone3 lie in memory where a filter cannot
     // look, and glibc falls back to clone on this error only.
@@ -68,6 +66,24 @@ pub(crate) fn compile(profile: Profile, inet: bool, unix: bool) -> Result<Filter
         allow,
         syscalls,
     })
+}
+
+/// See [`crate::seal_sockets`]. A filter of its own on top of the profile's: the stricter answer of the two holds.
+pub(crate) fn seal_sockets() -> Result<(), JailError> {
+    let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(seccompiler::Error::from)?;
+    let taken = [
+        libc::SYS_socket,
+        libc::SYS_socketpair,
+        libc::SYS_connect,
+        libc::SYS_seccomp,
+    ];
+    let filter = build(
+        taken.into_iter().map(|nr| (nr, Vec::new())).collect(),
+        SeccompAction::Allow,
+        SeccompAction::Errno(errno(libc::EPERM)),
+        arch,
+    )?;
+    Ok(seccompiler::apply_filter_all_threads(&filter)?)
 }
 
 /// System calls that are allowed with certain arguments only.
@@ -97,7 +113,22 @@ fn conditional(rules: &mut Rules, profile: Profile) -> Result<(), JailError> {
         rules.insert(libc::SYS_kill, vec![all(&[equal(0, own)?])?]);
     }
     // Thread names; everything else prctl can do is a privilege.
-    rules.insert(libc::SYS_prctl, vec![all(&[equal(0, libc::PR_SET_NAME)?])?]);
+    let mut prctls = vec![all(&[equal(0, libc::PR_SET_NAME)?])?];
+    if profile == Profile::Supervisor {
+        // What `seal_sockets` does: one more filter, which can only take away.
+        prctls.push(all(&[equal(0, libc::PR_SET_NO_NEW_PRIVS)?, equal(1, 1)?])?);
+        let filter_on_all_threads = all(&[
+            equal(0, SET_MODE_FILTER)?,
+            condition(
+                1,
+                SeccompCmpArgLen::Qword,
+                SeccompCmpOp::Eq,
+                libc::SECCOMP_FILTER_FLAG_TSYNC,
+            )?,
+        ])?;
+        rules.insert(libc::SYS_seccomp, vec![filter_on_all_threads]);
+    }
+    rules.insert(libc::SYS_prctl, prctls);
     // Limits may be read, of this process only.
     let read_own_limits = all(&[
         equal(0, 0)?,
@@ -110,6 +141,9 @@ fn conditional(rules: &mut Rules, profile: Profile) -> Result<(), JailError> {
     rules.insert(libc::SYS_fcntl, any_of(1, FCNTLS)?);
     modes(rules, profile)
 }
+
+/// `SECCOMP_SET_MODE_FILTER`, seccomp(2).
+const SET_MODE_FILTER: c_int = 1;
 
 /// No `F_SETOWN`, `F_SETSIG`, `F_NOTIFY`: they make the kernel send signals.
 const FCNTLS: &[c_int] = &[
@@ -159,12 +193,22 @@ fn modes(rules: &mut Rules, profile: Profile) -> Result<(), JailError> {
     Ok(())
 }
 
-/// `socket` by family and kind: never raw, never packet, never netlink, even as root.
-fn sockets(rules: &mut Rules, inet: bool, unix: bool) -> Result<(), JailError> {
+/// `socket` by family and kind: never raw, never packet, never netlink, even as root. A family without an entry is
+/// refused; so is the whole call when no family has one.
+fn sockets(rules: &mut Rules, profile: Profile, inet: bool) -> Result<(), JailError> {
+    if profile == Profile::Share {
+        return Ok(());
+    }
+    // Event loops wake themselves through a pair. Streams only: one half of a datagram pair can be connected anew,
+    // to any socket that has a path.
+    let pair = all(&[
+        equal(0, libc::AF_UNIX)?,
+        masked(1, KIND, libc::SOCK_STREAM)?,
+    ])?;
+    rules.insert(libc::SYS_socketpair, vec![pair]);
     let mut families = Vec::new();
-    if unix {
+    if profile == Profile::Supervisor {
         families.push(libc::AF_UNIX);
-        rules.insert(libc::SYS_socketpair, any_of(0, &[libc::AF_UNIX])?);
     }
     if inet {
         families.extend([libc::AF_INET, libc::AF_INET6]);
@@ -172,13 +216,18 @@ fn sockets(rules: &mut Rules, inet: bool, unix: bool) -> Result<(), JailError> {
     let mut allowed = Vec::new();
     for family in families {
         for kind in [libc::SOCK_STREAM, libc::SOCK_DGRAM] {
-            // The upper bits of the kind are flags (close-on-exec, non-blocking).
-            allowed.push(all(&[equal(0, family)?, masked(1, 0xf, kind)?])?);
+            allowed.push(all(&[equal(0, family)?, masked(1, KIND, kind)?])?);
         }
     }
-    rules.insert(libc::SYS_socket, allowed);
+    // An entry without conditions would allow the call with any arguments.
+    if !allowed.is_empty() {
+        rules.insert(libc::SYS_socket, allowed);
+    }
     Ok(())
 }
+
+/// Where `socket` has the kind; the bits above are flags (close-on-exec, non-blocking).
+const KIND: c_int = 0xf;
 
 fn build(
     rules: Rules,

@@ -257,6 +257,11 @@ impl Lab {
 
     /// Starts the process and becomes its guest.
     pub(crate) fn boot(&mut self) {
+        self.launch();
+        self.attach();
+    }
+
+    fn launch(&mut self) {
         let process = Process::new(env!("CARGO_BIN_EXE_sbx-gateway"))
             .arg("--frames")
             .arg(self.path("frames.sock"))
@@ -273,6 +278,9 @@ impl Lab {
             .spawn()
             .unwrap();
         self.process = Some(process);
+    }
+
+    fn attach(&mut self) {
         self.guest = Some(Guest::accept(&self.listener));
         // The kernel lets us accept a moment before the gateway knows that it is connected.
         let attached = |answer| matches!(answer, Answer::Status { attached: true, .. });
@@ -288,6 +296,22 @@ impl Lab {
         process.wait().unwrap();
         self.guest = None;
         self.boot();
+    }
+
+    /// As [`Lab::reboot`], with a VM whose socket appears only after the gateway has looked for it.
+    pub(crate) fn reboot_with_late_vm(&mut self) {
+        let mut process = self.process.take().unwrap();
+        process.kill().unwrap();
+        process.wait().unwrap();
+        self.guest = None;
+        let frames = self.path("frames.sock");
+        std::fs::remove_file(&frames).unwrap();
+        self.launch();
+        // Bound just before the search begins.
+        drop(self.control());
+        assert!(self.is_alive(), "ended without a VM");
+        self.listener = Guest::listen(&frames);
+        self.attach();
     }
 
     pub(crate) fn guest(&self) -> &Guest {

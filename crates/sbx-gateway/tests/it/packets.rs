@@ -291,3 +291,11 @@ fn control_socket_refuses_other_users() {
     assert!(!other.contains("answer"), "{other}");
     assert!(other.contains("b''") || other.contains("BrokenPipe") || other.contains("Reset"));
 }
+
+#[test]
+fn a_vm_that_is_late_is_waited_for() {
+    let mut lab = Setup::new(&[]).start();
+    lab.reboot_with_late_vm();
+    lab.configure();
+    run(async { assert!(lab.proxy().await.write_all(b"x").await.is_ok()) });
+}

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::net::UnixListener;
 use std::process::Command;
 
 use crate::{PROBE, probe};
@@ -12,7 +13,7 @@ type Fact = fn() -> Result<(), String>;
 pub(crate) const FACTS: &[(&str, Fact)] = &[
     ("share_keeps_its_files_and_nothing_else", share),
     (
-        "supervisor_has_unix_sockets_and_signals_only_itself",
+        "supervisor_signals_only_itself_and_has_unix_sockets_until_it_is_sealed",
         supervisor,
     ),
     ("gateway_runs_a_threaded_runtime_and_connects", gateway),
@@ -42,6 +43,9 @@ impl Report {
             fs::write(folder.path().join(side).join("there"), "content")
                 .map_err(|error| error.to_string())?;
         }
+        // Landlock does not govern connections to it, whichever side of the grant it lies on.
+        let _listener = UnixListener::bind(folder.path().join("outside/socket"))
+            .map_err(|error| error.to_string())?;
         let output = Command::new(std::env::current_exe().map_err(|error| error.to_string())?)
             .env(PROBE, name)
             .env(probe::INSIDE, folder.path().join("inside"))
@@ -127,7 +131,9 @@ impl Report {
 }
 
 fn share() -> Result<(), String> {
-    Report::of("share")?.expect_jail()
+    let report = Report::of("share")?;
+    report.expect_jail()?;
+    report.expect(&[("unix_outside", EPERM), ("unix_pair", EPERM)])
 }
 
 fn supervisor() -> Result<(), String> {
@@ -135,6 +141,15 @@ fn supervisor() -> Result<(), String> {
     report.expect_jail()?;
     report.expect(&[
         ("unix_pair", "ok"),
+        ("unix_datagram_pair", EPERM),
+        ("unix_outside", "ok"),
+        ("sealed", "ok"),
+        ("sealed_unix_outside", EPERM),
+        ("sealed_unix_pair", EPERM),
+        ("sealed_unix_connect_of_an_open_socket", EPERM),
+        ("sealed_accept", "ok"),
+        ("sealed_open_connection", "ok"),
+        ("sealed_again", "not ok"),
         ("tcp_socket", EPERM),
         ("test_kill_self", "ok"),
         ("test_kill_parent", EPERM),
@@ -152,6 +167,8 @@ fn gateway() -> Result<(), String> {
         ("tokio_signal", "ok"),
         ("udp", "ok"),
         ("unix_pair", "ok"),
+        ("unix_datagram_pair", EPERM),
+        ("unix_outside", EPERM),
         ("unlink", "ok"),
     ])?;
     let knows_tcp = report
@@ -166,7 +183,7 @@ fn gateway() -> Result<(), String> {
 }
 
 fn gateway_without_tcp() -> Result<(), String> {
-    Report::of("gateway_without_tcp")?.expect(&[("tcp_socket", EPERM)])
+    Report::of("gateway_without_tcp")?.expect(&[("tcp_socket", EPERM), ("unix_outside", EPERM)])
 }
 
 fn read_only() -> Result<(), String> {
@@ -191,7 +208,6 @@ fn beyond_profile() -> Result<(), String> {
     use sbx_jail::{Jail, JailError, Profile};
     let tries = [
         Jail::new(Profile::Share).connect_tcp_any(),
-        Jail::new(Profile::Share).unix_sockets(true),
         Jail::new(Profile::Supervisor).connect_tcp_any(),
     ];
     for jail in tries {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpListener;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
@@ -27,10 +27,18 @@ pub(crate) fn run(name: &str) -> ExitCode {
 
 fn probe(name: &str) -> Result<(), Box<dyn std::error::Error>> {
     match name {
-        "share" => common(jail(Profile::Share)),
+        "share" => {
+            common(jail(Profile::Share))?;
+            say("unix_outside", &outcome(connect_outside()));
+            say("unix_pair", &outcome(UnixStream::pair()));
+            Ok(())
+        }
         "supervisor" => {
+            let listener = UnixListener::bind(inside().join("socket"))?;
             common(jail(Profile::Supervisor))?;
             say("unix_pair", &outcome(UnixStream::pair()));
+            say("unix_datagram_pair", &outcome(UnixDatagram::pair()));
+            seal(&listener)?;
             say(
                 "tcp_socket",
                 &outcome(std::net::TcpStream::connect("127.0.0.1:9")),
@@ -44,6 +52,7 @@ fn probe(name: &str) -> Result<(), Box<dyn std::error::Error>> {
         }
         "gateway_without_tcp" => {
             jail(Profile::Gateway).no_tcp().apply()?;
+            say("unix_outside", &outcome(connect_outside()));
             say(
                 "tcp_socket",
                 &outcome(std::net::TcpStream::connect("127.0.0.1:9")),
@@ -202,6 +211,48 @@ fn common(jail: Jail) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
+/// A daemon, as far as a helper that was taken over is concerned.
+fn connect_outside() -> io::Result<UnixStream> {
+    UnixStream::connect(outside().join("socket"))
+}
+
+fn seal(listener: &UnixListener) -> Result<(), Box<dyn std::error::Error>> {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket};
+    say("unix_outside", &outcome(connect_outside()));
+    let spare = socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
+    let mut open = UnixStream::connect(inside().join("socket"))?;
+    say(
+        "sealed",
+        &outcome(sbx_jail::seal_sockets().map_err(io::Error::other)),
+    );
+    say("sealed_unix_outside", &outcome(connect_outside()));
+    say("sealed_unix_pair", &outcome(UnixStream::pair()));
+    let address = SocketAddrUnix::new(outside().join("socket"))?;
+    say(
+        "sealed_unix_connect_of_an_open_socket",
+        &outcome(connect(&spare, &address)),
+    );
+    let accepted = listener.accept();
+    say(
+        "sealed_accept",
+        &outcome(
+            accepted
+                .as_ref()
+                .map(|_| ())
+                .map_err(|error| io::Error::from(error.kind())),
+        ),
+    );
+    let (mut peer, _) = accepted?;
+    peer.write_all(b"x")?;
+    say(
+        "sealed_open_connection",
+        &outcome(open.read_exact(&mut [0])),
+    );
+    let again = sbx_jail::seal_sockets();
+    say("sealed_again", &if again.is_ok() { "ok" } else { "not ok" });
+    Ok(())
+}
+
 fn signals() -> Result<(), Box<dyn std::error::Error>> {
     let own = rustix::process::getpid();
     say(
@@ -260,6 +311,8 @@ fn gateway(listener: &TcpListener) -> Result<(), Box<dyn std::error::Error>> {
     say("udp", &outcome(std::net::UdpSocket::bind("127.0.0.1:0")));
     say("tcp_listen", &outcome(TcpListener::bind("127.0.0.1:0")));
     say("unix_pair", &outcome(UnixStream::pair()));
+    say("unix_datagram_pair", &outcome(UnixDatagram::pair()));
+    say("unix_outside", &outcome(connect_outside()));
     say("unlink", &outcome(fs::remove_file(inside().join("log"))));
     Ok(())
 }

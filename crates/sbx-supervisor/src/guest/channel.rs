@@ -10,7 +10,6 @@ use sbx_wire::guest::{
 };
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -93,16 +92,15 @@ pub enum OpenError {
     TooLarge(#[from] FrameError),
 }
 
-/// Connects to the guest channel, waits for the guest to answer, and starts the task that serves it.
+/// Takes a connection to the guest channel, waits for the guest to answer, and starts the task that serves it.
 ///
 /// # Errors
 /// See [`GuestError`]. There is no time limit here.
-pub async fn connect(
-    path: &Path,
+pub async fn open(
+    mut stream: UnixStream,
     epoch: u32,
     state: State,
 ) -> Result<(Guest, mpsc::Receiver<GuestEvent>), GuestError> {
-    let mut stream = UnixStream::connect(path).await?;
     let mut nonce = [0; 16];
     crate::prepare::random(&mut nonce)?;
     let rest = opening::open(&mut stream, epoch, nonce).await?;

@@ -10,7 +10,7 @@ pub mod channel;
 mod opening;
 pub mod session;
 
-pub use channel::{Guest, GuestEvent, connect};
+pub use channel::{Guest, GuestEvent, open};
 pub use session::{End, Session};
 
 use sbx_wire::frame::FrameError;

@@ -2,7 +2,7 @@
 
 use super::clock::unix_ns;
 use super::{EndReason, Life};
-use crate::guest::{self, Guest, GuestError, GuestEvent};
+use crate::guest::{self, Guest, GuestEvent};
 use crate::spawner::{Order, Role};
 use crate::state::State;
 use sbx_machine::qmp::{Event, Qmp, QmpError};
@@ -12,6 +12,7 @@ use sbx_wire::session::Phase;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
+use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
@@ -35,7 +36,11 @@ impl Life {
         self.state.phase(Phase::Starting("guest".to_owned()));
         let path = self.launch.runtime.join(sockets::GUEST);
         let (epoch, state) = (self.epoch, self.state.clone());
-        let (guest, mut events) = self.attend(connect_guest(&path, epoch, state)).await?;
+        let stream = self.attend(connect_guest(&path)).await?;
+        // From here on the guest is listened to, and nothing is connected to any more: a guest that takes this
+        // process over does not reach the daemon. New gateways are the spawner's to start.
+        self.seal()?;
+        let (guest, mut events) = self.attend(open_guest(stream, epoch, state)).await?;
         self.guest = Some(guest.clone());
         let personalise = self.launch.personalise.clone();
         let outcome = self.attend(greet(&guest, &mut events, personalise)).await;
@@ -44,6 +49,14 @@ impl Life {
         }
         outcome?;
         Ok((events, qmp_events))
+    }
+
+    /// Gives up making connections, then begins to read the console.
+    fn seal(&mut self) -> Result<(), EndReason> {
+        sbx_jail::seal_sockets().map_err(|error| EndReason::Start(error.to_string()))?;
+        tracing::info!("sealed: no further connections");
+        self.console_waits = None;
+        Ok(())
     }
 
     async fn start_shares(&mut self) -> Result<(), EndReason> {
@@ -115,19 +128,22 @@ async fn connect_monitor(path: &Path) -> Result<(Qmp, mpsc::Receiver<Event>), St
     }
 }
 
-async fn connect_guest(
-    path: &Path,
-    epoch: u32,
-    state: State,
-) -> Result<(Guest, mpsc::Receiver<GuestEvent>), String> {
+async fn connect_guest(path: &Path) -> Result<UnixStream, String> {
     loop {
-        match guest::connect(path, epoch, state.clone()).await {
-            Err(GuestError::Io(error)) if too_early(error.kind()) => {
-                tokio::time::sleep(RETRY).await;
-            }
+        match UnixStream::connect(path).await {
+            Err(error) if too_early(error.kind()) => tokio::time::sleep(RETRY).await,
             other => return other.map_err(|error| error.to_string()),
         }
     }
+}
+
+async fn open_guest(
+    stream: UnixStream,
+    epoch: u32,
+    state: State,
+) -> Result<(Guest, mpsc::Receiver<GuestEvent>), String> {
+    let opened = guest::open(stream, epoch, state).await;
+    opened.map_err(|error| error.to_string())
 }
 
 /// Makes the booted machine this sandbox.

@@ -24,7 +24,7 @@ use sbx_wire::launch::Launch;
 use sbx_wire::session::Phase;
 use std::time::Duration;
 use tokio::net::unix::pipe::Receiver;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
 /// Time from the start to the guest being ready: long, because ten emulated guests may start at a time.
@@ -67,6 +67,8 @@ pub struct Life {
     epoch: u32,
     link: Link,
     console: Feed,
+    /// While it is there, the console, which is the guest's, waits in its pipe; see `boot`.
+    console_waits: Option<oneshot::Sender<std::convert::Infallible>>,
     state: State,
     helpers: Helpers,
     guest: Option<Guest>,
@@ -83,13 +85,19 @@ impl Life {
     pub fn new(parts: Parts, state: State) -> std::io::Result<Self> {
         let pipe = Receiver::from_owned_fd(parts.console_pipe.into())?;
         let console = Feed::new(pipe, parts.console);
-        tokio::spawn(console.clone().run());
+        let (console_waits, sealed) = oneshot::channel::<std::convert::Infallible>();
+        let feed = console.clone();
+        tokio::spawn(async move {
+            let _ = sealed.await;
+            feed.run().await;
+        });
         let helpers = Helpers::new(parts.launch.shares.len());
         Ok(Self {
             launch: parts.launch,
             epoch: parts.epoch,
             link: Link::new(parts.link)?,
             console,
+            console_waits: Some(console_waits),
             state,
             helpers,
             guest: None,

@@ -1,6 +1,6 @@
 //! The test plays QEMU's monitor and the guest. The guest lies.
 
-use crate::lab::{Client, LIMIT, Lab, eventually};
+use crate::lab::{Client, LIMIT, Lab, eventually, kill};
 use sbx_wire::frame::{CHUNK, MAX_BODY};
 use sbx_wire::guest::{
     DockerState, ExecError, ExecRequest, ExitStatus, FromGuest, Preamble, Stream, ToGuest, WINDOW,
@@ -26,6 +26,32 @@ fn qemu(lab: &Lab) -> (UnixStream, UnixStream) {
     BufReader::new(&monitor).read_line(&mut line).unwrap();
     monitor.write_all(b"{\"return\": {}, \"id\": 0}\n").unwrap();
     (monitor, channel.accept().unwrap().0)
+}
+
+/// Filters that the kernel asks at each of the process's system calls.
+fn filters(pid: u32) -> u32 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Seccomp_filters:"));
+    line.unwrap().trim().parse().unwrap()
+}
+
+#[test]
+fn it_gives_up_connecting_before_it_listens_to_the_guest_and_still_restarts_the_gateway() {
+    let lab = Lab::new("exec sleep 600").start();
+    let before = filters(lab.pid());
+    let (_monitor, mut channel) = qemu(&lab);
+    // The preamble is sent before anything is read.
+    channel.read_exact(&mut [0; Preamble::LEN]).unwrap();
+    assert_eq!(filters(lab.pid()), before + 1, "not sealed");
+    let status = lab.until("a gateway", |status| status.processes.gateway.is_some());
+    let gateway = status.processes.gateway.unwrap();
+    kill(gateway);
+    eventually("a new gateway", || {
+        let now = lab.status().processes.gateway;
+        now.is_some_and(|pid| pid != gateway)
+    });
 }
 
 /// Answers the preamble, behind some stale bytes.

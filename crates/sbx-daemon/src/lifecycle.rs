@@ -122,7 +122,31 @@ pub(crate) async fn end(sandbox: &Sandbox, grace: Duration) -> Result<(), Report
                 .map(|pid| kill_process(pid, Signal::KILL));
         }
     }
-    wait_until_gone(sandbox).await
+    wait_until_gone(sandbox).await?;
+    remove_sockets(sandbox);
+    Ok(())
+}
+
+/// Takes the folder of a sandbox's sockets away. The next start makes it anew.
+fn remove_sockets(sandbox: &Sandbox) {
+    if let Err(error) = remove_folder(&sandbox.runtime) {
+        tracing::warn!(sandbox = sandbox.name, %error, "its sockets stay");
+    }
+}
+
+/// Takes away what sandboxes that ended by themselves left in the runtime folder, and the folder itself when
+/// nothing runs that needs it.
+pub(crate) fn clear_runtime(daemon: &Daemon) {
+    for sandbox in daemon.sandboxes() {
+        // Nobody is about to start it, and nothing of it is left.
+        if let Ok(_gate) = sandbox.gate.try_lock()
+            && is_gone(&sandbox)
+        {
+            remove_sockets(&sandbox);
+        }
+    }
+    // It stays when a sandbox runs on.
+    let _ = fs::remove_dir(&daemon.home.runtime);
 }
 
 async fn stopped(mut connection: Connection) {
@@ -142,16 +166,20 @@ fn is_free(path: &Path) -> bool {
     }
 }
 
-/// Waits until the sandbox's locks are free, which is when its last process has ended: the machine and the
-/// helpers outlive a killed supervisor by a moment.
+/// Whether the sandbox's last process has ended: the machine and the helpers outlive a killed supervisor by a
+/// moment.
+fn is_gone(sandbox: &Sandbox) -> bool {
+    // In this order: the supervisor takes its own lock first.
+    let free = [LOCK, ALIVE]
+        .iter()
+        .all(|name| is_free(&sandbox.dir.join(name)));
+    free && matches!(sandbox.live(), Live::Stopped(_))
+}
+
 async fn wait_until_gone(sandbox: &Sandbox) -> Result<(), Report> {
     let deadline = Instant::now() + GONE_LIMIT;
     loop {
-        // In this order: the supervisor takes its own lock first.
-        let free = [LOCK, ALIVE]
-            .iter()
-            .all(|name| is_free(&sandbox.dir.join(name)));
-        if free && matches!(sandbox.live(), Live::Stopped(_)) {
+        if is_gone(sandbox) {
             return Ok(());
         }
         if Instant::now() > deadline {

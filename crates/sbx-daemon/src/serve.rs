@@ -4,6 +4,7 @@ use crate::api;
 use crate::authority::Root;
 use crate::daemon::Daemon;
 use crate::host::{self, Held};
+use crate::lifecycle;
 use crate::listener::OwnUser;
 use crate::logging;
 use crate::reconcile::reconcile;
@@ -54,8 +55,7 @@ async fn live(home: Home, programs: PathBuf, ready: impl FnOnce()) -> Result<(),
     let ended = serve(&daemon, OwnUser(listener), ready).await;
     // The next daemon makes its own; without this one, commands start it at once.
     let _ = std::fs::remove_file(daemon.home.daemon_socket());
-    // It stays when a sandbox runs on.
-    let _ = std::fs::remove_dir(&daemon.home.runtime);
+    lifecycle::clear_runtime(&daemon);
     drop(lock);
     tracing::info!("daemon ends");
     ended

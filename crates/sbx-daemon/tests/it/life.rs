@@ -78,13 +78,39 @@ fn detached_daemon_is_ready_when_its_starter_returns_and_survives_it() {
 }
 
 #[test]
-fn shutdown_ends_the_process_and_removes_the_socket() {
-    let mut daemon = Daemon::start();
+fn shutdown_ends_the_process_and_removes_the_runtime_folder() {
+    let mut daemon = Daemon::stopped();
+    daemon.plant("00000000000a", "one");
+    daemon.restart();
+    // As a sandbox leaves it whose supervisor was killed.
+    let left = daemon.runtime().join("00000000000a");
+    fs::create_dir(&left).unwrap();
+    fs::write(left.join("qmp.sock"), "").unwrap();
     daemon
         .post("/v1/shutdown", &json!({"stop_sandboxes": true}))
         .ok();
     assert!(daemon.wait().success());
-    assert!(!daemon.socket().exists());
+    assert!(!daemon.runtime().exists());
+}
+
+#[test]
+fn ended_sandbox_leaves_no_sockets_and_a_living_one_keeps_them() {
+    let mut daemon = Daemon::stopped();
+    let dir = daemon.plant("00000000000a", "one");
+    daemon.plant("00000000000b", "two");
+    daemon.restart();
+    let sockets = ["00000000000a", "00000000000b"].map(|id| daemon.runtime().join(id));
+    for folder in &sockets {
+        fs::create_dir(folder).unwrap();
+    }
+    // A helper of the first still lives.
+    let lock = fs::File::create(dir.join("alive")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    daemon
+        .post("/v1/shutdown", &json!({"stop_sandboxes": false}))
+        .ok();
+    assert!(daemon.wait().success());
+    assert_eq!(sockets.map(|folder| folder.exists()), [true, false]);
 }
 
 #[test]

@@ -59,10 +59,6 @@ pub(crate) async fn launch(
     let revision = sandbox.gateway.request();
     let child = spawn(daemon, sandbox)?;
     let outcome = bring_up(daemon, sandbox, child, revision, events).await;
-    let outcome = match outcome {
-        Ok(()) => finishing::finish(sandbox, &image, events).await,
-        failed => failed,
-    };
     if let Err(error) = outcome {
         // The first error is the one to report.
         if let Err(second) = lifecycle::end(sandbox, Duration::ZERO).await {
@@ -72,6 +68,14 @@ pub(crate) async fn launch(
     }
     files::replace_json(&sandbox.dir.join(launch::files::SANDBOX), &record)?;
     daemon.store().put_sandbox(&record)?;
+    // The machine is as usable as it will get: what is missing is said, and tried again at the next start.
+    if let Err(report) = finishing::finish(sandbox, &image, events).await {
+        tracing::warn!(sandbox = sandbox.name, %report, "image");
+        let next = report.hint.as_deref().unwrap_or("start the sandbox again");
+        events
+            .send(Event::Notice(format!("{report} (try: {next})")))
+            .await;
+    }
     Ok(())
 }
 

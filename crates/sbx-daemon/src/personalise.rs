@@ -138,16 +138,18 @@ fn environment(daemon: &Daemon, record: &Record, path: &str, ca: &str) -> Vec<(S
 }
 
 /// Variables that follow the stored secrets: part of the machine's environment as it was at its start, and
-/// handed to each new session as they are now.
+/// handed to each new session as they are now. Those that the sandbox was made with stand above them.
 pub(crate) fn session_variables(daemon: &Daemon, record: &Record) -> Vec<(String, String)> {
     let injected = daemon.services(record.name.as_str());
-    agents::credentials(&injected, SERVICES, |service| {
+    let mut variables = agents::credentials(&injected, SERVICES, |service| {
         record
             .placeholders
             .get(service)
             .cloned()
             .unwrap_or_default()
-    })
+    });
+    variables.retain(|(name, _)| !record.env.iter().any(|(own, _)| own == name));
+    variables
 }
 
 /// A host name (RFC 1123, 2.1) made of a sandbox name: dots would make it a qualified one.

@@ -261,6 +261,18 @@ fn running_sandbox_is_started_by_naming_its_socket() {
     );
     assert_eq!(attach["agent_command"], json!(["bash", "-l"]));
     assert_eq!(attach["env"], json!([["SBX_CRED_ANTHROPIC_MODE", "none"]]));
+    // Stored now, used by the next session of the machine that runs.
+    let secret =
+        json!({"service": "anthropic", "value": "the-real-key", "sandbox": null, "force": false});
+    daemon.post("/v1/secrets", &secret).ok();
+    let attach = daemon.post("/v1/sandboxes/one/start", &json!({})).ok()["done"].clone();
+    assert_eq!(
+        attach["env"],
+        json!([
+            ["SBX_CRED_ANTHROPIC_MODE", "apikey"],
+            ["ANTHROPIC_API_KEY", "sk-ant-api03-placeholder-of-the-test"]
+        ])
+    );
     daemon
         .post("/v1/shutdown", &json!({"stop_sandboxes": true}))
         .ok();

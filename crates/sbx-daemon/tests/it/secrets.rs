@@ -109,16 +109,52 @@ fn unusable_secrets_are_refused_without_repeating_them() {
 #[test]
 fn gateway_file_names_the_hosts_of_a_secret_and_not_its_value() {
     let mut daemon = Daemon::stopped();
-    let dir = daemon.plant("00000000000a", "one");
+    let dirs =
+        [("00000000000a", "one"), ("00000000000b", "two")].map(|(id, name)| daemon.plant(id, name));
     daemon.restart();
+    // A gateway that was restarted while no daemon runs closes these, so every port must be right.
+    let hosts = || {
+        dirs.clone().map(|dir| {
+            let text = fs::read_to_string(dir.join("gateway.json")).unwrap();
+            assert!(!text.contains(VALUE));
+            let file: sbx_wire::gateway::GatewayFile = serde_json::from_str(&text).unwrap();
+            file.credential_hosts.join(" ")
+        })
+    };
+    assert_eq!(hosts(), ["", ""]);
+    let mut own = set("anthropic", VALUE, false);
+    own["sandbox"] = json!("two");
+    daemon.post("/v1/secrets", &own).ok();
+    assert_eq!(hosts(), ["", "api.anthropic.com"]);
     daemon
         .post("/v1/secrets", &set("anthropic", VALUE, false))
         .ok();
-    let text = fs::read_to_string(dir.join("gateway.json")).unwrap();
-    assert!(text.contains("api.anthropic.com"), "{text}");
-    assert!(!text.contains(VALUE));
+    assert_eq!(hosts(), ["api.anthropic.com", "api.anthropic.com"]);
     assert_eq!(
         daemon.get("/v1/sandboxes/one").ok()["secrets"],
         json!(["anthropic"])
     );
+    // Also in a file that went missing while no daemon ran.
+    daemon.kill();
+    for dir in &dirs {
+        fs::remove_file(dir.join("gateway.json")).unwrap();
+    }
+    daemon.restart();
+    assert_eq!(
+        daemon.get("/v1/sandboxes").ok()["sandboxes"]
+            .as_array()
+            .map(Vec::len),
+        Some(2)
+    );
+    assert_eq!(
+        fs::read_to_string(dirs[0].join("gateway.json"))
+            .unwrap()
+            .matches("api.anthropic.com")
+            .count(),
+        1
+    );
+    let remove = json!({"service": "anthropic", "sandbox": null});
+    daemon.post("/v1/secrets/remove", &remove).ok();
+    let text = fs::read_to_string(dirs[0].join("gateway.json")).unwrap();
+    assert!(!text.contains("api.anthropic.com"), "{text}");
 }

@@ -113,6 +113,11 @@ impl<S> Prefixed<S> {
         };
     }
 
+    /// The stream below.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
     /// The stream below, without the bytes in front.
     pub fn into_inner(self) -> S {
         self.inner

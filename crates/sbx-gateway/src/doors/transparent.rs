@@ -69,7 +69,15 @@ pub(super) async fn serve(gateway: Arc<Gateway>, stream: GuestStream) {
 
 async fn transparent_unread(gateway: Arc<Gateway>, grant: Grant, guest: Guest) {
     let proxy = ProxyKind::Transparent;
-    match connector::dial(&grant).await {
+    let dialled = tokio::select! {
+        dialled = connector::dial(&grant) => dialled,
+        () = guest.get_ref().broken() => {
+            // The upstream may have seen it all the same.
+            record_grant(&gateway, &grant, proxy, grant.reason);
+            return;
+        }
+    };
+    match dialled {
         Ok(upstream) => {
             record_grant(&gateway, &grant, proxy, grant.reason);
             let lease = gateway.live.register(grant.intent.clone());

@@ -232,7 +232,9 @@ impl<H: Host> Stack<H> {
         if self.parked.contains_key(&flow) {
             return;
         }
-        if self.connections.len() + self.parked.len() >= limits::CONNECTIONS {
+        // A relay may outlive its connection for a moment, as long as its dial takes: it keeps its place.
+        let busy = self.connections.len().max(self.answers.wake.held());
+        if busy + self.parked.len() >= limits::CONNECTIONS {
             self.host
                 .stopped(Reason::ConnectionLimit, flow.address, flow.port);
             self.feed(place);

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -21,6 +21,8 @@ pub(super) struct Wake {
     fd: OwnedFd,
     rung: AtomicBool,
     dirty: Mutex<Vec<Flow>>,
+    /// Streams that a task holds, those whose connection has ended included.
+    held: AtomicUsize,
 }
 
 impl Wake {
@@ -30,6 +32,7 @@ impl Wake {
             fd,
             rung: AtomicBool::new(false),
             dirty: Mutex::default(),
+            held: AtomicUsize::new(0),
         })
     }
 
@@ -52,6 +55,11 @@ impl Wake {
         let _ = rustix::io::read(&self.fd, &mut count);
         self.rung.store(false, Ordering::Release);
         std::mem::take(&mut *self.dirty.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Streams of the guest that some task still holds.
+    pub(super) fn held(&self) -> usize {
+        self.held.load(Ordering::Acquire)
     }
 
     fn attend(&self, flow: Flow) {
@@ -123,7 +131,21 @@ pub struct GuestStream {
 
 impl GuestStream {
     pub(super) fn new(pipe: Arc<Pipe>) -> Self {
+        pipe.wake.held.fetch_add(1, Ordering::AcqRel);
         Self { pipe }
+    }
+
+    /// Waits until the connection is broken, for a task that neither reads nor writes at the moment.
+    pub async fn broken(&self) {
+        std::future::poll_fn(|cx| {
+            let mut shared = self.pipe.lock();
+            if shared.reset {
+                return Poll::Ready(());
+            }
+            shared.reader = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
     }
 
     /// What the guest dialled.
@@ -143,6 +165,7 @@ impl Drop for GuestStream {
         shared.dropped = true;
         shared.reader = None;
         shared.writer = None;
+        self.pipe.wake.held.fetch_sub(1, Ordering::AcqRel);
         self.pipe.tell(&mut shared);
     }
 }
@@ -230,5 +253,42 @@ impl AsyncWrite for GuestStream {
         shared.outbound_closed = true;
         self.pipe.tell(&mut shared);
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_waits_for_something_else_learns_of_the_end_and_keeps_its_place_until_then()
+    {
+        let flow = Flow {
+            source: 1,
+            address: Ipv4Addr::LOCALHOST,
+            port: 443,
+        };
+        let wake = Arc::new(Wake::new().unwrap());
+        let pipe = Pipe::new(flow, wake.clone());
+        let stream = GuestStream::new(pipe.clone());
+        let task = tokio::spawn(async move {
+            stream.broken().await;
+            stream
+        });
+        while pipe.lock().reader.is_none() {
+            tokio::task::yield_now().await;
+        }
+        let reader = {
+            let mut shared = pipe.lock();
+            shared.reset = true;
+            shared.reader.take()
+        };
+        reader.unwrap().wake();
+        let stream = task.await.unwrap();
+        assert_eq!(wake.held(), 1);
+        drop(stream);
+        assert_eq!(wake.held(), 0);
     }
 }

@@ -48,6 +48,9 @@ pub const CLIENT_HELLO_BYTES: usize = 64 * 1024;
 pub const LEAVES: usize = 256;
 /// A request head has to be complete after this.
 pub const REQUEST_HEAD: Duration = Duration::from_mins(1);
+/// An opened TLS connection of the guest without a request, from its beginning or between two, is closed after
+/// this, whether HTTP/1.1 or HTTP/2.
+pub const REQUEST_IDLE: Duration = Duration::from_mins(2);
 /// Longest request head over HTTP/1.1 and read buffer, in bytes.
 pub const REQUEST_HEAD_BYTES: usize = 64 * 1024;
 /// Most headers in a request or answer.
@@ -55,7 +58,10 @@ pub const HEADERS: usize = 128;
 /// Longest header list over HTTP/2, in bytes.
 pub const H2_HEADERS: u32 = 64 * 1024;
 /// Requests at a time on one HTTP/2 connection of the guest.
-pub const H2_STREAMS: u32 = 128;
+pub const H2_STREAMS: u32 = 64;
+/// Bytes of an answer that wait for the guest's HTTP/2 window, for each request. With [`H2_STREAMS`] and
+/// [`CONNECTIONS`] at most 512 MiB; the library's default would be 12 GiB.
+pub const H2_SEND_BUFFER: usize = 32 * 1024;
 /// HTTP/2 window of a connection and of a stream, in bytes.
 pub const H2_WINDOW: u32 = 1024 * 1024;
 

@@ -39,6 +39,16 @@ impl EnvironmentArgs {
     }
 }
 
+/// `given` over `defaults`: each variable once, the user's word counts.
+pub(crate) fn over(
+    mut defaults: Vec<(String, String)>,
+    given: Vec<(String, String)>,
+) -> Vec<(String, String)> {
+    defaults.retain(|(name, _)| !given.iter().any(|(other, _)| other == name));
+    defaults.extend(given);
+    defaults
+}
+
 fn parse(item: &str) -> Result<Option<(String, String)>, Report> {
     let (key, value) = match item.split_once('=') {
         Some((key, value)) => (key, Some(value.to_owned())),
@@ -67,6 +77,16 @@ fn parse(item: &str) -> Result<Option<(String, String)>, Report> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_variable_is_given_once_and_the_user_s_word_counts() {
+        let list = |text: &str| -> Vec<(String, String)> {
+            text.split(' ')
+                .filter_map(|item| parse(item).unwrap())
+                .collect()
+        };
+        assert_eq!(over(list("A=1 B=2"), list("C=3 A=4")), list("B=2 C=3 A=4"));
+    }
 
     #[test]
     fn values_may_hold_equal_signs_and_names_may_not_hold_blanks() {

@@ -3,7 +3,7 @@
 use super::Context;
 use crate::attach::{self, terminal_size};
 use crate::client::encode;
-use crate::environment::EnvironmentArgs;
+use crate::environment::{EnvironmentArgs, over};
 use crate::exit::Exit;
 use sbx_wire::api::{Attach, Start};
 use sbx_wire::guest::ExecRequest;
@@ -36,7 +36,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(context: &mut Context, args: Args) -> Result<Exit, Report> {
-    let env = args.environment.resolve()?;
+    let given = args.environment.resolve()?;
     let path = format!("/v1/sandboxes/{}/start", encode(&args.sandbox));
     let attach: Attach = context
         .client
@@ -48,7 +48,7 @@ pub(crate) async fn run(context: &mut Context, args: Args) -> Result<Exit, Repor
             .into_iter()
             .map(OsStringExt::into_vec)
             .collect(),
-        env,
+        env: over(attach.env, given),
         workdir: args.workdir,
         user: args.user,
         terminal: args.tty.then(terminal_size),

@@ -4,6 +4,7 @@ use super::Context;
 use super::create::{SandboxArgs, create, summary};
 use crate::attach::{self, terminal_size};
 use crate::client::encode;
+use crate::environment::over;
 use crate::exit::Exit;
 use crate::lookup;
 use sbx_wire::api::{Attach, Sandbox, Start, Workspace};
@@ -29,7 +30,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(context: &mut Context, args: Args) -> Result<Exit, Report> {
     context.require_policy().await?;
     let existing = find(context, &args).await?;
-    let session_env = args.sandbox.environment.resolve()?;
+    let given = args.sandbox.environment.resolve()?;
     let attach = if let Some(sandbox) = &existing {
         refuse_creation_flags(&args, sandbox)?;
         let path = format!("/v1/sandboxes/{}/start", encode(&sandbox.name));
@@ -43,11 +44,7 @@ pub(crate) async fn run(context: &mut Context, args: Args) -> Result<Exit, Repor
     let interactive = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let request = ExecRequest {
         argv: command_line(&attach.agent_command, &args.arguments),
-        env: if existing.is_some() {
-            session_env
-        } else {
-            Vec::new()
-        },
+        env: over(attach.env, given),
         workdir: None,
         user: None,
         terminal: interactive.then(terminal_size),
@@ -99,10 +96,17 @@ async fn find(context: &mut Context, args: &Args) -> Result<Option<Sandbox>, Rep
             "sbx run claude",
         ));
     };
-    if args.paths.is_empty()
-        && !["claude", "shell"].contains(&agent.as_str())
-        && let Some(found) = named(agent)
-    {
+    if args.paths.is_empty() && !["claude", "shell"].contains(&agent.as_str()) {
+        let found = named(agent).ok_or_else(|| {
+            Report::user(
+                "agent-unknown",
+                format!(
+                    "there is neither an agent nor a sandbox '{}'",
+                    agent.escape_debug()
+                ),
+                "sbx ls names the sandboxes; sbx run claude and sbx run shell make one",
+            )
+        })?;
         context.printer.notice(&format!(
             "note: `sbx run NAME` is an older spelling of `sbx run --name {agent}`"
         ));

@@ -11,6 +11,7 @@ use sbx_wire::home::Home;
 use sbx_wire::report::Report;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -181,7 +182,9 @@ impl Client {
     /// Starts a daemon that survives this shell.
     pub(crate) fn spawn_daemon(&self) -> Result<std::process::Child, Report> {
         let program = beside_us("sbx-daemon")?;
-        std::fs::create_dir_all(&self.home.state).map_err(|error| {
+        let mut folder = std::fs::DirBuilder::new();
+        let made = folder.recursive(true).mode(0o700).create(&self.home.state);
+        made.map_err(|error| {
             Report::environment(
                 "state-dir",
                 format!("cannot make {}: {error}", self.home.state.display()),

@@ -146,6 +146,9 @@ async fn status(context: &mut Context, as_json: bool) -> Result<Exit, Report> {
             context
                 .printer
                 .line(&format!("Logs:   {}", status.logs.display()));
+            for notice in &status.notices {
+                context.printer.line(&format!("Notice: {notice}"));
+            }
         }
         (None, false) => context.printer.line("Status: stopped"),
     }

@@ -60,24 +60,27 @@ fn without_a_policy_sandboxes_are_refused_and_the_three_choices_named() {
 #[test]
 fn without_qemu_the_error_names_the_package() {
     let mut world = World::with_policy();
-    // A PATH in which everything but QEMU is found.
-    let bin = world.folder("bin");
-    for folder in ["/usr/sbin", "/usr/bin", "/sbin", "/bin"] {
-        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            if !name.to_string_lossy().starts_with("qemu") {
-                // The same program stands in several of these folders.
-                let _already_there = std::os::unix::fs::symlink(entry.path(), bin.join(name));
-            }
-        }
-    }
     world.sbx(&["daemon", "stop"]).ok();
-    world.path = bin.display().to_string();
+    world.path = world.path_without("qemu");
     let good = world.folder("good").display().to_string();
     let done = world.sbx(&["create", "shell", &good]);
     assert!(done.stderr.contains("qemu-system-x86"), "{done:?}");
     done.refused("qemu-system-x86_64 was not found");
     assert!(world.sandbox_dirs().is_empty());
+}
+
+#[test]
+fn older_spelling_of_run_finds_sandboxes_and_says_so_when_there_is_none() {
+    let world = World::new();
+    world.plant("planted");
+    world.sbx(&["policy", "init", "deny-all"]).ok();
+    world
+        .sbx(&["run", "nobody"])
+        .refused("neither an agent nor a sandbox 'nobody'");
+    // Found: what stops it is that its image is not there.
+    let found = world.sbx(&["run", "planted"]);
+    assert!(found.stderr.contains("--name planted"), "{found:?}");
+    found.refused("image base-0 of sandbox 'planted'");
 }
 
 #[test]

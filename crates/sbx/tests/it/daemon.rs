@@ -1,6 +1,10 @@
 //! `sbx daemon` at the command line.
 
 use crate::world::World;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 #[test]
 fn commands_start_the_daemon_and_stop_ends_it() {
@@ -81,4 +85,70 @@ fn a_corrupt_store_is_set_aside_and_nothing_is_lost() {
         .filter(|e| e.file_name().to_string_lossy().contains("corrupt"))
         .count();
     assert!(aside >= 1);
+    let status = world.sbx(&["daemon", "status"]).ok();
+    assert!(
+        status.contains("\nNotice: ") && status.contains(".corrupt-"),
+        "{status}"
+    );
+}
+
+#[test]
+fn state_folder_is_the_users_alone_from_the_first_moment() {
+    let world = World::new();
+    world.sbx(&["daemon", "start", "-d"]).ok();
+    for below in ["", "state"] {
+        let mode = world
+            .home()
+            .join(below)
+            .metadata()
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o700, "{below}");
+    }
+}
+
+#[test]
+fn other_users_are_refused_at_the_socket() {
+    if !rustix::process::geteuid().is_root() {
+        return; // only root can become somebody else
+    }
+    let mut world = World::new();
+    let open = |path: &std::path::Path, mode| {
+        std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    };
+    let runtime = world.folder("runtime");
+    open(world.root.path(), 0o755);
+    let program = world.root.path().join("sbx");
+    std::fs::copy(env!("CARGO_BIN_EXE_sbx"), &program).unwrap();
+    world.runtime = Some(runtime.clone());
+    world.sbx(&["daemon", "start", "-d"]).ok();
+    let socket = world.sbx(&["daemon", "status", "--json"]).json()["socket"].clone();
+    let socket = std::path::PathBuf::from(socket.as_str().unwrap());
+    assert!(socket.starts_with(&runtime));
+    let stranger = || {
+        let mut command = Command::new(&program);
+        command
+            .args(["daemon", "status"])
+            .current_dir("/")
+            .env_clear();
+        command
+            .env("SBX_HOME", world.home())
+            .env("XDG_RUNTIME_DIR", &runtime);
+        let output = command.uid(65534).gid(65534).output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).unwrap())
+    };
+    // The folder is closed: there is no daemon for others.
+    assert_eq!(stranger(), (Some(1), "Status: stopped\n".to_owned()));
+    // Were it open, the daemon looks at who comes.
+    open(socket.parent().unwrap(), 0o755);
+    open(&socket, 0o777);
+    let (code, text) = stranger();
+    assert_eq!(code, Some(1), "{text}");
+    assert!(
+        text.contains("the daemon went away during the request"),
+        "{text}"
+    );
+    world.sbx(&["daemon", "status"]).ok();
 }

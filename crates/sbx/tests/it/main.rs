@@ -9,4 +9,5 @@ mod daemon;
 mod policy;
 mod secret;
 mod settings;
+mod terminal;
 mod world;

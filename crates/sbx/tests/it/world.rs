@@ -52,6 +52,8 @@ pub(crate) struct World {
     pub(crate) root: tempfile::TempDir,
     /// Folders that `PATH` consists of; the system's own unless a test says otherwise.
     pub(crate) path: String,
+    /// `XDG_RUNTIME_DIR`; none unless a test says otherwise.
+    pub(crate) runtime: Option<PathBuf>,
 }
 
 impl World {
@@ -60,6 +62,7 @@ impl World {
         Self {
             root: tempfile::tempdir().unwrap(),
             path,
+            runtime: None,
         }
     }
 
@@ -88,6 +91,9 @@ impl World {
             .env("SBX_HOME", self.home())
             .env("HOME", self.root.path());
         command.env("PATH", &self.path);
+        if let Some(runtime) = &self.runtime {
+            command.env("XDG_RUNTIME_DIR", runtime);
+        }
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -112,6 +118,35 @@ impl World {
             .write_all(input.as_bytes())
             .unwrap();
         finish(child)
+    }
+
+    /// A PATH in which everything is found but the programs whose name begins with `missing`.
+    pub(crate) fn path_without(&self, missing: &str) -> String {
+        let bin = self.folder("bin");
+        for folder in ["/usr/sbin", "/usr/bin", "/sbin", "/bin"] {
+            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+                let name = entry.file_name();
+                if !name.to_string_lossy().starts_with(missing) {
+                    // The same program stands in several of these folders.
+                    let _already_there = std::os::unix::fs::symlink(entry.path(), bin.join(name));
+                }
+            }
+        }
+        bin.display().to_string()
+    }
+
+    /// Puts a sandbox that never ran onto the disk. The next daemon finds it.
+    pub(crate) fn plant(&self, name: &str) {
+        let dir = self.home().join("state/sandboxes/00000000000a");
+        std::fs::create_dir_all(&dir).unwrap();
+        let record = serde_json::json!({
+            "schema": 1, "id": "00000000000a", "name": name, "agent": "shell", "workspaces": [],
+            "env": [], "cpus": 1, "memory_mib": 512, "accel_wanted": null, "accel": "tcg",
+            "image": "base-0", "agent_command": ["bash", "-l"], "workdir": "/home/agent",
+            "machine_id": "0".repeat(32), "placeholders": {}, "created_at": "2026-01-01T00:00:00Z",
+            "last_used_at": null,
+        });
+        std::fs::write(dir.join("sandbox.json"), record.to_string()).unwrap();
     }
 
     /// Names of the sandboxes' directories on disk: what a refused command must leave empty.

@@ -1,0 +1,57 @@
+//! What is asked on a terminal, and that nothing is with `--no-input`.
+
+use crate::world::World;
+use rustix::fs::{Mode, OFlags};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use std::fs::File;
+use std::io::{Read, Write};
+
+/// Runs a command on a terminal at which somebody answers every question with Control-D.
+fn at_terminal(world: &World, arguments: &[&str]) -> (Option<i32>, String) {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let name = ptsname(&master, Vec::new()).unwrap();
+    let open = || {
+        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+        File::from(rustix::fs::open(&name, flags, Mode::empty()).unwrap())
+    };
+    let mut command = world.command(arguments);
+    command.stdin(open()).stdout(open()).stderr(open());
+    let mut child = command.spawn().unwrap();
+    // Ours are closed with it: the terminal ends when the child does.
+    drop(command);
+    let mut master = File::from(master);
+    master.write_all(&[4; 3]).unwrap();
+    let mut text = Vec::new();
+    // Ends with EIO when the last one at the terminal has gone.
+    let _end = master.read_to_end(&mut text);
+    let code = child.wait().unwrap().code();
+    (code, String::from_utf8_lossy(&text).into_owned())
+}
+
+#[test]
+fn no_input_never_prompts() {
+    let world = World::new();
+    world.plant("planted");
+    let cases: &[(&[&str], &str)] = &[
+        (&["create", "shell"], "Which network policy"),
+        (&["run", "shell"], "Which network policy"),
+        (&["secret", "set", "anthropic"], "(not shown)"),
+        (&["rm", "planted"], "[y/N]"),
+    ];
+    for (arguments, question) in cases {
+        let (code, text) = at_terminal(&world, arguments);
+        assert!(text.contains(question), "{arguments:?}: {text}");
+        assert_eq!(code, Some(1), "{arguments:?}: {text}");
+        let silent = [&["--no-input"], *arguments].concat();
+        let (code, text) = at_terminal(&world, &silent);
+        assert!(!text.contains(question), "{silent:?}: {text}");
+        assert!(
+            text.contains("error: ") && text.contains("try: "),
+            "{silent:?}: {text}"
+        );
+        assert_eq!(code, Some(1), "{silent:?}: {text}");
+    }
+    assert_eq!(world.sbx(&["ls", "-q"]).ok(), "planted\n");
+}

@@ -81,6 +81,8 @@ reasons! {
     Packet = "packet-blocked", false;
     /// Too many connections at a time.
     ConnectionLimit = "connection-limit", false;
+    /// Dropped packets to more places than are told apart; the host says how many packets.
+    TooManyPlaces = "too-many-places", false;
     /// A DNS question of a kind that is never asked upstream.
     DnsQuestion = "dns-question-refused", false;
 }

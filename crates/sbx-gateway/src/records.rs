@@ -5,7 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -117,12 +117,21 @@ fn bounded(mut text: String) -> String {
 /// Places of dropped packets and when each was last recorded.
 type Drops = HashMap<(Reason, String, u16), Instant>;
 
+/// Drops that have no record of their own since the last that counted them.
+#[derive(Debug, Default)]
+struct Untold {
+    count: u64,
+    sandbox: String,
+    generation: u64,
+}
+
 /// The way to the record file. Cheap to share; never blocks.
 #[derive(Debug)]
 pub struct Records {
     queue: SyncSender<EgressRecord>,
     lost: Arc<AtomicU64>,
     drops: Mutex<Drops>,
+    untold: Arc<Mutex<Untold>>,
 }
 
 impl Records {
@@ -130,6 +139,7 @@ impl Records {
     pub fn open(path: &Path) -> io::Result<(Self, RecordWriter)> {
         let (queue, receiver) = sync_channel(limits::RECORDS);
         let lost = Arc::new(AtomicU64::new(0));
+        let untold = Arc::<Mutex<Untold>>::default();
         let file = append(path)?;
         let size = file.metadata()?.len();
         let writer = RecordWriter {
@@ -138,6 +148,8 @@ impl Records {
             size,
             receiver,
             lost: lost.clone(),
+            untold: untold.clone(),
+            told: None,
             limit: limits::RECORD_FILE,
         };
         Ok((
@@ -145,6 +157,7 @@ impl Records {
                 queue,
                 lost,
                 drops: Mutex::default(),
+                untold,
             },
             writer,
         ))
@@ -177,7 +190,10 @@ impl Records {
                 drops.retain(|_, at| now - *at < limits::DROP_RECORD_EVERY);
             }
             if drops.len() >= limits::DROP_PLACES {
-                self.lost.fetch_add(1, Ordering::Relaxed);
+                let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
+                untold.count += 1;
+                untold.generation = event.generation;
+                sandbox.clone_into(&mut untold.sandbox);
                 return;
             }
             drops.insert(key, now);
@@ -198,6 +214,9 @@ pub struct RecordWriter {
     size: u64,
     receiver: Receiver<EgressRecord>,
     lost: Arc<AtomicU64>,
+    untold: Arc<Mutex<Untold>>,
+    /// When drops without a record of their own were last counted in one.
+    told: Option<Instant>,
     /// Size at which the file is rotated, in bytes.
     limit: u64,
 }
@@ -205,15 +224,46 @@ pub struct RecordWriter {
 impl RecordWriter {
     /// Writes until every sender is gone.
     pub fn run(mut self) {
-        while let Ok(record) = self.receiver.recv() {
-            if let Err(error) = self.write(&record) {
-                tracing::error!(%error, "cannot write a record");
+        loop {
+            match self.receiver.recv_timeout(limits::DROP_RECORD_EVERY) {
+                Ok(record) => self.write_or_say(&record),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.tell_untold();
+                    return;
+                }
+            }
+            let recently = |at: Instant| at.elapsed() < limits::DROP_RECORD_EVERY;
+            if !self.told.is_some_and(recently) {
+                self.tell_untold();
             }
             let lost = self.lost.swap(0, Ordering::Relaxed);
             if lost > 0 {
                 tracing::error!(lost, "records were lost: the queue was full");
             }
         }
+    }
+
+    fn write_or_say(&mut self, record: &EgressRecord) {
+        if let Err(error) = self.write(record) {
+            tracing::error!(%error, "cannot write a record");
+        }
+    }
+
+    /// One record for all drops that have none of their own.
+    fn tell_untold(&mut self) {
+        let untold = {
+            let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *untold)
+        };
+        if untold.count == 0 {
+            return;
+        }
+        self.told = Some(Instant::now());
+        let host = format!("({} dropped packets)", untold.count);
+        let (proxy, reason) = (ProxyKind::Network, Reason::TooManyPlaces);
+        let event = Event::at(host, 0, proxy, reason, untold.generation);
+        self.write_or_say(&event.into_record(&untold.sandbox));
     }
 
     fn write(&mut self, record: &EgressRecord) -> io::Result<()> {
@@ -314,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn dropped_packets_to_one_place_make_one_record_and_places_are_bounded() {
+    fn dropped_packets_to_one_place_make_one_record_and_those_beyond_the_places_one_together() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("egress.jsonl");
         let (records, writer) = Records::open(&path).unwrap();
@@ -327,7 +377,14 @@ mod tests {
         }
         drop(records);
         writer.run();
-        let written = std::fs::read_to_string(&path).unwrap().lines().count();
-        assert_eq!(written, limits::DROP_PLACES);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text.lines().count(), limits::DROP_PLACES + 1);
+        let records = text
+            .lines()
+            .map(|line| serde_json::from_str::<EgressRecord>(line).unwrap());
+        let together: Vec<_> = records.filter(|r| r.reason == "too-many-places").collect();
+        let untold = 3 * (2000 - limits::DROP_PLACES);
+        assert_eq!(together[0].host, format!("({untold} dropped packets)"));
+        assert!(!together[0].allowed);
     }
 }

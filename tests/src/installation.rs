@@ -158,7 +158,8 @@ impl Installation {
             self.bin.join(program)
         };
         let mut command = Command::new("timeout");
-        command.args(["--kill-after=10", LIMIT_S]);
+        // In the foreground: in a process group of its own a program could not use our terminal.
+        command.args(["--foreground", "--kill-after=10", LIMIT_S]);
         let home = match &self.user {
             Some(user) => {
                 command.arg("setpriv").args([

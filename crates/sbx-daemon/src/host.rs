@@ -13,7 +13,13 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use tokio::net::UnixListener;
+use std::time::{Duration, Instant};
+use tokio::net::{UnixListener, UnixStream};
+
+/// Time for a daemon that was told to end: its farewell takes up to 2 s twice.
+const LEAVING: Duration = Duration::from_secs(6);
+/// Between two attempts to take its lock.
+const POLL: Duration = Duration::from_millis(10);
 
 /// Held as long as the daemon lives.
 #[derive(Debug)]
@@ -43,14 +49,14 @@ pub(crate) fn harden() -> Result<(), Report> {
 }
 
 /// Takes the lock and the socket.
-pub(crate) fn take_hold(home: &Home) -> Result<Held, Report> {
+pub(crate) async fn take_hold(home: &Home) -> Result<Held, Report> {
     for folder in [&home.state, &home.cache, &home.config, &home.sandboxes()] {
         files::private_dir(folder)?;
     }
     // Whoever made it first may have made it open.
     fs::set_permissions(&home.state, fs::Permissions::from_mode(0o700))
         .map_err(|error| io_report("close", &home.state, &error))?;
-    let lock = lock(&home.daemon_lock())?;
+    let lock = lock(&home.daemon_lock(), &home.daemon_socket()).await?;
     private_runtime(&home.runtime)?;
     let socket = home.daemon_socket();
     // We hold the lock and the folder is ours alone: what lies here belongs to a daemon that has ended.
@@ -72,7 +78,8 @@ fn socket_taken(socket: &Path, error: &io::Error) -> Report {
     )
 }
 
-fn lock(path: &Path) -> Result<File, Report> {
+/// Takes the lock. A daemon that no longer answers is on its way out: it is waited for.
+async fn lock(path: &Path, socket: &Path) -> Result<File, Report> {
     let mut file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -81,9 +88,14 @@ fn lock(path: &Path) -> Result<File, Report> {
         .mode(0o600)
         .open(path)
         .map_err(|error| io_report("open", path, &error))?;
-    if let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    let deadline = Instant::now() + LEAVING;
+    while let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
         if error != rustix::io::Errno::WOULDBLOCK {
             return Err(io_report("lock", path, &error.into()));
+        }
+        if Instant::now() < deadline && UnixStream::connect(socket).await.is_err() {
+            tokio::time::sleep(POLL).await;
+            continue;
         }
         let mut pid = String::new();
         // Only for the message.

@@ -42,7 +42,7 @@ pub fn run(home: Home, programs: PathBuf, ready: impl FnOnce()) -> Result<(), Re
 }
 
 async fn live(home: Home, programs: PathBuf, ready: impl FnOnce()) -> Result<(), Report> {
-    let Held { listener, lock } = host::take_hold(&home)?;
+    let Held { listener, lock } = host::take_hold(&home).await?;
     logging::start(&home.daemon_log())?;
     tracing::info!(
         pid = std::process::id(),

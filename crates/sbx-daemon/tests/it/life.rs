@@ -48,6 +48,33 @@ fn second_daemon_on_the_same_state_is_refused_and_the_first_goes_on() {
 }
 
 #[test]
+fn daemon_that_is_on_its_way_out_is_waited_for() {
+    let mut daemon = Daemon::stopped();
+    fs::create_dir_all(daemon.state()).unwrap();
+    // Its socket is closed and its lock is not free yet.
+    let lock = fs::File::create(daemon.state().join("daemon.lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let mut next = daemon.command(&program());
+    next.arg("--foreground").stdout(Stdio::null());
+    let mut next = next.spawn().unwrap();
+    // Far longer than it takes to be refused.
+    let seen = std::time::Instant::now();
+    while seen.elapsed() < std::time::Duration::from_millis(500) {
+        assert!(next.try_wait().unwrap().is_none(), "it gave up");
+        std::thread::park_timeout(std::time::Duration::from_millis(10));
+    }
+    drop(lock);
+    while std::os::unix::net::UnixStream::connect(daemon.socket()).is_err() {
+        assert!(next.try_wait().unwrap().is_none(), "it gave up");
+        std::thread::yield_now();
+    }
+    daemon.get("/v1/status").ok();
+    next.kill().unwrap();
+    next.wait().unwrap();
+    daemon.kill();
+}
+
+#[test]
 fn squatted_runtime_folder_is_refused() {
     let daemon = Daemon::stopped();
     fs::create_dir(daemon.runtime()).unwrap();

@@ -2,7 +2,8 @@
 
 use crate::setting::Setting;
 use std::fmt::Write as _;
-use std::process::Command;
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
 
 #[test]
 fn exec_passes_bytes_statuses_signals_and_terminals_through() {
@@ -30,10 +31,9 @@ fn exec_passes_bytes_statuses_signals_and_terminals_through() {
         .command(["exec", "-i", "exec", "sha256sum"]);
     let summed = sbx_e2e::installation::run(cat, &bytes).success().unwrap();
     let mut own = Command::new("sha256sum");
-    own.stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped());
+    own.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut own = own.spawn().unwrap();
-    std::io::Write::write_all(&mut own.stdin.take().unwrap(), &bytes).unwrap();
+    own.stdin.take().unwrap().write_all(&bytes).unwrap();
     let expected = String::from_utf8(own.wait_with_output().unwrap().stdout).unwrap();
     assert_eq!(summed, expected);
 
@@ -119,10 +119,29 @@ fn terminals(setting: &Setting) {
     assert!(sized.stdout.contains("33 101"), "{sized}");
     assert!(sized.stdout.contains("/dev/pts/"), "{sized}");
     assert!(sized.stdout.contains("xterm-256color"), "{sized}");
-    let interrupted = sbx_e2e::installation::run(
-        sbx_line("trap 'echo interrupted; exit 7' INT; echo waiting; while :; do sleep 0.1; done"),
-        b"\x03",
-    );
-    assert!(interrupted.stdout.contains("interrupted"), "{interrupted}");
-    assert_eq!(interrupted.code, 7, "{interrupted}");
+    let line = "trap 'echo interrupted; exit 7' INT; echo waiting; while :; do sleep 0.1; done";
+    let (text, code) = type_when_waiting(sbx_line(line), b"\x03");
+    assert!(text.contains("interrupted"), "{text}");
+    assert_eq!(code, Some(7), "{text}");
+}
+
+/// Runs a command on a terminal, types `keys` once it has printed `waiting`; its output and exit code.
+fn type_when_waiting(mut command: Command, keys: &[u8]) -> (String, Option<i32>) {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let (mut keyboard, mut screen) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let (mut text, mut buffer) = (String::new(), [0; 1024]);
+    let mut typed = false;
+    loop {
+        let count = screen.read(&mut buffer).unwrap();
+        if count == 0 {
+            break;
+        }
+        text.push_str(&String::from_utf8_lossy(&buffer[..count]));
+        if !typed && text.contains("waiting") {
+            typed = true;
+            keyboard.write_all(keys).unwrap();
+        }
+    }
+    (text, child.wait().unwrap().code())
 }

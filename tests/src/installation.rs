@@ -229,7 +229,7 @@ impl Installation {
             for name in [
                 "console.log",
                 "supervisor.log",
-                "gateway.log",
+                "egress/gateway.log",
                 "share0.log",
                 "last-exit",
             ] {

@@ -84,10 +84,11 @@ fn resize_reaches_the_program_as_sigwinch() {
 
 #[test]
 fn control_c_interrupts_what_runs_in_the_foreground() {
+    // `exec`: a shell that is about to fork may swallow the signal for its child.
     let mut agent = Agent::start();
     let session = agent
         .client
-        .begin(terminal("echo ready; sleep 1000; echo not reached"))
+        .begin(terminal("echo ready; exec sleep 1000; echo not reached"))
         .unwrap();
     read_until(&mut agent.client, session, "ready");
     type_in(&mut agent.client, session, b"\x03");

@@ -32,6 +32,10 @@ impl DebianVm {
         fs::set_permissions(folder, fs::Permissions::from_mode(0o777))
             .map_err(|e| e.to_string())?;
         let key = this.path("key");
+        for old in [key.clone(), format!("{key}.pub")] {
+            // Left by a build that did not come to its end.
+            let _absent = fs::remove_file(old);
+        }
         output("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-f", &key])?;
         let public = fs::read_to_string(format!("{key}.pub")).map_err(|e| e.to_string())?;
         this.build(public.trim())?;
@@ -56,7 +60,12 @@ impl DebianVm {
             "chroot \"$1\" systemctl enable systemd-networkd ssh docker".to_owned(),
             "echo /dev/vda / ext4 defaults 0 1 > \"$1/etc/fstab\"".to_owned(),
             format!("cp \"$1\"/boot/vmlinuz-* {out}/kernel; cp \"$1\"/boot/initrd.img-* {out}/initrd"),
-            format!("mke2fs -q -t ext4 -d \"$1\" {out}/disk.ext4 6G; chmod 666 {out}/*"),
+            // Without the file systems that are mounted in it while it is made.
+            format!(
+                "d=$(mktemp -d) && tar --one-file-system -C \"$1\" -c . | tar -C $d -x && \
+                 mke2fs -q -t ext4 -d $d {out}/disk.ext4 6G && rm -rf $d; \
+                 chmod 666 {out}/disk.ext4 {out}/kernel {out}/initrd"
+            ),
         ];
         let mut arguments = vec![
             "--variant=minbase".to_owned(),

@@ -12,6 +12,7 @@ use rustix::event::Timespec;
 use rustix::process::{Resource, Rlimit};
 use sbx_jail::{Jail, Profile};
 use sbx_wire::gateway::GatewayFile;
+use tokio::runtime::Runtime;
 use tracing_subscriber::EnvFilter;
 
 use crate::doors::Doors;
@@ -20,7 +21,7 @@ use crate::generation::{Generation, HostTrust};
 use crate::limits;
 use crate::log::BoundedLog;
 use crate::netstack::{Answers, Stack};
-use crate::records::Records;
+use crate::records::{RecordWriter, Records};
 use crate::{control, resolver};
 
 /// Longest `gateway.json`, in bytes; as the control line that carries the same document.
@@ -91,56 +92,91 @@ pub enum ProcessError {
 
 /// Runs until the VM closes the frame socket.
 pub fn run(options: &Options) -> Result<(), ProcessError> {
-    start_log(&options.log)?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    // A second installation, as tests in one process would make, changes nothing.
-    let _ = provider.as_ref().clone().install_default();
-    let host = HostTrust {
-        roots: system_roots(),
-        resolvers: system_resolvers(),
-        provider,
-    };
-    let first = first_generation(&options.file, &host)?;
-    let (records, writer) =
-        Records::open(&options.records).map_err(opening("the records", &options.records))?;
-    let control = bind_control(&options.control)?;
-    raise_descriptor_limit();
+    let opened = Opened::open(options)?;
     // No Unix socket can be made or connected from inside the jail: a gateway that was taken over must not reach
     // the daemon's. Commands that come meanwhile wait in the control socket's queue.
     let frames = connect_frames(&options.frames)?;
-    // The only folder that stays reachable: records are rotated by name.
-    let jail = Jail::new(Profile::Gateway).connect_tcp_any();
-    let jail = jail.read_write(parent(&options.records));
-    let enforced = jail.apply()?;
-    tracing::info!(%enforced, sandbox = first.sandbox, generation = first.number, "started");
+    opened.serve(|gateway, runtime, answers| {
+        let doors = Arc::new(Doors::new(
+            gateway.clone(),
+            runtime.handle().clone(),
+            answers.clone(),
+        ));
+        // The network thread is this one.
+        Stack::new(frames, doors, gateway, answers)?.run()?;
+        tracing::info!("the virtual machine closed the frame socket");
+        Ok(())
+    })
+}
 
-    spawn("records", move || writer.run())?;
-    let gateway = Gateway::new(first, host, records);
-    gateway.status.attached.store(true, Ordering::Relaxed);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKERS)
-        .enable_all()
-        .build()
-        .map_err(failed("cannot start the runtime"))?;
-    {
-        let _inside = runtime.enter();
-        let control = tokio::net::UnixListener::from_std(control);
-        let control = control.map_err(failed("cannot listen for commands"))?;
-        runtime.spawn(control::serve(control, gateway.clone()));
+/// A gateway with all that it needs open, before it is jailed: everything but the way in.
+pub struct Opened {
+    first: Generation,
+    host: HostTrust,
+    records: Records,
+    writer: RecordWriter,
+    control: UnixListener,
+    /// The only folder that stays reachable: records are rotated by name.
+    writable: PathBuf,
+}
+
+impl Opened {
+    /// Opens log, configuration, records and control socket. The frame socket is not touched.
+    pub fn open(options: &Options) -> Result<Self, ProcessError> {
+        start_log(&options.log)?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        // A second installation, as tests in one process would make, changes nothing.
+        let _ = provider.as_ref().clone().install_default();
+        let host = HostTrust {
+            roots: system_roots(),
+            resolvers: system_resolvers(),
+            provider,
+        };
+        let first = first_generation(&options.file, &host)?;
+        let (records, writer) =
+            Records::open(&options.records).map_err(opening("the records", &options.records))?;
+        let control = bind_control(&options.control)?;
+        raise_descriptor_limit();
+        Ok(Self {
+            first,
+            host,
+            records,
+            writer,
+            control,
+            writable: parent(&options.records).to_owned(),
+        })
     }
-    let network = failed("the network failed");
-    let answers = Answers::new().map_err(failed("cannot start the network"))?;
-    let doors = Arc::new(Doors::new(
-        gateway.clone(),
-        runtime.handle().clone(),
-        answers.clone(),
-    ));
-    // The network thread is this one.
-    let stack = Stack::new(frames, doors, gateway, answers);
-    stack.and_then(Stack::run).map_err(network)?;
-    tracing::info!("the virtual machine closed the frame socket");
-    runtime.shutdown_background();
-    Ok(())
+
+    /// Closes the jail, starts threads and control, and runs `network`, on this thread, until it ends: it brings in
+    /// the guest's connections.
+    pub fn serve<N>(self, network: N) -> Result<(), ProcessError>
+    where
+        N: FnOnce(Arc<Gateway>, &Runtime, Arc<Answers>) -> io::Result<()>,
+    {
+        let jail = Jail::new(Profile::Gateway).connect_tcp_any();
+        let enforced = jail.read_write(&self.writable).apply()?;
+        let (sandbox, generation) = (&self.first.sandbox, self.first.number);
+        tracing::info!(%enforced, sandbox, generation, "started");
+
+        spawn("records", move || self.writer.run())?;
+        let gateway = Gateway::new(self.first, self.host, self.records);
+        gateway.status.attached.store(true, Ordering::Relaxed);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(WORKERS)
+            .enable_all()
+            .build()
+            .map_err(failed("cannot start the runtime"))?;
+        {
+            let _inside = runtime.enter();
+            let control = tokio::net::UnixListener::from_std(self.control);
+            let control = control.map_err(failed("cannot listen for commands"))?;
+            runtime.spawn(control::serve(control, gateway.clone()));
+        }
+        let answers = Answers::new().map_err(failed("cannot start the network"))?;
+        network(gateway, &runtime, answers).map_err(failed("the network failed"))?;
+        runtime.shutdown_background();
+        Ok(())
+    }
 }
 
 fn opening(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ProcessError {

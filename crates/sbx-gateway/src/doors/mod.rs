@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sbx_policy::Port;
 use sbx_wire::gateway::ProxyKind;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 
@@ -25,8 +26,26 @@ use crate::relay::http::{Inspected, Scope};
 use crate::relay::serve::serve_h1;
 use crate::relay::tunnel;
 
-/// A stream of the guest with what was read of it in front.
-type Guest = Prefixed<GuestStream>;
+/// A client's connection, whatever brought it here.
+pub trait Client: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// Breaks the connection, so that the client knows nothing was delivered.
+    fn abort(self);
+    /// Waits until the connection is broken, for a task that neither reads nor writes at the moment.
+    fn broken(&self) -> impl Future<Output = ()> + Send;
+}
+
+impl Client for GuestStream {
+    fn abort(self) {
+        GuestStream::abort(self);
+    }
+
+    fn broken(&self) -> impl Future<Output = ()> + Send {
+        GuestStream::broken(self)
+    }
+}
+
+/// A client's stream with what was read of it in front.
+type Guest<S> = Prefixed<S>;
 
 /// What the network thread hands connections to.
 pub struct Doors {
@@ -44,6 +63,13 @@ impl Doors {
             answers,
         }
     }
+
+    /// Serves a connection to the forward proxy until it ends.
+    pub fn serve_proxy(&self, stream: impl Client) -> impl Future<Output = ()> + Send + 'static {
+        let gateway = self.gateway.clone();
+        let inspected = Inspected::new(gateway.clone(), ProxyKind::Forward, Scope::Proxy, None);
+        proxy::serve(gateway, inspected, stream)
+    }
 }
 
 impl crate::netstack::Host for Doors {
@@ -60,10 +86,7 @@ impl crate::netstack::Host for Doors {
     }
 
     fn proxy(&self, stream: GuestStream) {
-        let inspected =
-            Inspected::new(self.gateway.clone(), ProxyKind::Forward, Scope::Proxy, None);
-        self.runtime
-            .spawn(proxy::serve(self.gateway.clone(), inspected, stream));
+        self.runtime.spawn(self.serve_proxy(stream));
     }
 
     fn http(&self, stream: GuestStream) {
@@ -81,9 +104,9 @@ impl crate::netstack::Host for Doors {
     }
 
     fn tls(&self, stream: GuestStream) {
-        let gateway = self.gateway.clone();
+        let (gateway, flow) = (self.gateway.clone(), stream.flow());
         self.runtime
-            .spawn(async move { transparent::serve(gateway, stream).await });
+            .spawn(transparent::serve(gateway, flow, stream));
     }
 
     fn raw(&self, flow: Flow) -> bool {
@@ -141,7 +164,7 @@ impl crate::netstack::Host for Doors {
 }
 
 /// Relays and, unless it ended well, breaks the guest's side so that it notices.
-async fn tunnel_to_end(mut guest: Guest, mut upstream: TcpStream, lease: Lease) {
+async fn tunnel_to_end<S: Client>(mut guest: Guest<S>, mut upstream: TcpStream, lease: Lease) {
     if tunnel::relay(&mut guest, &mut upstream, lease).await != tunnel::End::Done {
         guest.into_inner().abort();
     }

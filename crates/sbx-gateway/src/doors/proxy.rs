@@ -9,15 +9,14 @@ use hyper_util::rt::TokioIo;
 use sbx_policy::{IntentKind, Port};
 use sbx_wire::gateway::ProxyKind;
 
-use super::Guest;
 use super::tls::{deny_inside_tls, open_tls, record_grant, refusal_to_open, tunnel_tls};
+use super::{Client, Guest};
 use crate::adapter::hello::Prefixed;
 use crate::adapter::request;
 use crate::connector;
 use crate::decision::{Denial, Grant, decide};
 use crate::gateway::Gateway;
 use crate::intent::Attempt;
-use crate::netstack::GuestStream;
 use crate::reason::Reason;
 use crate::records::Event;
 use crate::relay::http::{Inspected, Scope};
@@ -25,12 +24,12 @@ use crate::relay::page::{self, AnswerBody};
 use crate::relay::serve::serve_h1;
 
 /// Serves the proxy port.
-pub(super) async fn serve(gateway: Arc<Gateway>, inspected: Arc<Inspected>, stream: GuestStream) {
+pub(super) async fn serve<S: Client>(gateway: Arc<Gateway>, inspected: Arc<Inspected>, stream: S) {
     let answer = move |request: Request<Incoming>| {
         let (gateway, inspected) = (gateway.clone(), inspected.clone());
         async move {
             match *request.method() {
-                Method::CONNECT => connect(gateway, request).await,
+                Method::CONNECT => connect::<S>(gateway, request).await,
                 _ => inspected.answer(request).await,
             }
         }
@@ -39,7 +38,10 @@ pub(super) async fn serve(gateway: Arc<Gateway>, inspected: Arc<Inspected>, stre
 }
 
 /// `CONNECT`: tunnelled unread, opened, or refused.
-async fn connect(gateway: Arc<Gateway>, request: Request<Incoming>) -> Response<AnswerBody> {
+async fn connect<S: Client>(
+    gateway: Arc<Gateway>,
+    request: Request<Incoming>,
+) -> Response<AnswerBody> {
     let generation = gateway.configured(false).await;
     let (parts, _) = request.into_parts();
     let framed =
@@ -76,14 +78,14 @@ async fn connect(gateway: Arc<Gateway>, request: Request<Incoming>) -> Response<
         let scope = Scope::Fixed { target, tls: false };
         let inspected = Inspected::new(gateway.clone(), ProxyKind::Forward, scope, None);
         tokio::spawn(async move {
-            if let Some(guest) = switched(upgrade).await {
+            if let Some(guest) = switched::<S>(upgrade).await {
                 serve_h1(guest, move |request| inspected.clone().answer(request)).await;
             }
         });
         return page::connected();
     }
     match decide(&gateway, &generation, &attempt, None).await {
-        Err(denial) => refuse_connect(&gateway, denial, upgrade),
+        Err(denial) => refuse_connect::<S>(&gateway, denial, upgrade),
         Ok(grant) if grant.inspect => match refusal_to_open(&grant) {
             Some(denial) => {
                 gateway.record(&generation, denial.event(ProxyKind::Forward));
@@ -91,19 +93,19 @@ async fn connect(gateway: Arc<Gateway>, request: Request<Incoming>) -> Response<
             }
             None => {
                 tokio::spawn(async move {
-                    if let Some(guest) = switched(upgrade).await {
+                    if let Some(guest) = switched::<S>(upgrade).await {
                         open_tls(gateway, ProxyKind::Forward, None, grant, guest).await;
                     }
                 });
                 page::connected()
             }
         },
-        Ok(grant) => connect_unread(gateway, grant, upgrade).await,
+        Ok(grant) => connect_unread::<S>(gateway, grant, upgrade).await,
     }
 }
 
 /// A readable 403: inside of TLS on port 443, else as the answer to `CONNECT`.
-fn refuse_connect(
+fn refuse_connect<S: Client>(
     gateway: &Arc<Gateway>,
     denial: Denial,
     upgrade: hyper::upgrade::OnUpgrade,
@@ -113,14 +115,14 @@ fn refuse_connect(
         return page::denied(&denial);
     }
     tokio::spawn(async move {
-        if let Some(guest) = switched(upgrade).await {
+        if let Some(guest) = switched::<S>(upgrade).await {
             deny_inside_tls(denial, guest).await;
         }
     });
     page::connected()
 }
 
-async fn connect_unread(
+async fn connect_unread<S: Client>(
     gateway: Arc<Gateway>,
     grant: Grant,
     upgrade: hyper::upgrade::OnUpgrade,
@@ -134,7 +136,7 @@ async fn connect_unread(
         }
     };
     tokio::spawn(async move {
-        if let Some(guest) = switched(upgrade).await {
+        if let Some(guest) = switched::<S>(upgrade).await {
             tunnel_tls(gateway, proxy, grant, guest, upstream).await;
         }
     });
@@ -142,8 +144,8 @@ async fn connect_unread(
 }
 
 /// The guest's stream after `CONNECT` was answered, with what hyper had read already.
-async fn switched(upgrade: hyper::upgrade::OnUpgrade) -> Option<Guest> {
+async fn switched<S: Client>(upgrade: hyper::upgrade::OnUpgrade) -> Option<Guest<S>> {
     let upgraded = upgrade.await.ok()?;
-    let parts = upgraded.downcast::<TokioIo<GuestStream>>().ok()?;
+    let parts = upgraded.downcast::<TokioIo<S>>().ok()?;
     Some(Prefixed::new(parts.read_buf, parts.io.into_inner()))
 }

@@ -7,7 +7,7 @@ use sbx_wire::gateway::ProxyKind;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
-use super::{Guest, tunnel_to_end};
+use super::{Client, Guest, tunnel_to_end};
 use crate::adapter::hello::{Hello, HelloError, read_hello};
 use crate::decision::{Denial, Grant};
 use crate::gateway::Gateway;
@@ -22,11 +22,11 @@ use crate::relay::serve::serve_any;
 
 /// An unread tunnel: its first bytes must be TLS for the host that was judged, unless a rule names the
 /// port of something else.
-pub(super) async fn tunnel_tls(
+pub(super) async fn tunnel_tls<S: Client>(
     gateway: Arc<Gateway>,
     proxy: ProxyKind,
     grant: Grant,
-    guest: Guest,
+    guest: Guest<S>,
     upstream: TcpStream,
 ) {
     let guest = if needs_tls(&grant) {
@@ -102,12 +102,12 @@ pub(super) fn record_grant(gateway: &Gateway, grant: &Grant, proxy: ProxyKind, r
 }
 
 /// Opens TLS towards the guest and judges every request inside.
-pub(super) async fn open_tls(
+pub(super) async fn open_tls<S: Client>(
     gateway: Arc<Gateway>,
     proxy: ProxyKind,
     flow: Option<Flow>,
     grant: Grant,
-    guest: Guest,
+    guest: Guest<S>,
 ) {
     let (hello, guest) = match read_hello(guest).await {
         Ok(read) => read,
@@ -129,11 +129,11 @@ pub(super) async fn open_tls(
     }
 }
 
-async fn accept_tls(
+async fn accept_tls<S: Client>(
     generation: &Generation,
     host: &Host,
-    guest: Guest,
-) -> Option<tokio_rustls::server::TlsStream<Guest>> {
+    guest: Guest<S>,
+) -> Option<tokio_rustls::server::TlsStream<Guest<S>>> {
     let config = match generation.mint.as_ref()?.server_config(host) {
         Ok(config) => config,
         Err(error) => {
@@ -153,7 +153,7 @@ async fn accept_tls(
 }
 
 /// Opens TLS towards the guest only to tell it why it is blocked.
-pub(super) async fn deny_inside_tls(denial: Denial, guest: Guest) {
+pub(super) async fn deny_inside_tls<S: Client>(denial: Denial, guest: Guest<S>) {
     let host = denial.target.host.clone();
     let Some(stream) = accept_tls(&denial.generation, &host, guest).await else {
         return;

@@ -8,19 +8,18 @@ use sbx_policy::{Host, IntentKind, Port, Target};
 use sbx_wire::gateway::ProxyKind;
 
 use super::tls::{deny_inside_tls, hello_reason, open_tls, record_grant, refusal_to_open};
-use super::{Guest, tunnel_to_end};
+use super::{Client, Guest, tunnel_to_end};
 use crate::adapter::hello::{Prefixed, read_hello};
 use crate::addresses::GATEWAY;
 use crate::connector;
 use crate::decision::{Grant, decide};
 use crate::gateway::Gateway;
 use crate::intent::Attempt;
-use crate::netstack::GuestStream;
+use crate::netstack::Flow;
 use crate::records::Event;
 
 /// A connection to port 443 of an address that the client chose itself.
-pub(super) async fn serve(gateway: Arc<Gateway>, stream: GuestStream) {
-    let flow = stream.flow();
+pub(super) async fn serve<S: Client>(gateway: Arc<Gateway>, flow: Flow, stream: S) {
     let proxy = ProxyKind::Transparent;
     let address = match flow.address {
         GATEWAY => Host::HostService,
@@ -67,7 +66,7 @@ pub(super) async fn serve(gateway: Arc<Gateway>, stream: GuestStream) {
     }
 }
 
-async fn transparent_unread(gateway: Arc<Gateway>, grant: Grant, guest: Guest) {
+async fn transparent_unread<S: Client>(gateway: Arc<Gateway>, grant: Grant, guest: Guest<S>) {
     let proxy = ProxyKind::Transparent;
     let dialled = tokio::select! {
         dialled = connector::dial(&grant) => dialled,

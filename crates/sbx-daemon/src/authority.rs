@@ -1,13 +1,13 @@
 //! Certificate authorities: one root per installation, whose key never leaves the daemon, and for each
-//! sandbox a short-lived intermediate, whose key only its gateway gets.
+//! sandbox a short-lived intermediate, whose key its gateway made and never gives away.
 
 use crate::error::io_report;
 use crate::files;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm,
 };
-use sbx_wire::gateway::Authority;
+use sbx_wire::gateway::{Authority, PublicKey};
 use sbx_wire::report::Report;
 use sbx_wire::secret::SecretText;
 use std::path::Path;
@@ -21,10 +21,11 @@ const DAY: Duration = Duration::from_hours(24);
 const BACKDATED: Duration = DAY;
 /// Ten years: guests trust the root from their creation on.
 const ROOT_DAYS: u32 = 3653;
-/// Life of an intermediate; a new one is issued at each start and adoption.
-const INTERMEDIATE_DAYS: u32 = 30;
-/// Age at which a gateway that runs on is given a new intermediate.
-pub(crate) const RENEW: Duration = Duration::from_hours(10 * 24);
+/// Life of an intermediate. A gateway opens no connection with one that has ended, so this is also for how long
+/// sandboxes whose daemon is gone reach hosts that need a credential.
+const INTERMEDIATE_DAYS: u32 = 7;
+/// Age at which a gateway that runs on is given a new intermediate, by the wall clock.
+const RENEW: Duration = Duration::from_hours(2 * 24);
 
 /// The root of this installation.
 pub(crate) struct Root {
@@ -74,23 +75,56 @@ impl Root {
         &self.certificate_pem
     }
 
-    /// A new intermediate for one sandbox. It can sign leaves only.
-    pub(crate) fn intermediate(&self, sandbox: &str) -> Result<Authority, Report> {
-        let issue = || -> Result<Authority, rcgen::Error> {
-            let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-            let name = format!("sbx sandbox {sandbox}")
-                .chars()
-                .take(64)
-                .collect::<String>();
-            let params = params(&name, BasicConstraints::Constrained(0), INTERMEDIATE_DAYS)?;
-            let certificate = params.signed_by(&key, &self.issuer)?;
-            Ok(Authority {
-                certificate_pem: certificate.pem(),
-                key_pem: SecretText::new(key.serialize_pem()),
-                root_pem: self.certificate_pem.clone(),
-            })
+    /// A new intermediate for one sandbox's gateway. It can sign certificates of TLS servers only. Not constrained
+    /// to names: block pages have to be delivered for whatever name the guest asks.
+    pub(crate) fn intermediate(&self, sandbox: &str, key: PublicKey) -> Result<Issued, Report> {
+        let name = format!("sbx sandbox {sandbox}")
+            .chars()
+            .take(64)
+            .collect::<String>();
+        let issued = SystemTime::now();
+        let not_after = issued + DAY * INTERMEDIATE_DAYS;
+        let issue = || -> Result<String, rcgen::Error> {
+            let mut params = params(&name, BasicConstraints::Constrained(0), issued, not_after)?;
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+            Ok(params.signed_by(&Subject(key), &self.issuer)?.pem())
         };
-        issue().map_err(|error| bug(&error))
+        let since_epoch = not_after.duration_since(SystemTime::UNIX_EPOCH);
+        Ok(Issued {
+            authority: Authority {
+                certificate_pem: issue().map_err(|error| bug(&error))?,
+                not_after_s: since_epoch.unwrap_or_default().as_secs(),
+                root_pem: self.certificate_pem.clone(),
+            },
+            issued,
+        })
+    }
+}
+
+/// An intermediate and when it was issued.
+#[derive(Debug)]
+pub(crate) struct Issued {
+    pub(crate) authority: Authority,
+    issued: SystemTime,
+}
+
+impl Issued {
+    /// Whether it is time for the next one. A clock that was set back counts as such a time too.
+    pub(crate) fn is_due(&self) -> bool {
+        self.issued.elapsed().map_or(true, |age| age >= RENEW)
+    }
+}
+
+/// The key that an intermediate is issued for.
+struct Subject(PublicKey);
+
+impl PublicKeyData for Subject {
+    fn der_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        &PKCS_ECDSA_P256_SHA256
     }
 }
 
@@ -104,10 +138,12 @@ struct Broken(String);
 
 fn make() -> Result<Made, rcgen::Error> {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let now = SystemTime::now();
     let params = params(
         "sbx root of this machine",
         BasicConstraints::Constrained(1),
-        ROOT_DAYS,
+        now,
+        now + DAY * ROOT_DAYS,
     )?;
     let certificate = params.self_signed(&key)?;
     Ok(Made {
@@ -119,7 +155,8 @@ fn make() -> Result<Made, rcgen::Error> {
 fn params(
     name: &str,
     constraints: BasicConstraints,
-    days: u32,
+    issued: SystemTime,
+    not_after: SystemTime,
 ) -> Result<CertificateParams, rcgen::Error> {
     let mut params = CertificateParams::new(Vec::new())?;
     params.distinguished_name.push(DnType::CommonName, name);
@@ -129,9 +166,8 @@ fn params(
     params.is_ca = IsCa::Ca(constraints);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.use_authority_key_identifier_extension = true;
-    let now = SystemTime::now();
-    params.not_before = (now - BACKDATED).into();
-    params.not_after = (now + DAY * days).into();
+    params.not_before = (issued - BACKDATED).into();
+    params.not_after = not_after.into();
     Ok(params)
 }
 
@@ -166,10 +202,17 @@ fn bug(error: &rcgen::Error) -> Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject;
     use std::os::unix::fs::PermissionsExt;
 
+    fn public_key() -> PublicKey {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        PublicKey::try_from(key.der_bytes()).unwrap()
+    }
+
     #[test]
-    fn root_is_kept_its_key_is_private_and_intermediates_differ() {
+    fn root_is_kept_and_its_key_is_private() {
         let dir = tempfile::tempdir().unwrap();
         let mut notices = Vec::new();
         let first = Root::open(dir.path(), &mut notices).unwrap();
@@ -180,13 +223,30 @@ mod tests {
             std::fs::metadata(&key).unwrap().permissions().mode() & 0o777,
             0o600
         );
-        let (a, b) = (
-            again.intermediate("a").unwrap(),
-            again.intermediate("a").unwrap(),
-        );
-        assert_ne!(a.key_pem, b.key_pem);
-        assert_ne!(a.certificate_pem, first.certificate_pem());
         assert!(notices.is_empty());
+    }
+
+    #[test]
+    fn intermediate_is_of_the_key_asked_for_short_lived_and_renewed_well_before_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path(), &mut Vec::new()).unwrap();
+        let key = public_key();
+        let mut issued = root.intermediate("a", key).unwrap();
+        let der = CertificateDer::from_pem_slice(issued.authority.certificate_pem.as_bytes());
+        let der = der.unwrap();
+        let holds = |part: &[u8]| der.windows(part.len()).any(|window| window == part);
+        assert!(holds(key.as_bytes()));
+        // Basic constraints (RFC 5280, section 4.2.1.9): an authority, and none below it.
+        assert!(holds(&[0x30, 6, 1, 1, 0xff, 2, 1, 0]));
+        let now = crate::clock::unix_s();
+        let week = DAY.as_secs() * 7;
+        assert!((now + week - 60..=now + week).contains(&issued.authority.not_after_s));
+        assert!(!issued.is_due());
+        issued.issued -= RENEW;
+        assert!(issued.is_due());
+        assert!(RENEW < DAY * INTERMEDIATE_DAYS / 2);
+        issued.issued = SystemTime::now() + DAY;
+        assert!(issued.is_due(), "the clock was set back");
     }
 
     #[test]

@@ -3,10 +3,10 @@
 //! A gateway that was restarted is connected again within [`RETRY`]; until then it works from `gateway.json`,
 //! which is always written first.
 
-use crate::authority;
+use crate::authority::Issued;
 use crate::daemon::Daemon;
 use crate::sandbox::Sandbox;
-use sbx_wire::gateway::{Answer, Command};
+use sbx_wire::gateway::{Answer, Command, PublicKey};
 use sbx_wire::launch::sockets;
 use sbx_wire::report::Report;
 use std::io;
@@ -21,6 +21,8 @@ use tokio::sync::{oneshot, watch};
 const RETRY: Duration = Duration::from_millis(50);
 /// Time for an answer; building a large policy takes well under a second.
 const ANSWER: Duration = Duration::from_secs(10);
+/// How often an intermediate's age is looked at. By the wall clock, because it goes on while the machine sleeps.
+const LOOK: Duration = Duration::from_mins(1);
 /// Longest answer, bytes.
 const MAX_ANSWER: u64 = 64 << 10;
 
@@ -108,14 +110,14 @@ async fn converse(daemon: &Daemon, sandbox: &Sandbox, stream: UnixStream) -> io:
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
     let mut wanted = sandbox.gateway.wanted.subscribe();
-    // A new intermediate for each life of a gateway.
-    let mut authority = daemon
-        .root
-        .intermediate(&sandbox.name)
-        .map_err(io::Error::other)?;
+    let key = match ask(&mut read, &mut write, &Command::CertificateRequest).await? {
+        Answer::CertificateRequest { public_key } => public_key,
+        _ => return Err(io::Error::other("the gateway named no key")),
+    };
+    let mut issued = issue(daemon, sandbox, key)?;
     loop {
         let revision = *wanted.borrow_and_update();
-        let config = daemon.gateway_config(sandbox, authority.clone());
+        let config = daemon.gateway_config(sandbox, issued.authority.clone());
         let answer = ask(&mut read, &mut write, &Command::Configure(Box::new(config))).await?;
         let refused = match answer {
             Answer::Refused { reason } => {
@@ -137,10 +139,23 @@ async fn converse(daemon: &Daemon, sandbox: &Sandbox, stream: UnixStream) -> io:
                     _ => Err(io::Error::other("the gateway spoke without being asked")),
                 };
             }
-            () = tokio::time::sleep(authority::RENEW) => {
-                authority = daemon.root.intermediate(&sandbox.name).map_err(io::Error::other)?;
-            }
+            () = due(&issued) => {}
         }
+        if issued.is_due() {
+            issued = issue(daemon, sandbox, key)?;
+        }
+    }
+}
+
+fn issue(daemon: &Daemon, sandbox: &Sandbox, key: PublicKey) -> io::Result<Issued> {
+    let issued = daemon.root.intermediate(&sandbox.name, key);
+    issued.map_err(io::Error::other)
+}
+
+/// Waits until it is time for another intermediate.
+async fn due(issued: &Issued) {
+    while !issued.is_due() {
+        tokio::time::sleep(LOOK).await;
     }
 }
 

@@ -92,6 +92,12 @@ fn obey(gateway: &Gateway, line: &[u8]) -> Answer {
     };
     match command {
         Command::Configure(config) => configure(gateway, *config),
+        Command::CertificateRequest => match gateway.key.public() {
+            Ok(public_key) => Answer::CertificateRequest { public_key },
+            Err(error) => Answer::Refused {
+                reason: error.to_string(),
+            },
+        },
         Command::Status => {
             let generation = gateway.generation();
             Answer::Status {
@@ -106,7 +112,8 @@ fn obey(gateway: &Gateway, line: &[u8]) -> Answer {
 }
 
 fn configure(gateway: &Gateway, config: sbx_wire::gateway::GatewayConfig) -> Answer {
-    match Generation::from_config(config, &gateway.host) {
+    let before = gateway.generation();
+    match Generation::from_config(config, &gateway.host, &gateway.key, &before) {
         Ok(generation) => {
             let number = generation.number;
             gateway.replace(generation);

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use crate::generation::{Generation, HostTrust};
 use crate::limits;
 use crate::live::Live;
+use crate::mint::SigningKey;
 use crate::pins::Pins;
 use crate::records::{Event, Records};
 
@@ -35,12 +36,14 @@ pub struct Gateway {
     pub status: Status,
     /// What the host gives to every generation.
     pub host: HostTrust,
+    /// The key of the sandbox's certificate authority.
+    pub key: SigningKey,
     started: Instant,
 }
 
 impl Gateway {
     /// A gateway that works from `first` until it is told otherwise.
-    pub fn new(first: Generation, host: HostTrust, records: Records) -> Arc<Self> {
+    pub fn new(first: Generation, host: HostTrust, key: SigningKey, records: Records) -> Arc<Self> {
         Arc::new(Self {
             current: watch::Sender::new(Arc::new(first)),
             pins: Pins::default(),
@@ -48,6 +51,7 @@ impl Gateway {
             live: Arc::default(),
             status: Status::default(),
             host,
+            key,
             started: Instant::now(),
         })
     }

@@ -11,9 +11,9 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use sbx_policy::{Evaluator, HostName, PolicyDocument, Port, Target, TargetError};
-use sbx_wire::gateway::{Authority, Credential, GatewayConfig, GatewayFile};
+use sbx_wire::gateway::{Credential, GatewayConfig, GatewayFile};
 
-use crate::mint::{Mint, MintError};
+use crate::mint::{Mint, MintError, SigningKey};
 use crate::pins::synthetic_addresses;
 
 /// Why a configuration is refused. The last good one stays.
@@ -119,14 +119,25 @@ impl Generation {
         Self::build(file, &[], None, host)
     }
 
-    /// From the daemon's whole configuration.
-    pub fn from_config(config: GatewayConfig, host: &HostTrust) -> Result<Self, ConfigError> {
+    /// From the daemon's whole configuration. `key`: what the authority was issued for. What `before` has minted is
+    /// kept if the authority is the same.
+    pub fn from_config(
+        config: GatewayConfig,
+        host: &HostTrust,
+        key: &SigningKey,
+        before: &Self,
+    ) -> Result<Self, ConfigError> {
         let GatewayConfig {
             file,
             credentials,
             authority,
         } = config;
-        Self::build(file, &credentials, Some(&authority), host)
+        let kept = before.mint.as_ref().filter(|mint| mint.is_of(&authority));
+        let mint = match kept {
+            Some(mint) => mint.clone(),
+            None => Arc::new(Mint::new(&authority, key, &host.provider)?),
+        };
+        Self::build(file, &credentials, Some(mint), host)
     }
 
     /// Denies everything, because of `problem`.
@@ -146,7 +157,7 @@ impl Generation {
     fn build(
         file: GatewayFile,
         credentials: &[Credential],
-        authority: Option<&Authority>,
+        mint: Option<Arc<Mint>>,
         host: &HostTrust,
     ) -> Result<Self, ConfigError> {
         let mut overrides = HashMap::new();
@@ -173,9 +184,6 @@ impl Generation {
             }
         }
         let roots = Arc::new(roots(&file.upstream.extra_roots_pem, host)?);
-        let mint = authority
-            .map(|ca| Mint::new(ca, host.provider.clone()))
-            .transpose()?;
         let resolvers = match file.upstream.resolvers.as_slice() {
             [] => host.resolvers.clone(),
             named => named.to_vec(),
@@ -194,7 +202,7 @@ impl Generation {
             all_credentials: all,
             credential_targets,
             configured: mint.is_some(),
-            mint: mint.map(Arc::new),
+            mint,
             problem: None,
         })
     }

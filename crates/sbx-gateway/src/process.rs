@@ -17,9 +17,10 @@ use tracing_subscriber::EnvFilter;
 
 use crate::doors::Doors;
 use crate::gateway::Gateway;
-use crate::generation::{Generation, HostTrust};
+use crate::generation::{ConfigError, Generation, HostTrust};
 use crate::limits;
 use crate::log::BoundedLog;
+use crate::mint::SigningKey;
 use crate::netstack::{Answers, Stack};
 use crate::records::{RecordWriter, Records};
 use crate::{control, resolver};
@@ -71,7 +72,7 @@ pub enum ProcessError {
     Jail(#[from] sbx_jail::JailError),
     /// Not even a configuration that denies everything could be made.
     #[error("cannot set up TLS: {0}")]
-    Config(#[from] crate::generation::ConfigError),
+    Config(#[from] ConfigError),
     /// The VM's socket did not appear.
     #[error("no virtual machine listens on {path}: {source}")]
     NoVm {
@@ -159,7 +160,8 @@ impl Opened {
         tracing::info!(%enforced, sandbox, generation, "started");
 
         spawn("records", move || self.writer.run())?;
-        let gateway = Gateway::new(self.first, self.host, self.records);
+        let key = SigningKey::generate().map_err(ConfigError::from)?;
+        let gateway = Gateway::new(self.first, self.host, key, self.records);
         gateway.status.attached.store(true, Ordering::Relaxed);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(WORKERS)

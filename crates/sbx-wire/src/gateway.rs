@@ -5,11 +5,16 @@
 //! users. A gateway starts from [`GatewayFile`] on disk (same rules, no secrets), so that one that was
 //! restarted while no daemon runs still enforces the last good policy; hosts that need a credential or an
 //! intercepted connection fail closed until the daemon has sent [`Command::Configure`].
+//!
+//! The certificate authority of a sandbox: the gateway makes the key when it starts and keeps it. The daemon asks
+//! for its public half ([`Command::CertificateRequest`]), signs an intermediate for it and sends that with the
+//! configuration ([`Authority`]).
 
 use crate::secret::SecretText;
 use sbx_policy::PolicyDocument;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 
 /// Longest control line, in bytes.
@@ -23,6 +28,8 @@ pub const PROXY_PORT: u16 = 3128;
 pub enum Command {
     /// Replace the whole configuration. A bad one is refused and the last good one stays.
     Configure(Box<GatewayConfig>),
+    /// Name the key that the sandbox's intermediate certificate authority is to be issued for.
+    CertificateRequest,
     /// Report state.
     Status,
 }
@@ -35,6 +42,11 @@ pub enum Answer {
     Configured {
         /// Generation now in force.
         generation: u64,
+    },
+    /// The public half of the gateway's signing key, the same for as long as the process lives.
+    CertificateRequest {
+        /// The key.
+        public_key: PublicKey,
     },
     /// Nothing changed; the text says why.
     Refused {
@@ -117,16 +129,86 @@ pub struct Credential {
     pub value: SecretText,
 }
 
-/// A certificate authority, PEM.
+/// The sandbox's own intermediate certificate authority. Its private key is not here: only the gateway has it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Authority {
-    /// The intermediate's certificate.
+    /// The intermediate's certificate, PEM, issued for the key of [`Answer::CertificateRequest`].
     pub certificate_pem: String,
-    /// The intermediate's private key (PKCS#8).
-    pub key_pem: SecretText,
-    /// The root's certificate, sent along in handshakes' chains is not needed; for diagnosis.
+    /// When it ends, seconds since the Unix epoch; as in the certificate.
+    pub not_after_s: u64,
+    /// The root's certificate, PEM: what the guest trusts.
     pub root_pem: String,
+}
+
+/// A public key on the curve P-256: the uncompressed point (SEC 1, section 2.3.3), as text in hexadecimal. Of this
+/// length and no other, so that nobody has to parse what a gateway sends.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct PublicKey([u8; Self::LENGTH]);
+
+/// What is not a [`PublicKey`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not an uncompressed point on P-256")]
+pub struct NotAPublicKey;
+
+impl PublicKey {
+    /// Length in bytes: the form, and two coordinates of 32.
+    pub const LENGTH: usize = 65;
+    /// First byte of a point that is not compressed.
+    const UNCOMPRESSED: u8 = 4;
+
+    /// The point's bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl TryFrom<&[u8]> for PublicKey {
+    type Error = NotAPublicKey;
+
+    fn try_from(bytes: &[u8]) -> Result<Self, NotAPublicKey> {
+        let point: [u8; Self::LENGTH] = bytes.try_into().map_err(|_| NotAPublicKey)?;
+        match point[0] {
+            Self::UNCOMPRESSED => Ok(Self(point)),
+            _ => Err(NotAPublicKey),
+        }
+    }
+}
+
+impl TryFrom<String> for PublicKey {
+    type Error = NotAPublicKey;
+
+    fn try_from(text: String) -> Result<Self, NotAPublicKey> {
+        let digit = |byte: u8| char::from(byte).to_digit(16).ok_or(NotAPublicKey);
+        let mut point = [0; Self::LENGTH];
+        if text.len() != 2 * point.len() {
+            return Err(NotAPublicKey);
+        }
+        for (byte, pair) in point.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+            let value = digit(pair[0])? << 4 | digit(pair[1])?;
+            *byte = u8::try_from(value).map_err(|_| NotAPublicKey)?;
+        }
+        Self::try_from(&point[..])
+    }
+}
+
+impl From<PublicKey> for String {
+    fn from(key: PublicKey) -> Self {
+        key.to_string()
+    }
+}
+
+impl fmt::Display for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// How a connection left, or tried to (column PROXY of `policy log`).
@@ -180,4 +262,29 @@ pub struct EgressRecord {
     pub credential: Option<String>,
     /// Policy generation that decided.
     pub generation: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_public_key_is_a_point_of_one_length_and_form() {
+        let mut point = [7; PublicKey::LENGTH];
+        point[0] = 4;
+        let key = PublicKey::try_from(&point[..]).unwrap();
+        let text = serde_json::to_string(&key).unwrap();
+        assert_eq!(text.len(), 2 * PublicKey::LENGTH + 2);
+        assert_eq!(serde_json::from_str::<PublicKey>(&text).unwrap(), key);
+        for bad in [
+            text.replacen("04", "02", 1),
+            text.replacen("07", "0x", 1),
+            text.replacen("07", "+7", 1),
+            text.replacen("07", "", 1),
+            text.replacen("07", "0707", 1),
+            text.replacen("0707", "07é", 1),
+        ] {
+            assert!(serde_json::from_str::<PublicKey>(&bad).is_err(), "{bad}");
+        }
+    }
 }

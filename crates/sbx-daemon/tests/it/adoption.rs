@@ -1,8 +1,10 @@
 //! A daemon that finds sandboxes running: supervisor and gateway are played by the test.
 
 use crate::harness::Daemon;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use sbx_wire::frame::{Decoder, encode};
-use sbx_wire::gateway::{Answer, Command};
+use sbx_wire::gateway::{Answer, Command, PublicKey};
 use sbx_wire::guest::DockerState;
 use sbx_wire::session::{Phase, Processes, Reply, Request, Status};
 use serde_json::{Value, json};
@@ -82,6 +84,13 @@ fn supervisor(runtime: &Path, sessions: u32) -> mpsc::Receiver<UnixStream> {
     received
 }
 
+/// The key that the gateway of the test names.
+fn point() -> PublicKey {
+    let mut point = [9; PublicKey::LENGTH];
+    point[0] = 4;
+    PublicKey::try_from(&point[..]).unwrap()
+}
+
 /// Listens as a gateway and hands out each configuration once it has been answered.
 fn gateway(runtime: &Path) -> mpsc::Receiver<(Value, UnixStream)> {
     let listener = UnixListener::bind(runtime.join("gateway.sock")).unwrap();
@@ -93,8 +102,16 @@ fn gateway(runtime: &Path) -> mpsc::Receiver<(Value, UnixStream)> {
             let mut line = String::new();
             while lines.read_line(&mut line).is_ok_and(|count| count > 0) {
                 let parsed: Command = serde_json::from_str(&line).unwrap();
-                assert!(matches!(parsed, Command::Configure(_)));
                 let value: Value = serde_json::from_str(&line).unwrap();
+                line.clear();
+                if matches!(parsed, Command::CertificateRequest) {
+                    let public_key = point();
+                    let answer = Answer::CertificateRequest { public_key };
+                    let answer = serde_json::to_string(&answer).unwrap();
+                    stream.write_all(format!("{answer}\n").as_bytes()).unwrap();
+                    continue;
+                }
+                assert!(matches!(parsed, Command::Configure(_)));
                 let generation = value["file"]["policy"]["generation"].as_u64().unwrap();
                 let answer = serde_json::to_string(&Answer::Configured { generation }).unwrap();
                 stream.write_all(format!("{answer}\n").as_bytes()).unwrap();
@@ -104,7 +121,6 @@ fn gateway(runtime: &Path) -> mpsc::Receiver<(Value, UnixStream)> {
                 {
                     return;
                 }
-                line.clear();
             }
         }
     });
@@ -138,19 +154,24 @@ fn running_sandbox_is_adopted_and_its_gateway_gets_everything_again() {
     );
     assert_eq!(shown["processes"][2], json!(["machine", 13]));
     let (first, _) = configured.recv_timeout(LIMIT).unwrap();
+    let certificate = first["authority"]["certificate_pem"].as_str().unwrap();
+    let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
+    let ours = point();
     assert!(
-        first["authority"]["key_pem"]
-            .as_str()
-            .unwrap()
-            .contains("PRIVATE KEY")
+        certificate
+            .windows(PublicKey::LENGTH)
+            .any(|part| part == ours.as_bytes()),
+        "issued for the key that the gateway named"
     );
+    let all = first.to_string();
+    assert!(!all.contains("PRIVATE"), "{all}");
     // Killed without a warning: the next one finds everything again, with a fresh authority.
     daemon.restart();
     assert_eq!(daemon.get("/v1/sandboxes/one").ok()["status"], "running");
     let (second, _) = configured.recv_timeout(LIMIT).unwrap();
     assert_ne!(
-        first["authority"]["key_pem"],
-        second["authority"]["key_pem"]
+        first["authority"]["certificate_pem"],
+        second["authority"]["certificate_pem"]
     );
     assert_eq!(
         first["authority"]["root_pem"],

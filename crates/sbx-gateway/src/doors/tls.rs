@@ -13,6 +13,7 @@ use crate::decision::{Denial, Grant};
 use crate::gateway::Gateway;
 use crate::generation::Generation;
 use crate::limits;
+use crate::mint::{Alpn, Purpose};
 use crate::netstack::Flow;
 use crate::reason::Reason;
 use crate::records::Event;
@@ -118,7 +119,8 @@ pub(super) async fn open_tls<S: Client>(
         guest.into_inner().abort();
         return;
     }
-    if let Some(stream) = accept_tls(&grant.generation, &grant.target.host, guest).await {
+    let host = &grant.target.host;
+    if let Some(stream) = accept_tls(&grant.generation, host, Purpose::Requests, guest).await {
         let scope = Scope::Fixed {
             target: grant.target.clone(),
             tls: true,
@@ -132,9 +134,11 @@ pub(super) async fn open_tls<S: Client>(
 async fn accept_tls<S: Client>(
     generation: &Generation,
     host: &Host,
+    purpose: Purpose,
     guest: Guest<S>,
 ) -> Option<tokio_rustls::server::TlsStream<Guest<S>>> {
-    let config = match generation.mint.as_ref()?.server_config(host) {
+    let mint = generation.mint.as_ref()?;
+    let config = match mint.server_config(host, Alpn::Any, purpose) {
         Ok(config) => config,
         Err(error) => {
             tracing::error!(%error, %host, "cannot mint a certificate");
@@ -155,7 +159,8 @@ async fn accept_tls<S: Client>(
 /// Opens TLS towards the guest only to tell it why it is blocked.
 pub(super) async fn deny_inside_tls<S: Client>(denial: Denial, guest: Guest<S>) {
     let host = denial.target.host.clone();
-    let Some(stream) = accept_tls(&denial.generation, &host, guest).await else {
+    let accepted = accept_tls(&denial.generation, &host, Purpose::BlockPage, guest);
+    let Some(stream) = accepted.await else {
         return;
     };
     let answer = move |_| {
@@ -167,15 +172,21 @@ pub(super) async fn deny_inside_tls<S: Client>(denial: Denial, guest: Guest<S>) 
 
 /// Before 200: a connection that has to be opened cannot be, because nothing to open it with is here.
 pub(super) fn refusal_to_open(grant: &Grant) -> Option<Denial> {
-    let text = "The host needs an inspected connection, and the gateway has not been given its \
-                certificate authority yet; is the sbx daemon running?";
-    let denial = || {
-        Denial::new(
-            &grant.generation,
-            &grant.target,
-            Reason::NotConfigured,
-            text,
-        )
+    let text = match &grant.generation.mint {
+        Some(mint) if mint.is_in_force() => return None,
+        Some(_) => {
+            "The host needs an inspected connection, and the gateway's certificate authority has \
+             ended; is the sbx daemon running?"
+        }
+        None => {
+            "The host needs an inspected connection, and the gateway has not been given its \
+             certificate authority yet; is the sbx daemon running?"
+        }
     };
-    (!grant.generation.configured).then(denial)
+    Some(Denial::new(
+        &grant.generation,
+        &grant.target,
+        Reason::NotConfigured,
+        text,
+    ))
 }

@@ -6,7 +6,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{Child, Command as Process, Stdio};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -20,7 +20,8 @@ use sbx_policy::{CreatedVia, Decision, PolicyDocument, Protocols, ResourcePatter
 use sbx_testkit::dns::Entry;
 use sbx_testkit::{DnsStandIn, EchoUpstream};
 use sbx_wire::gateway::{
-    Answer, Authority, Command, Credential, EgressRecord, GatewayConfig, GatewayFile, Upstream,
+    Answer, Authority, Command, Credential, EgressRecord, GatewayConfig, GatewayFile, PublicKey,
+    Upstream,
 };
 use sbx_wire::secret::SecretText;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -77,34 +78,52 @@ pub(crate) fn rule(text: &str) -> Rule {
     }
 }
 
-/// The sandbox's certificate authority: a root that the guest trusts and an intermediate below it.
+/// The installation's root, as the daemon has it.
 pub(crate) struct TestAuthority {
-    pub(crate) authority: Authority,
-    root: CertificateDer<'static>,
+    issuer: rcgen::CertifiedIssuer<'static, rcgen::KeyPair>,
+    pub(crate) root: CertificateDer<'static>,
+}
+
+/// A public key to issue for, as the daemon sees it.
+struct Subject(PublicKey);
+
+impl rcgen::PublicKeyData for Subject {
+    fn der_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
+    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
+        &rcgen::PKCS_ECDSA_P256_SHA256
+    }
+}
+
+fn authority_params(name: &str, life: Duration) -> rcgen::CertificateParams {
+    let mut params = rcgen::CertificateParams::default();
+    params
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, name);
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.not_after = (SystemTime::now() + life).into();
+    params
 }
 
 impl TestAuthority {
     pub(crate) fn new() -> Self {
-        use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-        let params = |name: &str| {
-            let mut params = CertificateParams::default();
-            params.distinguished_name.push(DnType::CommonName, name);
-            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-            params
-        };
-        let root_key = KeyPair::generate().unwrap();
-        let root = CertifiedIssuer::self_signed(params("installation root"), root_key).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let intermediate = params("sandbox intermediate")
-            .signed_by(&key, &root)
-            .unwrap();
-        Self {
-            authority: Authority {
-                certificate_pem: intermediate.pem(),
-                key_pem: SecretText::new(key.serialize_pem()),
-                root_pem: root.pem(),
-            },
-            root: root.der().clone(),
+        let params = authority_params("installation root", Duration::from_hours(24));
+        let key = rcgen::KeyPair::generate().unwrap();
+        let issuer = rcgen::CertifiedIssuer::self_signed(params, key).unwrap();
+        let root = issuer.der().clone();
+        Self { issuer, root }
+    }
+
+    /// An intermediate for a gateway's key that ends after `life`.
+    pub(crate) fn issue(&self, key: PublicKey, life: Duration) -> Authority {
+        let params = authority_params("sandbox intermediate", life);
+        let intermediate = params.signed_by(&Subject(key), &self.issuer).unwrap();
+        Authority {
+            certificate_pem: intermediate.pem(),
+            not_after_s: u64::try_from(params.not_after.unix_timestamp()).unwrap(),
+            root_pem: self.issuer.pem(),
         }
     }
 }
@@ -356,7 +375,17 @@ impl Lab {
         GatewayConfig {
             file: self.file.clone(),
             credentials: self.credentials.clone(),
-            authority: self.authority.authority.clone(),
+            authority: self
+                .authority
+                .issue(self.gateway_key(), Duration::from_hours(2)),
+        }
+    }
+
+    /// The key that the gateway names.
+    pub(crate) fn gateway_key(&self) -> PublicKey {
+        match self.ask(&Command::CertificateRequest) {
+            Answer::CertificateRequest { public_key } => public_key,
+            other => panic!("{other:?}"),
         }
     }
 

@@ -81,6 +81,8 @@ fn detach() -> Result<ExitCode, Report> {
     if rustix::process::setsid().is_ok() {
         return run().map(|()| ExitCode::SUCCESS);
     }
+    // A daemon outlives its starter: it must not keep a lock or a pipe of that one's script.
+    sbx_jail::close_on_exec_from(3).map_err(|error| not_started(&error.to_string()))?;
     let program = std::env::current_exe().map_err(|error| not_started(&error.to_string()))?;
     let mut child = Command::new(program)
         .current_dir("/")

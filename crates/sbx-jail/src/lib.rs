@@ -15,8 +15,9 @@
 //! Landlock restricts the calling thread and its future children only, so [`Jail::apply`] refuses to run when the
 //! process already has more than one thread.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)] // but for one call in `descriptors`
 
+mod descriptors;
 mod files;
 mod lists;
 mod syscalls;
@@ -29,6 +30,7 @@ use std::path::{Path, PathBuf};
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
+pub use descriptors::close_on_exec_from;
 pub use files::FilesEnforced;
 
 /// Which helper is being jailed. Each has its own list of system calls, see the `lists` module.

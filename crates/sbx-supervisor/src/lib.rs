@@ -9,7 +9,7 @@
 //! The supervisor reads what a hostile guest says, so it can start nothing: a spawner, forked before the
 //! first guest byte, starts exactly the programs of the launch document. Every helper dies with the spawner
 //! (`PR_SET_PDEATHSIG`), the spawner with the supervisor, so nothing is ever orphaned.
-#![deny(unsafe_code)] // but for two calls in `os`
+#![deny(unsafe_code)] // but for one call in `os`
 
 pub mod console;
 pub mod guest;

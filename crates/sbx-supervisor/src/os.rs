@@ -1,5 +1,5 @@
-//! The two things the standard library cannot say safely.
-#![allow(unsafe_code, reason = "see each SAFETY argument")]
+//! What the standard library cannot say safely.
+#![allow(unsafe_code, reason = "see the SAFETY argument")]
 
 use rustix::process::{Pid, Signal};
 use std::io;
@@ -24,16 +24,4 @@ pub(crate) fn tie_to_this_thread(command: &mut Command) {
     // SAFETY: between fork and exec the closure makes three plain system calls through rustix (no libc, no
     // allocation, no lock) and captures a number; the process has one thread, so no lock is held either.
     unsafe { command.pre_exec(in_child) };
-}
-
-/// Marks every descriptor from `first` on close-on-exec: whatever leaked into this process goes no further.
-pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
-    // SAFETY: CLOSE_RANGE_CLOEXEC only sets a flag; it closes nothing, so every owner's descriptor stays valid.
-    let result =
-        unsafe { libc::close_range(first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
 }

@@ -6,7 +6,7 @@
 
 use crate::console::Console;
 use crate::log::BoundedLog;
-use crate::{launch, os, spawner};
+use crate::{launch, spawner};
 use rustix::fs::{FlockOperation, flock};
 use sbx_jail::{Jail, JailError, Profile};
 use sbx_wire::launch::{Launch, files, sockets};
@@ -19,10 +19,6 @@ use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-/// Held by the one supervisor of a sandbox.
-pub const LOCK: &str = "lock";
-/// Held by the spawner and every helper, which inherit it; free means that none is left.
-pub const ALIVE: &str = "alive";
 /// The last epoch that was used.
 pub const EPOCH: &str = "epoch";
 /// Time for the processes of an earlier run to end.
@@ -92,10 +88,10 @@ fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> PrepareError {
 /// # Errors
 /// See [`PrepareError`].
 pub fn prepare(dir: &Path) -> Result<Prepared, PrepareError> {
-    os::close_on_exec_from(3).map_err(io_error("close_range"))?;
+    sbx_jail::close_on_exec_from(3).map_err(io_error("close_range"))?;
     // Fails if the daemon has done it already.
     let _ = rustix::process::setsid();
-    let lock = take_lock(dir, LOCK)?;
+    let lock = take_lock(dir, files::LOCK)?;
     let last_exit = create(&dir.join(files::LAST_EXIT), false)?;
     last_exit.set_len(0).map_err(io_error(files::LAST_EXIT))?;
     let log = create(&dir.join(files::SUPERVISOR_LOG), true)?;
@@ -119,13 +115,13 @@ fn prepare_rest(
     let console = Console::new(console_file).map_err(io_error(files::CONSOLE))?;
     remove_sockets(&launch);
     let listener = listen(&launch.runtime.join(sockets::SUPERVISOR))?;
-    let inherited = take_lock(dir, ALIVE)?;
+    let inherited = take_lock(dir, files::ALIVE)?;
     rustix::io::fcntl_setfd(inherited.as_fd(), rustix::io::FdFlags::empty())
-        .map_err(|error| io_error(ALIVE)(error.into()))?;
+        .map_err(|error| io_error(files::ALIVE)(error.into()))?;
     let (spawner, link, console_pipe) =
         spawner::launch(dir, log).map_err(io_error("the spawner"))?;
     drop(inherited);
-    let alive = create(&dir.join(ALIVE), false)?;
+    let alive = create(&dir.join(files::ALIVE), false)?;
     let enforced = Jail::new(Profile::Supervisor)
         .read_write(&launch.runtime)
         .apply()?;

@@ -35,6 +35,35 @@ fn commands_start_the_daemon_and_stop_ends_it() {
 }
 
 #[test]
+fn a_daemon_keeps_nothing_open_of_the_script_that_started_it() {
+    let world = World::new();
+    let sbx = world.command(&["daemon", "start", "-d"]);
+    let lock = world.folder("script").join("lock");
+    let mut script = Command::new("sh");
+    script
+        .arg("-c")
+        .arg("exec 9>\"$1\" && shift && exec \"$@\"")
+        .arg("sh")
+        .arg(&lock)
+        .arg(sbx.get_program())
+        .args(sbx.get_args());
+    for (name, value) in sbx.get_envs() {
+        match value {
+            Some(value) => script.env(name, value),
+            None => script.env_remove(name),
+        };
+    }
+    assert!(script.status().unwrap().success());
+    let status = world.sbx(&["daemon", "status", "--json"]).json();
+    let open = std::fs::read_dir(format!("/proc/{}/fd", status["pid"])).unwrap();
+    let open: Vec<_> = open
+        .filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok())
+        .collect();
+    assert!(open.len() > 3, "{open:?}");
+    assert!(!open.contains(&lock), "{open:?}");
+}
+
+#[test]
 fn a_second_daemon_on_the_same_state_is_refused() {
     let world = World::new();
     world.sbx(&["daemon", "start", "-d"]).ok();

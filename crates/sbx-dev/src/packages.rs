@@ -45,6 +45,7 @@ const PACKAGES: &[(&str, Sign, bool)] = &[
         false,
     ),
     ("npm", Sign::Program("npm"), false),
+    ("iproute2", Sign::Program("ip"), false),
 ];
 
 /// Name of the ordinary user that the end-to-end tests run as when they are started by root.

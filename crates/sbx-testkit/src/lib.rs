@@ -11,6 +11,7 @@
 
 pub mod anthropic;
 pub mod dns;
+pub mod netns;
 pub mod recorder;
 pub mod tls;
 pub mod upstream;
@@ -20,6 +21,7 @@ mod server;
 
 pub use anthropic::{AnthropicStandIn, Script};
 pub use dns::DnsStandIn;
+pub use netns::Namespace;
 pub use recorder::Recorder;
 pub use server::StartError;
 pub use tls::TestRoot;

@@ -7,5 +7,6 @@
 mod anthropic;
 mod client;
 mod dns;
+mod netns;
 mod programs;
 mod upstream;

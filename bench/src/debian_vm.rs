@@ -50,7 +50,7 @@ impl DebianVm {
     fn build(&self, public_key: &str) -> Result<(), String> {
         let apt = sbx_image::apt::detect(Path::new("/etc/apt"))
             .ok_or("this machine's apt configuration names no Debian archive")?;
-        let packages = "systemd-sysv,udev,dbus,openssh-server,iproute2,iptables,kmod,docker.io,\
+        let packages = "systemd-sysv,udev,dbus,openssh-server,iproute2,iptables,kmod,docker.io,docker-cli,\
                         ca-certificates,linux-image-cloud-amd64,initramfs-tools,zstd";
         let out = self.folder.display();
         let hooks = [

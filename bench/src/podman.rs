@@ -12,6 +12,9 @@ pub(crate) struct Podman {
     image: &'static str,
 }
 
+/// Podman's own limit of open files may be above what the machine allows even to root.
+const LIMITS: &str = "--ulimit=host";
+
 impl Podman {
     /// Installs podman if need be and imports the root file system.
     pub(crate) fn prepare(rootfs_tar: &Path) -> Result<Self, String> {
@@ -28,7 +31,14 @@ impl Podman {
     pub(crate) fn run(&self) -> Result<f64, String> {
         seconds(
             "podman",
-            &["run", "--rm", "--network=none", self.image, "/bin/true"],
+            &[
+                "run",
+                "--rm",
+                LIMITS,
+                "--network=none",
+                self.image,
+                "/bin/true",
+            ],
         )
     }
 
@@ -38,6 +48,7 @@ impl Podman {
             "run",
             "-d",
             "--rm",
+            LIMITS,
             "--network=none",
             "--name",
             CONTAINER,

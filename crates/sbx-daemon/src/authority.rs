@@ -10,6 +10,7 @@ use rcgen::{
 use sbx_wire::gateway::{Authority, PublicKey};
 use sbx_wire::report::Report;
 use sbx_wire::secret::SecretText;
+use sbx_wire::trust::ROOT_NAME;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -140,7 +141,7 @@ fn make() -> Result<Made, rcgen::Error> {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
     let now = SystemTime::now();
     let params = params(
-        "sbx root of this machine",
+        ROOT_NAME.0,
         BasicConstraints::Constrained(1),
         now,
         now + DAY * ROOT_DAYS,
@@ -162,7 +163,7 @@ fn params(
     params.distinguished_name.push(DnType::CommonName, name);
     params
         .distinguished_name
-        .push(DnType::OrganizationName, "sbx");
+        .push(DnType::OrganizationName, ROOT_NAME.1);
     params.is_ca = IsCa::Ca(constraints);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.use_authority_key_identifier_extension = true;

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use sbx_wire::gateway::PROXY_PORT;
 use sbx_wire::guest::{GuestFile, Mount, NetworkIdentity, Personalise};
 use sbx_wire::launch::ShareSpec;
+use sbx_wire::trust;
 use std::net::Ipv4Addr;
 
 /// The guest's side of its private network; every sandbox has the same one, none can see another's.
@@ -18,8 +19,6 @@ const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 127, 1);
 const PREFIX: u8 = 24;
 /// Largest frame of the network, bytes: emulated guests pay per packet.
 const MTU: u16 = 65_520;
-/// Where the guest keeps its merged bundle of roots.
-const BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// Sourced by every Bash start.
 const PERSISTENT: &str = "/etc/sandbox-persistent.sh";
 const PROXY_HOST: &str = "gateway.docker.internal";
@@ -119,9 +118,7 @@ fn environment(daemon: &Daemon, record: &Record, path: &str, ca: &str) -> Vec<(S
         ("no_proxy", &direct),
         ("NODE_USE_ENV_PROXY", "1"),
         ("PROXY_CA_CERT_B64", &STANDARD.encode(ca)),
-        ("SSL_CERT_FILE", BUNDLE),
-        ("REQUESTS_CA_BUNDLE", BUNDLE),
-        ("NODE_EXTRA_CA_CERTS", BUNDLE),
+        (trust::JAVA_OPTIONS, &trust::java_option(trust::JAVA_STORE)),
         ("SANDBOX_NAME", record.name.as_str()),
         ("SANDBOX_ID", &record.id),
         ("WORKSPACE_DIR", &record.workdir),
@@ -131,6 +128,8 @@ fn environment(daemon: &Daemon, record: &Record, path: &str, ca: &str) -> Vec<(S
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into();
     env.retain(|(_, value)| !value.is_empty());
+    let roots = |name: &&str| ((*name).to_owned(), trust::BUNDLE.to_owned());
+    env.extend(trust::BUNDLE_VARIABLES.iter().map(roots));
     env.extend(agents::variables(record.agent));
     env.extend(session_variables(daemon, record));
     env.extend(record.env.iter().cloned());

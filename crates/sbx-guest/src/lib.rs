@@ -8,9 +8,11 @@ pub mod files;
 pub mod init;
 pub mod plain;
 pub mod reaper;
+pub mod runc;
 #[expect(
     unsafe_code,
     reason = "the calls that rustix has no safe form for, each with its argument"
 )]
 pub mod sys;
+mod trust;
 pub mod users;

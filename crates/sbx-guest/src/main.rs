@@ -1,11 +1,20 @@
 //! `sbx-guest`: PID 1 of a sandbox's virtual machine, or one of its small other roles.
 
+use std::ffi::OsStr;
+use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let mut args = std::env::args_os().skip(1);
+    let mut args = std::env::args_os();
+    let name = args.next().unwrap_or_default();
     if std::process::id() == 1 {
         sbx_guest::init::run();
+    }
+    // Under the name of another program it is in that one's place.
+    if Path::new(&name).file_name() == Some(OsStr::new("runc")) {
+        let error = sbx_guest::runc::run(args);
+        sbx_guest::console::say(&error.to_string());
+        return ExitCode::from(127);
     }
     let result = match args.next().as_deref().and_then(|role| role.to_str()) {
         Some("agent") => sbx_guest::plain::run(),

@@ -2,6 +2,7 @@
 
 use crate::run::{self, chroot};
 use crate::{ImageError, recipe};
+use sbx_wire::trust::{BUNDLE_VARIABLES, JAVA_OPTIONS};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -9,10 +10,20 @@ use std::path::{Path, PathBuf};
 /// User and group id of the agent.
 const AGENT: u32 = 1000;
 
-/// Variables that `sudo` keeps, so that a command run as root still finds the proxy and trusts its roots.
-const SUDO_KEEPS: &str = "HTTP_PROXY HTTPS_PROXY NO_PROXY ALL_PROXY http_proxy https_proxy no_proxy \
-    all_proxy SSL_CERT_FILE SSL_CERT_DIR NODE_EXTRA_CA_CERTS REQUESTS_CA_BUNDLE CURL_CA_BUNDLE \
-    GIT_SSL_CAINFO PIP_CERT CARGO_HTTP_CAINFO BASH_ENV";
+/// Variables that `sudo` keeps, so that a command run as root still finds the proxy; those that point to the
+/// roots are kept as well.
+const SUDO_KEEPS: [&str; 10] = [
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "ALL_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "all_proxy",
+    "SSL_CERT_DIR",
+    "BASH_ENV",
+];
 
 /// For a containerd that is started beside the Docker Engine instead of by it, which makes the engine ready
 /// about 1 s earlier under emulation: no plugins that a sandbox cannot use, data on the Docker disk.
@@ -80,6 +91,24 @@ const UNPACKED: [&str; 8] = [
 /// Removed at the end, content and all; the folders come back empty.
 const EMPTIED: &[&str] = &["boot", "var/lib/apt/lists", "var/cache/apt"];
 
+/// What the agent may do as root, and with which variables.
+fn sudoers() -> String {
+    let roots = BUNDLE_VARIABLES.iter().chain([&JAVA_OPTIONS]);
+    let kept: Vec<&str> = SUDO_KEEPS.iter().chain(roots).copied().collect();
+    format!(
+        "agent ALL=(ALL:ALL) NOPASSWD: ALL\nDefaults env_keep += \"{}\"\n",
+        kept.join(" ")
+    )
+}
+
+/// Every text that goes into the image: it is part of the image's key.
+pub(crate) fn texts() -> String {
+    let files = FILES
+        .iter()
+        .map(|(path, _, content)| format!("{path}\n{content}"));
+    files.chain([sudoers()]).collect()
+}
+
 /// Applies all of it to `tree`, whose kernel modules are those of `kernel`.
 pub(crate) fn customise(tree: &Path, kernel: &str) -> Result<(), ImageError> {
     users(tree)?;
@@ -133,9 +162,7 @@ fn users(tree: &Path) -> Result<(), ImageError> {
             "creating the agent's user",
         )?;
     }
-    let sudoers =
-        format!("agent ALL=(ALL:ALL) NOPASSWD: ALL\nDefaults env_keep += \"{SUDO_KEEPS}\"\n");
-    write(&tree.join("etc/sudoers.d/agent"), &sudoers, 0o440)?;
+    write(&tree.join("etc/sudoers.d/agent"), &sudoers(), 0o440)?;
     let home = tree.join("home/agent");
     set_mode(&home, 0o755)?;
     let workspace = tree.join(recipe::WORKDIR.trim_start_matches('/'));

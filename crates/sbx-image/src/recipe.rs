@@ -1,10 +1,11 @@
 //! What goes into the images, and the keys that follow from it.
 
+use crate::customise;
 use crate::request::{Request, Template};
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 
-/// Rises with every change to what a build makes of the same packages.
+/// Rises with every change to what a build makes of the same packages and texts.
 const RECIPE: u32 = 2;
 /// Debian release.
 pub(crate) const SUITE: &str = "trixie";
@@ -77,6 +78,7 @@ pub(crate) fn base_key(request: &Request) -> String {
     {
         let _ = write!(text, " {name}"); // writing to a String cannot fail
     }
+    text.push_str(&customise::texts());
     key("base", &text)
 }
 

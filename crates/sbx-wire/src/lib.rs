@@ -12,6 +12,7 @@
 //! | [`home`] | where state, cache, configuration and sockets live |
 //! | [`name`] | sandbox names |
 //! | [`secret`] | values that must not be printed |
+//! | [`trust`] | names that the trust in an installation's root hangs on |
 #![forbid(unsafe_code)]
 
 pub mod api;
@@ -24,3 +25,4 @@ pub mod name;
 pub mod report;
 pub mod secret;
 pub mod session;
+pub mod trust;

@@ -1,6 +1,7 @@
 //! What the Docker Engine is configured with.
 
 use super::disks::DOCKER_ROOT;
+use super::shims::FOLDER;
 
 /// Where containerd listens.
 pub(super) const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
@@ -60,7 +61,8 @@ pub(super) fn environment(sandbox: &[(String, String)]) -> Vec<(String, String)>
     let mut env = vec![
         (
             "PATH".to_owned(),
-            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
+            // Our `runc` comes first, for the engine (which builds images with it) and for containerd.
+            format!("{FOLDER}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
         ),
         ("HOME".to_owned(), "/root".to_owned()),
     ];

@@ -1,6 +1,7 @@
 //! Kernel file systems, modules, and the move from the initramfs into the real root.
 
 use super::disks::Disks;
+use super::shims;
 use crate::console;
 use crate::files::at;
 use rustix::fd::OwnedFd;
@@ -126,7 +127,6 @@ pub(super) fn enter_root(disks: &Disks) -> io::Result<OwnedFd> {
     let upper = Disks::hold_upper()?;
     console::debug("root mounted");
     mount_all(root, &EARLY)?;
-    let _ = fs::remove_file("/init");
     rustix::process::chdir(root)?;
     // A mere chroot would leave the mount tree's root elsewhere, and user namespaces refuse to be made
     // by a process whose root is not one (`user_namespaces(7)`).
@@ -137,6 +137,7 @@ pub(super) fn enter_root(disks: &Disks) -> io::Result<OwnedFd> {
     links();
     cgroups();
     limits();
+    shims::install()?;
     Ok(upper)
 }
 

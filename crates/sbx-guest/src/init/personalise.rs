@@ -3,19 +3,14 @@
 
 use super::net;
 use crate::console;
-use crate::files::{self, at, managed};
-use crate::sys;
+use crate::files::{self, managed};
+use crate::{sys, trust};
 use rustix::mount::{MountFlags, mount};
 use rustix::time::{ClockId, Timespec};
 use sbx_wire::guest::{GuestFile, Mount, NetworkIdentity, Personalise};
 use std::fs;
 use std::io;
 use std::path::Path;
-
-/// The bundle that OpenSSL, GnuTLS, Go and the variables of the sandbox point at.
-const CA_BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
-/// Where `update-ca-certificates` takes it from when it rebuilds the bundle.
-const CA_LOCAL: &str = "/usr/local/share/ca-certificates/sbx.crt";
 
 /// Applies all of it but the Docker Engine. `previous`: the network of the last time.
 pub(super) fn apply(request: &Personalise, previous: Option<&NetworkIdentity>) -> io::Result<()> {
@@ -25,7 +20,7 @@ pub(super) fn apply(request: &Personalise, previous: Option<&NetworkIdentity>) -
     console::debug("identity set");
     step("network", net::configure(&request.network, previous))?;
     console::debug("network up");
-    step("certificates", certificates(&request.ca_pem))?;
+    step("certificates", trust::install(&request.ca_pem))?;
     for wanted in &request.mounts {
         step("mount", mount_share(wanted))?;
     }
@@ -116,35 +111,6 @@ fn hosts_block(name: &str, network: &NetworkIdentity) -> String {
     block
 }
 
-/// Adds the sandbox's roots to the bundle, in place of those of an earlier time.
-fn certificates(pem: &str) -> io::Result<()> {
-    if pem.trim().is_empty() {
-        return Ok(());
-    }
-    if let Some(parent) = Path::new(CA_LOCAL).parent() {
-        files::scaffold(parent, Some(0))?;
-    }
-    files::write(Path::new(CA_LOCAL), pem.as_bytes(), 0o644, 0)?;
-    let path = Path::new(CA_BUNDLE);
-    let old = match fs::read_to_string(path) {
-        Ok(old) => old,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-        Err(error) => return Err(at(path, &error)),
-    };
-    if let Some(new) = bundle(&old, pem) {
-        if let Some(parent) = path.parent() {
-            files::scaffold(parent, Some(0))?;
-        }
-        files::write(path, new.as_bytes(), 0o644, 0)?;
-    }
-    Ok(())
-}
-
-/// The bundle with `pem` in it; `None` when it is in there already, put by us or by a rebuild.
-fn bundle(old: &str, pem: &str) -> Option<String> {
-    (!old.contains(pem.trim())).then(|| managed(old, pem))
-}
-
 fn mount_share(wanted: &Mount) -> io::Result<()> {
     let path = Path::new(&wanted.path);
     files::scaffold(path, None)?;
@@ -186,27 +152,4 @@ fn write_file(file: &GuestFile) -> io::Result<()> {
         files::scaffold(parent, Some(file.owner))?;
     }
     files::write(path, &file.content, file.mode & 0o7777, file.owner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ROOT: &str = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-    const OURS: &str = "-----BEGIN CERTIFICATE-----\nBBBB\n-----END CERTIFICATE-----\n";
-    const NEXT: &str = "-----BEGIN CERTIFICATE-----\nCCCC\n-----END CERTIFICATE-----\n";
-
-    #[test]
-    fn our_root_is_added_once_and_replaced_by_the_next_one() {
-        let first = bundle(ROOT, OURS).unwrap();
-        assert!(first.starts_with(ROOT) && first.contains(OURS));
-        assert_eq!(bundle(&first, OURS), None);
-        let second = bundle(&first, NEXT).unwrap();
-        assert!(second.starts_with(ROOT) && second.contains(NEXT) && !second.contains(OURS));
-    }
-
-    #[test]
-    fn a_bundle_rebuilt_with_our_root_is_left_alone() {
-        assert_eq!(bundle(&format!("{ROOT}{OURS}"), OURS), None);
-    }
 }

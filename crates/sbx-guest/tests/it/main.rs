@@ -7,6 +7,7 @@
 mod channel;
 mod client;
 mod exec;
+mod runc;
 mod terminal;
 
 use client::{Client, plain};

@@ -1,0 +1,139 @@
+//! The roots that an image trusts by itself.
+
+use crate::files;
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use std::fs;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::io::{self, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+/// Where distributions keep their bundle: Debian and Alpine, Red Hat, SUSE, Alpine's other name.
+const BUNDLES: [&str; 5] = [
+    "etc/ssl/certs/ca-certificates.crt",
+    "etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "etc/pki/tls/certs/ca-bundle.crt",
+    "etc/ssl/ca-bundle.pem",
+    "etc/ssl/cert.pem",
+];
+/// A larger file is no bundle, bytes; Mozilla's roots are 220 KB.
+const MAX_BUNDLE: u64 = 2 << 20;
+/// Bundles of images with our roots in them. Images share a few.
+const FOLDER: &str = "/run/sbx/bundles";
+/// Most of them: they lie in memory. Further images get the machine's bundle.
+const MAX_BUNDLES: usize = 64;
+
+/// The bundle of the image below `rootfs`. No link of the image leads out of it.
+pub(super) fn bundle(rootfs: &Path) -> Option<String> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(rootfs, flags | OFlags::DIRECTORY, Mode::empty()).ok()?;
+    BUNDLES.iter().find_map(|path| {
+        // A pipe in its place does not hold us up, and a device is not read.
+        let flags = flags | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let file = rustix::fs::openat2(&root, *path, flags, Mode::empty(), inside).ok()?;
+        let file = fs::File::from(file);
+        let size = file.metadata().ok().filter(fs::Metadata::is_file)?.len();
+        if size > MAX_BUNDLE {
+            return None;
+        }
+        let mut text = String::new();
+        file.take(MAX_BUNDLE).read_to_string(&mut text).ok()?;
+        text.contains("-----BEGIN CERTIFICATE-----").then_some(text)
+    })
+}
+
+/// A file that holds `own` and `ours`.
+pub(super) fn merged(own: &str, ours: &str) -> io::Result<PathBuf> {
+    merged_in(Path::new(FOLDER), own, ours)
+}
+
+fn merged_in(folder: &Path, own: &str, ours: &str) -> io::Result<PathBuf> {
+    let text = format!("{}\n{}\n", own.trim_end(), ours.trim_end());
+    let mut hash = DefaultHasher::new();
+    text.hash(&mut hash);
+    let path = folder.join(format!("{:016x}.pem", hash.finish()));
+    match fs::read(&path) {
+        Ok(old) if old == text.as_bytes() => return Ok(path),
+        // Two images with one hash: the one that came first keeps the file.
+        Ok(_) => return Err(files::at(&path, &io::ErrorKind::AlreadyExists.into())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(files::at(&path, &error)),
+    }
+    fs::create_dir_all(folder)?;
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
+    if fs::read_dir(folder)?.count() >= MAX_BUNDLES {
+        return Err(io::Error::other(format!(
+            "{MAX_BUNDLES} bundles are kept already"
+        )));
+    }
+    // Another container of the same image may be made at this moment.
+    let new = folder.join(format!(".{}", std::process::id()));
+    fs::write(&new, text)?;
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o644))?;
+    fs::rename(&new, &path)?;
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    const ROOT: &str = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+
+    #[test]
+    fn bundle_is_found_through_links_that_stay_inside() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(bundle(dir.path()), None);
+        let real = dir.path().join("etc/pki/ca-trust/extracted/pem");
+        fs::create_dir_all(&real).unwrap();
+        fs::create_dir_all(dir.path().join("etc/ssl/certs")).unwrap();
+        let link = dir.path().join("etc/ssl/certs/ca-certificates.crt");
+        symlink("/etc/pki/ca-trust/extracted/pem/real.pem", &link).unwrap();
+        fs::write(real.join("real.pem"), ROOT).unwrap();
+        assert_eq!(bundle(dir.path()).as_deref(), Some(ROOT));
+    }
+
+    #[test]
+    fn links_out_of_the_image_pipes_and_other_files_are_no_bundle() {
+        let dir = tempfile::tempdir().unwrap();
+        let outside = dir.path().join("outside.pem");
+        fs::write(&outside, ROOT).unwrap();
+        let rootfs = dir.path().join("rootfs");
+        fs::create_dir_all(rootfs.join("etc/ssl/certs")).unwrap();
+        let at = rootfs.join("etc/ssl/certs/ca-certificates.crt");
+        symlink(&outside, &at).unwrap();
+        assert_eq!(bundle(&rootfs), None);
+        fs::remove_file(&at).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &at,
+            rustix::fs::FileType::Fifo,
+            0o644.into(),
+            0,
+        )
+        .unwrap();
+        assert_eq!(bundle(&rootfs), None);
+        fs::remove_file(&at).unwrap();
+        fs::write(&at, "no certificates").unwrap();
+        assert_eq!(bundle(&rootfs), None);
+        let large = format!("{ROOT}{}", " ".repeat(2 << 20));
+        fs::write(&at, large).unwrap();
+        assert_eq!(bundle(&rootfs), None);
+    }
+
+    #[test]
+    fn images_with_the_same_bundle_share_a_file_and_there_is_an_end_to_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("bundles");
+        let first = merged_in(&folder, "own\n\n", "ours").unwrap();
+        assert_eq!(fs::read_to_string(&first).unwrap(), "own\nours\n");
+        assert_eq!(merged_in(&folder, "own", "ours").unwrap(), first);
+        for number in 1..MAX_BUNDLES {
+            merged_in(&folder, &number.to_string(), "ours").unwrap();
+        }
+        assert!(merged_in(&folder, "one more", "ours").is_err());
+        assert_eq!(merged_in(&folder, "own", "ours").unwrap(), first);
+    }
+}

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use sbx_wire::gateway::{Answer, Command, MAX_LINE};
+use sbx_wire::gateway::{Answer, Command, GatewayFile, MAX_LINE};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
@@ -84,9 +84,8 @@ fn zeroize(line: &mut Vec<u8>) {
 fn obey(gateway: &Gateway, line: &[u8]) -> Answer {
     let command = match serde_json::from_slice::<Command>(line) {
         Ok(command) => command,
-        // serde's messages can quote values: say where, not what.
         Err(error) => {
-            let reason = format!("not a command, at column {}", error.column());
+            let reason = why_not(line, &error);
             return Answer::Refused { reason };
         }
     };
@@ -108,6 +107,20 @@ fn obey(gateway: &Gateway, line: &[u8]) -> Answer {
                 problem: generation.problem.clone(),
             }
         }
+    }
+}
+
+/// What is wrong with a line. serde's messages quote values, which can be secrets: where is said, and what only for
+/// the part of a configuration that lies on the disk in clear text anyway, with the rules.
+fn why_not(line: &[u8], error: &serde_json::Error) -> String {
+    #[derive(serde::Deserialize)]
+    struct Clear {
+        #[serde(default, rename = "file")]
+        _file: Option<GatewayFile>,
+    }
+    match serde_json::from_slice::<Clear>(line) {
+        Err(clear) if clear.is_data() => format!("the configuration is not usable: {clear}"),
+        _ => format!("not a command, at column {}", error.column()),
     }
 }
 

@@ -168,6 +168,20 @@ fn answer_to(query: &Message, bytes: &[u8]) -> Option<Message> {
     same.then_some(message)
 }
 
+/// What a resolver's message says, taken for the answer to a question about the name that had the message's own id.
+/// `None`: it is no answer to that question, so one would go on waiting. For those who look at messages without asking
+/// anybody; nothing that is dialled comes from here.
+pub fn read_answer(name: &HostName, bytes: &[u8]) -> Option<Result<Answer, ResolveError>> {
+    let (mut query, _) = question(name).ok()?;
+    query.metadata.id = u16::from_be_bytes(*bytes.first_chunk()?);
+    let message = answer_to(&query, bytes)?;
+    Some(match outcome(&query, &message) {
+        Outcome::Answer(answer) => Ok(answer),
+        Outcome::Nothing => Err(ResolveError::NoAddress),
+        Outcome::Failed => Err(ResolveError::Silent),
+    })
+}
+
 fn outcome(query: &Message, message: &Message) -> Outcome {
     match message.metadata.response_code {
         ResponseCode::NoError => {}

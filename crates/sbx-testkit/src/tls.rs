@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -11,6 +12,8 @@ use rcgen::{
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+
+const DAY: Duration = Duration::from_hours(24);
 
 /// Why a certificate could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +24,18 @@ pub enum TlsError {
     /// rustls refused the certificate or key.
     #[error("cannot set up TLS: {0}")]
     Config(#[from] rustls::Error),
+}
+
+/// What is wrong with a server's certificate, if anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Certificate {
+    /// Nothing.
+    #[default]
+    Valid,
+    /// It ended yesterday.
+    Expired,
+    /// It is signed by itself and by no root.
+    SelfSigned,
 }
 
 /// A root certificate authority. It lives as long as the value and its key never leaves the process.
@@ -62,6 +77,16 @@ impl TestRoot {
     /// A server configuration with a new leaf for `names` (DNS names or IP addresses), offering the
     /// application protocols in the given order. TLS 1.2 and 1.3.
     pub fn server_config(&self, names: &[&str], alpn: &[&[u8]]) -> Result<ServerConfig, TlsError> {
+        self.server_config_with(Certificate::Valid, names, alpn)
+    }
+
+    /// As [`TestRoot::server_config`], with a certificate that may be wrong.
+    pub fn server_config_with(
+        &self,
+        certificate: Certificate,
+        names: &[&str],
+        alpn: &[&[u8]],
+    ) -> Result<ServerConfig, TlsError> {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let mut params = CertificateParams::new(names.clone())?;
         if let Some(first) = names.first() {
@@ -73,7 +98,15 @@ impl TestRoot {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let key = KeyPair::generate()?;
-        let leaf = params.signed_by(&key, &self.issuer)?;
+        if certificate == Certificate::Expired {
+            let now = SystemTime::now();
+            params.not_before = (now - 30 * DAY).into();
+            params.not_after = (now - DAY).into();
+        }
+        let leaf = match certificate {
+            Certificate::SelfSigned => params.self_signed(&key)?,
+            _ => params.signed_by(&key, &self.issuer)?,
+        };
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?

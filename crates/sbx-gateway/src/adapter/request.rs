@@ -131,6 +131,13 @@ pub fn judged(parts: &Parts) -> Result<HttpRequest, RequestError> {
     Ok(HttpRequest::parse(parts.method.as_str(), path)?)
 }
 
+/// An authority without its user information, which ends at the last `@` (RFC 3986, section 3.2.1).
+pub fn without_user(authority: &str) -> &str {
+    authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, host)| host)
+}
+
 fn host_header(headers: &HeaderMap, default: Port) -> Result<Option<Target>, RequestError> {
     let mut values = headers.get_all(HOST).iter();
     let Some(value) = values.next() else {

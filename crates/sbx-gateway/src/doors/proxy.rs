@@ -56,7 +56,7 @@ async fn connect<S: Client>(
             let host = parts
                 .uri
                 .authority()
-                .map(ToString::to_string)
+                .map(|authority| request::without_user(authority.as_str()).to_owned())
                 .unwrap_or_default();
             let reason = Reason::BadRequest;
             let event = Event::at(host, 0, ProxyKind::Forward, reason, generation.number);

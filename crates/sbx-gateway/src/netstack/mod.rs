@@ -116,23 +116,25 @@ impl<H: Host> Stack<H> {
 
     /// Runs until the VM closes the socket.
     pub fn run(mut self) -> io::Result<()> {
-        loop {
-            let readable = self.wait()?;
-            for flow in self.answers.wake.take() {
-                self.touched.insert(flow);
-            }
-            self.take_answers();
-            let open = !readable || self.link.fill()?;
-            self.take_frames()?;
-            self.serve_touched();
-            let now = self.now();
-            self.interface.poll(now, &mut self.link, &mut self.sockets);
-            self.serve_dns();
-            self.sweep();
-            if !self.link.flush()? || !open {
-                return Ok(());
-            }
+        while self.turn()? {}
+        Ok(())
+    }
+
+    /// One turn of the loop. Waits where nothing is to be done; false: the VM has closed the socket.
+    pub fn turn(&mut self) -> io::Result<bool> {
+        let readable = self.wait()?;
+        for flow in self.answers.wake.take() {
+            self.touched.insert(flow);
         }
+        self.take_answers();
+        let open = !readable || self.link.fill()?;
+        self.take_frames()?;
+        self.serve_touched();
+        let now = self.now();
+        self.interface.poll(now, &mut self.link, &mut self.sockets);
+        self.serve_dns();
+        self.sweep();
+        Ok(self.link.flush()? && open)
     }
 
     fn now(&self) -> Instant {

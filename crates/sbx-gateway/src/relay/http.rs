@@ -335,12 +335,13 @@ fn to_guest(
     Response::from_parts(head, Watched::new(body, Some(lease)).boxed_unsync())
 }
 
-/// What the guest wrote, for the record of a request that was not understood.
+/// What the guest wrote, for the record of a request that was not understood. User information is no part of it:
+/// it may be a password.
 fn raw_host(parts: &Parts) -> String {
     let uri = parts
         .uri
         .authority()
-        .map(|authority| authority.as_str().to_owned());
+        .map(|authority| request::without_user(authority.as_str()).to_owned());
     let header = || {
         parts
             .headers

@@ -343,6 +343,10 @@ impl Lab {
         self.process.take().unwrap().wait().unwrap()
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.as_ref().unwrap().id()
+    }
+
     pub(crate) fn is_alive(&mut self) -> bool {
         self.process.as_mut().unwrap().try_wait().unwrap().is_none()
     }
@@ -489,7 +493,27 @@ impl Lab {
         Err((status, String::from_utf8(body).unwrap()))
     }
 
-    /// TLS as a client inside does it: the sandbox's root is trusted, and the given upstream roots.
+    /// What a client inside trusts: the sandbox's root, and the given upstream roots.
+    pub(crate) fn guest_roots(&self) -> rustls::RootCertStore {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.authority.root.clone()).unwrap();
+        for pem in &self.guest_roots {
+            roots
+                .add(CertificateDer::from_pem_slice(pem.as_bytes()).unwrap())
+                .unwrap();
+        }
+        roots
+    }
+
+    pub(crate) fn client_tls(&self, alpn: &[&[u8]]) -> rustls::ClientConfig {
+        let mut config = rustls::ClientConfig::builder()
+            .with_root_certificates(self.guest_roots())
+            .with_no_client_auth();
+        config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
+        config
+    }
+
+    /// TLS as a client inside does it.
     pub(crate) async fn tls<S>(
         &self,
         stream: S,
@@ -499,19 +523,20 @@ impl Lab {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(self.authority.root.clone()).unwrap();
-        for pem in &self.guest_roots {
-            roots
-                .add(CertificateDer::from_pem_slice(pem.as_bytes()).unwrap())
-                .unwrap();
-        }
-        let mut config = rustls::ClientConfig::builder()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
-        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-        connector
+        self.tls_as(self.client_tls(alpn), stream, name).await
+    }
+
+    /// TLS as a client inside does it that is configured in its own way.
+    pub(crate) async fn tls_as<S>(
+        &self,
+        config: impl Into<Arc<rustls::ClientConfig>>,
+        stream: S,
+        name: &str,
+    ) -> std::io::Result<TlsStream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        tokio_rustls::TlsConnector::from(config.into())
             .connect(ServerName::try_from(name.to_owned()).unwrap(), stream)
             .await
     }

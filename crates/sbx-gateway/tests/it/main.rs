@@ -1,12 +1,22 @@
 //! The real gateway process between a guest's TCP/IP stack and stand-ins.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod attack;
+mod attacks_dns;
+mod attacks_framing;
+mod attacks_http;
+mod attacks_ip;
+mod attacks_life;
+mod attacks_names;
+mod attacks_tls;
 mod authority;
 mod credentials;
 mod dns;
 mod guest;
+mod hello;
 mod lab;
 mod packets;
 mod policy;
 mod proxy;
+mod tape;
 mod transparent;

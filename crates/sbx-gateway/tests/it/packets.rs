@@ -18,7 +18,12 @@ use crate::guest::MAC;
 use crate::lab::{NOWHERE, Setup, run};
 
 /// An Ethernet frame with an IPv4 packet in it.
-fn packet(source: Ipv4Addr, to: Ipv4Addr, protocol: IpProtocol, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn packet(
+    source: Ipv4Addr,
+    to: Ipv4Addr,
+    protocol: IpProtocol,
+    payload: &[u8],
+) -> Vec<u8> {
     let ip = Ipv4Repr {
         src_addr: source,
         dst_addr: to,
@@ -39,7 +44,7 @@ fn packet(source: Ipv4Addr, to: Ipv4Addr, protocol: IpProtocol, payload: &[u8]) 
     frame
 }
 
-fn echo_request() -> Vec<u8> {
+pub(crate) fn echo_request() -> Vec<u8> {
     let repr = Icmpv4Repr::EchoRequest {
         ident: 1,
         seq_no: 1,
@@ -51,7 +56,18 @@ fn echo_request() -> Vec<u8> {
     icmp
 }
 
-fn is_echo_reply(frame: &[u8], from: Ipv4Addr) -> bool {
+/// A UDP datagram of the guest in a frame.
+pub(crate) fn datagram(to: Ipv4Addr, port: u16, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(8 + payload.len()).unwrap();
+    let mut udp = vec![0x9c, 0x40];
+    for word in [port, length, 0] {
+        udp.extend_from_slice(&word.to_be_bytes());
+    }
+    udp.extend_from_slice(payload);
+    packet(GUEST, to, IpProtocol::Udp, &udp)
+}
+
+pub(crate) fn is_echo_reply(frame: &[u8], from: Ipv4Addr) -> bool {
     let Ok(ethernet) = EthernetFrame::new_checked(frame) else {
         return false;
     };

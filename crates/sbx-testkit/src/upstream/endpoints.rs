@@ -92,6 +92,10 @@ async fn route(parts: &Parts, path: &str, length: u64, kept: Option<Bytes>) -> R
             )
         }
         "/cut" => cut(number(parts, "after", 1000)),
+        "/header" => http::whole(StatusCode::OK, "text/plain", Bytes::new()).with_header(
+            http::query_param(parts, "name").unwrap_or("x-header"),
+            http::query_param(parts, "value").unwrap_or(""),
+        ),
         "/redirect" => http::whole(StatusCode::FOUND, "text/plain", Bytes::new()).with_header(
             "location",
             http::query_param(parts, "to").unwrap_or("/echo"),

@@ -9,6 +9,7 @@
 //! | `/slow?delay_ms=D` | waits, then answers as `/echo` |
 //! | `/status?code=N` | an empty answer with this status |
 //! | `/cut?after=N` | promises more than the `N` bytes it sends, then cuts the connection |
+//! | `/header?name=N&value=V` | an empty answer with this header (not decoded) |
 //! | `/redirect?to=URL` | 302 to `URL` (not decoded) |
 //! | `/ws` | WebSocket echo (RFC 6455; over HTTP/2, RFC 8441) |
 //! | `/upgrade` | 101 to the protocol asked for, then echoes bytes as they come |
@@ -24,6 +25,7 @@ use tokio::net::TcpListener;
 
 use crate::recorder::Recorder;
 use crate::server::{HttpServer, Running, StartError, accept, bind_tcp};
+pub use crate::tls::Certificate;
 use crate::tls::TestRoot;
 
 /// Where and how to listen.
@@ -33,6 +35,8 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Names of the certificate. Empty: plain HTTP.
     pub tls_names: Vec<String>,
+    /// What is wrong with the certificate, if anything.
+    pub certificate: Certificate,
     /// Application protocols to offer, in order of preference.
     pub alpn: Vec<String>,
     /// Where to write down what comes.
@@ -44,6 +48,7 @@ impl Default for Options {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             tls_names: Vec::new(),
+            certificate: Certificate::Valid,
             alpn: vec!["h2".to_owned(), "http/1.1".to_owned()],
             recorder: Recorder::new(),
         }
@@ -82,7 +87,7 @@ impl EchoUpstream {
             let root = TestRoot::new("HTTP stand-in root")?;
             let names: Vec<&str> = options.tls_names.iter().map(String::as_str).collect();
             let alpn: Vec<&[u8]> = options.alpn.iter().map(String::as_bytes).collect();
-            tls = Some(root.server_config(&names, &alpn)?);
+            tls = Some(root.server_config_with(options.certificate, &names, &alpn)?);
             root_pem = Some(root.pem());
         }
         let (listener, address) = bind_tcp(options.listen)?;

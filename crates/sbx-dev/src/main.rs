@@ -6,6 +6,8 @@
 )]
 
 mod build;
+mod fuzz;
+mod guards;
 mod house;
 mod packages;
 mod run;
@@ -19,7 +21,7 @@ usage: ./dev VERB
   setup          install what is missing and build everything (the other verbs call it)
   demo           one command shows the main job done, with real parts
   test           lint, unit, property, process-level and end-to-end tests
-  soak [NAME]    long suites: boot
+  soak [NAME]    long suites: boot, fuzz, guards
   bench NAME [--json]   side by side with a peer: start
   lint           formatting, clippy, house rules
   fmt            format the code";
@@ -31,6 +33,8 @@ fn main() -> ExitCode {
         ["setup"] => setup(),
         ["demo", rest @ ..] => setup().and_then(|()| program("sbx-demo", rest)),
         ["test", rest @ ..] => test(rest),
+        ["soak", "fuzz", rest @ ..] => fuzz::run(rest),
+        ["soak", "guards", rest @ ..] => guards::run(rest),
         ["soak", rest @ ..] => setup().and_then(|()| program("sbx-soak", rest)),
         ["bench", rest @ ..] => setup().and_then(|()| program("sbx-bench", rest)),
         ["lint"] => packages::install(packages::For::Building).and_then(|()| lint()),

@@ -146,6 +146,25 @@ fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|self_| std::os::unix::fs::MetadataExt::uid(&self_) == 0)
 }
 
+/// A C++ compiler, which the fuzzer is built with and nothing else needs.
+pub(crate) fn cxx() -> Result {
+    if which("c++").is_some() {
+        return Ok(());
+    }
+    if which("apt-get").is_none() {
+        return Err(Failure::new(
+            "there is no C++ compiler (c++), which the fuzzer needs",
+            "install g++ with this distribution's package manager",
+        ));
+    }
+    eprintln!("installing packages: g++");
+    apt(&["update", "-qq"], None)?;
+    apt(
+        &["install", "-y", "-qq", "--no-install-recommends", "g++"],
+        None,
+    )
+}
+
 /// The test runner, when the toolchain has come without it.
 pub(crate) fn test_runner() -> Result {
     let mut command = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()));

@@ -1,0 +1,42 @@
+//! The first message of a TLS client.
+
+use bytes::Bytes;
+use sbx_gateway::adapter::hello::{Prefixed, read_hello};
+use sbx_policy::Host;
+use tokio::io::AsyncReadExt;
+
+use crate::gateway::block_on;
+
+/// A hello that is understood begins as one, its name is canonical, and nothing of it is lost for whoever goes on.
+pub(crate) fn run(bytes: &[u8]) {
+    let read = block_on(read_hello(Prefixed::new(Bytes::new(), bytes)));
+    let Ok((hello, mut stream)) = read else {
+        return;
+    };
+    assert_eq!(bytes[0], 0x16, "a handshake record");
+    let mut again = Vec::new();
+    block_on(stream.read_to_end(&mut again)).expect("bytes in memory");
+    assert_eq!(again, bytes, "the stream begins with the hello again");
+    if let Some(name) = hello.server_name {
+        assert_eq!(
+            Host::parse(&name.to_string()),
+            Ok(name.clone()),
+            "canonical"
+        );
+        #[cfg(feature = "planted-bug")]
+        planted(&name.to_string());
+    }
+}
+
+/// Reached byte by byte only: no bytes that are tried blindly get here.
+#[cfg(feature = "planted-bug")]
+fn planted(name: &str) {
+    let mut letters = name.bytes();
+    if letters.next() == Some(b'b')
+        && letters.next() == Some(b'u')
+        && letters.next() == Some(b'g')
+        && letters.next() == Some(b'-')
+    {
+        panic!("planted");
+    }
+}

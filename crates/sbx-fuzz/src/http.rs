@@ -1,0 +1,100 @@
+//! Heads of HTTP/1.1 requests, as the guest's connections are served.
+
+use std::sync::{Arc, Mutex};
+
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::http::request::Parts;
+use sbx_gateway::adapter::request;
+use sbx_gateway::relay::page;
+use sbx_gateway::relay::serve::serve_h1;
+use sbx_policy::{Port, Target};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::gateway::block_on;
+
+/// What a connection carries at most: more than any input.
+const ROOM: usize = 1 << 20;
+
+/// The first byte says which door it is, the others are what the guest sends. Whatever request comes out of them names
+/// its host in one way, and its path in one form.
+pub(crate) fn run(bytes: &[u8]) {
+    let Some((door, sent)) = bytes.split_first() else {
+        return;
+    };
+    let door = door % 3;
+    let accepted = Arc::<Mutex<usize>>::default();
+    let counter = accepted.clone();
+    let (mut guest, ours) = tokio::io::duplex(ROOM);
+    let answers = block_on(async {
+        let serving = serve_h1(ours, move |request: Request<Incoming>| {
+            let (parts, _) = request.into_parts();
+            if look(door, &parts) {
+                *counter.lock().expect("no panic before") += 1;
+            }
+            async { page::bad_request("") }
+        });
+        let talking = async {
+            // A connection that was closed early is no fault.
+            let _ = guest.write_all(sent).await;
+            let _ = guest.shutdown().await;
+            let mut answers = Vec::new();
+            let _ = guest.read_to_end(&mut answers).await;
+            answers
+        };
+        tokio::join!(serving, talking).1
+    });
+    let accepted = *accepted.lock().expect("no panic before");
+    if accepted > 0 {
+        assert!(
+            answers.starts_with(b"HTTP/1."),
+            "an accepted request is answered"
+        );
+    }
+}
+
+/// Whether the request is one that would be judged; what is then true of it.
+fn look(door: u8, parts: &Parts) -> bool {
+    if request::check_head(parts).is_err() {
+        return false;
+    }
+    let target = match (door, &parts.method) {
+        (0, &hyper::Method::CONNECT) => request::connect_target(parts),
+        (0, _) => request::proxy_target(parts),
+        (1, _) => request::origin_target(parts, Port::HTTP),
+        _ => request::origin_target(parts, Port::HTTPS),
+    };
+    let Ok(target) = target else {
+        return false;
+    };
+    let shown = target.to_string();
+    assert_eq!(
+        Target::parse_authority(&shown, Port::HTTP),
+        Ok(target.clone())
+    );
+    // Nothing that the head says about the host names another one.
+    let same = |text: &str| {
+        [Port::HTTP, Port::HTTPS].into_iter().any(|port| {
+            Target::parse_authority(text, port).is_ok_and(|named| named.host == target.host)
+        })
+    };
+    if let Some(authority) = parts.uri.authority() {
+        assert!(same(authority.as_str()), "{shown} is not {authority}");
+    }
+    if parts.method != hyper::Method::CONNECT {
+        for header in parts.headers.get_all("host") {
+            assert!(
+                same(header.to_str().expect("a host")),
+                "{shown} is not {header:?}"
+            );
+        }
+    }
+    if let Ok(judged) = request::judged(parts) {
+        let path = judged.path.as_str();
+        assert!(
+            path.starts_with('/') && !path.split('/').any(|s| matches!(s, "." | "..")),
+            "{path}"
+        );
+    }
+    true
+}

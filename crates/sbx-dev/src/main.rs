@@ -6,6 +6,7 @@
 )]
 
 mod build;
+mod clients;
 mod fuzz;
 mod guards;
 mod house;
@@ -82,6 +83,8 @@ fn test(rest: &[&str]) -> Result {
     setup()?;
     packages::test_runner()?;
     packages::test_user()?;
+    packages::install(packages::For::Testing)?;
+    clients::install()?;
     lint()?;
     let mut arguments = vec!["nextest", "run", "--release", "--locked", "--workspace"];
     arguments.extend(rest);

@@ -8,44 +8,54 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// What the packages are for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What the packages are for; each needs those before it too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum For {
     /// Compiling the workspace.
     Building,
-    /// Running sandboxes, the demo and the tests.
+    /// Running sandboxes, the demo and the long suites.
     Running,
+    /// The tests, which run real clients.
+    Testing,
 }
 
 /// How the presence of a package is recognised.
 enum Sign {
     Program(&'static str),
     File(&'static str),
+    /// Python can make environments of its own.
+    PythonVenv,
 }
 
-/// Package, how to recognise it, whether building alone needs it.
-const PACKAGES: &[(&str, Sign, bool)] = &[
-    ("libcap-ng-dev", Sign::File("/usr/include/cap-ng.h"), true),
-    ("git", Sign::Program("git"), true),
+/// Package, how to recognise it, what needs it.
+const PACKAGES: &[(&str, Sign, For)] = &[
+    (
+        "libcap-ng-dev",
+        Sign::File("/usr/include/cap-ng.h"),
+        For::Building,
+    ),
+    ("git", Sign::Program("git"), For::Building),
     (
         "qemu-system-x86",
         Sign::Program("qemu-system-x86_64"),
-        false,
+        For::Running,
     ),
-    ("qemu-utils", Sign::Program("qemu-img"), false),
-    ("mmdebstrap", Sign::Program("mmdebstrap"), false),
-    ("uidmap", Sign::Program("newuidmap"), false),
-    ("erofs-utils", Sign::Program("mkfs.erofs"), false),
-    ("e2fsprogs", Sign::Program("mke2fs"), false),
-    ("xz-utils", Sign::Program("xz"), false),
-    ("util-linux", Sign::Program("setpriv"), false),
+    ("qemu-utils", Sign::Program("qemu-img"), For::Running),
+    ("mmdebstrap", Sign::Program("mmdebstrap"), For::Running),
+    ("uidmap", Sign::Program("newuidmap"), For::Running),
+    ("erofs-utils", Sign::Program("mkfs.erofs"), For::Running),
+    ("e2fsprogs", Sign::Program("mke2fs"), For::Running),
+    ("xz-utils", Sign::Program("xz"), For::Running),
+    ("util-linux", Sign::Program("setpriv"), For::Running),
     (
         "ca-certificates",
         Sign::File("/etc/ssl/certs/ca-certificates.crt"),
-        false,
+        For::Running,
     ),
-    ("npm", Sign::Program("npm"), false),
-    ("iproute2", Sign::Program("ip"), false),
+    ("npm", Sign::Program("npm"), For::Running),
+    ("iproute2", Sign::Program("ip"), For::Running),
+    ("curl", Sign::Program("curl"), For::Testing),
+    ("python3-venv", Sign::PythonVenv, For::Testing),
 ];
 
 /// Name of the ordinary user that the end-to-end tests run as when they are started by root.
@@ -55,7 +65,7 @@ pub(crate) const TEST_USER: &str = "sbx-test";
 pub(crate) fn install(purpose: For) -> Result {
     let missing: Vec<&str> = PACKAGES
         .iter()
-        .filter(|(_, sign, building)| (*building || purpose == For::Running) && !present(sign))
+        .filter(|(_, sign, need)| *need <= purpose && !present(sign))
         .map(|(package, ..)| *package)
         .collect();
     if missing.is_empty() {
@@ -87,6 +97,10 @@ fn present(sign: &Sign) -> bool {
     match sign {
         Sign::Program(name) => which(name).is_some(),
         Sign::File(path) => Path::new(path).exists(),
+        Sign::PythonVenv => Command::new("python3")
+            .args(["-c", "import ensurepip, venv"])
+            .output()
+            .is_ok_and(|output| output.status.success()),
     }
 }
 
@@ -140,6 +154,11 @@ fn apt(arguments: &[&str], backports: Option<&Backports>) -> Result {
     let mut command = Command::new(program);
     command.args(rest).env("DEBIAN_FRONTEND", "noninteractive");
     run::finish(&mut command, &shown)
+}
+
+/// Has apt look for what there is.
+pub(crate) fn refresh() -> Result {
+    apt(&["update", "-qq"], None)
 }
 
 fn is_root() -> bool {

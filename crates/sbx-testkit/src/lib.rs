@@ -11,6 +11,7 @@
 
 pub mod anthropic;
 pub mod dns;
+pub mod files;
 pub mod netns;
 pub mod recorder;
 pub mod tls;
@@ -21,6 +22,7 @@ mod server;
 
 pub use anthropic::{AnthropicStandIn, Script};
 pub use dns::DnsStandIn;
+pub use files::FileServer;
 pub use netns::Namespace;
 pub use recorder::Recorder;
 pub use server::StartError;

@@ -74,19 +74,18 @@ impl TestRoot {
         std::fs::write(path, self.pem())
     }
 
-    /// A server configuration with a new leaf for `names` (DNS names or IP addresses), offering the
-    /// application protocols in the given order. TLS 1.2 and 1.3.
-    pub fn server_config(&self, names: &[&str], alpn: &[&[u8]]) -> Result<ServerConfig, TlsError> {
-        self.server_config_with(Certificate::Valid, names, alpn)
+    /// A new leaf for `names` (DNS names or IP addresses) and its key (PKCS#8), as PEM: for a server that is another
+    /// program.
+    pub fn leaf_pem(&self, names: &[&str]) -> Result<(String, String), TlsError> {
+        let (leaf, key) = self.leaf(Certificate::Valid, names)?;
+        Ok((leaf.pem(), key.serialize_pem()))
     }
 
-    /// As [`TestRoot::server_config`], with a certificate that may be wrong.
-    pub fn server_config_with(
+    fn leaf(
         &self,
         certificate: Certificate,
         names: &[&str],
-        alpn: &[&[u8]],
-    ) -> Result<ServerConfig, TlsError> {
+    ) -> Result<(rcgen::Certificate, KeyPair), TlsError> {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let mut params = CertificateParams::new(names.clone())?;
         if let Some(first) = names.first() {
@@ -107,6 +106,23 @@ impl TestRoot {
             Certificate::SelfSigned => params.self_signed(&key)?,
             _ => params.signed_by(&key, &self.issuer)?,
         };
+        Ok((leaf, key))
+    }
+
+    /// A server configuration with a new leaf for `names` (DNS names or IP addresses), offering the
+    /// application protocols in the given order. TLS 1.2 and 1.3.
+    pub fn server_config(&self, names: &[&str], alpn: &[&[u8]]) -> Result<ServerConfig, TlsError> {
+        self.server_config_with(Certificate::Valid, names, alpn)
+    }
+
+    /// As [`TestRoot::server_config`], with a certificate that may be wrong.
+    pub fn server_config_with(
+        &self,
+        certificate: Certificate,
+        names: &[&str],
+        alpn: &[&[u8]],
+    ) -> Result<ServerConfig, TlsError> {
+        let (leaf, key) = self.leaf(certificate, names)?;
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command as Process, Stdio};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
@@ -114,6 +114,10 @@ impl TestAuthority {
         let issuer = rcgen::CertifiedIssuer::self_signed(params, key).unwrap();
         let root = issuer.der().clone();
         Self { issuer, root }
+    }
+
+    pub(crate) fn root_pem(&self) -> String {
+        self.issuer.pem()
     }
 
     /// An intermediate for a gateway's key that ends after `life`.
@@ -301,6 +305,10 @@ impl Lab {
 
     fn attach(&mut self) {
         self.guest = Some(Guest::accept(&self.listener));
+        self.wait_until_attached();
+    }
+
+    fn wait_until_attached(&self) {
         // The kernel lets us accept a moment before the gateway knows that it is connected.
         let attached = |answer| matches!(answer, Answer::Status { attached: true, .. });
         while !attached(self.ask(&Command::Status)) {
@@ -331,6 +339,22 @@ impl Lab {
         assert!(self.is_alive(), "ended without a VM");
         self.listener = Guest::listen(&frames);
         self.attach();
+    }
+
+    /// Kills the process and starts another one, whose machine is what `become_machine` makes of the frame socket's
+    /// path.
+    pub(crate) fn hand_over<T>(&mut self, become_machine: impl FnOnce(&Path) -> T) -> T {
+        let mut process = self.process.take().unwrap();
+        process.kill().unwrap();
+        process.wait().unwrap();
+        self.guest = None;
+        let frames = self.path("frames.sock");
+        std::fs::remove_file(&frames).unwrap();
+        let machine = become_machine(&frames);
+        self.launch();
+        self.wait_until_attached();
+        self.configure();
+        machine
     }
 
     pub(crate) fn guest(&self) -> &Guest {

@@ -10,6 +10,7 @@ mod attacks_life;
 mod attacks_names;
 mod attacks_tls;
 mod authority;
+mod clients;
 mod credentials;
 mod dns;
 mod guest;

@@ -1,0 +1,105 @@
+//! The client programs that the tests run and that are no packages of the distribution, or should not be installed for
+//! them: once, in `target/clients`, through the machine's own pip, npm and apt.
+
+use crate::packages;
+use crate::run::{self, Failure, Result, which};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+const PLACE: &str = "target/clients";
+/// Holds [`VERSION`] once everything is there.
+const COMPLETE: &str = "target/clients/complete";
+/// To be raised with every change to the lists.
+const VERSION: &str = "1\n";
+
+/// From Python's registry: clients, and a gRPC server.
+const PYTHON: &[&str] = &["requests", "httpx[http2]", "websockets>=15", "grpcio"];
+/// From npm's: versions of Node before 24 need it to use a proxy.
+const NODE: &[&str] = &["undici@6"];
+/// Debian packages that are unpacked, not installed: a client that is a Go program, and a registry of images, which
+/// would otherwise start a service.
+const DEBIAN: &[&str] = &["git-lfs", "docker-registry"];
+
+/// Installs what is missing; does nothing when nothing is.
+pub(crate) fn install() -> Result {
+    if fs::read_to_string(COMPLETE).is_ok_and(|version| version == VERSION) {
+        return Ok(());
+    }
+    eprintln!("installing client programs for the tests in {PLACE}");
+    let failed = |error: std::io::Error| {
+        Failure::new(
+            format!("cannot write {PLACE}: {error}"),
+            "free some space in target",
+        )
+    };
+    if Path::new(PLACE).exists() {
+        fs::remove_dir_all(PLACE).map_err(failed)?;
+    }
+    fs::create_dir_all(PLACE).map_err(failed)?;
+    python()?;
+    node()?;
+    debian()?;
+    fs::write(COMPLETE, VERSION).map_err(failed)
+}
+
+fn python() -> Result {
+    let environment = format!("{PLACE}/python");
+    run::program("python3", &["-m", "venv", &environment])?;
+    let pip = format!("{environment}/bin/pip");
+    let mut arguments = vec!["install", "--quiet", "--disable-pip-version-check"];
+    arguments.extend(PYTHON);
+    run::program(&pip, &arguments)
+}
+
+fn node() -> Result {
+    let place = format!("{PLACE}/node");
+    let mut arguments = vec![
+        "install",
+        "--silent",
+        "--no-fund",
+        "--no-audit",
+        "--prefix",
+        &place,
+    ];
+    arguments.extend(NODE);
+    run::program("npm", &arguments)
+}
+
+fn debian() -> Result {
+    if which("apt-get").is_none() || which("dpkg-deb").is_none() {
+        return Err(Failure::new(
+            format!(
+                "the tests need these packages unpacked in {PLACE}/debian: {}",
+                DEBIAN.join(", ")
+            ),
+            "run the tests on Debian or Ubuntu",
+        ));
+    }
+    if download().is_err() {
+        packages::refresh()?;
+        download()?;
+    }
+    let folder = fs::read_dir(PLACE)
+        .map_err(|error| Failure::new(format!("{PLACE}: {error}"), "run ./dev test again"))?;
+    for file in folder.flatten().map(|entry| entry.path()) {
+        if file.extension().is_some_and(|extension| extension == "deb") {
+            let file = file.to_string_lossy();
+            run::program("dpkg-deb", &["-x", &file, &format!("{PLACE}/debian")])?;
+        }
+    }
+    Ok(())
+}
+
+/// Needs no rights: the files go to the current folder.
+fn download() -> Result {
+    let mut command = Command::new("apt-get");
+    command
+        .args(["download", "-qq", "-o", "APT::Sandbox::User="])
+        .args(DEBIAN)
+        .current_dir(PLACE);
+    run::finish(
+        &mut command,
+        &format!("apt-get download {}", DEBIAN.join(" ")),
+    )
+}

@@ -15,12 +15,302 @@ pub(super) struct Guard {
 }
 
 /// Every guard.
-pub(super) const GUARDS: &[Guard] = &[Guard {
-    what: "an address was resolved for the name that is used with it",
-    file: "crates/sbx-gateway/src/decision.rs",
-    text: "    let ours = generation.synthetic.get(name) == Some(&dialled);",
-    instead: "    let ours = true || generation.synthetic.get(name) == Some(&dialled);",
-    tests: &[
-        "attacks_tls::attack_17_an_allowed_name_with_an_address_never_resolved_for_it_is_blocked",
-    ],
-}];
+pub(super) const GUARDS: &[Guard] = &[
+    Guard {
+        what: "a name matches a rule label by label",
+        file: "crates/sbx-policy/src/index.rs",
+        text: r#"            Host::Name(name) => {
+                self.names_of(name, &mut each);"#,
+        instead: r#"            Host::Name(name) => {
+                if name.as_str().contains("allowed.test") {
+                    self.entries.iter().for_each(|entry| found(entry));
+                    return;
+                }
+                self.names_of(name, &mut each);"#,
+        tests: &["attacks_names::attack_04_suffix_tricks_are_other_names"],
+    },
+    Guard {
+        what: "a pattern that is everything has to say so",
+        file: "crates/sbx-policy/src/pattern.rs",
+        text: r#""*" | "*.*" | "**.*" | "*.**" | "**.**" => return Err(PatternError::LoneStar),"#,
+        instead: r#""*" | "*.*" | "**.*" | "*.**" | "**.**" => return Self::parse("**"),"#,
+        tests: &[
+            "attacks_names::attack_05_over_broad_patterns_are_refused_when_loaded_with_the_reason",
+        ],
+    },
+    Guard {
+        what: "a label has at most 63 bytes",
+        file: "crates/sbx-policy/src/host.rs",
+        text: "if label.len() > MAX_LABEL {",
+        instead: "if label.len() > 2 * MAX_LABEL {",
+        tests: &["attacks_names::attack_06_names_longer_than_dns_allows_are_refused"],
+    },
+    Guard {
+        what: "a port has no leading zero",
+        file: "crates/sbx-policy/src/target.rs",
+        text: "if !digits || text.starts_with('0') {",
+        instead: "if !digits {",
+        tests: &["attacks_names::attack_08_ports_are_numbers_from_1_to_65535_and_nothing_else"],
+    },
+    Guard {
+        what: "user information is refused",
+        file: "crates/sbx-gateway/src/adapter/request.rs",
+        text: r#"    // Userinfo is not forwarded, so it is refused rather than dropped silently.
+    if authority.as_str().contains('@') {
+        return Err(RequestError::UserInfo);
+    }
+    let target = Target::parse_authority(authority.as_str(), Port::HTTP)?;"#,
+        instead: r#"    let authority = without_user(authority.as_str());
+    let target = Target::parse_authority(authority, Port::HTTP)?;"#,
+        tests: &[
+            "attacks_names::attack_09_user_information_is_not_the_host_and_stays_out_of_the_record",
+        ],
+    },
+    Guard {
+        what: "a URL and its Host header agree",
+        file: "crates/sbx-gateway/src/adapter/request.rs",
+        text: r#"        && header != target
+"#,
+        instead: r#"        && header.port.get() == 1
+"#,
+        tests: &[
+            "attacks_names::attack_10_an_absolute_url_and_a_host_header_that_differ_are_refused",
+        ],
+    },
+    Guard {
+        what: "an alias of the host is the host",
+        file: "crates/sbx-policy/src/host.rs",
+        text: "        if name.is_host_service() {",
+        instead: r#"        if name.is_host_service() && name.as_str() == "localhost" {"#,
+        tests: &["attacks_names::attack_11_every_alias_of_the_host_is_one_resource"],
+    },
+    Guard {
+        what: "a server name is the one that was judged",
+        file: "crates/sbx-gateway/src/doors/tls.rs",
+        text: "(Some(name), host) => name == host,",
+        instead: "(Some(_), _) => true,",
+        tests: &[
+            "attacks_tls::attack_13_connect_to_an_allowed_host_with_another_server_name_is_blocked",
+            "attacks_tls::attack_16_an_encrypted_server_name_is_judged_by_the_outer_one",
+            "attacks_http::attack_31_other_ports_of_an_allowed_host_need_a_rule_and_their_protocol",
+        ],
+    },
+    Guard {
+        what: "a tunnel to a name begins with that name",
+        file: "crates/sbx-gateway/src/doors/tls.rs",
+        text: "(None, Host::Name(_)) => false,",
+        instead: "(None, Host::Name(_)) => true,",
+        tests: &[
+            "attacks_tls::attack_15_a_client_without_a_server_name_is_judged_by_the_address_it_dialled",
+        ],
+    },
+    Guard {
+        what: "a request inside names the host of its connection",
+        file: "crates/sbx-gateway/src/relay/http.rs",
+        text: "if named != *target {",
+        instead: "if named.port != target.port {",
+        tests: &[
+            "attacks_tls::attack_14_a_request_inside_that_names_another_host_is_blocked",
+            "attacks_framing::attack_28_every_request_on_a_kept_connection_is_judged_by_itself",
+        ],
+    },
+    Guard {
+        what: "an overridden name is used with the address made up for it",
+        file: "crates/sbx-gateway/src/decision.rs",
+        text: "    let ours = generation.synthetic.get(name) == Some(&dialled);",
+        instead: "    let ours = dialled.octets()[0] != 0;",
+        tests: &[
+            "attacks_tls::attack_17_an_allowed_name_with_an_address_never_resolved_for_it_is_blocked",
+        ],
+    },
+    Guard {
+        what: "a name is used with an address that was resolved for it",
+        file: "crates/sbx-gateway/src/decision.rs",
+        text: "                        Some(_) => return Err(not_pinned(generation, target)),",
+        instead: "                        Some(_) => found,",
+        tests: &[
+            "attacks_tls::attack_17_an_allowed_name_with_an_address_never_resolved_for_it_is_blocked",
+        ],
+    },
+    Guard {
+        what: "rules with method and path judge each request",
+        file: "crates/sbx-gateway/src/relay/http.rs",
+        text: "        let (grant, path) = if grant.by_request {",
+        instead: "        let (grant, path) = if grant.by_request && parts.method == hyper::Method::TRACE {",
+        tests: &[
+            "attacks_tls::attack_18_a_client_that_speaks_http2_only_works_and_each_stream_is_judged",
+            "attacks_http::attack_30_a_websocket_is_judged_when_it_is_opened",
+            "attacks_http::attack_32_a_path_is_judged_in_one_form_and_sent_in_that_form",
+        ],
+    },
+    Guard {
+        what: "early data is not taken",
+        file: "crates/sbx-gateway/src/mint.rs",
+        text: "        config.alpn_protocols = ",
+        instead: r#"        config.max_early_data_size = 16 * 1024;
+        config.alpn_protocols = "#,
+        tests: &["attacks_tls::attack_21_early_data_is_neither_taken_nor_asked_for"],
+    },
+    Guard {
+        what: "trailers that could change a message are taken out",
+        file: "crates/sbx-gateway/src/relay/body.rs",
+        text: "trailers.remove(name);",
+        instead: "let _ = (&mut trailers, name);",
+        tests: &["attacks_framing::attack_27_trailers_that_could_change_a_message_stay_here"],
+    },
+    Guard {
+        what: "placeholders go to their own host only",
+        file: "crates/sbx-gateway/src/relay/http.rs",
+        text: "if let Some(service) = placeholder::stray(&grant, parts) {",
+        instead: "if let Some(service) = placeholder::stray(&grant, parts).filter(|s| s.is_empty()) {",
+        tests: &[
+            "attacks_http::attack_30_a_websocket_is_judged_when_it_is_opened",
+            "attacks_http::attack_37_a_redirect_is_the_clients_to_follow_and_takes_no_credential_along",
+        ],
+    },
+    Guard {
+        what: "a credential is written for its host only",
+        file: "crates/sbx-gateway/src/decision.rs",
+        text: r#"        .get(target)
+        .cloned()
+        .unwrap_or_default();"#,
+        instead: r#"        .values()
+        .next()
+        .cloned()
+        .unwrap_or_default();"#,
+        tests: &[
+            "attacks_http::attack_37_a_redirect_is_the_clients_to_follow_and_takes_no_credential_along",
+        ],
+    },
+    Guard {
+        what: "a tunnel begins with TLS unless a rule names its port",
+        file: "crates/sbx-gateway/src/doors/tls.rs",
+        text: "port == Port::HTTPS || !named",
+        instead: "port == Port::HTTPS && !named",
+        tests: &[
+            "attacks_http::attack_31_other_ports_of_an_allowed_host_need_a_rule_and_their_protocol",
+        ],
+    },
+    Guard {
+        what: "a rule with a port is for that port",
+        file: "crates/sbx-policy/src/findings.rs",
+        text: "entry.port.is_none_or(|port| port == self.port)",
+        instead: "entry.port.is_none_or(|port| port.get() > 0)",
+        tests: &[
+            "attacks_http::attack_31_other_ports_of_an_allowed_host_need_a_rule_and_their_protocol",
+            "attacks_ip::attack_51_ssh_is_open_to_the_hosts_that_have_a_rule_and_to_no_other",
+            "attacks_ip::attack_52_without_a_proxy_the_verdicts_are_the_same",
+        ],
+    },
+    Guard {
+        what: "a path that hides a dot segment is refused",
+        file: "crates/sbx-policy/src/request_path.rs",
+        text: "            return Err(PathError::HiddenDotSegment);",
+        instead: "            continue;",
+        tests: &["attacks_http::attack_32_a_path_is_judged_in_one_form_and_sent_in_that_form"],
+    },
+    Guard {
+        what: "a rule with something unknown in it is refused",
+        file: "crates/sbx-policy/src/http.rs",
+        text: r#"#[serde(deny_unknown_fields)]
+pub struct HttpMatch"#,
+        instead: "pub struct HttpMatch",
+        tests: &["attacks_http::attack_36_a_rule_about_bodies_is_refused_and_not_left_out"],
+    },
+    Guard {
+        what: "a name is judged before anybody is asked for it",
+        file: "crates/sbx-gateway/src/adapter/dns.rs",
+        text: "    if !verdict.is_allowed() {",
+        instead: "    if !verdict.is_allowed() && generation.problem.is_some() {",
+        tests: &[
+            "attacks_dns::attack_39_a_name_without_a_rule_carries_nothing_to_any_resolver",
+            "attacks_life::attack_67_a_gateway_that_was_killed_comes_back_with_every_control_before_anybody_tells_it",
+        ],
+    },
+    Guard {
+        what: "only addresses are asked for",
+        file: "crates/sbx-gateway/src/adapter/dns.rs",
+        text: r#"    if !is_a {
+        return Reply::local(Vec::new());
+    }
+"#,
+        instead: "",
+        tests: &[
+            "attacks_tls::attack_16_an_encrypted_server_name_is_judged_by_the_outer_one",
+            "attacks_ip::attack_47_quic_is_stopped_and_not_offered",
+            "attacks_dns::attack_39_a_name_without_a_rule_carries_nothing_to_any_resolver",
+        ],
+    },
+    Guard {
+        what: "only addresses that may be dialled are given out",
+        file: "crates/sbx-gateway/src/resolver.rs",
+        text: "addresses.iter().filter(may).copied().collect()",
+        instead: "addresses.iter().filter(|a| may(a) || !a.is_unspecified()).copied().collect()",
+        tests: &["attacks_dns::attack_42_only_addresses_that_were_judged_are_dialled"],
+    },
+    Guard {
+        what: "a wildcard opens no metadata service",
+        file: "crates/sbx-policy/src/address.rs",
+        text: "METADATA_NAMES.contains(&name)",
+        instead: "METADATA_NAMES.is_empty() && name.is_empty()",
+        tests: &["attacks_ip::attack_43_metadata_services_need_a_rule_with_exactly_their_address"],
+    },
+    Guard {
+        what: "special-purpose addresses are closed",
+        file: "crates/sbx-policy/src/evaluator.rs",
+        text: "        let block = block(ip);",
+        instead: "        let block = block(ip).filter(|_| ip.is_unspecified() && question.sandbox.is_empty());",
+        tests: &[
+            "attacks_ip::attack_43_metadata_services_need_a_rule_with_exactly_their_address",
+            "attacks_ip::attack_44_special_addresses_are_closed_unless_a_rule_names_them",
+            "attacks_dns::attack_42_only_addresses_that_were_judged_are_dialled",
+        ],
+    },
+    Guard {
+        what: "nothing but an echo to the gateway passes of ICMP",
+        file: "crates/sbx-gateway/src/adapter/frame.rs",
+        text: "Ok(icmp) if address == GATEWAY && icmp.msg_type() == Icmpv4Message::EchoRequest => {",
+        instead: "Ok(icmp) if icmp.msg_type() == Icmpv4Message::EchoRequest => {",
+        tests: &["attacks_ip::attack_46_a_ping_leads_nowhere_also_after_a_restart"],
+    },
+    Guard {
+        what: "a frame comes from the guest itself",
+        file: "crates/sbx-gateway/src/adapter/frame.rs",
+        text: "if source != GUEST || packet.version() != 4 {",
+        instead: "if packet.version() != 4 {",
+        tests: &["attacks_ip::attack_52_without_a_proxy_the_verdicts_are_the_same"],
+    },
+    Guard {
+        what: "a wildcard opens no service of the host",
+        file: "crates/sbx-policy/src/index.rs",
+        text: "            Host::HostService => each(&self.host_service),",
+        instead: r#"            Host::HostService => {
+                each(&self.host_service);
+                each(&self.everything);
+            }"#,
+        tests: &[
+            "attacks_ip::attack_49_another_sandbox_is_out_of_reach",
+            "attacks_ip::attack_50_services_of_the_host_and_control_sockets_are_out_of_reach",
+            "attacks_ip::attack_53_a_broker_on_the_host_is_closed_until_a_rule_names_it",
+            "attacks_names::attack_11_every_alias_of_the_host_is_one_resource",
+        ],
+    },
+    Guard {
+        what: "what is sent elsewhere is judged first",
+        file: "crates/sbx-gateway/src/decision.rs",
+        text: r#"    if !verdict.is_allowed() {
+        return Err(Denial::of(generation, target, &verdict));"#,
+        instead: r#"    if !verdict.is_allowed() && overridden.is_none() {
+        return Err(Denial::of(generation, target, &verdict));"#,
+        tests: &[
+            "attacks_ip::attack_54_what_is_sent_elsewhere_is_judged_first_and_never_goes_direct",
+        ],
+    },
+    Guard {
+        what: "what a new policy does not allow is closed",
+        file: "crates/sbx-gateway/src/gateway.rs",
+        text: "let closed = self.live.enforce(&generation);",
+        instead: "let closed = usize::MIN;",
+        tests: &["attacks_life::attack_68_connections_that_a_new_policy_does_not_allow_are_closed"],
+    },
+];

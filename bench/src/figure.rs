@@ -1,4 +1,4 @@
-//! One figure beside a peer's.
+//! One figure, beside a peer's where there is one.
 
 use serde::Serialize;
 
@@ -6,17 +6,17 @@ use serde::Serialize;
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Figure {
     /// What was measured, e.g. `cold_create_exec_s`.
-    metric: &'static str,
-    /// Unit: `s` or `ms`.
+    metric: String,
+    /// Unit, e.g. `s`, `MiB/s`.
     unit: &'static str,
     /// Our median.
     ours: f64,
-    /// The peer's median.
-    peer: f64,
+    /// The peer's median; `null` where the figure stands alone.
+    peer: Option<f64>,
     /// Which peer.
-    peer_name: &'static str,
+    peer_name: Option<&'static str>,
     /// Ours by peer.
-    ratio: f64,
+    ratio: Option<f64>,
     /// Measurements behind each median.
     runs: usize,
 }
@@ -24,7 +24,7 @@ pub(crate) struct Figure {
 impl Figure {
     /// A figure from the measurements, in the unit.
     pub(crate) fn new(
-        metric: &'static str,
+        metric: impl Into<String>,
         unit: &'static str,
         ours: &[f64],
         peer: &[f64],
@@ -32,13 +32,24 @@ impl Figure {
     ) -> Self {
         let (our_median, peer_median) = (median(ours), median(peer));
         Self {
-            metric,
-            unit,
-            ours: round(our_median),
-            peer: round(peer_median),
-            peer_name,
-            ratio: round(our_median / peer_median),
+            peer: Some(round(peer_median)),
+            peer_name: Some(peer_name),
+            ratio: Some(round(our_median / peer_median)),
             runs: ours.len().min(peer.len()),
+            ..Self::alone(metric, unit, ours)
+        }
+    }
+
+    /// A figure that no peer has.
+    pub(crate) fn alone(metric: impl Into<String>, unit: &'static str, ours: &[f64]) -> Self {
+        Self {
+            metric: metric.into(),
+            unit,
+            ours: round(median(ours)),
+            peer: None,
+            peer_name: None,
+            ratio: None,
+            runs: ours.len(),
         }
     }
 
@@ -47,15 +58,21 @@ impl Figure {
         if json {
             return serde_json::to_string(self).unwrap_or_default();
         }
-        format!(
-            "{:<22} {:>8.3} {:<3} {} {:.3} ratio {:.3} ({} runs)",
-            self.metric, self.ours, self.unit, self.peer_name, self.peer, self.ratio, self.runs
-        )
+        let ours = format!("{:<26} {:>10.3} {:<6}", self.metric, self.ours, self.unit);
+        match (self.peer_name, self.peer, self.ratio) {
+            (Some(name), Some(peer), Some(ratio)) => {
+                format!(
+                    "{ours} {name} {peer:.3} ratio {ratio:.3} ({} runs)",
+                    self.runs
+                )
+            }
+            _ => format!("{ours} ({} runs)", self.runs),
+        }
     }
 }
 
 /// The middle measurement (the mean of the two middle ones); NaN without any.
-fn median(values: &[f64]) -> f64 {
+pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;
@@ -79,9 +96,17 @@ mod tests {
         let figure = Figure::new("m", "s", &[3.0, 1.0, 2.0], &[4.0, 4.0, 5.0, 3.0], "podman");
         assert_eq!(
             (figure.ours, figure.peer, figure.ratio, figure.runs),
-            (2.0, 4.0, 0.5, 3)
+            (2.0, Some(4.0), Some(0.5), 3)
         );
         let json: serde_json::Value = serde_json::from_str(&figure.line(true)).unwrap();
         assert_eq!(json["peer_name"], "podman");
+    }
+
+    #[test]
+    fn a_figure_without_a_peer_has_all_fields_all_the_same() {
+        let figure = Figure::alone("m", "ms", &[1.0, 2.0]);
+        let json: serde_json::Value = serde_json::from_str(&figure.line(true)).unwrap();
+        assert_eq!(json["ours"], 1.5);
+        assert!(json["peer"].is_null() && json["peer_name"].is_null() && json["ratio"].is_null());
     }
 }

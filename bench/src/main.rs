@@ -8,14 +8,29 @@
 
 mod debian_vm;
 mod figure;
+mod net;
 mod podman;
+mod proxy;
 mod start;
 mod tool;
 
 use std::process::ExitCode;
 
+const USAGE: &str = "\
+usage: ./dev bench NAME [--json]
+
+  start           from nothing to a first program; beside podman and a stock Debian VM
+  proxy [PEER…]   the gateway as an intercepting proxy; beside squid, mitmproxy, hudsucker
+  net             bytes in and out of a guest; beside QEMU's user network and passt";
+
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut words = std::env::args();
+    let name = words.next().unwrap_or_default();
+    let arguments: Vec<String> = words.collect();
+    if name.ends_with(net::QEMU) {
+        eprintln!("{}", net::become_qemu(&arguments));
+        return ExitCode::FAILURE;
+    }
     let json = arguments.iter().any(|word| word == "--json");
     let names: Vec<&str> = arguments
         .iter()
@@ -24,8 +39,13 @@ fn main() -> ExitCode {
         .collect();
     let figures = match names.as_slice() {
         ["start"] => start::run(),
+        ["net"] => net::run(),
+        ["proxy", peers @ ..] => proxy::run(peers),
+        // Processes of a benchmark that are started by itself.
+        ["part", "load"] => proxy::load_part().map(|()| Vec::new()),
+        ["part", "gateway", port, folder] => proxy::gateway_part(port, folder).map(|()| Vec::new()),
         _ => {
-            eprintln!("usage: ./dev bench start [--json]");
+            eprintln!("{USAGE}");
             return ExitCode::from(2);
         }
     };

@@ -4,8 +4,8 @@
 use crate::debian_vm::DebianVm;
 use crate::figure::Figure;
 use crate::podman::Podman;
+use crate::tool::cache;
 use sbx_e2e::Installation;
-use std::path::PathBuf;
 
 /// Boots of each side; they take turns.
 const BOOTS: usize = 3;
@@ -13,11 +13,7 @@ const BOOTS: usize = 3;
 const EXECS: usize = 20;
 
 pub(crate) fn run() -> Result<Vec<Figure>, String> {
-    let home = std::env::var_os("HOME")
-        .map(PathBuf::from)
-        .ok_or("HOME is not set")?;
-    let cache =
-        std::env::var_os("XDG_CACHE_HOME").map_or_else(|| home.join(".cache"), PathBuf::from);
+    let cache = cache("")?;
     let root = tempfile::Builder::new()
         .prefix("sbx-bench-")
         .tempdir()

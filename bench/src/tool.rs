@@ -1,6 +1,6 @@
 //! Running the peers' programs.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -47,4 +47,22 @@ pub(crate) fn need(program: &str, packages: &[&str]) -> Result<(), String> {
         .and_then(|_| output(words[0], &words[1..]))
         .map(drop)
         .map_err(|why| format!("{why}\n  try: as root, {}", words.join(" ")))
+}
+
+/// Where what is built or installed once is kept.
+pub(crate) fn cache(name: &str) -> Result<PathBuf, String> {
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    let home = home.ok_or("HOME is not set")?;
+    let cache =
+        std::env::var_os("XDG_CACHE_HOME").map_or_else(|| home.join(".cache"), PathBuf::from);
+    let folder = cache.join(name);
+    std::fs::create_dir_all(&folder).map_err(|e| e.to_string())?;
+    Ok(folder)
+}
+
+/// A program that was built beside this one.
+pub(crate) fn beside(name: &str) -> Result<PathBuf, String> {
+    let own = std::env::current_exe().map_err(|e| e.to_string())?;
+    let folder = own.parent().unwrap_or(Path::new("."));
+    Ok(folder.join(name))
 }

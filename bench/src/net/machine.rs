@@ -1,0 +1,172 @@
+//! Our machine with further network cards: QEMU's user network, and passt at two MTUs. All of them belong to one guest
+//! at the same time, so that nothing differs between them but the network.
+//!
+//! `sbx` finds QEMU by the search path. There it finds this program under QEMU's name, which adds the cards to the
+//! arguments of a machine and becomes the real QEMU.
+
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::tool::need;
+
+/// QEMU's name, and that of this program in front of it.
+pub(crate) const QEMU: &str = "qemu-system-x86_64";
+/// A peer has to be ready after this.
+const READY: Duration = Duration::from_secs(10);
+
+/// A further card.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Card {
+    /// Name in the figures.
+    pub(crate) peer: String,
+    /// The guest's address on it; the network has 24 bits.
+    pub(crate) guest: String,
+    /// The host's loopback interface as seen through it.
+    pub(crate) host: String,
+    /// Largest packet.
+    pub(crate) mtu: u16,
+    /// Ethernet address.
+    pub(crate) mac: String,
+    /// QEMU's option.
+    netdev: String,
+}
+
+/// What the program under QEMU's name works from; beside it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Front {
+    qemu: PathBuf,
+    cards: Vec<Card>,
+}
+
+/// The peers that run beside the machine. They end with the value.
+pub(crate) struct Peers {
+    /// The cards, in the order in which the guest finds them.
+    pub(crate) cards: Vec<Card>,
+    children: Vec<Child>,
+    /// Folder to put in front of the search path.
+    pub(crate) front: PathBuf,
+}
+
+impl Drop for Peers {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            // passt ends by itself with QEMU.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Peers {
+    /// Starts them below a folder that everybody may write to.
+    pub(crate) fn start(folder: &Path) -> Result<Self, String> {
+        need("passt", &["passt"])?;
+        let mut cards = vec![Card {
+            peer: "slirp".to_owned(),
+            guest: "10.0.5.15".to_owned(),
+            host: "10.0.5.2".to_owned(),
+            mtu: 1500,
+            mac: "52:54:00:73:62:a0".to_owned(),
+            netdev: "user,id=peer0,net=10.0.5.0/24,host=10.0.5.2,ipv6=off".to_owned(),
+        }];
+        let mut children = Vec::new();
+        for (number, mtu) in [(1, 65_520), (2, 1500)] {
+            let card = passt_card(folder, number, mtu);
+            children.push(passt(folder, number, &card)?);
+            cards.push(card);
+        }
+        let front = folder.join("front");
+        std::fs::create_dir_all(&front).map_err(|e| e.to_string())?;
+        let own = std::env::current_exe().map_err(|e| e.to_string())?;
+        std::fs::copy(own, front.join(QEMU)).map_err(|e| e.to_string())?;
+        let real = Front {
+            qemu: find(QEMU)?,
+            cards: cards.clone(),
+        };
+        let text = serde_json::to_vec(&real).map_err(|e| e.to_string())?;
+        std::fs::write(front.join("cards.json"), text).map_err(|e| e.to_string())?;
+        Ok(Self {
+            cards,
+            children,
+            front,
+        })
+    }
+}
+
+fn socket(folder: &Path, number: u8) -> String {
+    folder
+        .join(format!("passt{number}.sock"))
+        .display()
+        .to_string()
+}
+
+fn passt_card(folder: &Path, number: u8, mtu: u16) -> Card {
+    let path = socket(folder, number);
+    Card {
+        peer: "passt".to_owned(),
+        guest: format!("10.0.{}.15", number + 5),
+        host: format!("10.0.{}.2", number + 5),
+        mtu,
+        mac: format!("52:54:00:73:62:a{number}"),
+        netdev: format!("stream,id=peer{number},server=off,addr.type=unix,addr.path={path}"),
+    }
+}
+
+fn passt(folder: &Path, number: u8, card: &Card) -> Result<Child, String> {
+    let path = socket(folder, number);
+    let child = Command::new("passt")
+        .args(["-f", "-q", "-4", "-s", &path])
+        .args(["-a", &card.guest, "-n", "255.255.255.0", "-g", &card.host])
+        .args(["-m", &card.mtu.to_string()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|error| format!("cannot start passt: {error}"))?;
+    let started = Instant::now();
+    while !Path::new(&path).exists() {
+        if started.elapsed() > READY {
+            return Err("passt does not listen".to_owned());
+        }
+        // Nothing announces it.
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    Ok(child)
+}
+
+fn find(program: &str) -> Result<PathBuf, String> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(program))
+        .find(|path| path.is_file())
+        .ok_or_else(|| format!("there is no {program}"))
+}
+
+/// The program under QEMU's name. Comes back only when it cannot become QEMU.
+pub(crate) fn become_qemu(arguments: &[String]) -> String {
+    let front = || {
+        let own = std::env::current_exe().map_err(|e| e.to_string())?;
+        let folder = own.parent().unwrap_or(Path::new("."));
+        let text = std::fs::read(folder.join("cards.json")).map_err(|e| e.to_string())?;
+        serde_json::from_slice::<Front>(&text).map_err(|e| e.to_string())
+    };
+    let front: Front = match front() {
+        Ok(front) => front,
+        Err(error) => return error,
+    };
+    let mut command = Command::new(front.qemu);
+    command.args(arguments);
+    // Questions for the version and the probe's machine have no card.
+    if arguments.iter().any(|word| word == "-netdev") {
+        for (number, card) in front.cards.iter().enumerate() {
+            command.args(["-netdev", &card.netdev]);
+            let device = format!("virtio-net-pci,netdev=peer{number},mac={}", card.mac);
+            command.args(["-device", &device]);
+        }
+    }
+    format!("cannot become QEMU: {}", command.exec())
+}

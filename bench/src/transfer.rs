@@ -1,0 +1,79 @@
+//! Runs inside of a guest or a container: moves bytes over TCP and says how fast.
+//!
+//! Arguments: seconds, then pairs of `down` or `up` and `HOST:PORT`. One line a pair: MiB/s.
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "figures are what this prints"
+)]
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// Bytes handed over at once, as iperf3 does.
+const PIECE: usize = 128 * 1024;
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let Some((seconds, jobs)) = words.split_first() else {
+        return ExitCode::from(2);
+    };
+    let seconds = Duration::from_secs_f64(seconds.parse().unwrap_or(1.0));
+    for job in jobs.chunks_exact(2) {
+        let done = match job[0].as_str() {
+            "down" => down(&job[1], seconds),
+            _ => up(&job[1], seconds),
+        };
+        match done {
+            Ok(speed) => println!("{speed:.3}"),
+            Err(error) => {
+                eprintln!("{} {}: {error}", job[0], job[1]);
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// Reads for so long; the clock starts with the first byte.
+fn down(address: &str, seconds: Duration) -> std::io::Result<f64> {
+    let mut stream = TcpStream::connect(address)?;
+    let mut piece = vec![0; PIECE];
+    let mut got = stream.read(&mut piece)? as u64;
+    let started = Instant::now();
+    while started.elapsed() < seconds {
+        match stream.read(&mut piece)? {
+            0 => break,
+            length => got += length as u64,
+        }
+    }
+    Ok(speed(got, started.elapsed()))
+}
+
+/// Writes for so long. The other side says how much came and in how many microseconds: what is still on its way here
+/// does not count.
+fn up(address: &str, seconds: Duration) -> std::io::Result<f64> {
+    let mut stream = TcpStream::connect(address)?;
+    let piece = vec![7; PIECE];
+    let started = Instant::now();
+    while started.elapsed() < seconds {
+        stream.write_all(&piece)?;
+    }
+    stream.shutdown(Shutdown::Write)?;
+    let mut said = String::new();
+    stream.read_to_string(&mut said)?;
+    let mut numbers = said.split_whitespace().map(str::parse::<u64>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(bytes)), Some(Ok(micros))) => Ok(speed(bytes, Duration::from_micros(micros))),
+        _ => Err(std::io::Error::other(format!("the sink said {said:?}"))),
+    }
+}
+
+/// MiB a second.
+#[expect(clippy::cast_precision_loss, reason = "bytes far below 2^53")]
+fn speed(bytes: u64, took: Duration) -> f64 {
+    bytes as f64 / (1024.0 * 1024.0) / took.as_secs_f64()
+}

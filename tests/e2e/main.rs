@@ -9,6 +9,7 @@
 )]
 
 mod agent_job;
+mod clients;
 mod life;
 mod neighbours;
 mod sessions;

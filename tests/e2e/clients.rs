@@ -1,0 +1,208 @@
+//! Clients inside a machine: the Docker Engine against a registry of images, git and curl against a server of files.
+//! (Every other client runs against the same gateway without a machine: sbx-gateway, tests/it/clients.)
+
+use crate::setting::Setting;
+use sbx_testkit::{FileServer, TestRoot, files::git_repository};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// The registry under a name that is tunnelled unread.
+const UNREAD: &str = "registry.test";
+/// The same registry under a name that is opened, because a credential is bound to it.
+const OPENED: &str = "api.anthropic.com";
+/// The server of files, tunnelled unread.
+const FILES: &str = "files.test";
+
+/// Debian's `docker-registry` over TLS on loopback.
+struct Registry {
+    process: Child,
+    address: String,
+}
+
+impl Registry {
+    fn start(folder: &Path, root: &TestRoot) -> Self {
+        let (certificate, key) = root.leaf_pem(&[UNREAD, OPENED]).unwrap();
+        let write = |name: &str, text: &str| {
+            let path = folder.join(name);
+            std::fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        let config = serde_json::json!({
+            "version": 0.1,
+            "log": { "level": "info" },
+            "storage": { "filesystem": { "rootdirectory": folder.join("images") } },
+            "http": {
+                "addr": "127.0.0.1:0",
+                "tls": { "certificate": write("certificate", &certificate), "key": write("key", &key) },
+            },
+        });
+        // JSON is YAML.
+        let config = write("config.yml", &config.to_string());
+        let mut process = Command::new(installed().join("debian/usr/bin/docker-registry"))
+            .args(["serve", &config])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut log = BufReader::new(process.stderr.take().unwrap()).lines();
+        let listening = log
+            .by_ref()
+            .map_while(Result::ok)
+            .find_map(|line| Some(line.split_once("listening on ")?.1.to_owned()))
+            .expect("the registry did not start");
+        let address = listening.split(',').next().unwrap().to_owned();
+        // It must not wait for a reader of its log.
+        std::thread::spawn(move || log.for_each(drop));
+        Self { process, address }
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Where `./dev test` installs clients and servers.
+fn installed() -> PathBuf {
+    let exe = std::env::current_exe().unwrap();
+    let target = exe.ancestors().nth(3).unwrap();
+    target.join("clients")
+}
+
+#[test]
+fn docker_pushes_pulls_and_builds_and_git_and_curl_work_in_a_machine() {
+    let setting = Setting::ordinary("deny-all");
+    let folder = tempfile::tempdir().unwrap();
+    let root = TestRoot::new("registry root").unwrap();
+    let registry = Registry::start(folder.path(), &root);
+    let work = folder.path().join("work");
+    std::fs::create_dir(&work).unwrap();
+    std::fs::write(work.join("hello"), "hello from a file\n").unwrap();
+    git_repository(folder.path(), "hello.git", &work).unwrap();
+    let files = FileServer::start(folder.path(), &[FILES]).unwrap();
+
+    let roots = format!("{}{}", root.pem(), files.root_pem().unwrap());
+    let trust = setting
+        .installation
+        .folder("trust")
+        .unwrap()
+        .join("roots.pem");
+    setting
+        .installation
+        .write(&trust, roots.as_bytes())
+        .unwrap();
+    let overrides = serde_json::json!({
+        format!("{UNREAD}:443"): registry.address,
+        format!("{OPENED}:443"): registry.address,
+        format!("{FILES}:443"): files.address().to_string(),
+    });
+    let sbx = |arguments: &[&str]| setting.installation.sbx(arguments.iter().copied());
+    for step in [
+        &[
+            "settings",
+            "set",
+            "upstream.overrides",
+            &overrides.to_string(),
+        ][..],
+        &[
+            "settings",
+            "set",
+            "upstream.extraRoots",
+            &trust.display().to_string(),
+        ],
+        &[
+            "policy",
+            "allow",
+            "network",
+            &format!("{UNREAD},{OPENED},{FILES}"),
+        ],
+    ] {
+        sbx(step).success().unwrap();
+    }
+    let key = setting.installation.sbx_in(
+        folder.path(),
+        b"sk-ant-api03-a-key-that-the-registry-ignores",
+        ["secret", "set", "anthropic"],
+    );
+    key.success().unwrap();
+    let workspace = setting.shell("pull");
+    // Unread, the stand-ins' own certificates are seen; a person would have theirs trusted in the same way.
+    setting
+        .installation
+        .write(&workspace.join("roots.pem"), roots.as_bytes())
+        .unwrap();
+
+    let inside = |line: &str| setting.inside("pull", &format!("set -e\n{line}"));
+    inside(&format!(
+        "sudo mkdir -p /etc/docker/certs.d/{UNREAD}
+         sudo cp roots.pem /etc/docker/certs.d/{UNREAD}/ca.crt
+         tar -chf /tmp/tiny.tar -C / bin/sh bin/echo $(ldd /bin/echo | grep -o '/lib[^ ]*' | sed 's|^/||' | sort -u)
+         docker import /tmp/tiny.tar {UNREAD}/tiny:1
+         docker push {UNREAD}/tiny:1"
+    ));
+    let pull = |name: &str| {
+        let line = format!(
+            "docker rmi -f $(docker images -q) >/dev/null
+             docker pull -q {name}/tiny:1
+             docker run --rm {name}/tiny:1 /bin/sh -c '/bin/echo pulled'"
+        );
+        assert!(inside(&line).contains("pulled"), "{name}");
+    };
+    pull(UNREAD);
+    pull(OPENED);
+    let built = inside(&format!(
+        "docker rmi -f $(docker images -q) >/dev/null
+         mkdir -p /tmp/build
+         printf 'FROM {OPENED}/tiny:1\\nRUN [\"/bin/sh\", \"-c\", \"/bin/echo built > /made\"]\\n' > /tmp/build/Dockerfile
+         docker build -q -t made /tmp/build
+         docker run --rm made /bin/sh -c 'read line < /made; /bin/echo $line'"
+    ));
+    assert!(built.contains("built"), "{built}");
+    let git = format!("git -c http.sslCAInfo=roots.pem clone -q https://{FILES}/git/hello.git");
+    let curl = format!("curl -sS --cacert roots.pem https://{FILES}/work/hello");
+    let direct = "env -u http_proxy -u https_proxy -u HTTP_PROXY -u HTTPS_PROXY";
+    let read = inside(&format!(
+        "{git} /tmp/forward && cat /tmp/forward/hello\n{direct} {git} /tmp/direct && cat /tmp/direct/hello\n\
+         {curl}\n{direct} {curl}"
+    ));
+    assert_eq!(read, "hello from a file\n".repeat(4));
+
+    // The engine without the proxy: one that its user configured otherwise.
+    inside(
+        "sudo sed -i '0,/{/s//{ \"proxies\": { \"no-proxy\": \"*\" },/' /etc/docker/daemon.json
+         engine=$(cat /run/docker.pid)
+         sudo kill $engine
+         while test -e /proc/$engine; do sleep 0.1; done
+         docker info >/dev/null",
+    );
+    pull(UNREAD);
+    pull(OPENED);
+    let denied = setting
+        .installation
+        .inside("pull", "docker pull denied.test/tiny:1");
+    assert!(
+        !denied.ok() && denied.stderr.contains("no such host"),
+        "{denied}"
+    );
+
+    let log = sbx(&["policy", "log", "pull", "--json"]).json().unwrap();
+    let rows = log["allowed_hosts"].as_array().unwrap();
+    let passed = |host: &str, proxy: &str| {
+        let fits = |row: &&serde_json::Value| {
+            row["host"]
+                .as_str()
+                .is_some_and(|name| name.starts_with(host))
+                && row["proxy_type"] == proxy
+        };
+        assert!(rows.iter().any(|row| fits(&row)), "{host} {proxy}: {log:#}");
+    };
+    passed(UNREAD, "forward-bypass");
+    passed(UNREAD, "transparent");
+    passed(OPENED, "forward");
+    passed(OPENED, "transparent");
+    passed(FILES, "forward-bypass");
+    passed(FILES, "transparent");
+}

@@ -110,9 +110,9 @@ async fn converse(daemon: &Daemon, sandbox: &Sandbox, stream: UnixStream) -> io:
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
     let mut wanted = sandbox.gateway.wanted.subscribe();
-    let key = match ask(&mut read, &mut write, &Command::CertificateRequest).await? {
-        Answer::CertificateRequest { public_key } => public_key,
-        _ => return Err(io::Error::other("the gateway named no key")),
+    let answer = ask(&mut read, &mut write, &Command::CertificateRequest).await?;
+    let Answer::CertificateRequest { public_key: key } = answer else {
+        return Err(io::Error::other("the gateway named no key"));
     };
     let mut issued = issue(daemon, sandbox, key)?;
     loop {

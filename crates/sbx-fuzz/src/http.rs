@@ -3,6 +3,7 @@
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::http::request::Parts;
+use sbx_gateway::adapter::guarded::Arrival;
 use sbx_gateway::adapter::request;
 use sbx_gateway::relay::page;
 use sbx_gateway::relay::serve::serve_h1;
@@ -23,11 +24,16 @@ pub(crate) fn run(bytes: &[u8]) {
     let door = door % 3;
     let (mut guest, ours) = tokio::io::duplex(ROOM);
     block_on(async {
-        let serving = serve_h1(ours, move |request: Request<Incoming>| {
+        let answer = move |request: Request<Incoming>, arrival: Arrival| {
+            assert!(arrival.is_in_step(), "the library sees another message");
             let (parts, _) = request.into_parts();
-            look(door, &parts);
-            async { page::bad_request("") }
-        });
+            // What stands in for a refused head is nobody's request.
+            if arrival.refused().is_none() {
+                look(door, &parts);
+            }
+            async { Ok(page::bad_request("")) }
+        };
+        let serving = serve_h1(ours, answer, || ());
         let talking = async {
             // A connection that was closed early is no fault, and one that ended here need not be answered.
             let _ = guest.write_all(sent).await;

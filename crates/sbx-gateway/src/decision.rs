@@ -34,7 +34,7 @@ pub struct Grant {
     /// Whether it is a rule that needs method and path.
     pub by_request: bool,
     /// The question that was asked, to be asked again when the policy changes.
-    pub intent: Intent,
+    pub intent: Arc<Intent>,
 }
 
 /// Refusal, with what the client and the record are told.
@@ -282,7 +282,7 @@ fn grant(
         inspect: by_request || generation.needs_credential(target),
         by_request,
         credentials,
-        intent,
+        intent: Arc::new(intent),
     }
 }
 

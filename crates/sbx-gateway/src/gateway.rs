@@ -4,13 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::Instant;
 
+use sbx_wire::gateway::ProxyKind;
 use tokio::sync::watch;
 
+use crate::decision::Grant;
 use crate::generation::{Generation, HostTrust};
 use crate::limits;
-use crate::live::Live;
+use crate::live::{Closed, Lease, Live};
 use crate::mint::SigningKey;
 use crate::pins::Pins;
+use crate::reason::Reason;
 use crate::records::{Event, Records};
 
 /// What `status` reports besides the generation.
@@ -64,13 +67,19 @@ impl Gateway {
     /// Puts a generation in force and closes what it does not allow.
     pub fn replace(&self, generation: Generation) {
         let generation = Arc::new(generation);
-        self.current.send_replace(generation.clone());
+        let before = self.current.send_replace(generation.clone());
+        // What was opened under the old one is not used again.
+        before.upstreams.close();
         let closed = self.live.enforce(&generation);
-        if closed > 0 {
-            tracing::info!(
-                closed,
-                generation = generation.number,
-                "closed by the new policy"
+        if !closed.is_empty() {
+            let (closed, generation) = (closed.len(), generation.number);
+            tracing::info!(closed, generation, "closed by the new policy");
+        }
+        for Closed { target, proxy } in closed {
+            let reason = Reason::PolicyChanged;
+            self.record(
+                &generation,
+                Event::new(&target, proxy, reason, generation.number),
             );
         }
     }
@@ -90,6 +99,18 @@ impl Gateway {
         let mut changes = self.current.subscribe();
         let _ = tokio::time::timeout(wait, changes.wait_for(|new| new.configured)).await;
         self.generation()
+    }
+
+    /// Registers something that was granted and is open until the lease is dropped. If the policy has changed since
+    /// it was granted, it is judged once more.
+    pub fn lease(&self, grant: &Grant, proxy: ProxyKind) -> Lease {
+        let lease = self.live.register(grant.intent.clone(), proxy);
+        // A change from here on finds it.
+        let current = self.current.borrow();
+        if !Arc::ptr_eq(&current, &grant.generation) && !current.allows(&grant.intent) {
+            lease.revoke();
+        }
+        lease
     }
 
     /// Writes an event down.

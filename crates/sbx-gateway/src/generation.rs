@@ -13,6 +13,7 @@ use rustls::{ClientConfig, RootCertStore};
 use sbx_policy::{Evaluator, HostName, PolicyDocument, Port, Target, TargetError};
 use sbx_wire::gateway::{Credential, GatewayConfig, GatewayFile};
 
+use crate::connector::Upstreams;
 use crate::mint::{Mint, MintError, SigningKey};
 use crate::pins::synthetic_addresses;
 
@@ -95,10 +96,8 @@ pub struct Generation {
     pub synthetic: HashMap<HostName, Ipv4Addr>,
     /// DNS servers to ask.
     pub resolvers: Vec<SocketAddr>,
-    /// TLS towards upstreams, with HTTP/2 and HTTP/1.1 offered.
-    pub client_tls: Arc<ClientConfig>,
-    /// The same, offering HTTP/1.1 only: for upgrades.
-    pub client_tls_h1: Arc<ClientConfig>,
+    /// TLS towards upstreams.
+    pub client_tls: ClientTls,
     /// Credentials by the target they are bound to. One target can have several.
     pub credentials: HashMap<Target, Vec<Arc<BoundCredential>>>,
     /// Every credential, for finding placeholders that go astray.
@@ -109,6 +108,8 @@ pub struct Generation {
     pub mint: Option<Arc<Mint>>,
     /// Whether credentials and certificate authority have been received.
     pub configured: bool,
+    /// Connections to upstreams that wait for the next request.
+    pub upstreams: Arc<Upstreams>,
     /// Why everything is denied, if it is because there is no usable policy.
     pub problem: Option<String>,
 }
@@ -196,13 +197,13 @@ impl Generation {
             overrides,
             synthetic,
             resolvers,
-            client_tls: Arc::new(client_tls(&roots, host, &[b"h2", b"http/1.1"])?),
-            client_tls_h1: Arc::new(client_tls(&roots, host, &[b"http/1.1"])?),
+            client_tls: ClientTls::new(&roots, host)?,
             credentials: by_target,
             all_credentials: all,
             credential_targets,
             configured: mint.is_some(),
             mint,
+            upstreams: Arc::default(),
             problem: None,
         })
     }
@@ -300,17 +301,34 @@ fn roots(extra: &[String], host: &HostTrust) -> Result<RootCertStore, ConfigErro
     Ok(store)
 }
 
-fn client_tls(
-    roots: &Arc<RootCertStore>,
-    host: &HostTrust,
-    alpn: &[&[u8]],
-) -> Result<ClientConfig, ConfigError> {
-    let mut config = ClientConfig::builder_with_provider(host.provider.clone())
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots.clone())
-        .with_no_client_auth();
-    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-    Ok(config)
+/// TLS towards upstreams (1.2 and 1.3, no early data), by what is offered. They share their remembered sessions.
+#[derive(Debug, Clone)]
+pub struct ClientTls {
+    /// HTTP/2 and HTTP/1.1.
+    pub any: Arc<ClientConfig>,
+    /// HTTP/2 alone.
+    pub h2: Arc<ClientConfig>,
+    /// HTTP/1.1 alone.
+    pub h1: Arc<ClientConfig>,
+}
+
+impl ClientTls {
+    fn new(roots: &Arc<RootCertStore>, host: &HostTrust) -> Result<Self, rustls::Error> {
+        let common = ClientConfig::builder_with_provider(host.provider.clone())
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots.clone())
+            .with_no_client_auth();
+        let offering = |protocols: &[&[u8]]| {
+            let mut config = common.clone();
+            config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+            Arc::new(config)
+        };
+        Ok(Self {
+            any: offering(&[b"h2", b"http/1.1"]),
+            h2: offering(&[b"h2"]),
+            h1: offering(&[b"http/1.1"]),
+        })
+    }
 }
 
 impl Generation {

@@ -55,6 +55,14 @@ pub const REQUEST_IDLE: Duration = Duration::from_mins(2);
 pub const REQUEST_HEAD_BYTES: usize = 64 * 1024;
 /// Most headers in a request or answer.
 pub const HEADERS: usize = 128;
+/// Extensions of the chunks of one body, in bytes. Nobody uses them.
+pub const CHUNK_EXTENSIONS: usize = 4 * 1024;
+/// Trailers of one body over HTTP/1.1, in bytes.
+pub const TRAILER_BYTES: usize = 8 * 1024;
+/// Trailers of one body over HTTP/1.1.
+pub const TRAILERS: usize = 64;
+/// Bytes behind a request to change the protocol that are read before it is answered.
+pub const EARLY_BYTES: usize = 64 * 1024;
 /// Longest header list over HTTP/2, in bytes.
 pub const H2_HEADERS: u32 = 64 * 1024;
 /// Requests at a time on one HTTP/2 connection of the guest.
@@ -77,8 +85,15 @@ pub const RESPONSE_HEAD: Duration = Duration::from_mins(15);
 pub const BODY_IDLE: Duration = Duration::from_mins(15);
 /// A tunnel without a byte in either direction for this long is closed.
 pub const TUNNEL_IDLE: Duration = Duration::from_hours(4);
-/// Idle upstream HTTP/1.1 connections kept for one connection of the guest.
-pub const IDLE_UPSTREAMS: usize = 8;
+/// Upstream connections kept for the next request, of the whole gateway.
+pub const IDLE_UPSTREAMS: usize = 64;
+/// An upstream connection that nobody used for this long is closed; servers wait for about as long.
+pub const UPSTREAM_IDLE: Duration = Duration::from_mins(1);
+/// Requests at a time on one HTTP/2 connection to an upstream; then another one is opened.
+pub const H2_STREAMS_UPSTREAM: usize = 100;
+/// How long a client that asked for `100 Continue` waits if the upstream says nothing; clients that are not answered
+/// wait about as long.
+pub const CONTINUE: Duration = Duration::from_secs(1);
 /// How long a connection waits for credentials and certificate authority after a restart.
 pub const CONFIGURE_WAIT: Duration = Duration::from_secs(5);
 

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 
-use sbx_policy::Intent;
-use tokio::sync::oneshot;
+use sbx_policy::{Intent, Target};
+use sbx_wire::gateway::ProxyKind;
 
 use crate::generation::Generation;
 
@@ -16,43 +16,104 @@ use crate::generation::Generation;
 #[derive(Debug, Default)]
 pub struct Live {
     next: AtomicU64,
-    open: Mutex<HashMap<u64, Open>>,
+    open: Mutex<HashMap<u64, Arc<Open>>>,
 }
 
 #[derive(Debug)]
 struct Open {
-    intent: Intent,
-    /// Dropped to revoke.
-    _revoke: oneshot::Sender<()>,
+    intent: Arc<Intent>,
+    proxy: ProxyKind,
+    revoked: AtomicBool,
+    waiting: Mutex<Waiting>,
 }
 
-impl Live {
-    /// Registers something that is open until the lease is dropped.
-    pub fn register(self: &Arc<Self>, intent: Intent) -> Lease {
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let (revoke, revoked) = oneshot::channel();
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.insert(
-            id,
-            Open {
-                intent,
-                _revoke: revoke,
-            },
-        );
-        drop(open);
-        Lease {
-            id,
-            live: self.clone(),
-            revoked,
+/// Who waits: what brings the answer, and the body of the request on its way up.
+#[derive(Debug, Default)]
+struct Waiting {
+    lease: Option<Waker>,
+    upload: Option<Waker>,
+}
+
+impl Open {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn poll_revoked(
+        &self,
+        cx: &Context<'_>,
+        place: impl Fn(&mut Waiting) -> &mut Option<Waker>,
+    ) -> Poll<()> {
+        if self.revoked.load(Ordering::Acquire) {
+            return Poll::Ready(());
+        }
+        let mut waiting = self.waiting();
+        let waker = place(&mut waiting);
+        if !waker.as_ref().is_some_and(|old| old.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+        drop(waiting);
+        // It may have happened since it was asked first.
+        if self.revoked.load(Ordering::Acquire) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
         }
     }
 
-    /// Closes what the generation does not allow. Returns how many.
-    pub fn enforce(&self, generation: &Generation) -> usize {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = open.len();
-        open.retain(|_, open| generation.allows(&open.intent));
-        before - open.len()
+    fn revoke(&self) {
+        self.revoked.store(true, Ordering::Release);
+        let waiting = std::mem::take(&mut *self.waiting());
+        for waker in [waiting.lease, waiting.upload].into_iter().flatten() {
+            waker.wake();
+        }
+    }
+}
+
+/// Something that was closed because the policy no longer allows it.
+#[derive(Debug, Clone)]
+pub struct Closed {
+    /// Where it led.
+    pub target: Target,
+    /// Which way it had come.
+    pub proxy: ProxyKind,
+}
+
+impl Live {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Open>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Registers something that is open until the lease is dropped.
+    pub fn register(self: &Arc<Self>, intent: Arc<Intent>, proxy: ProxyKind) -> Lease {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let open = Arc::new(Open {
+            intent,
+            proxy,
+            revoked: AtomicBool::new(false),
+            waiting: Mutex::default(),
+        });
+        self.lock().insert(id, open.clone());
+        let live = self.clone();
+        Lease { id, live, open }
+    }
+
+    /// Closes what the generation does not allow.
+    pub fn enforce(&self, generation: &Generation) -> Vec<Closed> {
+        let mut closed = Vec::new();
+        self.lock().retain(|_, open| {
+            let allowed = generation.allows(&open.intent);
+            if !allowed {
+                open.revoke();
+                let (host, port) = (open.intent.host.clone(), open.intent.port);
+                closed.push(Closed {
+                    target: Target { host, port },
+                    proxy: open.proxy,
+                });
+            }
+            allowed
+        });
+        closed
     }
 }
 
@@ -61,24 +122,42 @@ impl Live {
 pub struct Lease {
     id: u64,
     live: Arc<Live>,
-    revoked: oneshot::Receiver<()>,
+    open: Arc<Open>,
+}
+
+impl Lease {
+    /// Revokes it at once.
+    pub fn revoke(&self) {
+        self.open.revoke();
+    }
+
+    /// For the request's body, which is sent by somebody else.
+    pub fn upload(&self) -> Upload {
+        Upload(self.open.clone())
+    }
 }
 
 impl Future for Lease {
     type Output = ();
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        Pin::new(&mut self.revoked).poll(cx).map(|_| ())
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.open.poll_revoked(cx, |waiting| &mut waiting.lease)
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let mut open = self
-            .live
-            .open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        open.remove(&self.id);
+        self.live.lock().remove(&self.id);
+    }
+}
+
+/// Tells the body of a request when the lease is revoked.
+#[derive(Debug)]
+pub struct Upload(Arc<Open>);
+
+impl Upload {
+    /// Completes when the lease is revoked.
+    pub fn poll_revoked(&self, cx: &Context<'_>) -> Poll<()> {
+        self.0.poll_revoked(cx, |waiting| &mut waiting.upload)
     }
 }

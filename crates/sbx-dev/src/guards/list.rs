@@ -310,7 +310,7 @@ pub struct HttpMatch"#,
         what: "what a new policy does not allow is closed",
         file: "crates/sbx-gateway/src/gateway.rs",
         text: "let closed = self.live.enforce(&generation);",
-        instead: "let closed = usize::MIN;",
+        instead: "let closed = Vec::<Closed>::new();",
         tests: &["attacks_life::attack_68_connections_that_a_new_policy_does_not_allow_are_closed"],
     },
 ];

@@ -5,9 +5,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
-use rustls::server::Acceptor;
+use rustls::server::{Accepted, Acceptor, ClientHello};
 use sbx_policy::{Host, HostError};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use crate::limits;
 
@@ -32,32 +32,62 @@ pub enum HelloError {
 }
 
 /// What the client said.
-#[derive(Debug, Clone)]
 pub struct Hello {
     /// The server name, canonical. None: the client sent none (it may not for addresses).
     pub server_name: Option<Host>,
+    /// Which versions of HTTP it speaks.
+    pub offers: Offers,
+    /// To go on with the handshake.
+    pub accepted: Accepted,
+    /// The bytes that were read, to pass them on unopened.
+    pub seen: Bytes,
 }
 
-/// Reads the client hello. The stream that comes back begins with it again.
+/// The versions of HTTP that a client says it speaks (RFC 7301).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Offers {
+    /// HTTP/2.
+    pub h2: bool,
+    /// HTTP/1.1. A client that says nothing speaks it.
+    pub h1: bool,
+}
+
+impl Offers {
+    fn of(hello: &ClientHello<'_>) -> Self {
+        let Some(protocols) = hello.alpn() else {
+            return Self {
+                h2: false,
+                h1: true,
+            };
+        };
+        let mut offers = Self::default();
+        for protocol in protocols {
+            offers.h2 |= protocol == b"h2";
+            offers.h1 |= protocol == b"http/1.1" || protocol == b"http/1.0";
+        }
+        offers
+    }
+}
+
+/// Reads the client hello. The stream that comes back continues behind [`Hello::seen`].
 pub async fn read_hello<S>(mut stream: Prefixed<S>) -> Result<(Hello, Prefixed<S>), HelloError>
 where
-    S: AsyncRead + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut seen = Vec::new();
-    let read = read_into(&mut stream, &mut seen);
+    let read = read_from(&mut stream);
     let hello = tokio::time::timeout(limits::CLIENT_HELLO, read)
         .await
         .map_err(|_| HelloError::Gone)??;
-    stream.push_front(seen.into());
     Ok((hello, stream))
 }
 
-async fn read_into<S>(stream: &mut S, seen: &mut Vec<u8>) -> Result<Hello, HelloError>
+async fn read_from<S>(stream: &mut Prefixed<S>) -> Result<Hello, HelloError>
 where
-    S: AsyncRead + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut acceptor = Acceptor::default();
     let mut chunk = [0; 4096];
+    let mut seen = Vec::new();
     loop {
         let length = stream
             .read(&mut chunk)
@@ -66,30 +96,69 @@ where
         if length == 0 {
             return Err(HelloError::Gone);
         }
-        seen.extend_from_slice(&chunk[..length]);
-        if seen[0] != HANDSHAKE {
+        let mut new = &chunk[..length];
+        if seen.is_empty() && new[0] != HANDSHAKE {
             return Err(HelloError::NotTls);
         }
-        let mut new = &chunk[..length];
         while !new.is_empty() {
+            let before = new;
             acceptor
                 .read_tls(&mut new)
                 .map_err(|error| HelloError::Bad(error.to_string()))?;
+            seen.extend_from_slice(&before[..before.len() - new.len()]);
             match acceptor.accept() {
                 Ok(Some(accepted)) => {
-                    let name = accepted.client_hello().server_name().map(Host::parse);
-                    return Ok(Hello {
-                        server_name: name.transpose()?,
-                    });
+                    stream.push_front(Bytes::copy_from_slice(new));
+                    return hello(accepted, seen);
                 }
                 Ok(None) => {}
-                Err((error, _)) => return Err(HelloError::Bad(error.to_string())),
+                Err((error, mut alert)) => {
+                    let mut bytes = Vec::new();
+                    // The client is told as well as may be.
+                    if alert.write_all(&mut bytes).is_ok() {
+                        let _ = stream.write_all(&bytes).await;
+                        let _ = stream.shutdown().await;
+                    }
+                    return Err(HelloError::Bad(error.to_string()));
+                }
             }
         }
         if seen.len() > limits::CLIENT_HELLO_BYTES {
             return Err(HelloError::Bad("it is too long".to_owned()));
         }
     }
+}
+
+fn hello(accepted: Accepted, seen: Vec<u8>) -> Result<Hello, HelloError> {
+    if newest_version(&seen).is_none_or(|version| version < TLS_1_2) {
+        return Err(HelloError::Bad("TLS below version 1.2".to_owned()));
+    }
+    let said = accepted.client_hello();
+    let server_name = said.server_name().map(Host::parse).transpose()?;
+    let offers = Offers::of(&said);
+    Ok(Hello {
+        server_name,
+        offers,
+        accepted,
+        seen: seen.into(),
+    })
+}
+
+/// TLS 1.2 as `legacy_version` says it (RFC 8446, section 4.1.2); what is newer says the same.
+const TLS_1_2: u16 = 0x0303;
+
+/// `legacy_version` of a client hello, the newest that a client of TLS 1.2 or older speaks. The parser does not say it.
+fn newest_version(records: &[u8]) -> Option<u16> {
+    // A message may lie in several records: type, version and length before each, then a part of it, which begins with
+    // its own type and length (RFC 8446, sections 4 and 5.1).
+    let (mut message, mut rest) = (Vec::new(), records);
+    while message.len() < 6 {
+        let (head, behind) = rest.split_first_chunk::<5>()?;
+        let length = usize::from(u16::from_be_bytes([head[3], head[4]]));
+        message.extend(behind.iter().take(length));
+        rest = behind.get(length..).unwrap_or_default();
+    }
+    Some(u16::from_be_bytes([message[4], message[5]]))
 }
 
 /// A stream with bytes in front that were read already.
@@ -105,7 +174,11 @@ impl<S> Prefixed<S> {
         Self { front, inner }
     }
 
-    fn push_front(&mut self, bytes: Bytes) {
+    /// Puts bytes before everything that is still to be read.
+    pub fn push_front(&mut self, bytes: Bytes) {
+        if bytes.is_empty() {
+            return;
+        }
         self.front = if self.front.is_empty() {
             bytes
         } else {
@@ -179,8 +252,25 @@ mod tests {
             .enable_all()
             .build()
             .unwrap();
-        let read = read_hello(Prefixed::new(Bytes::new(), bytes));
+        let stream = tokio::io::join(bytes, tokio::io::sink());
+        let read = read_hello(Prefixed::new(Bytes::new(), stream));
         runtime.block_on(read).map(|(hello, _)| hello)
+    }
+
+    /// A client hello of a client that offers these protocols, in one record.
+    fn client_hello(alpn: &[&[u8]]) -> Vec<u8> {
+        let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+        let name = "a.test".try_into().unwrap();
+        let mut client = rustls::ClientConnection::new(config.into(), name).unwrap();
+        let mut bytes = Vec::new();
+        client.write_tls(&mut bytes).unwrap();
+        bytes
     }
 
     #[test]
@@ -195,5 +285,47 @@ mod tests {
         ));
         assert!(matches!(read(&[0x16, 3, 1]), Err(HelloError::Gone)));
         assert!(matches!(read(b""), Err(HelloError::Gone)));
+    }
+
+    #[test]
+    fn a_client_says_which_versions_of_http_it_speaks() {
+        for (alpn, h2, h1) in [
+            (&[][..], false, true),
+            (&[&b"h2"[..]], true, false),
+            (&[b"http/1.1"], false, true),
+            (&[b"h2", b"http/1.1"], true, true),
+            (&[b"acme-tls/1"], false, false),
+        ] {
+            let hello = read(&client_hello(alpn)).ok().unwrap();
+            assert_eq!(hello.offers, Offers { h2, h1 }, "{alpn:?}");
+            assert_eq!(hello.server_name, Some(Host::parse("a.test").unwrap()));
+            assert_eq!(hello.seen, client_hello_length(&hello.seen));
+        }
+    }
+
+    /// The bytes up to the end of the first record.
+    fn client_hello_length(seen: &[u8]) -> &[u8] {
+        &seen[..5 + usize::from(u16::from_be_bytes([seen[3], seen[4]]))]
+    }
+
+    #[test]
+    fn a_client_that_speaks_nothing_newer_than_tls_1_1_is_refused_in_whatever_records() {
+        let good = client_hello(&[]);
+        for (minor, refused) in [(0, true), (1, true), (2, true), (3, false)] {
+            let mut hello = good.clone();
+            hello[10] = minor;
+            let (head, message) = hello.split_at(5);
+            // The same in records of three bytes, so that the version is torn.
+            let mut torn = Vec::new();
+            for piece in message.chunks(3) {
+                torn.extend_from_slice(&[head[0], head[1], head[2], 0]);
+                torn.push(u8::try_from(piece.len()).unwrap());
+                torn.extend_from_slice(piece);
+            }
+            for bytes in [&hello, &torn] {
+                let read = read(bytes);
+                assert_eq!(matches!(read, Err(HelloError::Bad(_))), refused, "{minor}");
+            }
+        }
     }
 }

@@ -2,5 +2,7 @@
 
 pub mod dns;
 pub mod frame;
+pub mod framing;
+pub mod guarded;
 pub mod hello;
 pub mod request;

@@ -1,6 +1,6 @@
 //! The head of an HTTP request: where it wants to go, said without doubt or refused.
 
-use hyper::header::{HOST, HeaderMap, TRANSFER_ENCODING};
+use hyper::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::http::uri::Scheme;
 use hyper::{Method, Version};
@@ -26,11 +26,19 @@ pub enum RequestError {
     UserInfo,
     /// URL and `Host` header differ, or `:authority` and `Host`.
     #[error("the Host header {header} differs from {target}")]
-    Differs {
+    Contradicts {
         /// From the header.
         header: Target,
         /// From the URL or `:authority`.
         target: Target,
+    },
+    /// The request names another host than its connection is for.
+    #[error("the request names {named}, and the connection is for {connection}")]
+    Differs {
+        /// From the request.
+        named: Target,
+        /// What was dialled.
+        connection: Target,
     },
     /// `CONNECT` without a port, or inside of a connection.
     #[error("CONNECT needs host:port and goes to the proxy only")]
@@ -38,9 +46,12 @@ pub enum RequestError {
     /// The path cannot be judged.
     #[error("the path is not usable: {0}")]
     Path(#[from] PathError),
-    /// A transfer coding that is not understood.
-    #[error("the only transfer coding that is understood is chunked")]
-    TransferEncoding,
+    /// A body in HTTP/2 that says its length twice.
+    #[error("Content-Length has to be there once")]
+    ContentLength,
+    /// `Expect` with anything but `100-continue`.
+    #[error("the only expectation that is understood is 100-continue")]
+    Expectation,
 }
 
 /// What a `CONNECT` asks for: `host:port`, nothing else (RFC 9110, section 9.3.6).
@@ -76,7 +87,7 @@ pub fn proxy_target(parts: &Parts) -> Result<Target, RequestError> {
     if let Some(header) = host_header(&parts.headers, Port::HTTP)?
         && header != target
     {
-        return Err(RequestError::Differs { header, target });
+        return Err(RequestError::Contradicts { header, target });
     }
     Ok(target)
 }
@@ -95,30 +106,60 @@ pub fn origin_target(parts: &Parts, default: Port) -> Result<Target, RequestErro
     };
     match (header, authority) {
         (Some(header), Some(target)) if header != target => {
-            Err(RequestError::Differs { header, target })
+            Err(RequestError::Contradicts { header, target })
         }
         (Some(target), _) | (None, Some(target)) => Ok(target),
         (None, None) => Err(RequestError::HostHeader),
     }
 }
 
-/// What holds for every request whatever way it came.
+/// What holds for every request whatever way it came. The framing of HTTP/1.1 was looked at before
+/// ([`super::framing`]); in HTTP/2 frames say where a body ends, and this must not be said a second time in two ways.
 pub fn check_head(parts: &Parts) -> Result<(), RequestError> {
-    // hyper lets `gzip, chunked` pass: what a server makes of it is anybody's guess.
-    if parts.version < Version::HTTP_2 {
-        let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter();
-        let plain = |value: &hyper::header::HeaderValue| {
-            value
-                .as_bytes()
-                .trim_ascii()
-                .eq_ignore_ascii_case(b"chunked")
-        };
-        let first = codings.next().is_none_or(plain);
-        if !first || codings.next().is_some() {
-            return Err(RequestError::TransferEncoding);
-        }
+    if parts.version == Version::HTTP_2
+        && parts
+            .headers
+            .get_all(CONTENT_LENGTH)
+            .iter()
+            .nth(1)
+            .is_some()
+    {
+        return Err(RequestError::ContentLength);
     }
-    Ok(())
+    let understood = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    match parts.headers.get(EXPECT) {
+        Some(value) if !understood(value) => Err(RequestError::Expectation),
+        _ => Ok(()),
+    }
+}
+
+/// What a head that was refused for its form says about itself, for its record and nothing else.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Quoted {
+    /// First word of the request line.
+    pub method: String,
+    /// Its second word, without a query.
+    pub path: String,
+    /// The first `Host`, as written.
+    pub host: String,
+}
+
+/// Reads what can be read of a head that is not one.
+pub fn quote(head: &[u8]) -> Quoted {
+    let text = String::from_utf8_lossy(head);
+    let mut lines = text.split(['\r', '\n']);
+    let mut words = lines.next().unwrap_or_default().split(' ');
+    let mut word = || words.next().unwrap_or_default();
+    let (method, target) = (word(), word());
+    let host = lines.find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("host").then(|| value.trim())
+    });
+    Quoted {
+        method: method.to_owned(),
+        path: target.split('?').next().unwrap_or_default().to_owned(),
+        host: without_user(host.unwrap_or_default()).to_owned(),
+    }
 }
 
 /// The request as rules look at it.
@@ -148,4 +189,24 @@ fn host_header(headers: &HeaderMap, default: Port) -> Result<Option<Target>, Req
     }
     let text = value.to_str().map_err(|_| RequestError::HostHeader)?;
     Ok(Some(Target::parse_authority(text, default)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broken_head_is_quoted_as_far_as_it_can_be_read() {
+        let quoted = quote(b"POST /a?secret HTTP/1.1\nX: y\nhOst: b.test \n\n");
+        let want = ["POST", "/a", "b.test"].map(str::to_owned);
+        assert_eq!([quoted.method, quoted.path, quoted.host], want);
+        assert_eq!(
+            quote(b"\xff\0"),
+            Quoted {
+                method: "\u{fffd}\0".into(),
+                ..Quoted::default()
+            }
+        );
+        assert_eq!(quote(b""), Quoted::default());
+    }
 }

@@ -1,20 +1,17 @@
-//! HTTP connections to upstreams, kept for as long as the guest's connection they belong to.
+//! HTTP connections to upstreams: what can be sent on one, and what comes back.
 
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
-use hyper::header::HeaderMap;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use sbx_policy::Target;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{DialError, dial, dial_tls};
-use crate::decision::Grant;
+use super::DialError;
 use crate::limits;
-use crate::relay::body::Watched;
+use crate::relay::body::Sending;
 
 /// Body of a request on its way upstream.
-pub type RequestBody = Watched<Incoming>;
+pub type RequestBody = Sending<Incoming>;
 
 /// Why a request was not answered.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +25,9 @@ pub enum SendError {
     /// No answer within the limit.
     #[error("the upstream did not begin its answer in time")]
     Slow,
+    /// The upstream changed the protocol although nobody had asked it to.
+    #[error("the upstream changed the protocol without being asked")]
+    Switched,
     /// The head cannot be written in the upstream's protocol.
     #[error("the request cannot be sent on: {0}")]
     Head(#[from] hyper::http::Error),
@@ -36,12 +36,27 @@ pub enum SendError {
     Revoked,
 }
 
+impl SendError {
+    /// The error of an upstream that has reset this one stream of HTTP/2, which the guest is told in the same way.
+    pub fn into_reset(self) -> Result<hyper::Error, Self> {
+        let is_reset = |error: &hyper::Error| {
+            let cause = std::error::Error::source(error);
+            let h2 = cause.and_then(|cause| cause.downcast_ref::<h2::Error>());
+            h2.is_some_and(|error| error.is_reset() && error.is_remote())
+        };
+        match self {
+            Self::Http(error) if is_reset(&error) => Ok(error),
+            other => Err(other),
+        }
+    }
+}
+
 /// What became of a request.
 pub enum Sent {
     /// The upstream answered.
     Answered(Response<Incoming>),
     /// The connection was closed before anything was sent, as idle ones are.
-    Nothing(Request<RequestBody>, SendError),
+    Nothing(Box<Request<RequestBody>>, SendError),
     /// Something was sent, and no answer came.
     Broken(SendError),
 }
@@ -72,21 +87,23 @@ impl Sender {
         match tokio::time::timeout(limits::RESPONSE_HEAD, answer).await {
             Ok(Ok(answer)) => Sent::Answered(answer),
             Ok(Err(mut error)) => match error.take_message() {
-                Some(request) => Sent::Nothing(request, error.into_error().into()),
+                Some(request) => Sent::Nothing(Box::new(request), error.into_error().into()),
                 None => Sent::Broken(error.into_error().into()),
             },
             Err(_) => Sent::Broken(SendError::Slow),
         }
     }
 
-    fn is_usable(&self) -> bool {
+    /// Whether a request can be sent now.
+    pub fn is_usable(&self) -> bool {
         match self {
             Self::H1(sender) => sender.is_ready() && !sender.is_closed(),
             Self::H2(sender) => sender.is_ready() && !sender.is_closed(),
         }
     }
 
-    fn is_gone(&self) -> bool {
+    /// Whether none can be sent any more.
+    pub fn is_gone(&self) -> bool {
         match self {
             Self::H1(sender) => sender.is_closed(),
             Self::H2(sender) => sender.is_closed(),
@@ -94,91 +111,8 @@ impl Sender {
     }
 }
 
-struct Kept {
-    target: Target,
-    generation: u64,
-    tls: bool,
-    sender: Sender,
-}
-
-/// Upstream connections of one connection of the guest.
-#[derive(Default)]
-pub struct Pool {
-    kept: std::sync::Mutex<Vec<Kept>>,
-}
-
-impl Pool {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Kept>> {
-        self.kept
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    /// A new connection.
-    pub async fn open(&self, grant: &Grant, tls: bool) -> Result<Sender, SendError> {
-        open(grant, tls, false).await
-    }
-
-    /// A new HTTP/1.1 connection, for a request that wants to change the protocol.
-    pub async fn open_h1(&self, grant: &Grant, tls: bool) -> Result<Sender, SendError> {
-        open(grant, tls, true).await
-    }
-
-    /// Keeps a connection for the next request. It is used again only once its answer has been read.
-    pub fn put(&self, grant: &Grant, tls: bool, sender: Sender) {
-        let mut kept = self.lock();
-        kept.retain(|old| !old.sender.is_gone());
-        if let Sender::H2(_) = sender
-            && kept
-                .iter()
-                .any(|old| old.tls == tls && old.target == grant.target)
-        {
-            return;
-        }
-        if kept.len() >= limits::IDLE_UPSTREAMS {
-            kept.remove(0);
-        }
-        let (target, generation) = (grant.target.clone(), grant.generation.number);
-        kept.push(Kept {
-            target,
-            generation,
-            tls,
-            sender,
-        });
-    }
-
-    /// A kept connection of the grant's target and generation.
-    pub fn kept(&self, grant: &Grant, tls: bool) -> Option<Sender> {
-        let mut kept = self.lock();
-        kept.retain(|old| !old.sender.is_gone());
-        let fits = |old: &Kept| {
-            old.tls == tls
-                && old.target == grant.target
-                && old.generation == grant.generation.number
-                && old.sender.is_usable()
-        };
-        let at = kept.iter().position(fits)?;
-        match &kept[at].sender {
-            Sender::H2(sender) => Some(Sender::H2(sender.clone())),
-            Sender::H1(_) => Some(kept.remove(at).sender),
-        }
-    }
-}
-
-async fn open(grant: &Grant, tls: bool, h1_only: bool) -> Result<Sender, SendError> {
-    if !tls {
-        return handshake_h1(dial(grant).await?).await;
-    }
-    let stream = dial_tls(grant, h1_only).await?;
-    let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    if h2 {
-        handshake_h2(stream).await
-    } else {
-        handshake_h1(stream).await
-    }
-}
-
-async fn handshake_h1<S>(stream: S) -> Result<Sender, SendError>
+/// Speaks HTTP/1.1 on a new connection.
+pub(super) async fn handshake_h1<S>(stream: S) -> Result<Sender, SendError>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -194,7 +128,8 @@ where
     Ok(Sender::H1(sender))
 }
 
-async fn handshake_h2<S>(stream: S) -> Result<Sender, SendError>
+/// Speaks HTTP/2 on a new connection.
+pub(super) async fn handshake_h2<S>(stream: S) -> Result<Sender, SendError>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -208,26 +143,4 @@ where
         let _ = connection.await;
     });
     Ok(Sender::H2(sender))
-}
-
-/// Writes the granted credentials over whatever the guest sent, and takes out every other header that
-/// carries one of their placeholders. Returns the services, for the record.
-pub fn write_credentials(grant: &Grant, headers: &mut HeaderMap) -> Option<String> {
-    let mut services: Vec<&str> = Vec::new();
-    for credential in &grant.credentials {
-        let placeholder = credential.placeholder.as_bytes();
-        let strays: Vec<_> = headers
-            .iter()
-            .filter(|(_, value)| crate::relay::placeholder::is_in(value.as_bytes(), placeholder))
-            .map(|(name, _)| name.clone())
-            .collect();
-        for name in strays {
-            headers.remove(name);
-        }
-    }
-    for credential in &grant.credentials {
-        headers.insert(credential.header.clone(), credential.value.clone());
-        services.push(&credential.service);
-    }
-    (!services.is_empty()).then(|| services.join(","))
 }

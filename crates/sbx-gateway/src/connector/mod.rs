@@ -3,6 +3,7 @@
 
 mod http;
 mod message;
+mod upstreams;
 
 use std::io;
 use std::sync::Arc;
@@ -13,12 +14,14 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::adapter::hello::Offers;
 use crate::decision::Grant;
 use crate::limits;
 use crate::reason::Reason;
 
-pub use http::{Pool, RequestBody, SendError, Sender, Sent, write_credentials};
-pub use message::upstream_request;
+pub use http::{RequestBody, SendError, Sender, Sent};
+pub use message::{prepare, write_credentials};
+pub use upstreams::{Upstream, Upstreams};
 
 /// Why an upstream cannot be reached.
 #[derive(Debug, thiserror::Error)]
@@ -63,12 +66,16 @@ pub async fn dial(grant: &Grant) -> Result<TcpStream, DialError> {
 }
 
 /// TLS on top, verified for the host that was judged, whatever address was dialled.
-pub async fn dial_tls(grant: &Grant, h1_only: bool) -> Result<TlsStream<TcpStream>, DialError> {
-    let stream = dial(grant).await?;
-    let config = if h1_only {
-        &grant.generation.client_tls_h1
-    } else {
-        &grant.generation.client_tls
+async fn dial_tls(
+    grant: &Grant,
+    stream: TcpStream,
+    offers: Offers,
+) -> Result<TlsStream<TcpStream>, DialError> {
+    let configs = &grant.generation.client_tls;
+    let config = match (offers.h2, offers.h1) {
+        (true, true) => &configs.any,
+        (true, false) => &configs.h2,
+        _ => &configs.h1,
     };
     let target = grant.target.to_string();
     let name = match &grant.target.host {

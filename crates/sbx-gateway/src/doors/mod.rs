@@ -98,9 +98,7 @@ impl crate::netstack::Host for Doors {
         let dialled = Some(flow.address);
         let inspected =
             Inspected::new(self.gateway.clone(), ProxyKind::Transparent, scope, dialled);
-        self.runtime.spawn(serve_h1(stream, move |request| {
-            inspected.clone().answer(request)
-        }));
+        self.runtime.spawn(serve_inspected(inspected, stream));
     }
 
     fn tls(&self, stream: GuestStream) {
@@ -142,7 +140,7 @@ impl crate::netstack::Host for Doors {
                 stream: upstream,
                 grant,
             } = upstream;
-            let lease = gateway.live.register(grant.intent.clone());
+            let lease = gateway.lease(&grant, ProxyKind::Network);
             tunnel_to_end(Prefixed::new(Bytes::new(), stream), upstream, lease).await;
         });
     }
@@ -161,6 +159,16 @@ impl crate::netstack::Host for Doors {
             .records
             .push_dropped(&generation.sandbox, event);
     }
+}
+
+/// Serves HTTP/1.1 whose requests are judged one by one.
+async fn serve_inspected<S>(inspected: Arc<Inspected>, stream: S)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let answering = inspected.clone();
+    let answer = move |request, arrival| answering.clone().answer(request, Some(arrival));
+    serve_h1(stream, answer, || inspected.record_refused()).await;
 }
 
 /// Relays and, unless it ended well, breaks the guest's side so that it notices.

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use sbx_policy::{IntentKind, Port};
 use sbx_wire::gateway::ProxyKind;
 
 use super::tls::{deny_inside_tls, open_tls, record_grant, refusal_to_open, tunnel_tls};
-use super::{Client, Guest};
+use super::{Client, Guest, serve_inspected};
+use crate::adapter::guarded::Guarded;
 use crate::adapter::hello::Prefixed;
 use crate::adapter::request;
 use crate::connector;
@@ -25,16 +25,17 @@ use crate::relay::serve::serve_h1;
 
 /// Serves the proxy port.
 pub(super) async fn serve<S: Client>(gateway: Arc<Gateway>, inspected: Arc<Inspected>, stream: S) {
-    let answer = move |request: Request<Incoming>| {
+    let refused = inspected.clone();
+    let answer = move |request: Request<Incoming>, arrival| {
         let (gateway, inspected) = (gateway.clone(), inspected.clone());
         async move {
             match *request.method() {
-                Method::CONNECT => connect::<S>(gateway, request).await,
-                _ => inspected.answer(request).await,
+                Method::CONNECT => Ok(connect::<S>(gateway, request).await),
+                _ => inspected.answer(request, Some(arrival)).await,
             }
         }
     };
-    serve_h1(stream, answer).await;
+    serve_h1(stream, answer, || refused.record_refused()).await;
 }
 
 /// `CONNECT`: tunnelled unread, opened, or refused.
@@ -44,15 +45,9 @@ async fn connect<S: Client>(
 ) -> Response<AnswerBody> {
     let generation = gateway.configured(false).await;
     let (parts, _) = request.into_parts();
-    let framed =
-        parts.headers.contains_key(CONTENT_LENGTH) || parts.headers.contains_key(TRANSFER_ENCODING);
     let target = match request::connect_target(&parts) {
-        Ok(target) if !framed => target,
-        refused => {
-            let text = match refused {
-                Ok(_) => "CONNECT has no body".to_owned(),
-                Err(error) => error.to_string(),
-            };
+        Ok(target) => target,
+        Err(error) => {
             let host = parts
                 .uri
                 .authority()
@@ -61,7 +56,7 @@ async fn connect<S: Client>(
             let reason = Reason::BadRequest;
             let event = Event::at(host, 0, ProxyKind::Forward, reason, generation.number);
             gateway.record(&generation, event.with_request("CONNECT", ""));
-            return page::bad_request(&text);
+            return page::bad_request(&error.to_string());
         }
     };
     let Some(upgrade) = parts.extensions.get::<hyper::upgrade::OnUpgrade>().cloned() else {
@@ -79,7 +74,7 @@ async fn connect<S: Client>(
         let inspected = Inspected::new(gateway.clone(), ProxyKind::Forward, scope, None);
         tokio::spawn(async move {
             if let Some(guest) = switched::<S>(upgrade).await {
-                serve_h1(guest, move |request| inspected.clone().answer(request)).await;
+                serve_inspected(inspected, guest).await;
             }
         });
         return page::connected();
@@ -143,9 +138,13 @@ async fn connect_unread<S: Client>(
     page::connected()
 }
 
-/// The guest's stream after `CONNECT` was answered, with what hyper had read already.
+/// The guest's stream after `CONNECT` was answered, with what was read of it already.
 async fn switched<S: Client>(upgrade: hyper::upgrade::OnUpgrade) -> Option<Guest<S>> {
     let upgraded = upgrade.await.ok()?;
-    let parts = upgraded.downcast::<TokioIo<S>>().ok()?;
-    Some(Prefixed::new(parts.read_buf, parts.io.into_inner()))
+    let parts = upgraded.downcast::<TokioIo<Guarded<S>>>().ok()?;
+    let (held, stream) = parts.io.into_inner().into_parts();
+    let mut guest = Prefixed::new(held, stream);
+    // The library was given nothing behind the request.
+    guest.push_front(parts.read_buf);
+    Some(guest)
 }

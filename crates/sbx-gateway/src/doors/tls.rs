@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use sbx_policy::{Host, Port, Target};
 use sbx_wire::gateway::ProxyKind;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::StartHandshake;
+use tokio_rustls::server::TlsStream;
 
-use super::{Client, Guest, tunnel_to_end};
-use crate::adapter::hello::{Hello, HelloError, read_hello};
+use super::{Client, Guest, serve_inspected, tunnel_to_end};
+use crate::adapter::hello::{Hello, HelloError, Offers, read_hello};
+use crate::connector::{SendError, Upstream};
 use crate::decision::{Denial, Grant};
 use crate::gateway::Gateway;
 use crate::generation::Generation;
@@ -19,7 +22,7 @@ use crate::reason::Reason;
 use crate::records::Event;
 use crate::relay::http::{Inspected, Scope};
 use crate::relay::page;
-use crate::relay::serve::serve_any;
+use crate::relay::serve::{serve_h1, serve_h2};
 
 /// An unread tunnel: its first bytes must be TLS for the host that was judged, unless a rule names the
 /// port of something else.
@@ -32,7 +35,10 @@ pub(super) async fn tunnel_tls<S: Client>(
 ) {
     let guest = if needs_tls(&grant) {
         match read_hello(guest).await {
-            Ok((hello, guest)) if names(&hello, &grant.target) => guest,
+            Ok((hello, mut guest)) if names(&hello, &grant.target) => {
+                guest.push_front(hello.seen);
+                guest
+            }
             Ok((hello, guest)) => {
                 block_sni(&gateway, proxy, &grant, &hello);
                 guest.into_inner().abort();
@@ -44,7 +50,7 @@ pub(super) async fn tunnel_tls<S: Client>(
         guest
     };
     record_grant(&gateway, &grant, proxy, grant.reason);
-    let lease = gateway.live.register(grant.intent.clone());
+    let lease = gateway.lease(&grant, proxy);
     tunnel_to_end(guest, upstream, lease).await;
 }
 
@@ -110,64 +116,178 @@ pub(super) async fn open_tls<S: Client>(
     grant: Grant,
     guest: Guest<S>,
 ) {
-    let (hello, guest) = match read_hello(guest).await {
-        Ok(read) => read,
-        Err(error) => return block_hello(&gateway, proxy, &grant, &error),
-    };
+    match read_hello(guest).await {
+        Ok((hello, guest)) => open_heard(gateway, proxy, flow, grant, hello, guest).await,
+        Err(error) => block_hello(&gateway, proxy, &grant, &error),
+    }
+}
+
+/// The same for a client whose first message has been read.
+pub(super) async fn open_heard<S: Client>(
+    gateway: Arc<Gateway>,
+    proxy: ProxyKind,
+    flow: Option<Flow>,
+    grant: Grant,
+    hello: Hello,
+    guest: Guest<S>,
+) {
     if !names(&hello, &grant.target) {
         block_sni(&gateway, proxy, &grant, &hello);
         guest.into_inner().abort();
         return;
     }
+    let chosen = tokio::select! {
+        chosen = choose(&grant, hello.offers) => chosen,
+        () = guest.get_ref().broken() => return,
+    };
+    let scope = Scope::Fixed {
+        target: grant.target.clone(),
+        tls: true,
+    };
+    let dialled = flow.map(|flow| flow.address);
+    let mut inspected = Inspected::new(gateway.clone(), proxy, scope, dialled);
+    if let Some(first) = chosen.first {
+        inspected = inspected.with_first(first);
+    }
     let host = &grant.target.host;
-    if let Some(stream) = accept_tls(&grant.generation, host, Purpose::Requests, guest).await {
-        let scope = Scope::Fixed {
-            target: grant.target.clone(),
-            tls: true,
-        };
-        let dialled = flow.map(|flow| flow.address);
-        let inspected = Inspected::new(gateway, proxy, scope, dialled);
-        serve_any(stream, move |request| inspected.clone().answer(request)).await;
+    let accepted = accept_tls(
+        &grant.generation,
+        host,
+        chosen.alpn,
+        Purpose::Requests,
+        hello,
+        guest,
+    );
+    let stream = match accepted.await {
+        Ok(stream) => stream,
+        Err(refused) => {
+            if let Some(reason) = refused {
+                record_grant(&gateway, &grant, proxy, reason);
+            }
+            return;
+        }
+    };
+    if speaks_h2(&stream) {
+        let answering = inspected.clone();
+        let answer = move |request| answering.clone().answer(request, None);
+        serve_h2(stream, answer, || inspected.record_refused()).await;
+    } else {
+        serve_inspected(inspected, stream).await;
     }
 }
 
+/// What a client is offered, and the connection that was opened to find out.
+struct Chosen {
+    alpn: Alpn,
+    first: Option<Result<Upstream, SendError>>,
+}
+
+/// Exactly the version that the upstream has chosen among those that the client speaks: nothing is translated, and what
+/// works without us works with us. The upstream is asked by dialling it, unless it was asked before under the same
+/// generation, or the client leaves no choice.
+async fn choose(grant: &Grant, offers: Offers) -> Chosen {
+    if !offers.h2 {
+        return Chosen {
+            alpn: Alpn::H1,
+            first: None,
+        };
+    }
+    let alpn_of = |h2| if h2 { Alpn::H2 } else { Alpn::H1 };
+    if offers.h1
+        && let Some(h2) = grant.generation.upstreams.chose_h2(grant)
+    {
+        return Chosen {
+            alpn: alpn_of(h2),
+            first: None,
+        };
+    }
+    let first = Upstream::open(grant, true, offers).await;
+    let alpn = match &first {
+        Ok(upstream) => alpn_of(upstream.sender.is_h2()),
+        // Whatever it speaks is good enough to tell it so.
+        Err(_) => Alpn::Any,
+    };
+    Chosen {
+        alpn,
+        first: Some(first),
+    }
+}
+
+fn speaks_h2<S>(stream: &TlsStream<S>) -> bool {
+    stream.get_ref().1.alpn_protocol() == Some(b"h2")
+}
+
+/// Error: why it came to nothing, if it was not the client's wish.
 async fn accept_tls<S: Client>(
     generation: &Generation,
     host: &Host,
+    alpn: Alpn,
     purpose: Purpose,
+    hello: Hello,
     guest: Guest<S>,
-) -> Option<tokio_rustls::server::TlsStream<Guest<S>>> {
-    let mint = generation.mint.as_ref()?;
-    let config = match mint.server_config(host, Alpn::Any, purpose) {
-        Ok(config) => config,
-        Err(error) => {
-            tracing::error!(%error, %host, "cannot mint a certificate");
-            return None;
+) -> Result<TlsStream<Guest<S>>, Option<Reason>> {
+    let mint = generation.mint.as_ref();
+    let mint = mint.ok_or(Some(Reason::NotConfigured))?;
+    let config = mint.server_config(host, alpn, purpose).map_err(|error| {
+        tracing::error!(%error, %host, "cannot mint a certificate");
+        Some(Reason::NotConfigured)
+    })?;
+    let accept = StartHandshake::from_parts(hello.accepted, guest).into_stream(config);
+    let accept = accept.into_fallible();
+    let accepted = tokio::time::timeout(limits::CLIENT_HELLO, accept).await;
+    match accepted {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err((error, mut guest))) => {
+            tracing::info!(%error, %host, "no handshake with the guest");
+            // The alert that says why is on its way.
+            let _ = guest.shutdown().await;
+            Err(refused_by_us(&error))
         }
-    };
-    let accept = TlsAcceptor::from(config).accept(guest);
-    match tokio::time::timeout(limits::CLIENT_HELLO, accept).await {
-        Ok(Ok(stream)) => Some(stream),
-        Ok(Err(error)) => {
-            tracing::info!(%error, %host, "the guest refused the handshake");
-            None
-        }
-        Err(_) => None,
+        Err(_) => Err(None),
+    }
+}
+
+/// Why we refused a handshake; `None` if the client did, or went away.
+fn refused_by_us(error: &std::io::Error) -> Option<Reason> {
+    let inner = error.get_ref()?.downcast_ref::<rustls::Error>()?;
+    match inner {
+        // It speaks nothing that the upstream speaks, which is what the upstream itself would have said.
+        rustls::Error::NoApplicationProtocol => Some(Reason::UpstreamTls),
+        rustls::Error::PeerIncompatible(_)
+        | rustls::Error::PeerMisbehaved(_)
+        | rustls::Error::InvalidMessage(_)
+        | rustls::Error::InappropriateMessage { .. }
+        | rustls::Error::InappropriateHandshakeMessage { .. }
+        | rustls::Error::DecryptError => Some(Reason::BadHello),
+        _ => None,
     }
 }
 
 /// Opens TLS towards the guest only to tell it why it is blocked.
 pub(super) async fn deny_inside_tls<S: Client>(denial: Denial, guest: Guest<S>) {
+    if let Ok((hello, guest)) = read_hello(guest).await {
+        deny_heard(denial, hello, guest).await;
+    }
+}
+
+/// The same for a client whose first message has been read.
+pub(super) async fn deny_heard<S: Client>(denial: Denial, hello: Hello, guest: Guest<S>) {
     let host = denial.target.host.clone();
-    let accepted = accept_tls(&denial.generation, &host, Purpose::BlockPage, guest);
-    let Some(stream) = accepted.await else {
+    let (generation, purpose) = (denial.generation.clone(), Purpose::BlockPage);
+    let accepted = accept_tls(&generation, &host, Alpn::Any, purpose, hello, guest);
+    let Ok(stream) = accepted.await else {
         return;
     };
-    let answer = move |_| {
+    // What is refused in it has its record already.
+    let answer = move || {
         let page = page::denied(&denial);
-        async move { page }
+        async move { Ok(page) }
     };
-    serve_any(stream, answer).await;
+    if speaks_h2(&stream) {
+        serve_h2(stream, move |_| answer(), || ()).await;
+    } else {
+        serve_h1(stream, move |_, _| answer(), || ()).await;
+    }
 }
 
 /// Before 200: a connection that has to be opened cannot be, because nothing to open it with is here.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use sbx_policy::{Host, IntentKind, Port, Target};
 use sbx_wire::gateway::ProxyKind;
 
-use super::tls::{deny_inside_tls, hello_reason, open_tls, record_grant, refusal_to_open};
+use super::tls::{deny_heard, hello_reason, open_heard, record_grant, refusal_to_open};
 use super::{Client, Guest, tunnel_to_end};
 use crate::adapter::hello::{Prefixed, read_hello};
 use crate::addresses::GATEWAY;
@@ -26,7 +26,7 @@ pub(super) async fn serve<S: Client>(gateway: Arc<Gateway>, flow: Flow, stream: 
         address => Host::from(IpAddr::V4(address)),
     };
     let generation = gateway.configured(false).await;
-    let (hello, guest) = match read_hello(Prefixed::new(Bytes::new(), stream)).await {
+    let (hello, mut guest) = match read_hello(Prefixed::new(Bytes::new(), stream)).await {
         Ok(read) => read,
         Err(error) => {
             if let Some(reason) = hello_reason(&error) {
@@ -41,7 +41,7 @@ pub(super) async fn serve<S: Client>(gateway: Arc<Gateway>, flow: Flow, stream: 
         }
     };
     let target = Target {
-        host: hello.server_name.unwrap_or(address),
+        host: hello.server_name.clone().unwrap_or(address),
         port: Port::HTTPS,
     };
     let generation = if generation.needs_credential(&target) {
@@ -52,15 +52,18 @@ pub(super) async fn serve<S: Client>(gateway: Arc<Gateway>, flow: Flow, stream: 
     let attempt = Attempt::transparent(target, IntentKind::Tls, flow.address);
     let denial = match decide(&gateway, &generation, &attempt, None).await {
         Ok(grant) if grant.inspect => match refusal_to_open(&grant) {
-            None => return open_tls(gateway, proxy, Some(flow), grant, guest).await,
+            None => return open_heard(gateway, proxy, Some(flow), grant, hello, guest).await,
             Some(denial) => denial,
         },
-        Ok(grant) => return transparent_unread(gateway, grant, guest).await,
+        Ok(grant) => {
+            guest.push_front(hello.seen);
+            return transparent_unread(gateway, grant, guest).await;
+        }
         Err(denial) => denial,
     };
     gateway.record(&generation, denial.event(proxy));
     if generation.mint.is_some() {
-        deny_inside_tls(denial, guest).await;
+        deny_heard(denial, hello, guest).await;
     } else {
         guest.into_inner().abort();
     }
@@ -79,7 +82,7 @@ async fn transparent_unread<S: Client>(gateway: Arc<Gateway>, grant: Grant, gues
     match dialled {
         Ok(upstream) => {
             record_grant(&gateway, &grant, proxy, grant.reason);
-            let lease = gateway.live.register(grant.intent.clone());
+            let lease = gateway.lease(&grant, proxy);
             tunnel_to_end(guest, upstream, lease).await;
         }
         Err(error) => {

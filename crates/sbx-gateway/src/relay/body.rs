@@ -1,18 +1,20 @@
-//! A body on its way through: passed on frame by frame, with an idle limit, revocable.
+//! Bodies on their way through: passed on frame by frame, with an idle limit, revocable.
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use hyper::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, HeaderName, TRANSFER_ENCODING,
+    AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT,
+    HOST, HeaderName, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use tokio::time::{Instant, Sleep};
 
 use crate::limits;
-use crate::live::Lease;
+use crate::live::{Lease, Upload};
 
 /// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]
@@ -26,36 +28,28 @@ pub enum BodyError {
     /// No progress within the limit.
     #[error("no data for too long")]
     Idle,
+    /// The upstream has answered without asking for it.
+    #[error("the body was not asked for")]
+    Unwanted,
 }
 
 /// Trailers that could change what a message means (RFC 9110, section 6.5.1).
-const FORBIDDEN_TRAILERS: [HeaderName; 5] = [
+const FORBIDDEN_TRAILERS: [HeaderName; 14] = [
     AUTHORIZATION,
     HOST,
     CONTENT_LENGTH,
     TRANSFER_ENCODING,
     CONNECTION,
+    CONTENT_ENCODING,
+    CONTENT_TYPE,
+    COOKIE,
+    EXPECT,
+    PROXY_AUTHORIZATION,
+    SET_COOKIE,
+    TE,
+    TRAILER,
+    UPGRADE,
 ];
-
-/// A body that is watched.
-pub struct Watched<B> {
-    inner: B,
-    idle: Option<Pin<Box<Sleep>>>,
-    waiting: bool,
-    lease: Option<Lease>,
-}
-
-impl<B> Watched<B> {
-    /// Watches a body; with a lease it is cut when the policy changes.
-    pub fn new(inner: B, lease: Option<Lease>) -> Self {
-        Self {
-            inner,
-            idle: None,
-            waiting: false,
-            lease,
-        }
-    }
-}
 
 /// Takes out the trailers that must not be there.
 fn filtered(frame: Frame<Bytes>) -> Frame<Bytes> {
@@ -70,7 +64,167 @@ fn filtered(frame: Frame<Bytes>) -> Frame<Bytes> {
     }
 }
 
-impl<B> Body for Watched<B>
+/// A body with its idle limit.
+struct Paced<B> {
+    inner: B,
+    idle: Option<Pin<Box<Sleep>>>,
+    waiting: bool,
+}
+
+impl<B> Paced<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    BodyError: From<B::Error>,
+{
+    fn new(inner: B) -> Self {
+        Self {
+            inner,
+            idle: None,
+            waiting: false,
+        }
+    }
+
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match Pin::new(&mut self.inner).poll_frame(cx) {
+            Poll::Ready(frame) => {
+                self.waiting = false;
+                Poll::Ready(frame.map(|frame| match frame {
+                    Ok(frame) => Ok(filtered(frame)),
+                    Err(error) => Err(error.into()),
+                }))
+            }
+            Poll::Pending => {
+                let deadline = Instant::now() + limits::BODY_IDLE;
+                let idle = match &mut self.idle {
+                    Some(idle) => {
+                        if !self.waiting {
+                            idle.as_mut().reset(deadline);
+                        }
+                        idle
+                    }
+                    None => self
+                        .idle
+                        .insert(Box::pin(tokio::time::sleep_until(deadline))),
+                };
+                self.waiting = true;
+                idle.as_mut().poll(cx).map(|()| Some(Err(BodyError::Idle)))
+            }
+        }
+    }
+}
+
+/// What lets a body wait until it is asked for (RFC 9110, section 10.1.1).
+#[derive(Debug, Default)]
+pub struct Gate(Mutex<Door>);
+
+#[derive(Debug)]
+enum Door {
+    /// Nobody has asked yet.
+    Shut(Option<Waker>),
+    /// The final answer has begun. Whether the body is wanted for it is not asked any more.
+    Answered(Option<Waker>),
+    Open,
+    /// The answer is over: it never was wanted.
+    Over,
+}
+
+impl Default for Door {
+    fn default() -> Self {
+        Self::Shut(None)
+    }
+}
+
+impl Gate {
+    fn lock(&self) -> MutexGuard<'_, Door> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn turn(&self, to: Door) {
+        let mut door = self.lock();
+        if let Door::Shut(waker) | Door::Answered(waker) = &mut *door {
+            let waker = waker.take();
+            *door = to;
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+    }
+
+    /// The upstream asks for the body.
+    pub fn open(&self) {
+        self.turn(Door::Open);
+    }
+
+    /// The upstream has begun its final answer.
+    pub fn answered(&self) {
+        let mut door = self.lock();
+        if let Door::Shut(waker) = &mut *door {
+            *door = Door::Answered(waker.take());
+        }
+    }
+
+    fn over(&self) {
+        self.turn(Door::Over);
+    }
+}
+
+/// A request's body on its way up.
+pub struct Sending<B> {
+    body: Paced<B>,
+    upload: Option<Upload>,
+    gate: Option<(Arc<Gate>, Pin<Box<Sleep>>)>,
+}
+
+impl<B> Sending<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    BodyError: From<B::Error>,
+{
+    /// A body that is cut when the policy changes.
+    pub fn new(inner: B, upload: Upload) -> Self {
+        Self {
+            body: Paced::new(inner),
+            upload: Some(upload),
+            gate: None,
+        }
+    }
+
+    /// Lets it wait, for as long as the gate is shut and at most [`limits::CONTINUE`].
+    pub fn wait_for(&mut self, gate: Arc<Gate>) {
+        let patience = tokio::time::sleep(limits::CONTINUE);
+        self.gate = Some((gate, Box::pin(patience)));
+    }
+
+    fn poll_gate(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
+        let Some((gate, patience)) = &mut self.gate else {
+            return Poll::Ready(Ok(()));
+        };
+        let mut door = gate.lock();
+        match &mut *door {
+            Door::Shut(waker) => {
+                *waker = Some(cx.waker().clone());
+                if patience.as_mut().poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                *door = Door::Open;
+            }
+            Door::Answered(waker) => {
+                *waker = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            Door::Open => {}
+            Door::Over => return Poll::Ready(Err(BodyError::Unwanted)),
+        }
+        drop(door);
+        self.gate = None;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<B> Body for Sending<B>
 where
     B: Body<Data = Bytes> + Unpin,
     BodyError: From<B::Error>,
@@ -83,43 +237,82 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        if let Some(lease) = &mut this.lease
-            && Pin::new(lease).poll(cx).is_ready()
+        if let Some(upload) = &this.upload
+            && upload.poll_revoked(cx).is_ready()
         {
             return Poll::Ready(Some(Err(BodyError::Revoked)));
         }
-        match Pin::new(&mut this.inner).poll_frame(cx) {
-            Poll::Ready(frame) => {
-                this.waiting = false;
-                Poll::Ready(frame.map(|frame| match frame {
-                    Ok(frame) => Ok(filtered(frame)),
-                    Err(error) => Err(error.into()),
-                }))
-            }
-            Poll::Pending => {
-                let deadline = Instant::now() + limits::BODY_IDLE;
-                let idle = match &mut this.idle {
-                    Some(idle) => {
-                        if !this.waiting {
-                            idle.as_mut().reset(deadline);
-                        }
-                        idle
-                    }
-                    None => this
-                        .idle
-                        .insert(Box::pin(tokio::time::sleep_until(deadline))),
-                };
-                this.waiting = true;
-                idle.as_mut().poll(cx).map(|()| Some(Err(BodyError::Idle)))
-            }
+        match this.poll_gate(cx) {
+            Poll::Ready(Ok(())) => this.body.poll_frame(cx),
+            Poll::Ready(Err(error)) => Poll::Ready(Some(Err(error))),
+            Poll::Pending => Poll::Pending,
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.body.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        self.body.inner.size_hint()
+    }
+}
+
+/// An answer's body on its way down.
+pub struct Answering<B> {
+    body: Paced<B>,
+    lease: Lease,
+    gate: Option<Arc<Gate>>,
+    _load: Arc<()>,
+}
+
+impl<B> Answering<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    BodyError: From<B::Error>,
+{
+    /// A body that is cut when the policy changes. `gate`: of the request's body; `load`: of the connection.
+    pub fn new(inner: B, lease: Lease, gate: Option<Arc<Gate>>, load: Arc<()>) -> Self {
+        Self {
+            body: Paced::new(inner),
+            lease,
+            gate,
+            _load: load,
+        }
+    }
+}
+
+impl<B> Drop for Answering<B> {
+    fn drop(&mut self) {
+        if let Some(gate) = &self.gate {
+            gate.over();
+        }
+    }
+}
+
+impl<B> Body for Answering<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    BodyError: From<B::Error>,
+{
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if Pin::new(&mut self.lease).poll(cx).is_ready() {
+            return Poll::Ready(Some(Err(BodyError::Revoked)));
+        }
+        self.body.poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.inner.size_hint()
     }
 }

@@ -2,7 +2,7 @@
 
 use hyper::header::{
     CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
-    TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    TE, TRANSFER_ENCODING, UPGRADE,
 };
 
 /// Headers between two neighbours (RFC 9110, section 7.6.1) and those of proxies.
@@ -29,7 +29,6 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap, websocket: bool) {
     for name in [
         CONNECTION,
         TE,
-        TRAILER,
         TRANSFER_ENCODING,
         PROXY_AUTHORIZATION,
         PROXY_AUTHENTICATE,

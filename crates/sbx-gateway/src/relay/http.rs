@@ -1,23 +1,22 @@
 //! One inspected connection of the guest: every request on it goes through the rooms.
 
 use std::net::Ipv4Addr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper::header::{ALT_SVC, HOST, HeaderValue, UPGRADE};
+use hyper::header::{HOST, HeaderMap};
 use hyper::http::request::Parts;
-use hyper::{Request, Response, StatusCode, Version};
-use hyper_util::rt::TokioIo;
+use hyper::http::uri::Uri;
+use hyper::{Request, Response, Version};
 use sbx_policy::{HttpRequest, IntentKind, Port, Target};
 use sbx_wire::gateway::ProxyKind;
 
-use super::body::Watched;
-use super::headers::strip_hop_by_hop;
-use super::page::{self, AnswerBody};
-use super::{placeholder, tunnel};
-use crate::adapter::request::{self, RequestError};
-use crate::connector::{Pool, SendError, Sender, Sent, upstream_request, write_credentials};
+use super::page::{self, Answer, AnswerBody};
+use super::placeholder;
+use crate::adapter::guarded::{Arrival, Refused};
+use crate::adapter::hello::Offers;
+use crate::adapter::request::{self, Quoted, RequestError};
+use crate::connector::{SendError, Upstream};
 use crate::decision::{Denial, Grant, decide};
 use crate::gateway::Gateway;
 use crate::generation::Generation;
@@ -49,11 +48,20 @@ struct Refusal(Box<Response<AnswerBody>>);
 
 /// An inspected connection.
 pub struct Inspected {
-    gateway: Arc<Gateway>,
-    proxy: ProxyKind,
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) proxy: ProxyKind,
     scope: Scope,
     dialled: Option<Ipv4Addr>,
-    pool: Pool,
+    /// What came of dialling before the guest was answered; for its first request.
+    first: Mutex<Option<Result<Upstream, SendError>>>,
+    pub(super) own: Mutex<Own>,
+}
+
+/// The upstream connection of a guest's connection whose upstream ties a login to it: nobody else gets it.
+#[derive(Default)]
+pub(super) struct Own {
+    pub(super) tied: bool,
+    pub(super) kept: Option<Upstream>,
 }
 
 impl Inspected {
@@ -69,21 +77,58 @@ impl Inspected {
             proxy,
             scope,
             dialled,
-            pool: Pool::default(),
+            first: Mutex::default(),
+            own: Mutex::default(),
         })
     }
 
-    /// Answers one request.
-    pub async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<AnswerBody> {
+    /// The same, with what came of dialling before.
+    pub fn with_first(self: Arc<Self>, first: Result<Upstream, SendError>) -> Arc<Self> {
+        *lock(&self.first) = Some(first);
+        self
+    }
+
+    /// Whether what came of dialling before has not been used.
+    pub fn has_first(&self) -> bool {
+        lock(&self.first).is_some()
+    }
+
+    /// Answers one request. `arrival`: how it came, over HTTP/1.1.
+    pub async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        arrival: Option<Arrival>,
+    ) -> Answer {
+        if let Some(refused) = arrival.as_ref().and_then(Arrival::refused) {
+            return Ok(self.refuse_form(&refused, &request));
+        }
         let (parts, body) = request.into_parts();
         match self.judge(&parts).await {
-            Ok((grant, path)) => self.forward(&grant, parts, path, body).await,
-            Err(Refusal(answer)) => *answer,
+            Ok((grant, path)) => self.forward(&grant, parts, path, body, arrival).await,
+            Err(Refusal(answer)) => Ok(*answer),
         }
     }
 
-    fn tls(&self) -> bool {
+    pub(super) fn tls(&self) -> bool {
         matches!(self.scope, Scope::Fixed { tls: true, .. })
+    }
+
+    /// An upstream connection that was opened already, if there is one.
+    pub(super) fn opened(
+        &self,
+        grant: &Grant,
+        offers: Offers,
+    ) -> Option<Result<Upstream, SendError>> {
+        if let Some(first) = lock(&self.first).take() {
+            return Some(first);
+        }
+        if let Some(own) = lock(&self.own).kept.take()
+            && own.sender.is_usable()
+        {
+            return Some(Ok(own));
+        }
+        let upstreams = &grant.generation.upstreams;
+        upstreams.take(grant, self.tls(), offers).map(Ok)
     }
 
     /// Rooms 1 to 3. The path that comes back is the one that was judged, if a rule looked at it.
@@ -151,8 +196,8 @@ impl Inspected {
                         ..target.clone()
                     };
                     return Err(RequestError::Differs {
-                        header: target,
-                        target: dialled,
+                        named: target,
+                        connection: dialled,
                     });
                 }
                 Ok(target)
@@ -161,40 +206,68 @@ impl Inspected {
                 let default = if *tls { Port::HTTPS } else { Port::HTTP };
                 let named = request::origin_target(parts, default)?;
                 if named != *target {
-                    let (header, target) = (named, target.clone());
-                    return Err(RequestError::Differs { header, target });
+                    let connection = target.clone();
+                    return Err(RequestError::Differs { named, connection });
                 }
                 Ok(named)
             }
         }
     }
 
-    /// A request that is not understood: 400, or 403 when it names another host than the connection.
+    /// A request that is not understood: 400. One that names another host than the connection: 403, or over HTTP/2,
+    /// where clients put requests to several hosts on one connection in good faith, 421.
     fn refuse(&self, generation: &Arc<Generation>, parts: &Parts, error: &RequestError) -> Refusal {
-        if let (RequestError::Differs { header, .. }, Scope::Fixed { .. }) = (error, &self.scope) {
-            let denial = Denial::new(
-                generation,
-                header,
-                Reason::HostMismatch,
-                capitalised(&error.to_string()),
-            );
-            return self.deny(&denial, parts);
+        if let (RequestError::Differs { named, .. }, Scope::Fixed { .. }) = (error, &self.scope) {
+            let text = capitalised(&error.to_string());
+            let denial = Denial::new(generation, named, Reason::HostMismatch, text);
+            let refusal = self.deny(&denial, parts);
+            return match parts.version {
+                Version::HTTP_2 => Refusal(Box::new(page::misdirected(&denial))),
+                _ => refusal,
+            };
         }
+        let (method, path) = (parts.method.as_str(), parts.uri.path());
+        let named = raw_host(&parts.uri, &parts.headers);
+        self.record_bad(generation, named, method, path);
+        let text = error.to_string();
+        Refusal(Box::new(match error {
+            RequestError::Expectation => page::expectation_failed(&text),
+            _ => page::bad_request(&text),
+        }))
+    }
+
+    /// A request whose bytes have more than one meaning: 400, and the end of the connection.
+    fn refuse_form(&self, refused: &Refused, request: &Request<Incoming>) -> Response<AnswerBody> {
+        let quoted = match refused.head.as_ref() {
+            // It is the body that is broken, so the head is what it says.
+            [] => Quoted {
+                method: request.method().to_string(),
+                path: request.uri().path().to_owned(),
+                host: raw_host(request.uri(), request.headers()),
+            },
+            head => request::quote(head),
+        };
+        let generation = self.gateway.generation();
+        self.record_bad(&generation, quoted.host, &quoted.method, &quoted.path);
+        page::bad_form(refused.fault)
+    }
+
+    /// The library has ended the connection because of what the guest sent.
+    pub fn record_refused(&self) {
+        let generation = self.gateway.generation();
+        self.record_bad(&generation, String::new(), "", "");
+    }
+
+    fn record_bad(&self, generation: &Arc<Generation>, named: String, method: &str, path: &str) {
         let (host, port) = match &self.scope {
             Scope::Fixed { target, .. } => (target.host.to_string(), target.port.get()),
-            Scope::ByHost { port } => (raw_host(parts), port.get()),
-            Scope::Proxy => (raw_host(parts), 0),
+            Scope::ByHost { port } => (named, port.get()),
+            Scope::Proxy => (named, 0),
         };
-        let event = Event::at(
-            host,
-            port,
-            self.proxy,
-            Reason::BadRequest,
-            generation.number,
-        )
-        .with_request(parts.method.as_str(), parts.uri.path());
-        self.gateway.record(generation, event);
-        Refusal(Box::new(page::bad_request(&error.to_string())))
+        let reason = Reason::BadRequest;
+        let event = Event::at(host, port, self.proxy, reason, generation.number);
+        self.gateway
+            .record(generation, event.with_request(method, path));
     }
 
     fn deny(&self, denial: &Denial, parts: &Parts) -> Refusal {
@@ -204,151 +277,23 @@ impl Inspected {
         self.gateway.record(&denial.generation, event);
         Refusal(Box::new(page::denied(denial)))
     }
-
-    /// Rooms 4 and 5.
-    async fn forward(
-        &self,
-        grant: &Grant,
-        mut parts: Parts,
-        path: Option<String>,
-        body: Incoming,
-    ) -> Response<AnswerBody> {
-        let mut event = Event::new(
-            &grant.target,
-            self.proxy,
-            grant.reason,
-            grant.generation.number,
-        )
-        .with_rule(grant.rule.clone())
-        .with_request(parts.method.as_str(), parts.uri.path());
-        let guest_upgrade = is_websocket(&parts)
-            .then(|| parts.extensions.remove())
-            .flatten();
-        let mut lease = self.gateway.live.register(grant.intent.clone());
-        let (websocket, path) = (guest_upgrade.is_some(), path.as_deref());
-        let exchange = self.exchange(grant, &parts, path, websocket, body, &mut event);
-        let answered = tokio::select! {
-            answered = exchange => answered,
-            () = &mut lease => Err(SendError::Revoked),
-        };
-        let (answer, connection) = match answered {
-            Ok(answered) => answered,
-            Err(error) => return self.broken(grant, event, &error),
-        };
-        self.gateway.record(&grant.generation, event);
-        match guest_upgrade {
-            Some(guest) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                switch(answer, guest, lease)
-            }
-            _ => {
-                if !websocket {
-                    self.pool.put(grant, self.tls(), connection);
-                }
-                to_guest(answer, lease, parts.version)
-            }
-        }
-    }
-
-    /// Sends the request, a second time on a new connection if a kept one turned out to be closed.
-    async fn exchange(
-        &self,
-        grant: &Grant,
-        parts: &Parts,
-        path: Option<&str>,
-        websocket: bool,
-        body: Incoming,
-        event: &mut Event,
-    ) -> Result<(Response<Incoming>, Sender), SendError> {
-        let tls = self.tls();
-        let mut body = Watched::new(body, None);
-        let mut kept = if websocket {
-            None
-        } else {
-            self.pool.kept(grant, tls)
-        };
-        loop {
-            let reused = kept.is_some();
-            let mut connection = match kept.take() {
-                Some(connection) => connection,
-                None if websocket => self.pool.open_h1(grant, tls).await?,
-                None => self.pool.open(grant, tls).await?,
-            };
-            let head = upstream_request(grant, parts, path, tls, websocket, &connection)?;
-            let (mut head, ()) = head.into_parts();
-            event.credential = write_credentials(grant, &mut head.headers);
-            match connection.send(Request::from_parts(head, body)).await {
-                Sent::Answered(answer) => return Ok((answer, connection)),
-                Sent::Nothing(request, _) if reused => body = request.into_body(),
-                Sent::Nothing(_, error) | Sent::Broken(error) => return Err(error),
-            }
-        }
-    }
-
-    fn broken(&self, grant: &Grant, mut event: Event, error: &SendError) -> Response<AnswerBody> {
-        event.reason = match error {
-            SendError::Dial(error) => error.reason(),
-            SendError::Http(_) | SendError::Slow => Reason::UpstreamUnreachable,
-            SendError::Head(_) => Reason::BadRequest,
-            SendError::Revoked => Reason::PolicyChanged,
-        };
-        let reason = event.reason;
-        tracing::warn!(target = %grant.target, %error, "upstream failed");
-        self.gateway.record(&grant.generation, event);
-        page::failed(&error.to_string(), reason)
-    }
 }
 
-fn is_websocket(parts: &Parts) -> bool {
-    let upgrade = parts.headers.get(UPGRADE).map(HeaderValue::as_bytes);
-    parts.version == Version::HTTP_11
-        && upgrade.is_some_and(|value| value.eq_ignore_ascii_case(b"websocket"))
-}
-
-/// Splices both sides after a 101.
-fn switch(
-    mut answer: Response<Incoming>,
-    guest: hyper::upgrade::OnUpgrade,
-    lease: crate::live::Lease,
-) -> Response<AnswerBody> {
-    let upstream = hyper::upgrade::on(&mut answer);
-    tokio::spawn(async move {
-        if let (Ok(guest), Ok(upstream)) = tokio::join!(guest, upstream) {
-            let (mut guest, mut upstream) = (TokioIo::new(guest), TokioIo::new(upstream));
-            tunnel::relay(&mut guest, &mut upstream, lease).await;
-        }
-    });
-    let (mut head, body) = answer.into_parts();
-    strip_hop_by_hop(&mut head.headers, true);
-    Response::from_parts(head, Watched::new(body, None).boxed_unsync())
-}
-
-fn to_guest(
-    answer: Response<Incoming>,
-    lease: crate::live::Lease,
-    version: Version,
-) -> Response<AnswerBody> {
-    let (mut head, body) = answer.into_parts();
-    strip_hop_by_hop(&mut head.headers, false);
-    // Would lead around us, to QUIC.
-    head.headers.remove(ALT_SVC);
-    head.version = version;
-    Response::from_parts(head, Watched::new(body, Some(lease)).boxed_unsync())
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What the guest wrote, for the record of a request that was not understood. User information is no part of it:
 /// it may be a password.
-fn raw_host(parts: &Parts) -> String {
-    let uri = parts
-        .uri
+fn raw_host(uri: &Uri, headers: &HeaderMap) -> String {
+    let named = uri
         .authority()
         .map(|authority| request::without_user(authority.as_str()).to_owned());
     let header = || {
-        parts
-            .headers
-            .get(HOST)
-            .map(|v| String::from_utf8_lossy(v.as_bytes()).into())
+        let value = headers.get(HOST)?;
+        Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
     };
-    uri.or_else(header).unwrap_or_default()
+    named.or_else(header).unwrap_or_default()
 }
 
 fn capitalised(text: &str) -> String {

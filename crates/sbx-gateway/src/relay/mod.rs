@@ -1,6 +1,7 @@
 //! Room 5: streams, bounds, counts, records.
 
 pub mod body;
+mod exchange;
 pub mod headers;
 pub mod http;
 pub mod page;

@@ -3,15 +3,19 @@
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 
 use super::body::BodyError;
+use crate::adapter::framing::Fault;
 use crate::decision::Denial;
 use crate::reason::Reason;
 
 /// Body of every answer to the guest.
 pub type AnswerBody = UnsyncBoxBody<Bytes, BodyError>;
+
+/// What a request gets: an answer, or the end of its stream for the reason that the error gives.
+pub type Answer = Result<Response<AnswerBody>, BodyError>;
 
 /// 403: what was blocked and why.
 pub fn denied(denial: &Denial) -> Response<AnswerBody> {
@@ -24,6 +28,16 @@ pub fn denied(denial: &Denial) -> Response<AnswerBody> {
         }
         _ => StatusCode::FORBIDDEN,
     };
+    blocked(status, denial)
+}
+
+/// 421: blocked on this connection; on one of its own the same request would be judged as what it is (RFC 9110, section
+/// 15.5.20).
+pub fn misdirected(denial: &Denial) -> Response<AnswerBody> {
+    blocked(StatusCode::MISDIRECTED_REQUEST, denial)
+}
+
+fn blocked(status: StatusCode, denial: &Denial) -> Response<AnswerBody> {
     let text = format!(
         "Blocked by network policy: domain {}\n{}\n",
         denial.target, denial.text
@@ -49,9 +63,34 @@ pub fn bad_request(text: &str) -> Response<AnswerBody> {
     )
 }
 
+/// 400, or 431 for a head that is too long: the bytes have no single meaning. The connection is closed, because nobody
+/// can say where the next request begins.
+pub fn bad_form(fault: Fault) -> Response<AnswerBody> {
+    let mut response = bad_request(&fault.to_string());
+    if fault == Fault::HeadTooLong {
+        *response.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+    }
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// 417: an expectation that cannot be met.
+pub fn expectation_failed(text: &str) -> Response<AnswerBody> {
+    let mut response = bad_request(text);
+    *response.status_mut() = StatusCode::EXPECTATION_FAILED;
+    response
+}
+
+/// Marks the answer after which a connection is no longer HTTP.
+#[derive(Debug, Clone, Copy)]
+pub struct Connected;
+
 /// An empty 200, the answer to `CONNECT`.
 pub fn connected() -> Response<AnswerBody> {
-    Response::new(full(Bytes::new()))
+    let mut response = Response::new(empty());
+    response.extensions_mut().insert(Connected);
+    response
 }
 
 fn page(status: StatusCode, text: String, reason: Reason) -> Response<AnswerBody> {
@@ -65,6 +104,11 @@ fn page(status: StatusCode, text: String, reason: Reason) -> Response<AnswerBody
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert("x-sbx-reason", HeaderValue::from_static(reason.as_str()));
     response
+}
+
+/// A body without a byte.
+pub fn empty() -> AnswerBody {
+    full(Bytes::new())
 }
 
 fn full(bytes: Bytes) -> AnswerBody {

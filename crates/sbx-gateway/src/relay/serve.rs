@@ -1,31 +1,59 @@
 //! The HTTP server that the guest talks to, with its limits.
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::{Request, Response};
+use hyper::upgrade::OnUpgrade;
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 
 use super::body::BodyError;
-use super::page::AnswerBody;
+use super::page::{self, Answer, AnswerBody};
+use crate::adapter::framing::{After, Fault};
+use crate::adapter::guarded::{Arrival, Guarded};
 use crate::limits;
 
-/// Serves HTTP/1.1 on a connection of the guest until it ends.
-pub async fn serve_h1<S, F, A>(stream: S, answer: F)
+/// Serves HTTP/1.1 on a connection of the guest until it ends. Every byte goes past [`Guarded`] first. `refused`: the
+/// library has ended it because of what the guest sent, and nobody else was told.
+pub async fn serve_h1<S, F, A>(stream: S, answer: F, refused: impl FnOnce())
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    F: Fn(Request<Incoming>) -> A + Send + 'static,
-    A: Future<Output = Response<AnswerBody>> + Send + 'static,
+    F: Fn(Request<Incoming>, Arrival) -> A + Send + 'static,
+    A: Future<Output = Answer> + Send + 'static,
 {
-    let service = hyper::service::service_fn(move |request| {
-        let answer = answer(request);
-        async move { Ok::<_, std::convert::Infallible>(answer.await) }
+    let stream = Guarded::new(stream);
+    let arrivals = stream.arrivals();
+    let requests = AtomicU64::new(0);
+    let unused = Arc::new(Mutex::<Option<OnUpgrade>>::default());
+    let unused_by_answers = unused.clone();
+    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+        let number = requests.fetch_add(1, Ordering::Relaxed) + 1;
+        let arrival = Arrival::new(arrivals.clone(), number);
+        let upgrade = request.extensions().get::<OnUpgrade>().cloned();
+        let unused = unused_by_answers.clone();
+        let answer = arrival
+            .is_in_step()
+            .then(|| answer(request, arrival.clone()));
+        async move {
+            let Some(answer) = answer else {
+                tracing::error!("the HTTP library sees other requests than the framing");
+                return Ok(page::bad_form(Fault::RequestLine));
+            };
+            let answer = answer.await;
+            if let Some(upgrade) = upgrade {
+                let after = after(answer.as_ref().ok());
+                let kept = (after == After::Http).then_some(upgrade);
+                *unused.lock().unwrap_or_else(PoisonError::into_inner) = kept;
+                arrival.answered(after);
+            }
+            answer
+        }
     });
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -37,15 +65,36 @@ where
         .await;
     if let Err(error) = served {
         tracing::debug!(%error, "connection of the guest ended");
+        if error.is_parse() {
+            refused();
+        }
+    }
+    // After a request that could have changed the protocol and did not, the library hands the stream over as if it had,
+    // and what was written would be lost if nobody closed it properly.
+    let unused = unused.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(unused) = unused
+        && let Ok(stream) = unused.await
+    {
+        let _ = TokioIo::new(stream).shutdown().await;
     }
 }
 
-/// Serves HTTP/2 or HTTP/1.1 on a connection of the guest, as the client begins.
-pub async fn serve_any<S, F, A>(stream: S, answer: F)
+/// What becomes of a connection whose request asked to change the protocol.
+fn after(answer: Option<&Response<AnswerBody>>) -> After {
+    match answer {
+        // A 2xx is the answer to `CONNECT` only if it came from us, and then it has no body to speak of.
+        Some(answer) if answer.extensions().get::<page::Connected>().is_some() => After::Other,
+        Some(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => After::Other,
+        _ => After::Http,
+    }
+}
+
+/// Serves HTTP/2 on a connection of the guest until it ends. `refused`: as in [`serve_h1`].
+pub async fn serve_h2<S, F, A>(stream: S, answer: F, refused: impl FnOnce())
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Fn(Request<Incoming>) -> A + Send + 'static,
-    A: Future<Output = Response<AnswerBody>> + Send + 'static,
+    A: Future<Output = Answer> + Send + 'static,
 {
     let activity = Arc::new(Activity::new());
     let busy = activity.clone();
@@ -53,29 +102,22 @@ where
         let request_in_work = busy.begin();
         let answer = answer(request);
         async move {
-            let answer = answer.await.map(|body| Held {
+            let hold = |body| Held {
                 body,
                 _until_its_end: request_in_work,
-            });
-            Ok::<_, std::convert::Infallible>(answer)
+            };
+            answer.await.map(|answer| answer.map(hold))
         }
     });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits::REQUEST_HEAD)
-        .max_buf_size(limits::REQUEST_HEAD_BYTES)
-        .max_headers(limits::HEADERS);
-    builder
-        .http2()
+    // Extended CONNECT (RFC 8441) is not offered: clients open a WebSocket over HTTP/1.1 then.
+    let serving = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits::H2_STREAMS)
         .max_send_buf_size(limits::H2_SEND_BUFFER)
         .max_header_list_size(limits::H2_HEADERS)
         .initial_stream_window_size(limits::H2_WINDOW)
-        .initial_connection_window_size(limits::H2_WINDOW);
-    let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        .initial_connection_window_size(limits::H2_WINDOW)
+        .serve_connection(TokioIo::new(stream), service);
     let served = tokio::select! {
         served = serving => served,
         () = activity.idle() => {
@@ -85,11 +127,15 @@ where
     };
     if let Err(error) = served {
         tracing::debug!(%error, "connection of the guest ended");
+        let cause = std::error::Error::source(&error);
+        let h2 = cause.and_then(|cause| cause.downcast_ref::<h2::Error>());
+        if h2.is_some_and(|error| error.is_library() && !error.is_io()) {
+            refused();
+        }
     }
 }
 
-/// Requests in work on one connection, and since when there are none. The library has no such limit before it knows
-/// the protocol, and none for HTTP/2.
+/// Requests in work on one connection, and since when there are none. The library has no such limit for HTTP/2.
 struct Activity(Mutex<(usize, Instant)>);
 
 impl Activity {
@@ -162,18 +208,26 @@ impl Body for Held {
 mod tests {
     use std::time::Duration;
 
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+    use tokio::io::{AsyncReadExt, DuplexStream};
 
     use super::super::page;
     use super::*;
 
-    /// A connection whose requests are answered after ten minutes.
-    fn connection() -> DuplexStream {
+    async fn late() -> Answer {
+        tokio::time::sleep(Duration::from_mins(10)).await;
+        Ok(page::bad_request("late"))
+    }
+
+    /// Connections whose requests are answered after ten minutes.
+    fn h1() -> DuplexStream {
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
-        tokio::spawn(serve_any(theirs, |_| async {
-            tokio::time::sleep(Duration::from_mins(10)).await;
-            page::bad_request("late")
-        }));
+        tokio::spawn(serve_h1(theirs, |_, _| late(), || ()));
+        ours
+    }
+
+    fn h2() -> DuplexStream {
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        tokio::spawn(serve_h2(theirs, |_| late(), || ()));
         ours
     }
 
@@ -188,16 +242,18 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_says_nothing_is_let_go() {
-        let (_, after) = read_to_end(&mut connection()).await;
-        assert!(
-            after <= limits::REQUEST_IDLE + Duration::from_secs(1),
-            "{after:?}"
-        );
+        for mut stream in [h1(), h2()] {
+            let (_, after) = read_to_end(&mut stream).await;
+            assert!(
+                after <= limits::REQUEST_IDLE + Duration::from_secs(1),
+                "{after:?}"
+            );
+        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_http2_connection_without_requests_is_let_go() {
-        let mut stream = connection();
+        let mut stream = h2();
         // Preface and empty settings (RFC 9113, section 3.4).
         stream
             .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
@@ -213,7 +269,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_takes_long_is_waited_for() {
-        let mut stream = connection();
+        let mut stream = h1();
         let request = b"GET / HTTP/1.1\r\nhost: a.test\r\nconnection: close\r\n\r\n";
         stream.write_all(request).await.unwrap();
         let (answer, _) = read_to_end(&mut stream).await;

@@ -92,7 +92,7 @@ fn attack_14_a_request_inside_that_names_another_host_is_blocked() {
                 let request = get(&format!("https://{other}/"), other);
                 let response = h2(stream).await.send_request(request).await.unwrap();
                 assert_eq!(response.headers()["x-sbx-reason"], "host-mismatch");
-                assert_eq!(text(response).await.0, 403);
+                assert_eq!(text(response).await.0, 421);
                 round.blocked_inside("host-mismatch", other).await;
             }
         }

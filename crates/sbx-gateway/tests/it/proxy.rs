@@ -190,56 +190,6 @@ fn targets_that_are_not_beyond_doubt_are_refused() {
 }
 
 #[test]
-fn framing_that_servers_read_in_two_ways_is_refused_or_made_plain() {
-    let upstream = EchoUpstream::start().unwrap();
-    let lab = Setup::new(&["allow web.test"])
-        .send_to("web.test:80", upstream.address())
-        .start();
-    let refused = [
-        "Content-Length: 5\r\nContent-Length: 6",
-        "Content-Length: +5",
-        "Content-Length: 5,5x",
-        "Transfer-Encoding: xchunked",
-        "Transfer-Encoding: chunked, identity",
-        "Transfer-Encoding: gzip, chunked",
-        "X: a\r\n b",
-        "Host: other.test",
-    ];
-    run(async {
-        for header in refused {
-            let request = format!(
-                "POST http://web.test/upload HTTP/1.1\r\nHost: web.test\r\n{header}\r\n\r\nhello"
-            );
-            let mut stream = lab.proxy().await;
-            stream.write_all(request.as_bytes()).await.unwrap();
-            let mut answer = [0; 12];
-            stream.read_exact(&mut answer).await.unwrap();
-            assert_eq!(&answer, b"HTTP/1.1 400", "{header}");
-        }
-        assert_eq!(upstream.recorder().requests().len(), 0);
-        // Both: the chunked one counts (RFC 9112, section 6.3), the other never goes upstream, and
-        // what follows on the connection is not taken for a request.
-        let request = "POST http://web.test/echo HTTP/1.1\r\nHost: web.test\r\nContent-Length: 3\r\n\
-                       Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n\
-                       GET http://web.test/smuggled HTTP/1.1\r\nHost: web.test\r\n\r\n";
-        let mut stream = lab.proxy().await;
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut all = Vec::new();
-        let _ = stream.read_to_end(&mut all).await;
-        let requests = upstream.recorder().requests();
-        assert!(
-            requests.iter().all(|r| r.path != "/smuggled"),
-            "{requests:?}"
-        );
-        assert!(
-            requests
-                .iter()
-                .all(|r| r.header("content-length").is_none())
-        );
-    });
-}
-
-#[test]
 fn h2c_upgrades_and_hop_by_hop_headers_stay_here() {
     let upstream = EchoUpstream::start().unwrap();
     let lab = Setup::new(&["allow web.test"])

@@ -1,0 +1,243 @@
+//! One granted request on its way to the upstream, and its answer on the way back.
+
+use std::sync::Arc;
+
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::header::{ALT_SVC, HeaderValue, UPGRADE, WWW_AUTHENTICATE};
+use hyper::http::request::Parts;
+use hyper::{Request, Response, StatusCode, Version};
+use hyper_util::rt::TokioIo;
+
+use super::body::{Answering, Gate, Sending};
+use super::headers::strip_hop_by_hop;
+use super::http::{Inspected, lock};
+use super::page::{self, Answer, AnswerBody};
+use super::tunnel;
+use crate::adapter::guarded::Arrival;
+use crate::adapter::hello::Offers;
+use crate::connector::{self, SendError, Sent, Upstream};
+use crate::decision::{Denial, Grant};
+use crate::live::Lease;
+use crate::reason::Reason;
+use crate::records::Event;
+
+/// An answer that has begun.
+struct Answered {
+    answer: Response<Incoming>,
+    upstream: Upstream,
+    gate: Option<Arc<Gate>>,
+}
+
+impl Inspected {
+    /// Rooms 4 and 5.
+    pub(super) async fn forward(
+        &self,
+        grant: &Grant,
+        mut parts: Parts,
+        path: Option<String>,
+        body: Incoming,
+        arrival: Option<Arrival>,
+    ) -> Answer {
+        let mut event = self.event(grant, &parts);
+        let version = parts.version;
+        let guest_upgrade = is_websocket(&parts)
+            .then(|| parts.extensions.remove())
+            .flatten();
+        let mut lease = self.gateway.lease(grant, self.proxy);
+        let (websocket, path) = (guest_upgrade.is_some(), path.as_deref());
+        let body = Sending::new(body, lease.upload());
+        let exchange = self.exchange(grant, parts, path, websocket, body, &mut event);
+        let answered = tokio::select! {
+            answered = exchange => answered,
+            () = &mut lease => Err(SendError::Revoked),
+        };
+        let Answered {
+            answer,
+            upstream,
+            gate,
+        } = match answered {
+            Ok(answered) => answered,
+            Err(error) => return self.broken(grant, event, version, arrival.as_ref(), error),
+        };
+        let switched = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+        match guest_upgrade {
+            Some(guest) if switched => {
+                self.gateway.record(&grant.generation, event);
+                Ok(switch(answer, guest, lease))
+            }
+            None if switched => {
+                self.broken(grant, event, version, arrival.as_ref(), SendError::Switched)
+            }
+            _ => {
+                self.gateway.record(&grant.generation, event);
+                let load = upstream.load();
+                if !websocket {
+                    self.keep(grant, &answer, upstream);
+                }
+                let (mut head, body) = answer.into_parts();
+                strip_hop_by_hop(&mut head.headers, false);
+                // Would lead around us, to QUIC.
+                head.headers.remove(ALT_SVC);
+                head.version = version;
+                let body = Answering::new(body, lease, gate, load);
+                Ok(Response::from_parts(head, body.boxed_unsync()))
+            }
+        }
+    }
+
+    fn event(&self, grant: &Grant, parts: &Parts) -> Event {
+        let number = grant.generation.number;
+        Event::new(&grant.target, self.proxy, grant.reason, number)
+            .with_rule(grant.rule.clone())
+            .with_request(parts.method.as_str(), parts.uri.path())
+    }
+
+    /// Sends the request, a second time on a new connection if a kept one turned out to be closed.
+    async fn exchange(
+        &self,
+        grant: &Grant,
+        mut parts: Parts,
+        path: Option<&str>,
+        websocket: bool,
+        body: Sending<Incoming>,
+        event: &mut Event,
+    ) -> Result<Answered, SendError> {
+        let tls = self.tls();
+        // The guest's own version first: nothing has to be translated. Only HTTP/1.1 can change the protocol.
+        let h2 = parts.version == Version::HTTP_2;
+        let offers = Offers { h2, h1: true };
+        let prepared = connector::prepare(grant, &mut parts, path, tls, websocket)?;
+        event.credential.clone_from(&prepared.credentials);
+        let mut request = Request::from_parts(parts, body);
+        let mut opened = if websocket {
+            None
+        } else {
+            self.opened(grant, offers).transpose()?
+        };
+        loop {
+            let reused = opened.is_some();
+            let mut upstream = match opened.take() {
+                Some(upstream) => upstream,
+                None => Upstream::open(grant, tls, offers).await?,
+            };
+            let mut gate = None;
+            if prepared.address(&mut request, upstream.sender.is_h2())? {
+                let opener = Arc::new(Gate::default());
+                request.body_mut().wait_for(opener.clone());
+                gate = Some(opener.clone());
+                hyper::ext::on_informational(&mut request, move |answer| {
+                    if answer.status() == StatusCode::CONTINUE {
+                        opener.open();
+                    }
+                });
+            }
+            match upstream.sender.send(request).await {
+                Sent::Answered(answer) => {
+                    if let Some(gate) = &gate {
+                        gate.answered();
+                    }
+                    return Ok(Answered {
+                        answer,
+                        upstream,
+                        gate,
+                    });
+                }
+                Sent::Nothing(returned, _) if reused => request = *returned,
+                Sent::Nothing(_, error) | Sent::Broken(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Keeps the connection for the next request: of everybody, or of this connection of the guest alone if the
+    /// upstream ties a login to it.
+    fn keep(&self, grant: &Grant, answer: &Response<Incoming>, upstream: Upstream) {
+        let tied = answer.status() == StatusCode::UNAUTHORIZED
+            && answer
+                .headers()
+                .get_all(WWW_AUTHENTICATE)
+                .iter()
+                .any(ties_the_connection);
+        let mut own = lock(&self.own);
+        if tied || own.tied {
+            own.tied = true;
+            own.kept = Some(upstream);
+        } else {
+            grant.generation.upstreams.put(grant, self.tls(), upstream);
+        }
+    }
+
+    fn broken(
+        &self,
+        grant: &Grant,
+        mut event: Event,
+        version: Version,
+        arrival: Option<&Arrival>,
+        error: SendError,
+    ) -> Answer {
+        // It is the guest that broke it.
+        if let Some(refused) = arrival.and_then(Arrival::refused) {
+            event.reason = Reason::BadRequest;
+            self.gateway.record(&grant.generation, event);
+            return Ok(page::bad_form(refused.fault));
+        }
+        tracing::warn!(target = %grant.target, %error, "upstream failed");
+        event.reason = match &error {
+            SendError::Dial(error) => error.reason(),
+            SendError::Http(error) if error.is_user() => {
+                event.reason = Reason::BadRequest;
+                self.gateway.record(&grant.generation, event);
+                return Ok(page::bad_request("the body broke off"));
+            }
+            SendError::Http(_) | SendError::Slow | SendError::Switched => {
+                Reason::UpstreamUnreachable
+            }
+            SendError::Head(_) => Reason::BadRequest,
+            SendError::Revoked => {
+                // Whoever changed the policy has recorded what it closed.
+                let text = "The policy changed and no longer allows this";
+                let reason = Reason::PolicyChanged;
+                let denial = Denial::new(&grant.generation, &grant.target, reason, text);
+                return Ok(page::denied(&denial));
+            }
+        };
+        let reason = event.reason;
+        self.gateway.record(&grant.generation, event);
+        match error.into_reset() {
+            Ok(reset) if version == Version::HTTP_2 => Err(reset.into()),
+            Ok(reset) => Ok(page::failed(&reset.to_string(), reason)),
+            Err(error) => Ok(page::failed(&error.to_string(), reason)),
+        }
+    }
+}
+
+/// Logins of Windows hold for the connection and not for the request.
+fn ties_the_connection(challenge: &HeaderValue) -> bool {
+    let scheme = challenge.as_bytes().split(|byte| *byte == b' ').next();
+    let scheme = scheme.unwrap_or_default();
+    scheme.eq_ignore_ascii_case(b"ntlm") || scheme.eq_ignore_ascii_case(b"negotiate")
+}
+
+fn is_websocket(parts: &Parts) -> bool {
+    let upgrade = parts.headers.get(UPGRADE).map(HeaderValue::as_bytes);
+    parts.version == Version::HTTP_11
+        && upgrade.is_some_and(|value| value.eq_ignore_ascii_case(b"websocket"))
+}
+
+/// Splices both sides after a 101.
+fn switch(
+    mut answer: Response<Incoming>,
+    guest: hyper::upgrade::OnUpgrade,
+    lease: Lease,
+) -> Response<AnswerBody> {
+    let upstream = hyper::upgrade::on(&mut answer);
+    tokio::spawn(async move {
+        if let (Ok(guest), Ok(upstream)) = tokio::join!(guest, upstream) {
+            let (mut guest, mut upstream) = (TokioIo::new(guest), TokioIo::new(upstream));
+            tunnel::relay(&mut guest, &mut upstream, lease).await;
+        }
+    });
+    let (mut head, _) = answer.into_parts();
+    strip_hop_by_hop(&mut head.headers, true);
+    Response::from_parts(head, page::empty())
+}

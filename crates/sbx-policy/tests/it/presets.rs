@@ -89,6 +89,56 @@ fn balanced_lets_agents_work_and_nothing_else_pass() {
 }
 
 #[test]
+fn balanced_covers_what_real_clients_asked_for() {
+    let evaluator = evaluator(Preset::Balanced);
+    for target in [
+        "platform.claude.com",
+        "downloads.claude.ai",
+        "mcp-proxy.anthropic.com",
+        "chatgpt.com",
+        "auth.openai.com",
+        "ab.chatgpt.com",
+        "api.github.com",
+        "api.githubcopilot.com",
+        "telemetry.individual.githubcopilot.com",
+        "default.exp-tas.com",
+        "generativelanguage.googleapis.com",
+        "cloudcode-pa.googleapis.com",
+        "play.googleapis.com",
+        "models.opencode.ai",
+        "opencode.ai",
+        "static.rust-lang.org",
+        // apt, in the sandbox as well as in images that are built there.
+        "http://ftp.debian.org",
+        "https://ftp.debian.org",
+        "http://archive.ubuntu.com",
+        "http://ports.ubuntu.com",
+        // Clients ask names below the home page that people know.
+        "index.rubygems.org",
+        "api.nuget.org",
+        "repo.hex.pm",
+        "cdn.cocoapods.org",
+        "hackage.haskell.org",
+        "dl.k8s.io",
+        "cdn01.quay.io",
+        "downloads.sourceforge.net",
+        "deb.nodesource.com",
+        "cdn.playwright.dev",
+    ] {
+        assert!(ask(&evaluator, target).is_allowed(), "{target}");
+    }
+    // Telemetry to third parties, plain HTTP to everybody else, and look-alikes.
+    for target in [
+        "http-intake.logs.us5.datadoghq.com",
+        "http://pypi.example",
+        "debian.org.evil.test",
+        "http://go.dev",
+    ] {
+        assert!(!ask(&evaluator, target).is_allowed(), "{target}");
+    }
+}
+
+#[test]
 fn open_is_the_public_internet_but_not_the_neighbourhood() {
     let evaluator = evaluator(Preset::AllowAll);
     for target in ["example.com:22", "192.0.2.1:9999", "[2001:db8::1]:80"] {

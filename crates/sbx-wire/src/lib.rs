@@ -12,6 +12,7 @@
 //! | [`home`] | where state, cache, configuration and sockets live |
 //! | [`name`] | sandbox names |
 //! | [`secret`] | values that must not be printed |
+//! | [`time`] | how times are written |
 //! | [`trust`] | names that the trust in an installation's root hangs on |
 #![forbid(unsafe_code)]
 
@@ -25,4 +26,5 @@ pub mod name;
 pub mod report;
 pub mod secret;
 pub mod session;
+pub mod time;
 pub mod trust;

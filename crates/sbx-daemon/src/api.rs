@@ -10,14 +10,18 @@ use crate::error::{ApiError, ApiResult};
 use crate::lifecycle;
 use axum::Json;
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, State};
+use axum::response::Response;
 use axum::routing::{delete, get, post};
+use http_body_util::channel::Channel;
 use sbx_wire::api::{DaemonStatus, MAX_REQUEST, Shutdown};
 use sbx_wire::report::Report;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use tokio::sync::mpsc;
 
 /// The daemon, as handlers get it.
 type Shared = State<Arc<Daemon>>;
@@ -39,10 +43,12 @@ pub(crate) fn router(daemon: Arc<Daemon>) -> Router {
         .route("/v1/sandboxes/{name}/stop", post(sandboxes::stop))
         .route("/v1/policy", get(policy::list))
         .route("/v1/policy/init", post(policy::init))
+        .route("/v1/policy/reset", post(policy::reset))
         .route("/v1/policy/rules", post(policy::add))
         .route("/v1/policy/rules/remove", post(policy::remove))
         .route("/v1/policy/check", post(policy::check))
         .route("/v1/policy/log", get(policy::log))
+        .route("/v1/policy/log/follow", get(policy::follow))
         .route("/v1/secrets", get(secrets::list).post(secrets::set))
         .route("/v1/secrets/remove", post(secrets::remove))
         .route("/v1/settings", get(settings::list).post(settings::set))
@@ -70,6 +76,28 @@ fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, ApiError> {
         )
         .into()
     })
+}
+
+/// One JSON document a line, as they come.
+fn stream<T: Serialize + Send + 'static>(mut events: mpsc::Receiver<T>) -> Response {
+    let (mut sender, body) = Channel::<Bytes>::new(16);
+    tokio::spawn(async move {
+        while let Some(event) = events.recv().await {
+            let Ok(mut line) = serde_json::to_vec(&event) else {
+                continue;
+            };
+            line.push(b'\n');
+            if sender.send_data(line.into()).await.is_err() {
+                return; // nobody listens any more
+            }
+        }
+    });
+    let mut response = Response::new(Body::new(body));
+    let kind = axum::http::HeaderValue::from_static("application/x-ndjson");
+    response
+        .headers_mut()
+        .insert(axum::http::header::CONTENT_TYPE, kind);
+    response
 }
 
 async fn unknown() -> ApiError {

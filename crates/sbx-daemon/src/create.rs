@@ -224,7 +224,7 @@ fn deny_rules(name: &SandboxName, denied: &[String]) -> Result<Vec<Rule>, Report
         allow: false,
         resources: denied.to_vec(),
         sandbox: Some(name.as_str().to_owned()),
-        protocols: Vec::new(),
+        ..AddRule::default()
     };
     policy::parse_rule(&request).map(|rule| vec![rule])
 }
@@ -317,7 +317,7 @@ async fn make(
             checked
                 .rules
                 .iter()
-                .try_for_each(|rule| policy::add(policy, rule.clone()).map(drop))
+                .try_for_each(|rule| policy::add(policy, rule, None).map(drop))
         })?;
     }
     let record = sandbox.record();

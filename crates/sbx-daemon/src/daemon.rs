@@ -233,8 +233,12 @@ impl Daemon {
             .filter(|sandbox| only.is_none_or(|name| sandbox.name == name))
             .collect();
         let mut waiting = Vec::new();
+        let mut failed = Vec::new();
         for sandbox in concerned {
-            self.write_gateway_file(&sandbox)?;
+            // One sandbox's full disk is no reason to leave the others with the old policy.
+            if let Err(report) = self.write_gateway_file(&sandbox) {
+                failed.push((sandbox.name.clone(), report));
+            }
             let revision = sandbox.gateway.request();
             if sandbox.is_running() {
                 waiting.push((sandbox, revision));
@@ -245,12 +249,34 @@ impl Daemon {
             let left = deadline.saturating_duration_since(Instant::now());
             let applied = sandbox.gateway.applied(revision, left).await;
             // One that ended meanwhile has nothing to confirm.
-            if sandbox.is_running() {
-                applied?;
+            if let Err(report) = applied
+                && sandbox.is_running()
+            {
+                failed.push((sandbox.name.clone(), report));
             }
         }
-        Ok(())
+        not_everywhere(failed).map_or(Ok(()), |report| Err(report.into()))
     }
+}
+
+/// One error about all sandboxes that a stored change has not reached.
+fn not_everywhere(failed: Vec<(String, Report)>) -> Option<Report> {
+    let names: Vec<String> = failed.iter().map(|(name, _)| format!("'{name}'")).collect();
+    let (name, first) = failed.into_iter().next()?;
+    let first_of = if names.len() > 1 {
+        format!(" (of '{name}')")
+    } else {
+        String::new()
+    };
+    Some(Report {
+        message: format!(
+            "the change is stored, but it is not in force in {}: {}{first_of}",
+            names.join(", "),
+            first.message
+        ),
+        hint: first.hint.map(|hint| hint.replace("NAME", &name)),
+        ..first
+    })
 }
 
 /// A name that is taken while its sandbox is being made.

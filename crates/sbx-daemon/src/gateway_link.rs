@@ -63,18 +63,30 @@ impl Link {
         match tokio::time::timeout(limit, waited).await {
             Ok(Ok(now)) => match &now.refused {
                 None => Ok(()),
-                Some(reason) => Err(Report::bug(
+                Some(reason) => Err(Report::environment(
                     "gateway-refused",
-                    format!(
-                        "the gateway refuses the configuration and keeps the last one: {reason}"
-                    ),
+                    format!("the gateway refuses it and keeps the last good policy: {reason}"),
+                    "sbx stop NAME, and start it again: its gateway may be of another version of sbx",
                 )),
             },
             _ => Err(Report::environment(
                 "gateway-silent",
-                "the change is stored, but the gateway of a running sandbox has not confirmed it",
+                "the gateway has not confirmed it",
                 "sbx inspect NAME; sbx stop NAME if its gateway is stuck",
             )),
+        }
+    }
+
+    /// Why the gateway works with an older configuration, if it does.
+    pub(crate) fn behind(&self) -> Option<String> {
+        let wanted = *self.wanted.borrow();
+        let applied = self.applied.borrow();
+        match &applied.refused {
+            Some(reason) => Some(format!("its gateway refuses the newest policy: {reason}")),
+            None if applied.revision < wanted => {
+                Some("its gateway has not confirmed the newest policy".to_owned())
+            }
+            None => None,
         }
     }
 }

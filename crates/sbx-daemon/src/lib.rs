@@ -6,7 +6,7 @@
 //! | [`store`] | SQLite with its mirrors; [`record`]: what a sandbox is |
 //! | [`reconcile`] | rows and folders brought together at the start |
 //! | [`secrets`], [`services`], [`authority`] | what is kept from guests |
-//! | [`policy`], [`policy_log`], [`settings`] | what may leave, what did, and where to |
+//! | [`policy`], [`policy_log`], [`policy_follow`], [`settings`] | what may leave, what did, and where to |
 //! | [`create`], [`lifecycle`], [`launching`], [`finishing`] | from a request to a running machine and back |
 //! | [`supervisor_link`], [`gateway_link`] | connections to running sandboxes |
 //! | [`api`] | the local API |
@@ -34,6 +34,7 @@ mod listener;
 mod logging;
 mod personalise;
 mod policy;
+mod policy_follow;
 mod policy_log;
 mod programs;
 mod random;

@@ -4,37 +4,98 @@
 //! it may write to: only a regular file is read, bounded, parsed, and the sandbox's name is taken from whose
 //! file it is, not from the record.
 
-use crate::clock;
 use rustix::fs::{Mode, OFlags};
+use sbx_policy::{Decision, Host, Port, ResourcePattern};
 use sbx_wire::api::{LogRow, PolicyLog};
 use sbx_wire::gateway::{EgressRecord, ProxyKind};
 use sbx_wire::launch::files;
+use sbx_wire::time::rfc3339;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 /// Newest part of each file that is read, bytes.
-const MAX_READ: u64 = 32 << 20;
+pub(crate) const MAX_READ: u64 = 32 << 20;
 /// Longest line that counts, bytes.
-const MAX_LINE: usize = 64 << 10;
+pub(crate) const MAX_LINE: usize = 64 << 10;
 /// Most rows of one sandbox; further destinations are left out.
 const MAX_ROWS: usize = 10_000;
 /// Longest text that is handed on, characters.
 const MAX_TEXT: usize = 512;
 
-/// Reads and aggregates the records of `sandboxes` (name and folder); newest rows first, at most `limit` per
+/// Which records are wanted.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Filter {
+    /// Of this decision; `None`: of both.
+    pub(crate) decision: Option<Decision>,
+    /// To hosts that one of these covers; empty: to all.
+    pub(crate) hosts: Vec<ResourcePattern>,
+    /// At this time or later, milliseconds since the Unix epoch.
+    pub(crate) since_ms: u64,
+}
+
+impl Filter {
+    /// Whether the record is wanted.
+    pub(crate) fn accepts(&self, record: &EgressRecord) -> bool {
+        let decision = if record.allowed {
+            Decision::Allow
+        } else {
+            Decision::Deny
+        };
+        record.time_ms >= self.since_ms
+            && self.decision.is_none_or(|wanted| wanted == decision)
+            && (self.hosts.is_empty() || self.covers(record))
+    }
+
+    fn covers(&self, record: &EgressRecord) -> bool {
+        // What the guest wrote need not be a host.
+        let Ok(host) = Host::parse(&record.host) else {
+            return false;
+        };
+        let port = Port::try_from(record.port).ok();
+        self.hosts.iter().any(|pattern| {
+            pattern.host.matches(&host) && (pattern.port.is_none() || pattern.port == port)
+        })
+    }
+}
+
+/// A sandbox's file of records, and the older one beside it.
+pub(crate) fn paths(dir: &Path) -> (PathBuf, PathBuf) {
+    let newest = dir.join(files::EGRESS);
+    let mut older = newest.clone().into_os_string();
+    older.push(".1");
+    (newest, older.into())
+}
+
+/// One line of a file of records, bounded, with the name of the sandbox whose file it is. `None`: not a record.
+pub(crate) fn parse(sandbox: &str, line: &[u8]) -> Option<EgressRecord> {
+    let mut record: EgressRecord = serde_json::from_slice(line).ok()?;
+    shorten(&mut record.kind);
+    shorten(&mut record.host);
+    shorten(&mut record.reason);
+    let optional = [
+        &mut record.rule,
+        &mut record.rule_text,
+        &mut record.path,
+        &mut record.method,
+        &mut record.credential,
+    ];
+    optional.into_iter().flatten().for_each(shorten);
+    sandbox.clone_into(&mut record.sandbox);
+    Some(record)
+}
+
+/// Reads and aggregates the wanted records of `sandboxes` (name and folder); newest rows first, at most `limit` per
 /// section (0: all). Blocks.
-pub(crate) fn read(sandboxes: &[(String, PathBuf)], limit: usize) -> PolicyLog {
+pub(crate) fn read(sandboxes: &[(String, PathBuf)], filter: &Filter, limit: usize) -> PolicyLog {
     let mut rows = Vec::new();
     for (name, dir) in sandboxes {
         let mut groups = Groups::default();
-        let newest = dir.join(files::EGRESS);
-        let mut older = newest.clone().into_os_string();
-        older.push(".1");
-        for path in [Path::new(&older), newest.as_path()] {
+        let (newest, older) = paths(dir);
+        for path in [&older, &newest] {
             // A log that is not there yet, or is just being rotated, has nothing to say.
-            let _ = groups.read(name, path);
+            let _ = groups.read(name, path, filter);
         }
         rows.extend(groups.rows.into_values());
     }
@@ -66,7 +127,7 @@ struct Groups {
 }
 
 impl Groups {
-    fn read(&mut self, sandbox: &str, path: &Path) -> std::io::Result<()> {
+    fn read(&mut self, sandbox: &str, path: &Path, filter: &Filter) -> std::io::Result<()> {
         let (mut file, size) = open(path)?;
         let skipped = size.saturating_sub(MAX_READ);
         file.seek(SeekFrom::Start(skipped))?;
@@ -77,26 +138,14 @@ impl Groups {
             next_line(&mut reader, &mut line)?;
         }
         while next_line(&mut reader, &mut line)? {
-            if let Ok(record) = serde_json::from_slice::<EgressRecord>(&line) {
+            if let Some(record) = parse(sandbox, &line).filter(|record| filter.accepts(record)) {
                 self.add(sandbox, record);
             }
         }
         Ok(())
     }
 
-    fn add(&mut self, sandbox: &str, mut record: EgressRecord) {
-        shorten(&mut record.kind);
-        shorten(&mut record.host);
-        shorten(&mut record.reason);
-        let optional = [
-            &mut record.rule,
-            &mut record.rule_text,
-            &mut record.path,
-            &mut record.method,
-            &mut record.credential,
-        ];
-        optional.into_iter().flatten().for_each(shorten);
-        sandbox.clone_into(&mut record.sandbox);
+    fn add(&mut self, sandbox: &str, record: EgressRecord) {
         let key = (
             record.host.clone(),
             record.port,
@@ -105,7 +154,7 @@ impl Groups {
             record.reason.clone(),
             record.rule.clone(),
         );
-        let seen = clock::rfc3339(record.time_ms / 1000);
+        let seen = rfc3339(record.time_ms / 1000);
         if let Some(row) = self.rows.get_mut(&key) {
             row.count_since += 1;
             row.last_seen = seen;
@@ -131,7 +180,7 @@ impl Groups {
 
 /// Opens a file of records, and says how large it is. What is not a regular file is refused without waiting
 /// for a writer or following a link.
-fn open(path: &Path) -> std::io::Result<(File, u64)> {
+pub(crate) fn open(path: &Path) -> std::io::Result<(File, u64)> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
     let meta = file.metadata()?;
@@ -200,7 +249,13 @@ mod tests {
     #[test]
     fn pipe_and_link_in_place_of_the_records_are_not_read() {
         let (dir, newest) = folder();
-        let read = || read(&[("box".to_owned(), dir.path().to_owned())], 0);
+        let read = || {
+            read(
+                &[("box".to_owned(), dir.path().to_owned())],
+                &Filter::default(),
+                0,
+            )
+        };
         // Opening it would wait for a writer.
         rustix::fs::mknodat(
             rustix::fs::CWD,
@@ -237,7 +292,11 @@ mod tests {
             record[key] = "x".repeat(MAX_TEXT * 4).into();
         }
         std::fs::write(&newest, record.to_string()).unwrap();
-        let log = read(&[("box".to_owned(), dir.path().to_owned())], 0);
+        let log = read(
+            &[("box".to_owned(), dir.path().to_owned())],
+            &Filter::default(),
+            0,
+        );
         let row = serde_json::to_string(&log.allowed_hosts[0]).unwrap();
         assert!(!row.contains(&"x".repeat(MAX_TEXT + 1)), "{row}");
     }
@@ -247,7 +306,11 @@ mod tests {
         let (dir, newest) = folder();
         let text = format!("{GOOD}\n{}\nnot json\n{GOOD}\n", "x".repeat(MAX_LINE * 3));
         std::fs::write(newest, text).unwrap();
-        let log = read(&[("box".to_owned(), dir.path().to_owned())], 0);
+        let log = read(
+            &[("box".to_owned(), dir.path().to_owned())],
+            &Filter::default(),
+            0,
+        );
         assert_eq!(log.allowed_hosts.len(), 1);
         let row = &log.allowed_hosts[0];
         assert_eq!((row.count_since, row.vm_name.as_str()), (2, "box"));
@@ -256,5 +319,44 @@ mod tests {
             ("a.example:443", "a.example")
         );
         assert_eq!(row.last_seen, "1970-01-01T00:00:01Z");
+    }
+
+    #[test]
+    fn a_filter_takes_the_decision_the_host_and_the_time_that_it_names() {
+        let accepts = |filter: &Filter, host: &str, port: u16, allowed: bool, time_ms: u64| {
+            let mut record = parse("box", GOOD.as_bytes()).unwrap();
+            (record.host, record.port, record.allowed, record.time_ms) =
+                (host.to_owned(), port, allowed, time_ms);
+            filter.accepts(&record)
+        };
+        let hosts = |text: &str| Filter {
+            hosts: ResourcePattern::parse_list(text).unwrap(),
+            ..Filter::default()
+        };
+        assert!(accepts(
+            &Filter::default(),
+            "(5 dropped packets)",
+            0,
+            false,
+            0
+        ));
+        let names = hosts("**.a.example,b.example:443,10.0.0.0/8");
+        assert!(
+            accepts(&names, "x.a.example", 1, true, 0)
+                && accepts(&names, "b.example", 443, true, 0)
+        );
+        assert!(accepts(&names, "10.1.2.3", 22, false, 0));
+        assert!(
+            !accepts(&names, "a.example", 443, true, 0)
+                && !accepts(&names, "b.example", 80, true, 0)
+        );
+        assert!(!accepts(&names, "(5 dropped packets)", 0, false, 0));
+        let denied = Filter {
+            decision: Some(Decision::Deny),
+            since_ms: 10,
+            ..Filter::default()
+        };
+        assert!(accepts(&denied, "a", 1, false, 10));
+        assert!(!accepts(&denied, "a", 1, true, 10) && !accepts(&denied, "a", 1, false, 9));
     }
 }

@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::http::HttpMatch;
 use crate::pattern::ResourcePattern;
+use crate::review::Caution;
 use crate::rule::{Decision, Rule, RuleError, Scope};
+use crate::text::shell_word;
 
 /// Most rules in one document: ten times the size that decisions are measured with.
 pub const MAX_RULES: usize = 100_000;
@@ -37,6 +39,8 @@ pub enum DocumentError {
         resource: Box<ResourcePattern>,
         /// The scope both are in.
         scope: Box<Scope>,
+        /// The method and path both are about.
+        http: Option<Box<HttpMatch>>,
     },
 }
 
@@ -45,14 +49,12 @@ impl DocumentError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Conflict {
-                resource, scope, ..
-            } => {
-                let sandbox = scope.sandbox().map(|name| format!(" --sandbox {name}"));
-                let sandbox = sandbox.unwrap_or_default();
-                Some(format!(
-                    "sbx policy rm network --resource {resource}{sandbox}"
-                ))
-            }
+                resource,
+                scope,
+                http,
+                ..
+            } => Some(removal_command(resource, http.as_deref(), scope)),
+            Self::Rule(error) => error.hint(),
             _ => None,
         }
     }
@@ -90,11 +92,11 @@ impl PolicyDocument {
         }
     }
 
-    /// Adds a rule. Refused without a change when it is not valid or contradicts a rule of the same
-    /// scope on the same resource; a wider or narrower resource is no contradiction. Does not touch
-    /// the generation.
-    pub fn add(&mut self, rule: Rule) -> Result<(), DocumentError> {
-        rule.validate()?;
+    /// Adds a rule, and returns what its writer should know. Refused without a change when it does not pass
+    /// [`Rule::review`] or contradicts a rule of the same scope on the same resource; a wider or narrower resource is
+    /// no contradiction. Does not touch the generation.
+    pub fn add(&mut self, rule: Rule) -> Result<Vec<Caution>, DocumentError> {
+        let cautions = rule.review()?;
         if self.rules.len() >= MAX_RULES {
             return Err(DocumentError::TooManyRules);
         }
@@ -113,11 +115,36 @@ impl PolicyDocument {
                     id: old.id.clone(),
                     resource: Box::new(resource.clone()),
                     scope: Box::new(old.scope.clone()),
+                    http: old.http.clone().map(Box::new),
                 });
             }
         }
         self.rules.push(rule);
-        Ok(())
+        Ok(cautions)
+    }
+
+    /// A rule that says already what `rule` does, whatever either is called.
+    pub fn same(&self, rule: &Rule) -> Option<&Rule> {
+        let said = |rule: &Rule| {
+            let mut resources: Vec<String> =
+                rule.resources.iter().map(ToString::to_string).collect();
+            resources.sort_unstable();
+            resources
+        };
+        let wanted = said(rule);
+        self.rules.iter().find(|old| {
+            old.scope == rule.scope
+                && old.decision == rule.decision
+                && old.protocols == rule.protocols
+                && old.http == rule.http
+                && old.resources.len() == rule.resources.len()
+                && said(old) == wanted
+        })
+    }
+
+    /// Whether the rule counts: under an organisation the allows of others do not, while their denies do.
+    pub fn is_active(&self, rule: &Rule) -> bool {
+        is_active(self.governed, rule)
     }
 
     /// Removes the rule with the id and returns it. Whether it may go
@@ -159,6 +186,31 @@ impl PolicyDocument {
             .retain(|rule| rule.scope.sandbox() != Some(sandbox));
         before - self.rules.len()
     }
+}
+
+/// The command that removes a resource from the rules of a scope.
+pub fn removal_command(
+    resource: &ResourcePattern,
+    http: Option<&HttpMatch>,
+    scope: &Scope,
+) -> String {
+    let mut command = format!(
+        "sbx policy rm network --resource {}",
+        shell_word(&resource.to_string())
+    );
+    if let Some(http) = http {
+        let path = shell_word(&http.path.to_string());
+        command.push_str(&format!(" --method {} --path {path}", http.methods));
+    }
+    if let Some(name) = scope.sandbox() {
+        command.push_str(&format!(" --sandbox {name}"));
+    }
+    command
+}
+
+/// Whether the rule counts in a policy that an organisation governs or not.
+pub(crate) fn is_active(governed: bool, rule: &Rule) -> bool {
+    !governed || rule.decision == Decision::Deny || rule.scope == Scope::Org
 }
 
 /// The resource on which two rules of one scope say opposite things.

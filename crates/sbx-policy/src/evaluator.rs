@@ -25,8 +25,13 @@ pub struct Evaluator {
 }
 
 impl Evaluator {
-    /// Indexes a policy. Takes time and memory in proportion to its resources.
+    /// Indexes a copy of a policy; see [`Evaluator::of`].
     pub fn new(document: &PolicyDocument) -> Self {
+        Self::of(document.clone())
+    }
+
+    /// Indexes a policy. Takes time and memory in proportion to its resources.
+    pub fn of(document: PolicyDocument) -> Self {
         Self {
             generation: document.generation,
             index: Index::new(document),
@@ -120,7 +125,7 @@ impl Evaluator {
         let mut findings = Findings::default();
         self.index.matching(host, |entry| {
             // A wildcard does not open a metadata service.
-            let counts = !metadata || entry.exact_name || entry.decision == Decision::Deny;
+            let counts = !metadata || entry.is_exact_name() || entry.decision == Decision::Deny;
             if counts && question.is_met_by(entry) {
                 findings.add(entry, question.stage);
             }
@@ -183,7 +188,7 @@ impl Evaluator {
                 Decision::Deny => deny.offer(entry),
                 Decision::Allow => {
                     let named = |net: &ipnet::IpNet| block.is_some_and(|(b, _)| b.contains(net));
-                    if entry.net.as_ref().is_some_and(named) {
+                    if entry.net().is_some_and(named) {
                         allow.offer(entry);
                     }
                 }
@@ -234,8 +239,8 @@ impl Evaluator {
             }
             match entry.decision {
                 // Part of the host stays reachable under a deny with method and path.
-                Decision::Deny if entry.http.is_none() => denies.push(entry),
-                Decision::Allow if !metadata || entry.exact_name => allows.push(entry),
+                Decision::Deny if entry.http().is_none() => denies.push(entry),
+                Decision::Allow if !metadata || entry.is_exact_name() => allows.push(entry),
                 _ => {}
             }
         });

@@ -60,15 +60,15 @@ impl<'a> Best<'a> {
     }
 
     pub(crate) fn rule(&self) -> Option<Arc<RuleRef>> {
-        self.0.map(|entry| Arc::clone(&entry.rule))
+        self.0.map(|entry| Arc::clone(entry.reference()))
     }
 }
 
 /// Smaller is named first: whole-host before method and path, longer resource before shorter.
 fn rank(entry: &Entry) -> (bool, std::cmp::Reverse<usize>, &str, &str) {
-    let rule = &entry.rule;
+    let rule = entry.reference();
     (
-        entry.http.is_some(),
+        entry.http().is_some(),
         std::cmp::Reverse(rule.resource.len()),
         &rule.resource,
         &rule.id,
@@ -81,7 +81,7 @@ impl<'a> Findings<'a> {
             Decision::Deny => (&mut self.deny, &mut self.pending_deny),
             Decision::Allow => (&mut self.allow, &mut self.pending_allow),
         };
-        match (&entry.http, stage) {
+        match (entry.http(), stage) {
             (None, _) => now.offer(entry),
             (Some(http), Stage::Request(request)) => {
                 let path = match entry.decision {

@@ -207,6 +207,15 @@ impl Host {
         HostName::parse(text).map(Self::from)
     }
 
+    /// Whether this is the machine itself: one of the aliases of its loopback, or another loopback address.
+    pub fn is_loopback(&self) -> bool {
+        match self {
+            Self::HostService => true,
+            Self::Ip(ip) => ip.to_canonical().is_loopback(),
+            Self::Name(_) => false,
+        }
+    }
+
     /// The name, if this is one.
     pub fn name(&self) -> Option<&HostName> {
         match self {

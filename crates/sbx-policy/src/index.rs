@@ -2,37 +2,69 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ipnet::IpNet;
 
-use crate::document::PolicyDocument;
+use crate::document::{PolicyDocument, is_active};
 use crate::host::{Host, HostName};
 use crate::http::HttpMatch;
-use crate::label::Label;
-use crate::pattern::{HostPattern, Lead, Shape};
-use crate::rule::{Decision, Protocols, Rule, Scope};
+use crate::pattern::{HostPattern, Lead, Shape, literal_tail};
+use crate::rule::{Decision, Protocols, Rule};
 use crate::target::Port;
 use crate::verdict::RuleRef;
 
-/// One resource of one rule.
+/// One resource of one rule. What every decision looks at lies here, the rest behind the rule.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) decision: Decision,
     pub(crate) port: Option<Port>,
     pub(crate) protocols: Protocols,
-    pub(crate) http: Option<Arc<HttpMatch>>,
-    /// The range, for patterns that name addresses.
-    pub(crate) net: Option<IpNet>,
-    /// Whether the pattern is one name, written out.
-    pub(crate) exact_name: bool,
-    pub(crate) rule: Arc<RuleRef>,
+    rule: Arc<Rule>,
+    /// Which of the rule's resources.
+    resource: usize,
+    /// Made by the first verdict that names it: most rules are never named.
+    reference: OnceLock<Arc<RuleRef>>,
 }
 
 impl Entry {
     /// Whether the rule is for this sandbox.
     pub(crate) fn is_for(&self, sandbox: &str) -> bool {
         self.rule.scope.sandbox().is_none_or(|name| name == sandbox)
+    }
+
+    /// The method and path that the rule is about.
+    pub(crate) fn http(&self) -> Option<&HttpMatch> {
+        self.rule.http.as_ref()
+    }
+
+    /// The range, for patterns that name addresses.
+    pub(crate) fn net(&self) -> Option<&IpNet> {
+        match &self.pattern().0 {
+            Shape::Net(net) => Some(net),
+            _ => None,
+        }
+    }
+
+    /// Whether the pattern is one name, written out.
+    pub(crate) fn is_exact_name(&self) -> bool {
+        matches!(self.pattern().0, Shape::Name(Lead::Nothing, _))
+    }
+
+    /// How verdicts name it.
+    pub(crate) fn reference(&self) -> &Arc<RuleRef> {
+        self.reference.get_or_init(|| {
+            Arc::new(RuleRef {
+                id: self.rule.id.clone(),
+                name: self.rule.name.clone(),
+                scope: self.rule.scope.clone(),
+                resource: self.rule.resources[self.resource].to_string(),
+            })
+        })
+    }
+
+    fn pattern(&self) -> &HostPattern {
+        &self.rule.resources[self.resource].host
     }
 }
 
@@ -48,7 +80,7 @@ struct Node {
     /// For names with at least one more label.
     below: Vec<Id>,
     /// For what the pattern says.
-    globs: Vec<(HostPattern, Id)>,
+    globs: Vec<Id>,
 }
 
 /// Entries by address range: for each prefix length in use, the ranges of that length.
@@ -66,46 +98,34 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    pub(crate) fn new(document: &PolicyDocument) -> Self {
+    pub(crate) fn new(document: PolicyDocument) -> Self {
+        let governed = document.governed;
         let mut index = Self::default();
-        for rule in &document.rules {
-            // Under an organisation the allows of others do not count, their denies do.
-            let counts =
-                !document.governed || rule.decision == Decision::Deny || rule.scope == Scope::Org;
-            if counts {
-                index.add(rule);
+        index.entries.reserve(document.rules.len());
+        index.names.reserve(document.rules.len());
+        for rule in document.rules {
+            if is_active(governed, &rule) {
+                index.add(&Arc::new(rule));
             }
         }
         index
     }
 
-    fn add(&mut self, rule: &Rule) {
-        let http = rule.http.clone().map(Arc::new);
-        for resource in &rule.resources {
+    fn add(&mut self, rule: &Arc<Rule>) {
+        for (at, resource) in rule.resources.iter().enumerate() {
             let id = self.entries.len();
-            let shape = &resource.host.0;
             self.entries.push(Entry {
                 decision: rule.decision,
                 port: resource.port,
                 protocols: rule.protocols,
-                http: http.clone(),
-                net: if let Shape::Net(net) = shape {
-                    Some(*net)
-                } else {
-                    None
-                },
-                exact_name: matches!(shape, Shape::Name(Lead::Nothing, _)),
-                rule: Arc::new(RuleRef {
-                    id: rule.id.clone(),
-                    name: rule.name.clone(),
-                    scope: rule.scope.clone(),
-                    resource: resource.to_string(),
-                }),
+                rule: Arc::clone(rule),
+                resource: at,
+                reference: OnceLock::new(),
             });
             self.file(id, &resource.host);
             // The host's loopback is denied by anything that covers one of its spellings, but only
             // allowed by its own pattern.
-            let own = *shape == Shape::HostService;
+            let own = resource.host.0 == Shape::HostService;
             let denied = rule.decision == Decision::Deny && resource.host.touches_host_service();
             if own || denied {
                 self.host_service.push(id);
@@ -139,13 +159,8 @@ impl Index {
                 }
             }
             Shape::Glob(_, labels) => {
-                let literal = labels.iter().rev().take_while(|l| !l.is_wild()).count();
-                let tail: Vec<&str> = labels[labels.len() - literal..]
-                    .iter()
-                    .map(Label::as_str)
-                    .collect();
-                let node = self.names.entry(tail.join(".").into()).or_default();
-                node.globs.push((pattern.clone(), id));
+                let node = self.names.entry(literal_tail(labels).into()).or_default();
+                node.globs.push(id);
             }
         }
     }
@@ -181,14 +196,8 @@ impl Index {
         let mut suffix = name.as_str();
         while let Some((_, rest)) = suffix.split_once('.') {
             if let Some(node) = self.names.get(suffix) {
-                let globs = node.globs.iter().map(|(_, id)| id);
-                let ids = node
-                    .here
-                    .iter()
-                    .chain(&node.one_below)
-                    .chain(&node.below)
-                    .chain(globs);
-                for id in ids {
+                let below = node.one_below.iter().chain(&node.below);
+                for id in node.here.iter().chain(below).chain(&node.globs) {
                     found(&self.entries[*id]);
                 }
             }
@@ -222,8 +231,8 @@ impl Index {
                     }
                     _ => each(&node.below),
                 }
-                for (pattern, id) in &node.globs {
-                    if pattern.matches_name(name) {
+                for id in &node.globs {
+                    if self.entries[*id].pattern().matches_name(name) {
                         each(&[*id]);
                     }
                 }

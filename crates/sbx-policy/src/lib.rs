@@ -23,6 +23,7 @@ mod pattern;
 mod pattern_error;
 mod preset;
 mod request_path;
+mod review;
 mod rule;
 mod suffix;
 mod target;
@@ -31,7 +32,7 @@ mod verdict;
 
 pub use address::{AddressClass, classify};
 pub use check::{CheckReport, check};
-pub use document::{DocumentError, MAX_RULES, PolicyDocument, Removed};
+pub use document::{DocumentError, MAX_RULES, PolicyDocument, Removed, removal_command};
 pub use evaluator::Evaluator;
 pub use host::{HOST_SERVICE_NAMES, Host, HostError, HostName};
 pub use http::{HttpMatch, HttpMatchError, HttpRequest, Method, Methods, PathPattern};
@@ -42,6 +43,7 @@ pub use pattern::{HostPattern, ResourcePattern};
 pub use pattern_error::PatternError;
 pub use preset::{Preset, UnknownPreset, preset};
 pub use request_path::{PathError, RequestPath};
+pub use review::Caution;
 pub use rule::{
     CreatedVia, Decision, MAX_RESOURCES, Protocols, Rule, RuleError, Scope, ScopeError, Transport,
 };

@@ -1,9 +1,10 @@
-//! The rule that came closest to deciding otherwise: what a denied user wants to know.
+//! The rule that came closest to deciding otherwise: the allow that a denied user wants to know, and the deny that
+//! just misses something allowed.
 
 use std::fmt;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::evaluator::Evaluator;
 use crate::index::Entry;
@@ -12,7 +13,7 @@ use crate::rule::Decision;
 use crate::verdict::{RuleRef, Verdict};
 
 /// Why a rule did not decide, nearest miss first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Miss {
@@ -31,50 +32,65 @@ pub enum Miss {
 }
 
 /// A rule that nearly decided.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Nearest {
     /// The rule.
     pub rule: Arc<RuleRef>,
+    /// What it says.
+    pub decision: Decision,
     /// What was missing.
     pub miss: Miss,
 }
 
 impl fmt::Display for Nearest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = match self.miss {
-            Miss::Overruled => "allows this, but is overruled",
-            Miss::Request => "allows other methods or paths",
-            Miss::Port => "allows another port",
-            Miss::Protocol => "allows another protocol",
-            Miss::Sandbox => "is for another sandbox",
-            Miss::Name => "allows a related name",
+        let verb = match self.decision {
+            Decision::Allow => "allows",
+            Decision::Deny => "denies",
         };
-        write!(f, "{} {what}", self.rule)
+        write!(f, "{} ", self.rule)?;
+        match self.miss {
+            Miss::Overruled => write!(f, "{verb} this, but is overruled"),
+            Miss::Request => write!(f, "{verb} other methods or paths"),
+            Miss::Port => write!(f, "{verb} another port"),
+            Miss::Protocol => write!(f, "{verb} another protocol"),
+            Miss::Sandbox => write!(f, "{verb} this for another sandbox"),
+            Miss::Name => write!(f, "{verb} a related name"),
+        }
     }
 }
 
 impl Evaluator {
-    /// For a denial, the allow rule that came closest; among equals the choice does not depend on
-    /// the order of rules. Looks only at rules about the host and names around it.
+    /// The rule of the other decision that came closest; among equals the choice does not depend on the order of
+    /// rules. Looks only at rules about the host and names around it; for something allowed only at denies that
+    /// would cover the host itself, because a deny of a neighbour is no surprise.
     pub fn nearest(&self, intent: &Intent, verdict: &Verdict) -> Option<Nearest> {
-        if verdict.is_allowed() {
-            return None;
-        }
+        let other = match verdict.decision {
+            Decision::Allow => Decision::Deny,
+            Decision::Deny => Decision::Allow,
+        };
         let mut best: Option<((Miss, &str, &str), &Entry)> = None;
         let mut offer = |entry, miss| {
             let entry: &Entry = entry;
-            let key = (miss, entry.rule.resource.as_str(), entry.rule.id.as_str());
-            if entry.decision == Decision::Allow && best.is_none_or(|(old, _)| key < old) {
+            if entry.decision != other {
+                return;
+            }
+            let rule = entry.reference();
+            let key = (miss, rule.resource.as_str(), rule.id.as_str());
+            if best.is_none_or(|(old, _)| key < old) {
                 best = Some((key, entry));
             }
         };
         self.index()
             .matching(&intent.host, |entry| offer(entry, miss_of(entry, intent)));
-        if let Some(name) = intent.host.name() {
+        if let Some(name) = intent.host.name()
+            && other == Decision::Allow
+        {
             self.index().related(name, |entry| offer(entry, Miss::Name));
         }
         best.map(|((miss, ..), entry)| Nearest {
-            rule: Arc::clone(&entry.rule),
+            rule: Arc::clone(entry.reference()),
+            decision: other,
             miss,
         })
     }
@@ -87,7 +103,7 @@ fn miss_of(entry: &Entry, intent: &Intent) -> Miss {
         Miss::Protocol
     } else if entry.port.is_some_and(|port| port != intent.port) {
         Miss::Port
-    } else if entry.http.is_some() {
+    } else if entry.http().is_some() {
         Miss::Request
     } else {
         Miss::Overruled

@@ -3,13 +3,14 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::sync::LazyLock;
 
 use ipnet::{IpNet, Ipv6Net};
 
+use crate::address::{AddressClass, classify};
 use crate::host::{HOST_SERVICE_NAMES, Host, HostName};
 use crate::label::{Label, has_wildcard};
 use crate::pattern_error::PatternError;
-use crate::suffix::is_public_suffix;
 use crate::target::{Port, split_port};
 use crate::text::serde_as_text;
 
@@ -176,15 +177,40 @@ impl HostPattern {
         }
     }
 
+    /// What stands written out behind the wildcards, if there are any: the pattern takes in names of everybody who
+    /// can get one below it.
+    pub(crate) fn open_suffix(&self) -> Option<String> {
+        match &self.0 {
+            Shape::Name(Lead::Nothing, _)
+            | Shape::Everything
+            | Shape::Net(_)
+            | Shape::HostService => None,
+            Shape::Name(_, name) => Some(name.to_string()),
+            Shape::Glob(_, labels) => Some(literal_tail(labels)),
+        }
+    }
+
+    /// Whether the pattern is about the loopback of the host and nothing else.
+    pub fn is_loopback(&self) -> bool {
+        match &self.0 {
+            Shape::HostService => true,
+            Shape::Net(net) => classify(net.addr()) == AddressClass::Loopback,
+            Shape::Name(..) | Shape::Glob(..) | Shape::Everything => false,
+        }
+    }
+
     /// Whether any spelling of the host's loopback (`localhost`, `127.0.0.1`, ...) falls under the
     /// pattern. A deny counts then; an allow has to name the host service itself.
     pub fn touches_host_service(&self) -> bool {
-        let names = HOST_SERVICE_NAMES
-            .iter()
-            .filter_map(|name| HostName::parse(name).ok());
+        static NAMES: LazyLock<Vec<HostName>> = LazyLock::new(|| {
+            let names = HOST_SERVICE_NAMES.iter();
+            names
+                .filter_map(|name| HostName::parse(name).ok())
+                .collect()
+        });
         let addresses: [IpAddr; 2] = [[127, 0, 0, 1].into(), std::net::Ipv6Addr::LOCALHOST.into()];
         self.0 == Shape::HostService
-            || names.into_iter().any(|name| self.matches_name(&name))
+            || NAMES.iter().any(|name| self.matches_name(name))
             || addresses.into_iter().any(|ip| self.matches_ip(ip))
     }
 
@@ -259,6 +285,16 @@ fn parse_net(text: &str) -> Result<Shape, PatternError> {
     Ok(Shape::Net(net))
 }
 
+/// The labels behind the last one with wildcards. Never empty: [`parse_name`] sees to it.
+pub(crate) fn literal_tail(labels: &[Label]) -> String {
+    let literal = labels.iter().rev().take_while(|l| !l.is_wild()).count();
+    let tail: Vec<&str> = labels[labels.len() - literal..]
+        .iter()
+        .map(Label::as_str)
+        .collect();
+    tail.join(".")
+}
+
 /// `::ffff:0:0/96` (RFC 4291, section 2.5.5.2).
 fn mapped_v4() -> Ipv6Net {
     Ipv6Net::new_assert(std::net::Ipv4Addr::UNSPECIFIED.to_ipv6_mapped(), 96)
@@ -287,7 +323,6 @@ fn parse_name(text: &str) -> Result<Shape, PatternError> {
                 Shape::Name(lead, name)
             });
         }
-        check_breadth(text, name.as_str())?;
         return Ok(Shape::Name(lead, name));
     }
     let rest = rest.strip_suffix('.').unwrap_or(rest);
@@ -301,7 +336,6 @@ fn parse_name(text: &str) -> Result<Shape, PatternError> {
         return Err(PatternError::OpenEnd(text.to_owned()));
     }
     let tail = HostName::parse(&tail)?;
-    check_breadth(text, tail.as_str())?;
     let mut parsed = Vec::with_capacity(labels.len());
     for label in &labels[..=open] {
         parsed.push(parse_label(label)?);
@@ -323,16 +357,6 @@ fn parse_label(label: &str) -> Result<Label, PatternError> {
     let name = HostName::parse(&format!("{label}.x"))?;
     let literal = name.as_str().strip_suffix(".x").unwrap_or(label);
     Ok(Label::parse(literal)?)
-}
-
-fn check_breadth(pattern: &str, suffix: &str) -> Result<(), PatternError> {
-    if is_public_suffix(suffix) {
-        return Err(PatternError::TooBroad {
-            pattern: pattern.to_owned(),
-            suffix: suffix.to_owned(),
-        });
-    }
-    Ok(())
 }
 
 impl fmt::Display for HostPattern {

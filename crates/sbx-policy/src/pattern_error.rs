@@ -19,14 +19,6 @@ pub enum PatternError {
     /// A lone `*`.
     #[error("a lone `*` is not a resource")]
     LoneStar,
-    /// A wildcard directly below a suffix such as `com` or `co.uk`.
-    #[error("{pattern:?} is too broad: anybody can get a name below {suffix:?}")]
-    TooBroad {
-        /// The refused pattern.
-        pattern: String,
-        /// The public suffix.
-        suffix: String,
-    },
     /// `**` somewhere else than at the start.
     #[error("{0:?}: `**` stands only at the start of a pattern, as a label of its own")]
     DoubleStarInside(String),
@@ -63,9 +55,6 @@ impl PatternError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::LoneStar => Some("`**` for everything, or `**.example.com`".into()),
-            Self::TooBroad { suffix, .. } => Some(format!(
-                "a name you trust: `**.example.{suffix}`; `**` means everything"
-            )),
             Self::DoubleStarInside(text) => {
                 let tail = text.rsplit("**.").next().unwrap_or(text);
                 Some(format!("`**.{tail}`"))
@@ -73,14 +62,33 @@ impl PatternError {
             Self::OpenEnd(_) => {
                 Some("`*.example.com` for names, `10.0.0.0/24` for addresses".into())
             }
-            Self::UrlParts(_) => {
-                Some("the host alone, with --method and --path for parts of a site".into())
-            }
+            Self::UrlParts(text) => Some(url_hint(text)),
             Self::BadRange {
                 meant: Some(net), ..
             } => Some(format!("`{net}`")),
             Self::Port(TargetError::Port(_)) => Some("`example.com:443`".into()),
             _ => None,
         }
+    }
+}
+
+/// The resource in a URL, and the qualifiers that say the rest of it.
+fn url_hint(text: &str) -> String {
+    let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let host = authority.rsplit('@').next().unwrap_or(authority);
+    let port = match scheme {
+        _ if host.contains(':') => "",
+        "http" | "ws" => ":80",
+        "https" | "wss" => ":443",
+        _ => "",
+    };
+    let path = path.split(['?', '#']).next().unwrap_or_default();
+    match path.trim_end_matches('/') {
+        "" => format!("`{host}{port}`"),
+        path => format!(
+            "`{host}{port}`, or for this path alone `{host}{port} --method ANY --path {path}`"
+        ),
     }
 }

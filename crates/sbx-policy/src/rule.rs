@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::http::HttpMatch;
 use crate::pattern::ResourcePattern;
+use crate::suffix::is_public_top_level;
 use crate::text::serde_as_text;
 
 /// Most resources in one rule: far above any list written by hand, low enough to bound a request.
@@ -43,6 +44,33 @@ pub enum RuleError {
     /// A method or path on UDP.
     #[error("rules with a method or a path are about TCP alone")]
     HttpNeedsTcp,
+    /// An allow whose wildcard stands directly below a suffix such as `com` or `co.uk`.
+    #[error("{resource} is too broad: anybody can get a name below {suffix:?}")]
+    TooBroad {
+        /// The refused resource.
+        resource: Box<ResourcePattern>,
+        /// The public suffix.
+        suffix: String,
+    },
+    /// An allow of the host's loopback that names no port. Only when written: see [`Rule::review`].
+    #[error("{0} without a port opens every service that listens on this machine")]
+    LoopbackNeedsPort(ResourcePattern),
+}
+
+impl RuleError {
+    /// What to write instead, if there is something to suggest.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::TooBroad { suffix, .. } => Some(format!(
+                "a name you trust: `**.example.{suffix}`; `**` means everything"
+            )),
+            Self::LoopbackNeedsPort(resource) => {
+                Some(format!("`{resource}:8080`, with the port of the service"))
+            }
+            Self::HttpNeedsTcp => Some("leave --protocol out".into()),
+            _ => None,
+        }
+    }
 }
 
 /// What a rule or a verdict says.
@@ -217,6 +245,17 @@ impl Scope {
         )
     }
 
+    /// The word for the scope's kind: `global`, `sandbox`, `kit`, `approval` or `org`.
+    pub fn layer(&self) -> &'static str {
+        match self {
+            Self::Global => "global",
+            Self::Sandbox(_) => "sandbox",
+            Self::Kit(_) => "kit",
+            Self::Approval { .. } => "approval",
+            Self::Org => "org",
+        }
+    }
+
     /// The word for the scope's writer in rule JSON: `local`, `scoped`, `kit` or `org`.
     pub fn origin(&self) -> &'static str {
         match self {
@@ -347,7 +386,8 @@ impl TryFrom<RawRule> for Rule {
 }
 
 impl Rule {
-    /// Checks what the types alone do not: bounds, and that method and path stand on names and TCP.
+    /// Checks what the types alone do not: bounds, that method and path stand on names and TCP, and that no allow
+    /// takes in a whole top-level domain. What was valid once stays so: [`Rule::review`] asks for more.
     pub fn validate(&self) -> Result<(), RuleError> {
         if !is_plain(&self.id, MAX_ID) {
             return Err(RuleError::BadId);
@@ -375,11 +415,29 @@ impl Rule {
                 return Err(RuleError::HttpNeedsName(bad.clone()));
             }
         }
+        // A deny may be as broad as it likes.
+        let top_level = |resource: &&ResourcePattern| {
+            let suffix = resource.host.open_suffix();
+            suffix.is_some_and(|suffix| is_public_top_level(&suffix))
+        };
+        if self.decision == Decision::Allow
+            && let Some(broad) = self.resources.iter().find(top_level)
+        {
+            return Err(too_broad(broad));
+        }
         Ok(())
     }
 
     /// What listings show in the RULE column: the name, or else the id.
     pub fn label(&self) -> &str {
         self.name.as_deref().unwrap_or(&self.id)
+    }
+}
+
+/// The error about a resource with a wildcard below a public suffix.
+pub(crate) fn too_broad(resource: &ResourcePattern) -> RuleError {
+    RuleError::TooBroad {
+        resource: Box::new(resource.clone()),
+        suffix: resource.host.open_suffix().unwrap_or_default(),
     }
 }

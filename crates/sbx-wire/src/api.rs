@@ -11,11 +11,13 @@
 //! | `POST /v1/sandboxes/{name}/stop` | | `{}` |
 //! | `DELETE /v1/sandboxes/{name}?force=true` | | `{}` |
 //! | `POST /v1/policy/init` | [`PolicyInit`] | `{}` |
+//! | `POST /v1/policy/reset` | `{}` | [`PolicyReset`] |
 //! | `GET /v1/policy?sandbox=` | | [`PolicyState`] |
-//! | `POST /v1/policy/rules` | [`AddRule`] | [`sbx_policy::Rule`] |
+//! | `POST /v1/policy/rules` | [`AddRule`] | [`AddedRule`] |
 //! | `POST /v1/policy/rules/remove` | [`RemoveRule`] | [`RemovedRules`] |
-//! | `POST /v1/policy/check` | [`Check`] | [`CheckResult`] |
-//! | `GET /v1/policy/log?sandbox=&limit=` | | [`PolicyLog`] |
+//! | `POST /v1/policy/check` | [`Check`] | [`sbx_policy::CheckReport`] |
+//! | `GET /v1/policy/log?sandbox=&limit=&decision=&host=&since_ms=` | | [`PolicyLog`] |
+//! | `GET /v1/policy/log/follow?sandbox=&decision=&host=&since_ms=` | | stream of [`LogEvent`] |
 //! | `GET /v1/secrets` | | [`Secrets`] |
 //! | `POST /v1/secrets` | [`SetSecret`] | `{}` |
 //! | `POST /v1/secrets/remove` | [`RemoveSecret`] | `{}` |
@@ -27,10 +29,15 @@
 //! body. A stream is one JSON document a line with status 200; a failure after the start is an
 //! [`Event::Failed`]. Request bodies are limited to [`MAX_REQUEST`] bytes. Times are RFC 3339, UTC.
 
-use crate::gateway::EgressRecord;
+mod policy;
+
+pub use policy::{
+    AddRule, AddedRule, Check, LogEvent, LogRow, PolicyInit, PolicyLog, PolicyReset, PolicyState,
+    Provenance, RemoveRule, RemovedRules, RuleView, Unconfirmed,
+};
+
 use crate::report::Report;
 use crate::secret::SecretText;
-use sbx_policy::Rule;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -208,140 +215,6 @@ pub struct Sandbox {
     pub processes: Vec<(String, u32)>,
     /// The sandbox's directory on the host (disks, console, logs).
     pub dir: PathBuf,
-}
-
-/// `policy init`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PolicyInit {
-    /// `allow-all`, `balanced` or `deny-all`.
-    pub preset: String,
-    /// Replace an initialised policy's preset rules instead of failing (`policy set-default`, `login`).
-    pub replace: bool,
-}
-
-/// `policy ls`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct PolicyState {
-    /// Whether `policy init` has been done.
-    pub initialized: bool,
-    /// Preset chosen.
-    pub preset: Option<String>,
-    /// Rises with each change.
-    pub generation: u64,
-    /// All rules, or those that concern one sandbox.
-    pub rules: Vec<Rule>,
-}
-
-/// `policy allow|deny network`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AddRule {
-    /// Decision of the rule.
-    pub allow: bool,
-    /// Comma lists are split by the daemon.
-    pub resources: Vec<String>,
-    /// `None`: global.
-    pub sandbox: Option<String>,
-    /// `tcp`, `udp`; empty: the decision's default (allow: tcp, deny: both).
-    pub protocols: Vec<String>,
-}
-
-/// `policy rm network`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RemoveRule {
-    /// By id.
-    pub id: Option<String>,
-    /// By resource, as printed.
-    pub resource: Option<String>,
-    /// Within this sandbox's rules.
-    pub sandbox: Option<String>,
-}
-
-/// Rules that were removed.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct RemovedRules {
-    /// Their ids.
-    pub removed: Vec<String>,
-}
-
-/// `policy check network`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Check {
-    /// Host, host:port, address or URL.
-    pub target: String,
-    /// As this sandbox would be judged; `None`: global rules only.
-    pub sandbox: Option<String>,
-    /// `tcp` or `udp`.
-    pub protocol: String,
-}
-
-/// Answer to a check.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct CheckResult {
-    /// `allow` or `deny`.
-    pub action: String,
-    /// Same as a bool.
-    pub allowed: bool,
-    /// `implicit` or `explicit`, on deny.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub deny_kind: Option<String>,
-    /// In words.
-    pub reason: String,
-    /// Stable code.
-    pub reason_code: String,
-    /// `net:domain` or `net:address`.
-    pub resource_type: String,
-    /// Canonical target.
-    pub resource_value: String,
-    /// Deciding rule's id.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rule: Option<String>,
-    /// Deciding rule's origin.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub origin: Option<String>,
-    /// As asked.
-    pub target: String,
-    /// `network`.
-    #[serde(rename = "type")]
-    pub kind: String,
-}
-
-/// `policy log`: rows aggregated per sandbox, host, port, kind and verdict.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct PolicyLog {
-    /// Stopped.
-    pub blocked_hosts: Vec<LogRow>,
-    /// Passed.
-    pub allowed_hosts: Vec<LogRow>,
-}
-
-/// One row of the log.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct LogRow {
-    /// Sandbox name.
-    pub vm_name: String,
-    /// `network`.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// `host:port`.
-    pub host: String,
-    /// How it left.
-    pub proxy_type: crate::gateway::ProxyKind,
-    /// Deciding rule, in words; `-` where none.
-    pub rule: String,
-    /// Reason code.
-    pub reason: String,
-    /// RFC 3339, UTC.
-    pub last_seen: String,
-    /// RFC 3339, UTC: first time.
-    pub since: String,
-    /// Times since then.
-    pub count_since: u64,
-    /// The newest record.
-    pub last: EgressRecord,
 }
 
 /// `secret ls`.

@@ -81,35 +81,43 @@ impl Client {
                 .err()
                 .unwrap_or_else(lost));
         }
-        let mut body = response.into_body();
-        let mut buffer = Vec::new();
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|_| lost())?;
-            let Ok(data) = frame.into_data() else {
-                continue;
-            };
-            buffer.extend_from_slice(&data);
-            if buffer.len() > MAX_ANSWER {
-                return Err(Report::bug("api", "the daemon sent an endless line"));
-            }
-            while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = buffer.drain(..=end).collect();
-                match event(&line)? {
-                    Event::Progress(progress) => printer.progress(&progress),
-                    Event::Notice(text) => printer.notice(&text),
-                    Event::Done(attach) => {
-                        printer.finish_progress();
-                        return Ok(*attach);
-                    }
-                    Event::Failed(report) => {
-                        printer.finish_progress();
-                        return Err(report);
-                    }
+        let mut lines = Lines::new(response);
+        while let Some(event) = lines.next().await? {
+            match event {
+                Event::Progress(progress) => printer.progress(&progress),
+                Event::Notice(text) => printer.notice(&text),
+                Event::Done(attach) => {
+                    printer.finish_progress();
+                    return Ok(*attach);
+                }
+                Event::Failed(report) => {
+                    printer.finish_progress();
+                    return Err(report);
                 }
             }
         }
         printer.finish_progress();
         Err(lost())
+    }
+
+    /// `GET` of a streamed answer. `start`: with the daemon started if need be; otherwise `None` when none runs.
+    pub(crate) async fn lines(&self, path: &str, start: bool) -> Result<Option<Lines>, Report> {
+        let stream = if start {
+            self.connect_or_start().await?
+        } else {
+            match UnixStream::connect(self.home.daemon_socket()).await {
+                Ok(stream) => stream,
+                Err(_) => return Ok(None),
+            }
+        };
+        let response = send(stream, Method::GET, path, &()).await?;
+        if response.status() != StatusCode::OK {
+            return Err(read_json::<serde_json::Value>(response)
+                .await
+                .err()
+                .unwrap_or_else(lost));
+        }
+        Ok(Some(Lines::new(response)))
     }
 
     /// Whether a daemon answers, without starting one.
@@ -281,8 +289,40 @@ async fn read_json<T: DeserializeOwned>(response: Response<Incoming>) -> Result<
     }))
 }
 
-fn event(line: &[u8]) -> Result<Event, Report> {
-    serde_json::from_slice(line).map_err(|error| other_version(&error))
+/// A streamed answer: one JSON document a line.
+pub(crate) struct Lines {
+    body: Incoming,
+    buffer: Vec<u8>,
+}
+
+impl Lines {
+    fn new(response: Response<Incoming>) -> Self {
+        Self {
+            body: response.into_body(),
+            buffer: Vec::new(),
+        }
+    }
+
+    /// The next document; `None` at the end. Nothing is lost when the future is dropped.
+    pub(crate) async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Report> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=end).collect();
+                let document = serde_json::from_slice(&line);
+                return document.map(Some).map_err(|error| other_version(&error));
+            }
+            let Some(frame) = self.body.frame().await else {
+                return Ok(None);
+            };
+            let frame = frame.map_err(|_| lost())?;
+            if let Ok(data) = frame.into_data() {
+                self.buffer.extend_from_slice(&data);
+            }
+            if self.buffer.len() > MAX_ANSWER {
+                return Err(Report::bug("api", "the daemon sent an endless line"));
+            }
+        }
+    }
 }
 
 fn other_version(error: &serde_json::Error) -> Report {

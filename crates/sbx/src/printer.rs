@@ -27,9 +27,14 @@ impl Printer {
 
     /// A line of data. A reader that has gone away is not an error of ours: the rest is dropped.
     pub(crate) fn line(&mut self, text: &str) {
+        let _reader_gone = self.line_to_reader(text);
+    }
+
+    /// [`Printer::line`] for output without end. False: the reader has gone away.
+    pub(crate) fn line_to_reader(&mut self, text: &str) -> bool {
         self.finish_progress();
         let mut out = std::io::stdout().lock();
-        let _reader_gone = writeln!(out, "{text}").and_then(|()| out.flush());
+        writeln!(out, "{text}").and_then(|()| out.flush()).is_ok()
     }
 
     /// One JSON document, indented.

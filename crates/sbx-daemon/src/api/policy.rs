@@ -1,36 +1,65 @@
 //! `/v1/policy`.
 
-use super::{Nothing, Shared, nothing, parse};
+use super::{Nothing, Shared, nothing, parse, stream};
+use crate::daemon::Daemon;
 use crate::error::ApiResult;
-use crate::{image, policy, policy_log};
+use crate::sandbox::Sandbox;
+use crate::{image, policy, policy_follow, policy_log};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use sbx_policy::Rule;
+use axum::response::Response;
+use sbx_policy::{CheckReport, Decision, Rule};
 use sbx_wire::api::{
-    AddRule, Check, CheckResult, PolicyInit, PolicyLog, PolicyState, RemoveRule, RemovedRules,
+    AddRule, AddedRule, Check, PolicyInit, PolicyLog, PolicyReset, PolicyState, RemoveRule,
+    RemovedRules, RuleView, Unconfirmed,
 };
 use sbx_wire::report::Report;
 use serde::Deserialize;
+use std::sync::Arc;
 
 /// What may stand behind the `?`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Filter {
+pub(super) struct Wanted {
     sandbox: Option<String>,
     #[serde(default)]
     limit: usize,
+    decision: Option<Decision>,
+    host: Option<String>,
+    #[serde(default)]
+    since_ms: u64,
 }
 
-fn filter(query: Result<Query<Filter>, QueryRejection>) -> Result<Filter, Report> {
-    query.map(|Query(filter)| filter).map_err(|error| {
-        Report::user(
-            "bad-request",
-            error.body_text(),
-            "sbx policy log --limit 10",
-        )
-    })
+impl Wanted {
+    fn parse(query: Result<Query<Self>, QueryRejection>) -> Result<Self, Report> {
+        query.map(|Query(wanted)| wanted).map_err(|error| {
+            Report::user(
+                "bad-request",
+                error.body_text(),
+                "sbx policy log --limit 10",
+            )
+        })
+    }
+
+    fn filter(&self) -> Result<policy_log::Filter, Report> {
+        Ok(policy_log::Filter {
+            decision: self.decision,
+            hosts: match &self.host {
+                Some(text) => policy::parse_resources(text)?,
+                None => Vec::new(),
+            },
+            since_ms: self.since_ms,
+        })
+    }
+
+    fn sandboxes(&self, daemon: &Daemon) -> Result<Vec<Arc<Sandbox>>, Report> {
+        match &self.sandbox {
+            Some(name) => Ok(vec![daemon.sandbox(name)?]),
+            None => Ok(daemon.sandboxes()),
+        }
+    }
 }
 
 pub(super) async fn init(State(daemon): Shared, body: Bytes) -> Nothing {
@@ -43,45 +72,92 @@ pub(super) async fn init(State(daemon): Shared, body: Bytes) -> Nothing {
     Ok(nothing())
 }
 
-pub(super) async fn list(
-    State(daemon): Shared,
-    query: Result<Query<Filter>, QueryRejection>,
-) -> ApiResult<Json<PolicyState>> {
-    let filter = filter(query)?;
-    if let Some(name) = &filter.sandbox {
-        daemon.sandbox(name)?;
-    }
-    let store = daemon.store();
-    let stored = store.policy();
-    let document = match &filter.sandbox {
-        Some(name) => stored.for_sandbox(Some(name)),
-        None => stored.document.clone(),
-    };
-    Ok(Json(PolicyState {
-        initialized: stored.preset.is_some(),
-        preset: stored.preset.clone(),
-        generation: document.generation,
-        rules: document.rules,
+pub(super) async fn reset(State(daemon): Shared) -> ApiResult<Json<PolicyReset>> {
+    let removed = daemon
+        .store()
+        .change_policy(|stored| Ok(policy::reset(stored)))?;
+    tracing::info!(removed, "policy reset");
+    daemon.push(None).await?;
+    let sandboxes = daemon.sandboxes();
+    let running = sandboxes.iter().filter(|sandbox| sandbox.is_running());
+    Ok(Json(PolicyReset {
+        removed,
+        running: running.map(|sandbox| sandbox.name.clone()).collect(),
     }))
 }
 
-pub(super) async fn add(State(daemon): Shared, body: Bytes) -> ApiResult<Json<Rule>> {
+pub(super) async fn list(
+    State(daemon): Shared,
+    query: Result<Query<Wanted>, QueryRejection>,
+) -> ApiResult<Json<PolicyState>> {
+    let wanted = Wanted::parse(query)?;
+    let sandboxes = wanted.sandboxes(&daemon)?;
+    let unconfirmed = sandboxes
+        .iter()
+        .filter(|sandbox| sandbox.is_running())
+        .filter_map(|sandbox| {
+            Some(Unconfirmed {
+                sandbox: sandbox.name.clone(),
+                reason: sandbox.gateway.behind()?,
+            })
+        })
+        .collect();
+    let (initialized, preset, document) = {
+        let store = daemon.store();
+        let stored = store.policy();
+        let document = match &wanted.sandbox {
+            Some(name) => stored.for_sandbox(Some(name)),
+            None => stored.document.clone(),
+        };
+        (stored.preset.is_some(), stored.preset.clone(), document)
+    };
+    let rules = document.rules.iter();
+    let view =
+        |rule: &Rule| RuleView::new(rule, document.is_active(rule), sandbox_id(&daemon, rule));
+    Ok(Json(PolicyState {
+        initialized,
+        preset,
+        generation: document.generation,
+        rules: rules.map(view).collect(),
+        unconfirmed,
+    }))
+}
+
+/// Id of the one sandbox that the rule is for.
+fn sandbox_id(daemon: &Daemon, rule: &Rule) -> Option<String> {
+    let sandbox = daemon.sandbox(rule.scope.sandbox()?).ok()?;
+    Some(sandbox.id.clone())
+}
+
+pub(super) async fn add(State(daemon): Shared, body: Bytes) -> ApiResult<Json<AddedRule>> {
     let request: AddRule = parse(&body)?;
     if let Some(name) = &request.sandbox {
         daemon.sandbox(name)?;
     }
     daemon.require_policy()?;
     let rule = policy::parse_rule(&request)?;
-    let known = policy::same(daemon.store().policy(), &rule).cloned();
-    if let Some(known) = known {
-        return Ok(Json(known));
+    let sandbox_id = sandbox_id(&daemon, &rule);
+    let known = {
+        let store = daemon.store();
+        let stored = store.policy();
+        let known = stored.document.same(&rule);
+        known
+            .map(|known| RuleView::new(known, stored.document.is_active(known), sandbox_id.clone()))
+    };
+    if let Some(rule) = known {
+        return Ok(Json(AddedRule {
+            rule,
+            added: false,
+            cautions: Vec::new(),
+        }));
     }
-    let added = daemon
+    let done = daemon
         .store()
-        .change_policy(|stored| policy::add(stored, rule))?;
+        .change_policy(|stored| policy::add(stored, &rule, sandbox_id))?;
+    let added = &done.rule;
     tracing::info!(rule = added.id, scope = %added.scope, decision = ?added.decision, "rule added");
     daemon.push(request.sandbox.as_deref()).await?;
-    Ok(Json(added))
+    Ok(Json(done))
 }
 
 pub(super) async fn remove(State(daemon): Shared, body: Bytes) -> ApiResult<Json<RemovedRules>> {
@@ -89,15 +165,15 @@ pub(super) async fn remove(State(daemon): Shared, body: Bytes) -> ApiResult<Json
     if let Some(name) = &request.sandbox {
         daemon.sandbox(name)?;
     }
-    let removed = daemon
+    let done = daemon
         .store()
         .change_policy(|stored| policy::remove(stored, &request))?;
-    tracing::info!(?removed, "rules removed");
+    tracing::info!(?done, "rules removed");
     daemon.push(request.sandbox.as_deref()).await?;
-    Ok(Json(RemovedRules { removed }))
+    Ok(Json(done))
 }
 
-pub(super) async fn check(State(daemon): Shared, body: Bytes) -> ApiResult<Json<CheckResult>> {
+pub(super) async fn check(State(daemon): Shared, body: Bytes) -> ApiResult<Json<CheckReport>> {
     let request: Check = parse(&body)?;
     if let Some(name) = &request.sandbox {
         daemon.sandbox(name)?;
@@ -105,31 +181,32 @@ pub(super) async fn check(State(daemon): Shared, body: Bytes) -> ApiResult<Json<
     daemon.require_policy()?;
     let stored = daemon.store().policy().clone();
     // A large policy takes a while to index.
-    let result = image::blocking(move || {
-        policy::check(
-            &stored,
-            &request.target,
-            request.sandbox.as_deref(),
-            &request.protocol,
-        )
-    });
+    let result = image::blocking(move || policy::check(&stored, &request));
     Ok(Json(result.await??))
 }
 
 pub(super) async fn log(
     State(daemon): Shared,
-    query: Result<Query<Filter>, QueryRejection>,
+    query: Result<Query<Wanted>, QueryRejection>,
 ) -> ApiResult<Json<PolicyLog>> {
-    let filter = filter(query)?;
-    let sandboxes = match &filter.sandbox {
-        Some(name) => vec![daemon.sandbox(name)?],
-        None => daemon.sandboxes(),
-    };
-    let folders: Vec<_> = sandboxes
+    let wanted = Wanted::parse(query)?;
+    let filter = wanted.filter()?;
+    let folders: Vec<_> = wanted
+        .sandboxes(&daemon)?
         .iter()
         .map(|s| (s.name.clone(), s.dir.clone()))
         .collect();
     Ok(Json(
-        image::blocking(move || policy_log::read(&folders, filter.limit)).await?,
+        image::blocking(move || policy_log::read(&folders, &filter, wanted.limit)).await?,
     ))
+}
+
+pub(super) async fn follow(
+    State(daemon): Shared,
+    query: Result<Query<Wanted>, QueryRejection>,
+) -> ApiResult<Response> {
+    let wanted = Wanted::parse(query)?;
+    let filter = wanted.filter()?;
+    wanted.sandboxes(&daemon)?;
+    Ok(stream(policy_follow::start(daemon, wanted.sandbox, filter)))
 }

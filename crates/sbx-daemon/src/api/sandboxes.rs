@@ -1,6 +1,6 @@
 //! `/v1/sandboxes`.
 
-use super::{Nothing, Shared, nothing, parse};
+use super::{Nothing, Shared, nothing, parse, stream};
 use crate::daemon::Daemon;
 use crate::error::ApiResult;
 use crate::events::Events;
@@ -8,16 +8,14 @@ use crate::personalise::session_variables;
 use crate::sandbox::Sandbox;
 use crate::{create as creation, lifecycle};
 use axum::Json;
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
-use http_body_util::channel::Channel;
 use sbx_wire::api::{Attach, Create, Event, Sandboxes, Start};
 use sbx_wire::report::Report;
 use serde::Deserialize;
 use std::sync::Arc;
-use tokio::sync::mpsc;
 
 /// What may stand behind the `?` of a removal.
 #[derive(Debug, Default, Deserialize)]
@@ -130,26 +128,4 @@ fn last(daemon: &Daemon, outcome: Result<(Arc<Sandbox>, bool), Report>) -> Event
             Event::Failed(report)
         }
     }
-}
-
-/// One JSON document a line, as they come.
-fn stream(mut events: mpsc::Receiver<Event>) -> Response {
-    let (mut sender, body) = Channel::<Bytes>::new(16);
-    tokio::spawn(async move {
-        while let Some(event) = events.recv().await {
-            let Ok(mut line) = serde_json::to_vec(&event) else {
-                continue;
-            };
-            line.push(b'\n');
-            if sender.send_data(line.into()).await.is_err() {
-                return; // nobody listens any more
-            }
-        }
-    });
-    let mut response = Response::new(Body::new(body));
-    let kind = axum::http::HeaderValue::from_static("application/x-ndjson");
-    response
-        .headers_mut()
-        .insert(axum::http::header::CONTENT_TYPE, kind);
-    response
 }

@@ -93,6 +93,14 @@ fn point() -> PublicKey {
 
 /// Listens as a gateway and hands out each configuration once it has been answered.
 fn gateway(runtime: &Path) -> mpsc::Receiver<(Value, UnixStream)> {
+    gateway_that_refuses(runtime, |_| None)
+}
+
+/// The same, but what `refuses` has a reason for is not taken.
+fn gateway_that_refuses(
+    runtime: &Path,
+    refuses: fn(&Value) -> Option<String>,
+) -> mpsc::Receiver<(Value, UnixStream)> {
     let listener = UnixListener::bind(runtime.join("gateway.sock")).unwrap();
     let (configurations, received) = mpsc::channel();
     thread::spawn(move || {
@@ -113,7 +121,11 @@ fn gateway(runtime: &Path) -> mpsc::Receiver<(Value, UnixStream)> {
                 }
                 assert!(matches!(parsed, Command::Configure(_)));
                 let generation = value["file"]["policy"]["generation"].as_u64().unwrap();
-                let answer = serde_json::to_string(&Answer::Configured { generation }).unwrap();
+                let answer = match refuses(&value) {
+                    Some(reason) => Answer::Refused { reason },
+                    None => Answer::Configured { generation },
+                };
+                let answer = serde_json::to_string(&answer).unwrap();
                 stream.write_all(format!("{answer}\n").as_bytes()).unwrap();
                 if configurations
                     .send((value, stream.try_clone().unwrap()))
@@ -210,6 +222,52 @@ fn change_is_in_force_before_its_request_is_answered() {
     let (again, _) = configured.recv_timeout(LIMIT).unwrap();
     assert_eq!(again["file"], value["file"]);
     assert_eq!(again["credentials"], value["credentials"]);
+}
+
+#[test]
+fn what_a_gateway_refuses_is_said_with_its_reason_and_stays_visible_until_it_is_mended() {
+    let mut daemon = planted();
+    let runtime = daemon.runtime().join(ID);
+    let _watchers = supervisor(&runtime, 0);
+    let configured = gateway_that_refuses(&runtime, |value| {
+        let bad = value.to_string().contains("bad.example");
+        bad.then(|| "a pattern that I do not know".to_owned())
+    });
+    daemon.restart();
+    configured.recv_timeout(LIMIT).unwrap();
+    daemon.init("deny-all");
+    assert!(daemon.get("/v1/policy").ok().get("unconfirmed").is_none());
+    let rule = |resource: &str| json!({"allow": true, "resources": [resource]});
+    let refused = daemon.post("/v1/policy/rules", &rule("bad.example"));
+    assert_eq!(refused.code(), "gateway-refused");
+    let message = refused.body["message"].as_str().unwrap();
+    for part in [
+        "is stored",
+        "'one'",
+        "keeps the last good policy",
+        "a pattern that I do not know",
+    ] {
+        assert!(message.contains(part), "{message}");
+    }
+    assert!(
+        refused.body["try"]
+            .as_str()
+            .unwrap()
+            .contains("sbx stop one")
+    );
+    let listed = daemon.get("/v1/policy").ok();
+    assert_eq!(listed["unconfirmed"][0]["sandbox"], "one");
+    // Another rule does not hide it, and taking the bad one back mends it.
+    let again = daemon.post("/v1/policy/rules", &rule("good.example"));
+    assert_eq!(again.code(), "gateway-refused");
+    let bad = json!({"resource": "bad.example"});
+    daemon.post("/v1/policy/rules/remove", &bad).ok();
+    assert!(daemon.get("/v1/policy").ok().get("unconfirmed").is_none());
+    let (last, _) = configured.try_iter().last().unwrap();
+    assert_eq!(
+        last["file"]["policy"]["rules"][0]["resources"][0],
+        "good.example"
+    );
 }
 
 #[test]

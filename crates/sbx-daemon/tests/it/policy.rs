@@ -56,15 +56,26 @@ fn rules_decide_contradict_and_go() {
     daemon.init("deny-all");
     assert_eq!(check(&daemon, "a.example")["deny_kind"], "implicit");
     let request = json!({"allow": true, "resources": ["a.example,b.example:8080"], "sandbox": null, "protocols": []});
-    let added = daemon.post("/v1/policy/rules", &request).ok();
+    let answer = daemon.post("/v1/policy/rules", &request).ok();
+    assert_eq!(answer["added"], true);
+    let added = &answer["rule"];
     assert_eq!(added["resources"].as_array().unwrap().len(), 2);
     assert_eq!(check(&daemon, "https://a.example/x")["allowed"], true);
     assert_eq!(check(&daemon, "b.example")["allowed"], false);
-    assert_eq!(check(&daemon, "b.example:8080")["rule"], added["id"]);
-    // The same again is the same rule.
+    assert_eq!(check(&daemon, "b.example:8080")["rule_id"], added["id"]);
+    // The same again is the same rule, in whatever order.
+    let again = json!({"allow": true, "resources": ["b.example:8080", "A.example."]});
+    let again = daemon.post("/v1/policy/rules", &again).ok();
     assert_eq!(
-        daemon.post("/v1/policy/rules", &request).ok()["id"],
-        added["id"]
+        (&again["added"], &again["rule"]["id"]),
+        (&json!(false), &added["id"])
+    );
+    assert_eq!(
+        daemon.get("/v1/policy").ok()["rules"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
     );
     let conflict = daemon.post("/v1/policy/rules", &rule(false, "a.example"));
     assert_eq!((conflict.status, conflict.code()), (409, "policy-conflict"));
@@ -73,7 +84,10 @@ fn rules_decide_contradict_and_go() {
         .unwrap();
     let by_resource = json!({"id": null, "resource": "a.example", "sandbox": null});
     let removed = daemon.post("/v1/policy/rules/remove", &by_resource).ok();
-    assert_eq!(removed["removed"][0], added["id"]);
+    assert_eq!(
+        (&removed["removed"], &removed["narrowed"][0]),
+        (&json!([]), &added["id"])
+    );
     assert_eq!(check(&daemon, "a.example")["allowed"], false);
     let by_id = json!({"id": added["id"], "resource": null, "sandbox": null});
     daemon.post("/v1/policy/rules/remove", &by_id).ok();
@@ -95,6 +109,13 @@ fn bad_rules_change_nothing() {
         ("", "resource-invalid"),
         ("https://a.example/x", "resource-invalid"),
         ("a.example:99999", "resource-invalid"),
+        ("**.co.uk", "resource-invalid"),
+        ("10.0.0.1/8", "resource-invalid"),
+        ("foo.**.example", "resource-invalid"),
+        ("a\u{7}.example", "resource-invalid"),
+        ("a%2e.example", "resource-invalid"),
+        ("localhost", "resource-invalid"),
+        ("good.example,*.com", "resource-invalid"),
     ] {
         assert_eq!(
             daemon
@@ -110,6 +131,33 @@ fn bad_rules_change_nothing() {
         daemon.post("/v1/policy/rules", &protocol).code(),
         "protocol-unknown"
     );
+    for (key, value) in [
+        ("method", "FETCH"),
+        ("method", "GET,ANY"),
+        ("path", "/x"),
+        ("path", "/a//b"),
+    ] {
+        let mut bad = rule(true, "a.example");
+        bad["method"] = json!(if key == "path" && value != "/x" {
+            Some("GET")
+        } else {
+            None
+        });
+        bad[key] = json!(value);
+        assert_eq!(
+            daemon.post("/v1/policy/rules", &bad).code(),
+            "http-invalid",
+            "{bad}"
+        );
+    }
+    for (resource, protocols) in [("10.0.0.1", json!([])), ("a.example", json!(["udp"]))] {
+        let bad = json!({"allow": true, "resources": [resource], "protocols": protocols, "method": "GET"});
+        assert_eq!(
+            daemon.post("/v1/policy/rules", &bad).code(),
+            "rule-invalid",
+            "{bad}"
+        );
+    }
     let mut stranger = rule(true, "a.example");
     stranger["sandbox"] = json!("nobody");
     assert_eq!(
@@ -194,4 +242,183 @@ fn log_aggregates_what_gateways_recorded() {
     assert_eq!(blocked["last_seen"], "1970-01-01T00:00:09Z");
     assert_eq!(blocked["reason"], "default_deny");
     assert_eq!(log["allowed_hosts"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn rules_with_method_and_path_are_judged_by_request_and_removed_with_the_same_words() {
+    let daemon = Daemon::start();
+    daemon.init("deny-all");
+    let add = |method: &str, path: Option<&str>| {
+        let rule =
+            json!({"allow": true, "resources": ["api.example"], "method": method, "path": path});
+        daemon.post("/v1/policy/rules", &rule).ok()["rule"].clone()
+    };
+    let first = add("get,post", Some("/v1/**"));
+    assert_eq!(
+        (&first["method"], &first["path"]),
+        (&json!("GET,POST"), &json!("/v1/**"))
+    );
+    assert_eq!(
+        (&first["resource_type"], &first["actions"]),
+        (&json!("http"), &json!(["net:connect:tcp"]))
+    );
+    assert_eq!(add("DELETE", None)["path"], "/**");
+    let ask = |target: &str, method: Option<&str>, path: Option<&str>| {
+        let request = json!({"target": target, "method": method, "path": path});
+        daemon.post("/v1/policy/check", &request).ok()
+    };
+    assert_eq!(
+        ask("api.example", Some("GET"), Some("/v1/x/y"))["allowed"],
+        true
+    );
+    assert_eq!(
+        ask("https://api.example/v1/x?q", Some("post"), None)["rule_id"],
+        first["id"]
+    );
+    assert_eq!(ask("api.example", Some("DELETE"), None)["path"], "/");
+    let denied = ask("api.example", Some("GET"), Some("/v2"));
+    assert_eq!(
+        (&denied["allowed"], &denied["deny_kind"]),
+        (&json!(false), &json!("implicit"))
+    );
+    assert_eq!(
+        (&denied["nearest"]["miss"], &denied["nearest"]["decision"]),
+        (&json!("request"), &json!("allow"))
+    );
+    assert_eq!(ask("api.example", None, None)["inspection"], "required");
+    for bad in [
+        json!({"path": "/x"}),
+        json!({"method": "G T"}),
+        json!({"method": "GET", "path": "x"}),
+        json!({"method": "GET", "protocol": "udp"}),
+    ] {
+        let mut request = json!({"target": "api.example"});
+        request
+            .as_object_mut()
+            .unwrap()
+            .extend(bad.as_object().unwrap().clone());
+        assert_eq!(
+            daemon.post("/v1/policy/check", &request).code(),
+            "request-invalid",
+            "{request}"
+        );
+    }
+    // Other words are another rule: the error says which.
+    let plain = json!({"resource": "api.example"});
+    let refused = daemon.post("/v1/policy/rules/remove", &plain);
+    assert_eq!(refused.code(), "rule-not-found");
+    let hint = "sbx policy rm network --resource api.example --method GET,POST --path '/v1/**'";
+    assert_eq!(refused.body["try"], hint);
+    let same = json!({"resource": "api.example", "method": "POST,GET", "path": "/v1/**"});
+    assert_eq!(
+        daemon.post("/v1/policy/rules/remove", &same).ok()["removed"][0],
+        first["id"]
+    );
+    assert_eq!(
+        ask("api.example", Some("GET"), Some("/v1/x/y"))["allowed"],
+        false
+    );
+}
+
+#[test]
+fn a_comma_list_is_removed_whole_or_not_at_all() {
+    let daemon = Daemon::start();
+    daemon.init("deny-all");
+    daemon
+        .post("/v1/policy/rules", &rule(true, "a.example,b.example"))
+        .ok();
+    let both = |list: &str| daemon.post("/v1/policy/rules/remove", &json!({"resource": list}));
+    assert_eq!(both("a.example,c.example").code(), "rule-not-found");
+    assert_eq!(check(&daemon, "a.example")["allowed"], true);
+    assert_eq!(
+        both("a.example,b.example").ok()["removed"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+    assert_eq!(daemon.get("/v1/policy").ok()["rules"], json!([]));
+}
+
+#[test]
+fn an_allow_that_a_deny_covers_says_so_when_it_is_added() {
+    let daemon = Daemon::start();
+    daemon.init("deny-all");
+    daemon
+        .post("/v1/policy/rules", &rule(false, "**.example"))
+        .ok();
+    let added = daemon
+        .post("/v1/policy/rules", &rule(true, "a.example,b.test"))
+        .ok();
+    let cautions = added["cautions"].as_array().unwrap();
+    assert_eq!(cautions.len(), 1, "{cautions:?}");
+    assert!(
+        cautions[0]
+            .as_str()
+            .unwrap()
+            .starts_with("a.example stays denied: "),
+        "{cautions:?}"
+    );
+    assert_eq!(
+        daemon
+            .post("/v1/policy/rules", &rule(true, "c.test"))
+            .ok()
+            .get("cautions"),
+        None
+    );
+}
+
+#[test]
+fn a_reset_leaves_no_rule_and_no_preset() {
+    let daemon = Daemon::start();
+    daemon.init("balanced");
+    daemon
+        .post("/v1/policy/rules", &rule(true, "a.example"))
+        .ok();
+    assert_eq!(
+        daemon.post("/v1/policy/reset", &json!({})).ok()["removed"],
+        7
+    );
+    let state = daemon.get("/v1/policy").ok();
+    assert_eq!(
+        (&state["rules"], &state["initialized"], &state["preset"]),
+        (&json!([]), &json!(false), &Value::Null)
+    );
+    assert_eq!(
+        daemon
+            .post("/v1/policy/rules", &rule(true, "a.example"))
+            .code(),
+        "policy-not-initialized"
+    );
+    daemon.init("deny-all");
+}
+
+#[test]
+fn a_policy_that_no_gateway_could_be_sent_is_refused() {
+    let daemon = Daemon::start();
+    daemon.init("deny-all");
+    // Each rule is about 240 KiB.
+    let mut refused = None;
+    for n in 0..40 {
+        let names: Vec<String> = (0..1200)
+            .map(|i| {
+                format!(
+                    "{}.{n}-{i}.example",
+                    "a".repeat(60) + "." + &"b".repeat(60) + "." + &"c".repeat(60)
+                )
+            })
+            .collect();
+        let answer = daemon.post(
+            "/v1/policy/rules",
+            &json!({"allow": true, "resources": names}),
+        );
+        if answer.status != 200 {
+            refused = Some((n, answer.code().to_owned()));
+            break;
+        }
+    }
+    let (n, code) = refused.unwrap();
+    assert_eq!(code, "policy-too-large");
+    let state = daemon.get("/v1/policy").ok();
+    assert_eq!(state["rules"].as_array().unwrap().len(), n);
 }

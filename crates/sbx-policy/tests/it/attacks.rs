@@ -1,10 +1,11 @@
 //! Attacks on names and targets, by the number they have in the project's list of attack cases.
 
 use sbx_policy::{
-    DenyKind, Host, HostError, HostName, PatternError, ResourcePattern, Target, TargetError,
+    DenyKind, Host, HostError, HostName, PatternError, ResourcePattern, RuleError, Target,
+    TargetError,
 };
 
-use crate::support::{allowed, ask, evaluator};
+use crate::support::{allowed, ask, evaluator, rule};
 
 #[test]
 fn attack_01_name_with_nul_is_no_host() {
@@ -115,9 +116,30 @@ fn attack_05_over_broad_patterns_are_refused_with_reason_and_next_step() {
         ".com.au",
         "evil*.com",
         "*.*.com",
+        "**.kawasaki.jp",
+        "*.xn--p1ai",
+        ".k12.ca.us",
     ] {
+        let error = rule("r", &format!("allow a.test,{text}"))
+            .review()
+            .unwrap_err();
         assert!(
-            matches!(refused(text), PatternError::TooBroad { .. }),
+            matches!(&error, RuleError::TooBroad { resource, .. } if resource.to_string() == text),
+            "{text}"
+        );
+        assert!(error.hint().is_some(), "{text}");
+        // Less is asked of what is stored, and a deny may be as broad as it likes.
+        let top_level = text.matches('.').count() == 1 && text != "**.kawasaki.jp"
+            || text == "*.*.com"
+            || text == "*.com:443";
+        assert_eq!(
+            rule("r", &format!("allow {text}")).validate().is_err(),
+            top_level,
+            "{text}"
+        );
+        assert_eq!(
+            rule("r", &format!("deny {text}")).review(),
+            Ok(Vec::new()),
             "{text}"
         );
     }

@@ -59,6 +59,47 @@ fn the_nearest_rule_says_what_was_missing() {
 }
 
 #[test]
+fn for_something_allowed_the_nearest_rule_is_the_deny_that_just_misses_it() {
+    for (rules, miss) in [
+        (&["allow a.test", "deny a.test:22"][..], Miss::Port),
+        (
+            &["allow a.test", "deny a.test @sandbox:other"],
+            Miss::Sandbox,
+        ),
+    ] {
+        let nearest = report(rules, "a.test").nearest.unwrap();
+        assert_eq!((nearest.miss, nearest.rule.id.as_str()), (miss, "r1"));
+        assert!(nearest.to_string().contains("denies"), "{nearest}");
+    }
+    assert_eq!(
+        report(&["allow a.test", "deny b.a.test"], "a.test").nearest,
+        None
+    );
+}
+
+#[test]
+fn details_name_rule_layer_scope_and_nearest() {
+    let report = report(
+        &["allow **.a.test", "deny b.a.test @sandbox:claude-app"],
+        "https://b.a.test/x",
+    );
+    assert_eq!(
+        report.details(),
+        "Target: b.a.test:443 (net:connect:tcp)\n\
+         Rule: r1 (b.a.test; layer: sandbox, scope: sandbox:claude-app, id: r1)\n\
+         Nearest: r0 (**.a.test, scope: global) allows this, but is overruled\n"
+    );
+}
+
+#[test]
+fn a_service_of_the_host_is_said_to_be_one() {
+    let report = report(&["allow localhost:8080"], "host.docker.internal:8080");
+    assert!(report.host_service && report.allowed);
+    let text = report.text("host.docker.internal:8080");
+    assert!(text.contains("a service of this machine"), "{text}");
+}
+
+#[test]
 fn method_and_path_are_judged() {
     let rules = vec![
         http_rule("h", "allow a.test", "GET", "/x"),
@@ -95,4 +136,6 @@ fn json_has_the_documented_keys() {
     assert_eq!(json["origin"], "local");
     assert_eq!(json["target"], "a.test:443");
     assert_eq!(json["type"], "network");
+    assert_eq!(json["layer"], "global");
+    assert_eq!(json["host_service"], false);
 }

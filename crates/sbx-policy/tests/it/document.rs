@@ -18,6 +18,31 @@ fn a_contradiction_in_the_same_scope_is_refused() {
         "sbx policy rm network --resource b.test"
     );
     assert_eq!(policy, before);
+    // The command that resolves it can be pasted into a shell.
+    let mut policy = document(&[]);
+    let allow = http_rule("h", "allow *.a.test @sandbox:box", "GET,POST", "/x/**");
+    policy.add(allow).unwrap();
+    let deny = http_rule("i", "deny *.a.test @sandbox:box", "GET,POST", "/x/**");
+    assert_eq!(
+        policy.add(deny).unwrap_err().hint().unwrap(),
+        "sbx policy rm network --resource '*.a.test' --method GET,POST --path '/x/**' --sandbox box"
+    );
+}
+
+#[test]
+fn a_rule_that_says_the_same_is_found_whatever_the_order_of_its_resources() {
+    let policy = document(&["allow a.test,b.test", "allow a.test @sandbox:box"]);
+    let same = |text: &str| policy.same(&rule("new", text)).map(|rule| rule.id.clone());
+    assert_eq!(same("allow B.test,a.test."), Some("r0".into()));
+    assert_eq!(same("allow a.test @sandbox:box"), Some("r1".into()));
+    for other in [
+        "allow a.test",
+        "deny a.test,b.test",
+        "allow a.test,b.test:443",
+        "allow a.test,b.test @sandbox:box",
+    ] {
+        assert_eq!(same(other), None, "{other}");
+    }
 }
 
 #[test]

@@ -18,7 +18,6 @@ use crate::cli::{Command, Global};
 use crate::client::Client;
 use crate::exit::Exit;
 use crate::printer::Printer;
-use crate::prompt;
 use sbx_wire::api::{DaemonStatus, PolicyInit};
 use sbx_wire::home::Home;
 use sbx_wire::report::Report;
@@ -56,33 +55,9 @@ impl Context {
         if status.policy_initialized {
             return Ok(());
         }
-        if !prompt::possible(self.no_input) {
-            return Err(Report::user(
-                "policy-not-initialized",
-                "the global network policy has not been initialized",
-                "sbx policy init balanced   (or: allow-all, deny-all)",
-            ));
-        }
-        let options = [
-            "balanced   what development needs: AI services, package managers, code hosts",
-            "allow-all  everything may leave, all of it is recorded",
-            "deny-all   nothing leaves until you allow it",
-        ];
-        let chosen = prompt::choose(
-            "Which network policy shall sandboxes start with?",
-            &options,
-            0,
-        )
-        .and_then(|option| option.split_whitespace().next())
-        .ok_or_else(|| {
-            Report::user(
-                "policy-not-initialized",
-                "no policy was chosen",
-                "sbx policy init balanced",
-            )
-        })?;
+        let preset = policy::choose_preset(self)?;
         let body = PolicyInit {
-            preset: chosen.to_owned(),
+            preset,
             replace: false,
         };
         let _: serde_json::Value = self.client.post("/v1/policy/init", &body).await?;

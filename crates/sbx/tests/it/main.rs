@@ -7,6 +7,7 @@
 mod bad_input;
 mod daemon;
 mod policy;
+mod policy_log;
 mod secret;
 mod settings;
 mod terminal;

@@ -1,5 +1,7 @@
 //! `sbx policy log`.
 
+use super::follow;
+use super::since::{self, Since};
 use crate::client::encode;
 use crate::commands::Context;
 use crate::exit::Exit;
@@ -12,26 +14,69 @@ use sbx_wire::report::Report;
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Args {
     /// Only this sandbox
-    sandbox: Option<String>,
-    /// Print JSON
+    pub(super) sandbox: Option<String>,
+    /// Print JSON; with --follow, one document a line
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
     /// Most rows per section; 0: all
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, conflicts_with = "follow")]
     limit: u32,
     /// Print only hosts
     #[arg(short, long)]
-    quiet: bool,
+    pub(super) quiet: bool,
     /// Which decisions to show
     #[arg(long = "type", default_value = "all", value_parser = ["all", "network"])]
     kind: String,
+    /// Only what was blocked
+    #[arg(long, conflicts_with_all = ["allowed", "decision"])]
+    blocked: bool,
+    /// Only what passed
+    #[arg(long, conflicts_with = "decision")]
+    allowed: bool,
+    /// Only records of this decision
+    #[arg(long, value_parser = ["allow", "deny"])]
+    decision: Option<String>,
+    /// Only hosts that this covers, written as in a rule; also a comma list
+    #[arg(long, value_name = "PATTERN")]
+    host: Option<String>,
+    /// Only what happened since: 10m, 2h, 3d, or a time in UTC
+    #[arg(long, value_name = "WHEN", value_parser = since::parse)]
+    pub(super) since: Option<Since>,
+    /// Go on with what happens from now on (or since --since), until Ctrl-C
+    #[arg(short, long)]
+    follow: bool,
+}
+
+impl Args {
+    /// The query, without a time.
+    pub(super) fn query(&self) -> String {
+        let decision = match (self.blocked, self.allowed) {
+            (true, _) => Some("deny"),
+            (_, true) => Some("allow"),
+            _ => self.decision.as_deref(),
+        };
+        let fields = [
+            ("sandbox", self.sandbox.as_deref()),
+            ("decision", decision),
+            ("host", self.host.as_deref()),
+        ];
+        fields
+            .iter()
+            .filter_map(|(name, value)| value.map(|value| format!("&{name}={}", encode(value))))
+            .collect()
+    }
 }
 
 pub(crate) async fn run(context: &mut Context, args: Args) -> Result<Exit, Report> {
-    let mut path = format!("/v1/policy/log?limit={}", args.limit);
-    if let Some(name) = &args.sandbox {
-        path.push_str(&format!("&sandbox={}", encode(name)));
+    if args.follow {
+        return follow::run(context, &args).await;
     }
+    let since = args.since.map_or(0, |since| since.0);
+    let path = format!(
+        "/v1/policy/log?limit={}&since_ms={since}{}",
+        args.limit,
+        args.query()
+    );
     let log: PolicyLog = context.client.get(&path).await?;
     if args.json {
         context.printer.json(&log)?;
@@ -67,19 +112,23 @@ pub(crate) async fn run(context: &mut Context, args: Args) -> Result<Exit, Repor
     Ok(Exit::Success)
 }
 
-fn cells(row: &LogRow) -> Vec<String> {
-    let proxy = match row.proxy_type {
+/// The word for how something left.
+pub(super) fn proxy(kind: ProxyKind) -> &'static str {
+    match kind {
         ProxyKind::Forward => "forward",
         ProxyKind::ForwardBypass => "forward-bypass",
         ProxyKind::Transparent => "transparent",
         ProxyKind::Network => "network",
         ProxyKind::Dns => "dns",
-    };
+    }
+}
+
+fn cells(row: &LogRow) -> Vec<String> {
     let cells = [
         &row.vm_name,
         &row.kind,
         &row.host,
-        proxy,
+        proxy(row.proxy_type),
         &row.rule,
         &row.reason,
         &row.last_seen,

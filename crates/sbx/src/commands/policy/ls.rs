@@ -1,11 +1,11 @@
 //! `sbx policy ls`.
 
+use super::view;
 use crate::client::encode;
 use crate::commands::Context;
 use crate::exit::Exit;
 use crate::table;
-use sbx_policy::{Decision, Rule, Scope};
-use sbx_wire::api::PolicyState;
+use sbx_wire::api::{DaemonStatus, PolicyState, RuleView};
 use sbx_wire::report::Report;
 use serde_json::json;
 
@@ -20,113 +20,144 @@ pub(crate) struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Only rules from here
+    #[arg(long, value_parser = ["local", "org", "kit"])]
+    source: Option<String>,
     /// Only rules of this decision
     #[arg(long, value_parser = ["allow", "deny"])]
     decision: Option<String>,
+    /// Only rules of this type: http are those with method and path
+    #[arg(long = "type", default_value = "all", value_parser = ["network", "http", "all"])]
+    kind: String,
+    /// Only rules that came to be this way
+    #[arg(long, value_parser = ["default", "added", "provisioned", "approval"])]
+    created_via: Option<String>,
+    /// Only rules about this protocol
+    #[arg(long, value_parser = ["tcp", "udp"])]
+    protocol: Option<String>,
+    /// Also rules that do not count at present
+    #[arg(long)]
+    include_inactive: bool,
+}
+
+impl Args {
+    fn wants(&self, rule: &RuleView) -> bool {
+        let is = |wanted: &Option<String>, word: &str| {
+            wanted.as_deref().is_none_or(|wanted| wanted == word)
+        };
+        let protocols = view::protocols(rule);
+        is(&self.source, view::source(rule))
+            && is(&self.decision, view::decision(rule))
+            && is(&self.created_via, view::created_via(rule))
+            && (self.kind == "all" || self.kind == rule.resource_type)
+            && (self.protocol.as_deref())
+                .is_none_or(|wanted| protocols.split(',').any(|word| word == wanted))
+            && (self.include_inactive || rule.status == "active")
+    }
 }
 
 pub(crate) async fn run(context: &mut Context, args: Args) -> Result<Exit, Report> {
-    let path = match &args.sandbox {
-        Some(name) => format!("/v1/policy?sandbox={}", encode(name)),
-        None => "/v1/policy".to_owned(),
-    };
-    let mut state: PolicyState = context.client.get(&path).await?;
-    if let Some(decision) = &args.decision {
-        let wanted = if decision == "allow" {
-            Decision::Allow
-        } else {
-            Decision::Deny
-        };
-        state.rules.retain(|rule| rule.decision == wanted);
-    }
+    let mut state = fetch(context, args.sandbox.as_deref()).await?;
+    state.rules.retain(|rule| args.wants(rule));
     if args.json {
-        context.printer.json(&json!(state))?;
-    } else if !state.initialized {
+        let mut value = json!(state);
+        if let Some(object) = value.as_object_mut() {
+            object.insert("governance".to_owned(), json!({ "active": false }));
+        }
+        context.printer.json(&value)?;
+        return Ok(Exit::Success);
+    }
+    if !state.initialized {
+        let status: DaemonStatus = context.client.get("/v1/status").await?;
+        for notice in &status.notices {
+            context
+                .printer
+                .notice(&format!("note: {}", table::safe(notice)));
+        }
         context
             .printer
             .notice("The global network policy has not been initialized");
         context.printer.notice("  try: sbx policy init balanced");
-    } else if args.wide {
-        let rows: Vec<Vec<String>> = state.rules.iter().map(wide).collect();
-        let header = [
-            "POLICY",
-            "SOURCE",
-            "APPLIES TO",
-            "DECISION",
-            "TYPE",
-            "RULE_ID",
-            "RESOURCES",
-        ];
-        context.printer.line(&table::render(&header, &rows));
-    } else {
-        let header = ["POLICY", "SOURCE", "APPLIES TO", "SUMMARY"];
-        context
-            .printer
-            .line(&table::render(&header, &summary(&state.rules)));
+    }
+    if state.initialized || !state.rules.is_empty() {
+        context.printer.line(&render(&state.rules, &args));
+    }
+    for behind in &state.unconfirmed {
+        let (sandbox, reason) = (&behind.sandbox, table::safe(&behind.reason));
+        let text = format!("note: sandbox '{sandbox}' works with an older policy: {reason}");
+        context.printer.notice(&text);
     }
     Ok(Exit::Success)
 }
 
-fn applies_to(scope: &Scope) -> String {
-    match scope {
-        Scope::Global => "all".to_owned(),
-        other => other.to_string(),
-    }
-}
-
-fn wide(rule: &Rule) -> Vec<String> {
-    let resources: Vec<String> = rule.resources.iter().map(ToString::to_string).collect();
-    let decision = if rule.decision == Decision::Allow {
-        "allow"
-    } else {
-        "deny"
+/// The rules that concern a sandbox, or all.
+pub(super) async fn fetch(context: &Context, sandbox: Option<&str>) -> Result<PolicyState, Report> {
+    let path = match sandbox {
+        Some(name) => format!("/v1/policy?sandbox={}", encode(name)),
+        None => "/v1/policy".to_owned(),
     };
-    vec![
-        rule.name.clone().unwrap_or_else(|| "local".to_owned()),
-        "local".to_owned(),
-        applies_to(&rule.scope),
-        decision.to_owned(),
-        "network".to_owned(),
-        rule.id.clone(),
-        resources.join(","),
-    ]
+    context.client.get(&path).await
 }
 
-/// One row a policy: counts of its resources by decision.
-fn summary(rules: &[Rule]) -> Vec<Vec<String>> {
-    let mut groups: Vec<(String, String, usize, usize)> = Vec::new();
+fn render(rules: &[RuleView], args: &Args) -> String {
+    let layers = rules.iter().any(|rule| rule.resource_type == "http");
+    // Rows of one policy, in the order of the rules: wide, every rule is one of its own.
+    let mut groups: Vec<Vec<&RuleView>> = Vec::new();
     for rule in rules {
-        let key = (
-            rule.name.clone().unwrap_or_else(|| "local".to_owned()),
-            applies_to(&rule.scope),
-        );
-        let at = groups
-            .iter()
-            .position(|(name, scope, ..)| (name, scope) == (&key.0, &key.1));
-        let at = at.unwrap_or_else(|| {
-            groups.push((key.0, key.1, 0, 0));
-            groups.len() - 1
-        });
-        if rule.decision == Decision::Allow {
-            groups[at].2 += rule.resources.len();
-        } else {
-            groups[at].3 += rule.resources.len();
+        let same = |group: &&mut Vec<&RuleView>| {
+            let first = group[0];
+            !args.wide
+                && (
+                    &first.policy_id,
+                    view::source(first),
+                    &first.scope,
+                    &first.status,
+                ) == (
+                    &rule.policy_id,
+                    view::source(rule),
+                    &rule.scope,
+                    &rule.status,
+                )
+        };
+        match groups.iter_mut().find(same) {
+            Some(group) => group.push(rule),
+            None => groups.push(vec![rule]),
         }
     }
-    groups
-        .into_iter()
-        .map(|(name, scope, allow, deny)| {
-            let counts: Vec<String> = [(allow, "allow"), (deny, "deny")]
-                .iter()
-                .filter(|(count, _)| *count > 0)
-                .map(|(count, word)| format!("{count} {word}"))
-                .collect();
-            vec![
-                name,
-                "local".to_owned(),
-                scope,
-                format!("network: {}", counts.join(", ")),
-            ]
+    let mut header = vec!["POLICY", "SOURCE", "APPLIES TO", "SUMMARY"];
+    if args.include_inactive {
+        header.push("STATUS");
+    }
+    if args.wide {
+        header.extend(["TYPE", "PROTOCOL", "METHOD", "PATH", "RULE_ID", "RESOURCES"]);
+    }
+    let rows: Vec<Vec<String>> = groups
+        .iter()
+        .map(|group| {
+            let rule = group[0];
+            let mut row = vec![
+                rule.policy_id.clone(),
+                view::source(rule).to_owned(),
+                rule.applies_to.clone(),
+                view::summary(group, layers),
+            ];
+            if args.include_inactive {
+                row.push(rule.status.clone());
+            }
+            if args.wide {
+                let or_dash =
+                    |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+                row.extend([
+                    rule.resource_type.clone(),
+                    view::protocols(rule),
+                    or_dash(&rule.method),
+                    or_dash(&rule.path),
+                    rule.id.clone(),
+                    view::resources(rule),
+                ]);
+            }
+            row
         })
-        .collect()
+        .collect();
+    table::render(&header, &rows)
 }

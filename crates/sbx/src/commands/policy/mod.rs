@@ -1,11 +1,18 @@
 //! `sbx policy`: what may leave.
 
 mod check;
+mod follow;
 mod init;
+mod inspect;
 mod log;
 mod ls;
+mod reset;
 mod rm;
 mod rule;
+mod since;
+mod view;
+
+pub(super) use init::choose_preset;
 
 use super::Context;
 use crate::exit::Exit;
@@ -14,8 +21,10 @@ use sbx_wire::report::Report;
 /// What may leave the sandboxes
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
-    #[command(alias = "set-default")]
     Init(init::Args),
+    /// `init`, which may replace an earlier choice (older spelling)
+    #[command(hide = true)]
+    SetDefault(init::Args),
     /// Allow a destination
     Allow {
         #[command(subcommand)]
@@ -32,12 +41,14 @@ pub(crate) enum Command {
         what: RmWhat,
     },
     Ls(ls::Args),
+    Inspect(inspect::Args),
     /// Ask what the policy says about a destination; no traffic is sent
     Check {
         #[command(subcommand)]
         what: CheckWhat,
     },
     Log(log::Args),
+    Reset(reset::Args),
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -57,7 +68,8 @@ pub(crate) enum CheckWhat {
 
 pub(crate) async fn run(context: &mut Context, command: Command) -> Result<Exit, Report> {
     match command {
-        Command::Init(args) => init::run(context, args).await,
+        Command::Init(args) => init::run(context, args, false).await,
+        Command::SetDefault(args) => init::run(context, args, true).await,
         Command::Allow {
             what: AllowWhat::Network(args),
         } => rule::run(context, args, true).await,
@@ -67,10 +79,12 @@ pub(crate) async fn run(context: &mut Context, command: Command) -> Result<Exit,
         Command::Rm {
             what: RmWhat::Network(args),
         } => rm::run(context, args).await,
-        Command::Ls(args) => ls::run(context, args).await,
         Command::Check {
             what: CheckWhat::Network(args),
         } => check::run(context, args).await,
+        Command::Ls(args) => ls::run(context, args).await,
+        Command::Inspect(args) => inspect::run(context, args).await,
         Command::Log(args) => log::run(context, args).await,
+        Command::Reset(args) => reset::run(context, args).await,
     }
 }

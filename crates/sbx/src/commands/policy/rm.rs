@@ -12,15 +12,24 @@ pub(crate) struct Args {
     /// Rule id, as printed by `policy ls --wide`
     #[arg(long, required_unless_present = "resource")]
     id: Option<String>,
-    /// Resource, as it was added
+    /// Resource, as it was added; also a comma list
     #[arg(long, conflicts_with = "id")]
     resource: Option<String>,
+    /// Of rules with these HTTP methods, as they were added
+    #[arg(long, requires = "resource")]
+    method: Option<String>,
+    /// Of rules with this HTTP path, as it was added
+    #[arg(long, requires = "method")]
+    path: Option<String>,
     /// Within the rules of this sandbox
     #[arg(long)]
     sandbox: Option<String>,
     /// Do not ask
     #[arg(short, long)]
     force: bool,
+    /// Within the rules for all sandboxes (older spelling; the default)
+    #[arg(short = 'g', long, hide = true, conflicts_with = "sandbox")]
+    global: bool,
 }
 
 pub(crate) async fn run(context: &mut Context, args: Args) -> Result<Exit, Report> {
@@ -30,8 +39,10 @@ pub(crate) async fn run(context: &mut Context, args: Args) -> Result<Exit, Repor
     }
     let body = RemoveRule {
         id: args.id,
-        resource: args.resource,
+        resource: args.resource.clone(),
         sandbox: args.sandbox,
+        method: args.method,
+        path: args.path,
     };
     let done: RemovedRules = context
         .client
@@ -39,6 +50,12 @@ pub(crate) async fn run(context: &mut Context, args: Args) -> Result<Exit, Repor
         .await?;
     for id in done.removed {
         context.printer.line(&format!("Rule removed: {id}"));
+    }
+    let resource = args.resource.unwrap_or_default();
+    for id in done.narrowed {
+        context
+            .printer
+            .line(&format!("Resource {resource} removed from rule: {id}"));
     }
     Ok(Exit::Success)
 }

@@ -2,11 +2,11 @@
 
 use crate::commands::Context;
 use crate::exit::Exit;
-use sbx_policy::Rule;
-use sbx_wire::api::AddRule;
+use sbx_wire::api::{AddRule, AddedRule};
 use sbx_wire::report::Report;
 
-/// A network destination: example.com, *.example.com, **.example.com, .example.com, host:port, 10.0.0.0/8
+/// A network destination: example.com, *.example.com, **.example.com, .example.com, host:port, 10.0.0.0/8,
+/// localhost:8080 for a service of this machine
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Args {
     /// Destinations, also as a comma list
@@ -18,26 +18,39 @@ pub(crate) struct Args {
     /// tcp, udp or both as a comma list [default: tcp to allow, both to deny]
     #[arg(long, value_delimiter = ',')]
     protocol: Vec<String>,
+    /// Only HTTP requests with these methods: a comma list, or ANY
+    #[arg(long)]
+    method: Option<String>,
+    /// Only HTTP requests to this path; `*` stands for a part of a segment, `**` for any segments [default: /**]
+    #[arg(long, requires = "method")]
+    path: Option<String>,
     /// For all sandboxes (older spelling; the default)
-    #[arg(short = 'g', hide = true, conflicts_with = "sandbox")]
+    #[arg(short = 'g', long, hide = true, conflicts_with = "sandbox")]
     global: bool,
 }
 
 pub(crate) async fn run(context: &mut Context, args: Args, allow: bool) -> Result<Exit, Report> {
-    let scope = args
-        .sandbox
-        .as_deref()
-        .map_or("all".to_owned(), |s| format!("sandbox:{s}"));
     let body = AddRule {
         allow,
         resources: args.resources,
         sandbox: args.sandbox,
         protocols: args.protocol,
+        method: args.method,
+        path: args.path,
     };
-    let rule: Rule = context.client.post("/v1/policy/rules", &body).await?;
+    let done: AddedRule = context.client.post("/v1/policy/rules", &body).await?;
+    let rule = &done.rule;
+    let what = if done.added {
+        "Rule added to policy"
+    } else {
+        "Rule exists already in policy"
+    };
     context.printer.line(&format!(
-        "Rule added to policy local (scope: {scope}): {}",
-        rule.id
+        "{what} {} (scope: {}): {}",
+        rule.policy_id, rule.applies_to, rule.id
     ));
+    for caution in &done.cautions {
+        context.printer.notice(&format!("note: {caution}"));
+    }
     Ok(Exit::Success)
 }

@@ -94,6 +94,30 @@ fn exec_passes_bytes_statuses_signals_and_terminals_through() {
     assert!(docker.ok(), "{docker}");
 }
 
+#[test]
+fn run_finds_the_sandbox_of_the_same_agent_and_workspace_again() {
+    let setting = Setting::ordinary("deny-all");
+    let workspace = setting.installation.folder("again").unwrap();
+    let run = |line: &str| {
+        let path = workspace.display().to_string();
+        setting
+            .installation
+            .sbx(["run", "shell", &path, "--", "-c", line])
+            .success()
+            .unwrap()
+    };
+    assert_eq!(run("hostname > /tmp/seen; echo first"), "first\n");
+    assert_eq!(run("cmp /tmp/seen /etc/hostname && echo same"), "same\n");
+    let listed = setting.installation.sbx(["ls", "-q"]).success().unwrap();
+    assert_eq!(listed.lines().count(), 1, "{listed}");
+    // The older spelling takes the sandbox's name instead.
+    let name = listed.trim();
+    let older = setting
+        .installation
+        .sbx(["run", name, "--", "-c", "echo older"]);
+    assert_eq!(older.success().unwrap(), "older\n");
+}
+
 /// A terminal: size, resize, Ctrl-C; driven through script(1), which gives us one.
 fn terminals(setting: &Setting) {
     let sbx_line = |rest: &str| {

@@ -1,6 +1,7 @@
 //! Bad input gets one clear error with the next step, and leaves nothing half-made.
 
-use crate::world::World;
+use crate::world::{World, done};
+use std::process::Command;
 
 #[test]
 fn a_sandbox_that_cannot_be_made_is_refused_with_the_reason_and_leaves_nothing() {
@@ -67,6 +68,38 @@ fn without_qemu_the_error_names_the_package() {
     assert!(done.stderr.contains("qemu-system-x86"), "{done:?}");
     done.refused("qemu-system-x86_64 was not found");
     assert!(world.sandbox_dirs().is_empty());
+}
+
+#[test]
+fn without_npm_the_claude_template_is_refused_with_the_way_on() {
+    let mut world = World::with_policy();
+    world.sbx(&["daemon", "stop"]).ok();
+    world.path = world.path_without("npm");
+    let good = world.folder("good").display().to_string();
+    let done = world.sbx(&["create", "claude", &good]);
+    assert!(done.stderr.contains("shell template"), "{done:?}");
+    done.refused("npm is not installed");
+    assert!(world.sandbox_dirs().is_empty());
+}
+
+/// The whole home lies on a disk of 8 MiB, in a namespace of the test's own.
+#[test]
+fn a_disk_without_room_is_named_before_anything_is_made() {
+    let world = World::new();
+    let good = world.folder("good").display().to_string();
+    world.folder("home");
+    let sbx = world.command(&[]);
+    let line = "mount -t tmpfs -o size=8m none \"$SBX_HOME\" && \"$0\" policy init deny-all >&2 || exit 90; \
+                \"$0\" create shell \"$1\"; code=$?; ls \"$SBX_HOME/state/sandboxes\"; \"$0\" daemon stop >&2; exit $code";
+    let mut namespace = Command::new("unshare");
+    namespace.args(["--user", "--map-root-user", "--mount", "sh", "-c", line]);
+    namespace.arg(sbx.get_program()).arg(&good).env_clear();
+    namespace.envs(
+        sbx.get_envs()
+            .filter_map(|(name, value)| Some((name, value?))),
+    );
+    // Nothing on standard output: `ls` found no directory of a sandbox.
+    done(namespace.output().unwrap()).refused("MiB");
 }
 
 #[test]

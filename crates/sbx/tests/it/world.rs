@@ -162,7 +162,10 @@ impl Drop for World {
 }
 
 fn finish(child: std::process::Child) -> Done {
-    let output = child.wait_with_output().unwrap();
+    done(child.wait_with_output().unwrap())
+}
+
+pub(crate) fn done(output: std::process::Output) -> Done {
     Done {
         code: output.status.code().unwrap_or(-1),
         stdout: String::from_utf8(output.stdout).unwrap(),

@@ -1,6 +1,6 @@
 //! Bad input gets one clear error with the next step, and leaves nothing half-made.
 
-use crate::world::{World, done};
+use crate::world::{Done, World, done};
 use std::process::Command;
 
 #[test]
@@ -72,34 +72,40 @@ fn without_qemu_the_error_names_the_package() {
 
 #[test]
 fn without_npm_the_claude_template_is_refused_with_the_way_on() {
-    let mut world = World::with_policy();
-    world.sbx(&["daemon", "stop"]).ok();
-    world.path = world.path_without("npm");
-    let good = world.folder("good").display().to_string();
-    let done = world.sbx(&["create", "claude", &good]);
-    assert!(done.stderr.contains("shell template"), "{done:?}");
-    done.refused("npm is not installed");
-    assert!(world.sandbox_dirs().is_empty());
+    let world = World::new();
+    // The folders of the system are searched whatever PATH says.
+    let hide = "for p in /usr/local/bin /usr/bin /bin; do \
+                [ ! -e $p/npm ] || [ ! -s $p/npm ] || mount --bind /dev/null $(readlink -f $p/npm) || exit 91; done";
+    let outcome = create_in_namespace(&world, hide, "claude");
+    assert!(outcome.stderr.contains("shell template"), "{outcome:?}");
+    outcome.refused("npm is not installed");
 }
 
-/// The whole home lies on a disk of 8 MiB, in a namespace of the test's own.
 #[test]
 fn a_disk_without_room_is_named_before_anything_is_made() {
     let world = World::new();
+    let small = "mount -t tmpfs -o size=8m none \"$SBX_HOME\"";
+    create_in_namespace(&world, small, "shell").refused("MiB");
+}
+
+/// `sbx create AGENT` in a mount namespace of its own, after `prepare`. Sandboxes' directories that are left show on
+/// standard output.
+fn create_in_namespace(world: &World, prepare: &str, agent: &str) -> Done {
     let good = world.folder("good").display().to_string();
     world.folder("home");
+    let line = format!(
+        "{prepare} || exit 92; \"$0\" policy init deny-all >&2 || exit 90; \"$0\" create {agent} \"$1\"; code=$?; \
+         ls \"$SBX_HOME/state/sandboxes\"; \"$0\" daemon stop >&2; exit $code"
+    );
     let sbx = world.command(&[]);
-    let line = "mount -t tmpfs -o size=8m none \"$SBX_HOME\" && \"$0\" policy init deny-all >&2 || exit 90; \
-                \"$0\" create shell \"$1\"; code=$?; ls \"$SBX_HOME/state/sandboxes\"; \"$0\" daemon stop >&2; exit $code";
     let mut namespace = Command::new("unshare");
-    namespace.args(["--user", "--map-root-user", "--mount", "sh", "-c", line]);
+    namespace.args(["--user", "--map-root-user", "--mount", "sh", "-c", &line]);
     namespace.arg(sbx.get_program()).arg(&good).env_clear();
     namespace.envs(
         sbx.get_envs()
             .filter_map(|(name, value)| Some((name, value?))),
     );
-    // Nothing on standard output: `ls` found no directory of a sandbox.
-    done(namespace.output().unwrap()).refused("MiB");
+    done(namespace.output().unwrap())
 }
 
 #[test]

@@ -152,7 +152,7 @@ impl Steps<'_> {
             dst_port: flow.port,
             control,
             seq_number: TcpSeqNumber(sequence),
-            ack_number: (flags % 8 != 0)
+            ack_number: (flags & 7 != 0)
                 .then_some(TcpSeqNumber(end.theirs + i32::from(ack_off / 16))),
             window_len: if flags & 0x40 == 0 { 0xffff } else { 0 },
             window_scale: (flags & 0x20 != 0).then_some(7),

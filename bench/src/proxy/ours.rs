@@ -76,6 +76,7 @@ pub(crate) fn config(stage: &Stage, generation: u64) -> Result<(GatewayFile, Cre
             overrides,
             extra_roots_pem: vec![stage.upstream_root_pem.clone()],
             resolvers: Vec::new(),
+            udp_egress: false,
         },
         credential_hosts: targets.clone(),
     };

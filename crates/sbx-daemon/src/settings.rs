@@ -16,6 +16,7 @@ use std::path::Path;
 pub(crate) const OVERRIDES: &str = "upstream.overrides";
 pub(crate) const EXTRA_ROOTS: &str = "upstream.extraRoots";
 pub(crate) const RESOLVERS: &str = "upstream.resolvers";
+pub(crate) const UDP_EGRESS: &str = "feature.udp-egress";
 pub(crate) const DOCKER_VOLUME: &str = "sandbox.disk.dockerVolume";
 
 /// Most overrides or resolvers.
@@ -40,6 +41,15 @@ struct Key {
 }
 
 const KEYS: &[Key] = &[
+    Key {
+        name: UDP_EGRESS,
+        kind: "bool",
+        default: "false",
+        example: "true",
+        restart: false,
+        description: "Whether rules with --protocol udp open UDP; without it nothing but DNS to the gateway passes",
+        check: |text| flag(text).map(|flag| plain(flag.to_string())),
+    },
     Key {
         name: DOCKER_VOLUME,
         kind: "string",
@@ -156,12 +166,23 @@ pub(crate) fn upstream(stored: &BTreeMap<String, StoredSetting>) -> Upstream {
         resolvers: value(RESOLVERS)
             .and_then(|text| resolvers(text).ok())
             .unwrap_or_default(),
+        udp_egress: value(UDP_EGRESS)
+            .and_then(|text| flag(text).ok())
+            .unwrap_or_default(),
     }
 }
 
 /// Size of a new sandbox's Docker data disk, bytes; `None`: the image's own.
 pub(crate) fn docker_volume(stored: &BTreeMap<String, StoredSetting>) -> Option<u64> {
     docker_bytes(&stored.get(DOCKER_VOLUME)?.value).ok()
+}
+
+fn flag(text: &str) -> Result<bool, String> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "true" | "on" | "1" => Ok(true),
+        "false" | "off" | "0" => Ok(false),
+        _ => Err(format!("{text:?} is neither true nor false")),
+    }
 }
 
 fn overrides(text: &str) -> Result<BTreeMap<String, SocketAddr>, String> {

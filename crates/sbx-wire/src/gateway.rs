@@ -109,6 +109,9 @@ pub struct Upstream {
     /// DNS servers to ask; empty: those of the host's `/etc/resolv.conf`.
     #[serde(default)]
     pub resolvers: Vec<SocketAddr>,
+    /// Whether rules may open UDP; without it nothing but DNS to the gateway passes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub udp_egress: bool,
 }
 
 /// A credential that the gateway writes into requests.

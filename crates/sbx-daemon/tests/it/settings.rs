@@ -19,6 +19,7 @@ fn every_setting_is_listed_with_default_type_and_description() {
         .map(|s| s["key"].as_str().unwrap())
         .collect();
     let expected = [
+        "feature.udp-egress",
         "sandbox.disk.dockerVolume",
         "upstream.extraRoots",
         "upstream.overrides",
@@ -70,6 +71,25 @@ fn overrides_and_roots_reach_the_gateway_file_and_leave_it_again() {
 }
 
 #[test]
+fn udp_reaches_the_gateway_file_only_once_it_is_opened() {
+    let mut daemon = Daemon::stopped();
+    let dir = daemon.plant("00000000000a", "one");
+    daemon.restart();
+    let written = || -> Value {
+        let text = std::fs::read(dir.join("gateway.json")).unwrap();
+        serde_json::from_slice::<Value>(&text).unwrap()["upstream"]["udp_egress"].clone()
+    };
+    assert_eq!(written(), Value::Null);
+    assert_eq!(
+        set(&daemon, "feature.udp-egress", "ON").ok()["value"],
+        "true"
+    );
+    assert_eq!(written(), true);
+    set(&daemon, "feature.udp-egress", "false").ok();
+    assert_eq!(written(), Value::Null);
+}
+
+#[test]
 fn bad_values_are_refused_and_change_nothing() {
     let daemon = Daemon::start();
     let text = daemon.path("not-a-certificate.pem");
@@ -93,6 +113,7 @@ fn bad_values_are_refused_and_change_nothing() {
         ("upstream.extraRoots", broken.to_str().unwrap()),
         ("upstream.resolvers", r#"["dns.example"]"#),
         ("sandbox.disk.dockerVolume", "100m"),
+        ("feature.udp-egress", "maybe"),
     ] {
         assert_eq!(
             set(&daemon, key, value).code(),

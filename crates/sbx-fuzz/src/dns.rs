@@ -1,6 +1,6 @@
 //! DNS: the guest's questions, and the answers of upstream resolvers.
 
-use sbx_gateway::adapter::dns::answer;
+use sbx_gateway::adapter::dns::{Carrier, answer};
 use sbx_gateway::resolver::read_answer;
 use sbx_policy::HostName;
 
@@ -8,7 +8,7 @@ use crate::gateway::{block_on, gateway};
 
 /// An answer belongs to its question, gives out addresses for names that a rule allows only, and is no question itself.
 pub(crate) fn run(bytes: &[u8]) {
-    let Some(reply) = block_on(answer(gateway(), bytes)) else {
+    let Some(reply) = block_on(answer(gateway(), bytes, Carrier::Udp)) else {
         return;
     };
     assert!(reply.len() >= 12, "a header");
@@ -23,7 +23,7 @@ pub(crate) fn run(bytes: &[u8]) {
     // Nothing is asked upstream here: all that can be answered are names that we answer ourselves.
     assert!(answers <= 1);
     // An answer is not answered: two gateways would talk for ever.
-    assert!(block_on(answer(gateway(), &reply)).is_none());
+    assert!(block_on(answer(gateway(), &reply, Carrier::Udp)).is_none());
 }
 
 /// Addresses that come out of a resolver's message are few, and none come of a message about another name.

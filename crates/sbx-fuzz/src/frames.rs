@@ -7,15 +7,16 @@
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
-use sbx_gateway::adapter::dns;
+use sbx_gateway::adapter::dns::{self, Carrier};
 use sbx_gateway::addresses::{GATEWAY, GATEWAY_MAC, GUEST, MTU};
-use sbx_gateway::netstack::{Answers, Dialled, DnsTicket, Flow, GuestStream, Host, Stack};
+use sbx_gateway::netstack::{Answers, Dialled, DnsTicket, Flow, GuestStream, Host, Refusal, Stack};
 use sbx_gateway::reason::Reason;
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
@@ -24,6 +25,8 @@ use smoltcp::wire::{
     TcpSeqNumber, UdpPacket,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
 
 use crate::gateway::{block_on, gateway};
 
@@ -42,7 +45,10 @@ const PORTS: [u16; 8] = [3128, 80, 443, 53, 22, 8443, 0, 65_535];
 /// Plays the steps. Whatever they are: the stack goes on, and what it sends is well formed and for the guest.
 pub(crate) fn run(bytes: &[u8]) {
     let (ours, vm) = UnixStream::pair().expect("a socket pair");
-    let answers = Answers::new().expect("an event descriptor");
+    vm.set_nonblocking(true).expect("a socket");
+    let _inside = runtime().enter();
+    let vm = tokio::net::UnixStream::from_std(vm).expect("a socket");
+    let answers = Answers::new();
     let behind = Arc::new(Behind {
         streams: Mutex::default(),
         answers: answers.clone(),
@@ -67,6 +73,18 @@ pub(crate) fn run(bytes: &[u8]) {
         }
     }
 }
+
+/// What the stack waits on.
+fn runtime() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().build().expect("a runtime")
+    })
+}
+
+/// Longest wait for something to do: there may be nothing.
+const WAIT: Duration = Duration::from_millis(20);
 
 /// Bytes that are taken one after the other; 0 once there are none left.
 struct Steps<'a>(&'a [u8]);
@@ -198,7 +216,9 @@ impl Play {
             .write_all(&[&length, frame].concat())
             .expect("room in the socket");
         for _ in 0..2 {
-            if !self.stack.turn().expect("no frame ends the stack") {
+            let turn = tokio::time::timeout(WAIT, self.stack.turn());
+            let turned = runtime().block_on(turn);
+            if !turned.map_or(true, |open| open.expect("no frame ends the stack")) {
                 return false;
             }
             self.take();
@@ -328,7 +348,7 @@ impl Host for Behind {
     }
 
     fn dns_question(&self, question: Vec<u8>, ticket: DnsTicket) {
-        ticket.answer(block_on(dns::answer(gateway(), &question)));
+        ticket.answer(block_on(dns::answer(gateway(), &question, Carrier::Udp)));
     }
 
     fn proxy(&self, stream: GuestStream) {
@@ -348,7 +368,11 @@ impl Host for Behind {
         if flow.port == 22 {
             return false;
         }
-        self.answers.dialled(flow, None);
+        let refusal = match flow.port {
+            8443 => Refusal::Unreachable,
+            _ => Refusal::Refused,
+        };
+        self.answers.dialled(flow, Err(refusal));
         true
     }
 
@@ -356,7 +380,11 @@ impl Host for Behind {
         unreachable!("nothing is dialled");
     }
 
-    fn stopped(&self, reason: Reason, _: Ipv4Addr, _: u16) {
+    fn datagrams(&self, _: Flow) -> Option<mpsc::Sender<Vec<u8>>> {
+        None
+    }
+
+    fn stopped(&self, reason: Reason, _: IpAddr, _: u16) {
         assert!(!reason.is_allowed());
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use sbx_gateway::gateway::Gateway;
 use sbx_gateway::generation::{Generation, HostTrust};
 use sbx_gateway::mint::SigningKey;
+use sbx_gateway::pins::Pins;
 use sbx_gateway::records::Records;
 use sbx_policy::{CreatedVia, Decision, PolicyDocument, Protocols, ResourcePattern, Rule, Scope};
 use sbx_wire::gateway::{GatewayFile, Upstream};
@@ -52,7 +53,7 @@ pub(crate) fn gateway() -> &'static Arc<Gateway> {
         let generation = Generation::from_file(file(), host()).expect("a good file");
         let (records, _) = Records::open(Path::new("/dev/null")).expect("records");
         let key = SigningKey::generate().expect("randomness");
-        Gateway::new(generation, host().clone(), key, records)
+        Gateway::new(generation, host().clone(), key, records, Pins::default())
     })
 }
 

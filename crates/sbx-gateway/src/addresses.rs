@@ -10,12 +10,20 @@ pub const GUEST: Ipv4Addr = Ipv4Addr::new(192, 168, 127, 2);
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 127, 1);
 /// Prefix length of the network.
 pub const PREFIX: u8 = 24;
+/// The network's own broadcast address.
+pub const BROADCAST: Ipv4Addr = Ipv4Addr::new(192, 168, 127, 255);
 /// Largest IP packet on the link, in bytes.
 pub const MTU: usize = 65_520;
 /// The gateway's Ethernet address (locally administered).
 pub const GATEWAY_MAC: EthernetAddress = EthernetAddress([0x52, 0x54, 0x00, 0x73, 0x62, 0x01]);
 /// Names that mean the gateway itself. Host services are reached through it too.
 pub const GATEWAY_NAMES: [&str; 2] = ["gateway.docker.internal", "gateway.sbx.internal"];
+/// Bytes of an Ethernet header.
+pub const ETHERNET_HEADER: usize = 14;
+/// Bytes of an IPv4 header without options.
+pub const IPV4_HEADER: usize = 20;
+/// Bytes of a UDP header.
+pub const UDP_HEADER: usize = 8;
 /// DNS on the gateway, UDP and TCP.
 pub const DNS_PORT: u16 = 53;
 

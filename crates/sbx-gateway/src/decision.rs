@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use sbx_policy::{Host, HttpRequest, Inspection, Intent, RuleRef, Target, Verdict};
+use sbx_policy::{Host, HttpRequest, Inspection, Intent, RuleRef, Target, Transport, Verdict};
 
 use crate::addresses::GATEWAY;
 use crate::gateway::Gateway;
@@ -169,11 +169,12 @@ pub async fn decide(
     Ok(grant(generation, target, &verdict, addresses, intent))
 }
 
-/// Judges raw TCP to an address: by the names it was resolved for, else as an address. Needs no look-up,
+/// Judges raw TCP or UDP to an address: by the names it was resolved for, else as an address. Needs no look-up,
 /// so that a SYN can be answered at once.
 pub fn decide_raw(
     gateway: &Gateway,
     generation: &Arc<Generation>,
+    transport: Transport,
     dialled: Ipv4Addr,
     port: sbx_policy::Port,
 ) -> Result<Grant, Denial> {
@@ -202,7 +203,8 @@ pub fn decide_raw(
         let attempt = Attempt::transparent(target.clone(), kind, dialled);
         let overridden = generation.overrides.get(&target).copied();
         let resolved = (named && overridden.is_none()).then(|| vec![IpAddr::V4(dialled)]);
-        let question = attempt.question(&generation.sandbox, None, resolved);
+        let mut question = attempt.question(&generation.sandbox, None, resolved);
+        question.transport = transport;
         let verdict = generation.evaluator.decide(&question);
         if verdict.is_allowed() {
             let addresses = match (overridden, &target.host) {
@@ -216,7 +218,7 @@ pub fn decide_raw(
             granted.get_or_insert(grant);
         } else {
             let denial = Denial::of(generation, &target, &verdict);
-            // A deny on any of the names stops raw TCP: nobody can see which name was meant.
+            // A deny on any of the names stops it: nobody can see which name was meant.
             if verdict.deny_kind == Some(sbx_policy::DenyKind::Explicit) {
                 return Err(denial);
             }
@@ -229,7 +231,7 @@ pub fn decide_raw(
             generation,
             &grant.target,
             Reason::NotInspectable,
-            "The host needs an inspected connection, and raw TCP cannot be inspected",
+            "The host needs an inspected connection, and raw TCP and UDP cannot be inspected",
         )),
         (None, Some(denial)) => Err(denial),
         (None, None) => Err(Denial::new(

@@ -46,10 +46,16 @@ pub struct Gateway {
 
 impl Gateway {
     /// A gateway that works from `first` until it is told otherwise.
-    pub fn new(first: Generation, host: HostTrust, key: SigningKey, records: Records) -> Arc<Self> {
+    pub fn new(
+        first: Generation,
+        host: HostTrust,
+        key: SigningKey,
+        records: Records,
+        pins: Pins,
+    ) -> Arc<Self> {
         Arc::new(Self {
             current: watch::Sender::new(Arc::new(first)),
-            pins: Pins::default(),
+            pins,
             records,
             live: Arc::default(),
             status: Status::default(),

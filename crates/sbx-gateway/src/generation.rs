@@ -94,6 +94,8 @@ pub struct Generation {
     pub overrides: HashMap<Target, SocketAddr>,
     /// Addresses for the names of overrides.
     pub synthetic: HashMap<HostName, Ipv4Addr>,
+    /// Whether rules may open UDP.
+    pub udp: bool,
     /// DNS servers to ask.
     pub resolvers: Vec<SocketAddr>,
     /// TLS towards upstreams.
@@ -196,6 +198,7 @@ impl Generation {
             address_ports: address_ports(&file.policy),
             overrides,
             synthetic,
+            udp: file.upstream.udp_egress,
             resolvers,
             client_tls: ClientTls::new(&roots, host)?,
             credentials: by_target,

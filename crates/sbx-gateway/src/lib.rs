@@ -27,6 +27,7 @@ pub mod live;
 pub mod log;
 pub mod mint;
 pub mod netstack;
+pub mod pin_file;
 pub mod pins;
 pub mod process;
 pub mod reason;

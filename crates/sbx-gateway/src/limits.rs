@@ -3,15 +3,18 @@
 use std::time::Duration;
 
 /// Open TCP connections of the guest. A further SYN is answered with RST and a record.
-pub const CONNECTIONS: usize = 256;
+pub const CONNECTIONS: usize = 1024;
 /// SYNs to other ports than 53, 80, 443 and 3128 whose upstream is being dialled. Beyond: RST.
 pub const PARKED_SYNS: usize = 64;
-/// smoltcp's buffers for each connection, one each way, in bytes. Pages are only used once written.
-pub const SOCKET_BUFFER: usize = 128 * 1024;
-/// Bytes between the network thread and a relay task, for each connection and direction.
-pub const PIPE: usize = 128 * 1024;
+/// smoltcp's buffers of a connection, one each way, in bytes. Pages are only used once written. Four of the largest
+/// segments: fewer are no pipeline.
+pub const SOCKET_BUFFER: usize = 256 * 1024;
+/// The same for a connection that begins while [`CROWD`] others are there.
+pub const CROWDED_BUFFER: usize = 64 * 1024;
+/// Connections with the larger buffers. With [`CONNECTIONS`] at most 176 MiB are buffered.
+pub const CROWD: usize = 128;
 /// Bytes on their way to the VM before the network thread stops producing more.
-pub const FRAMES_OUT: usize = 1024 * 1024;
+pub const FRAMES_OUT: usize = 256 * 1024;
 /// Bytes read from the VM at once; at least two of the largest frames.
 pub const FRAMES_IN: usize = 256 * 1024;
 /// Largest Ethernet frame that is looked at: the largest IPv4 packet, Ethernet header, VLAN tag.
@@ -25,14 +28,29 @@ pub const LINGER: Duration = Duration::from_secs(30);
 /// Data that the guest does not acknowledge for this long ends its connection.
 pub const UNACKNOWLEDGED: Duration = Duration::from_mins(2);
 
+/// UDP flows of the guest at a time, where UDP is open at all. Beyond: refused, with a record.
+pub const UDP_FLOWS: usize = 256;
+/// Datagrams of one flow that wait for the host's network. Beyond: lost, as datagrams may be.
+pub const UDP_QUEUE: usize = 64;
+/// Datagrams of all flows that wait for the guest, in bytes. Beyond: lost.
+pub const UDP_WAITING: usize = 1024 * 1024;
+/// A flow without a datagram either way for this long is over.
+pub const UDP_IDLE: Duration = Duration::from_mins(1);
+
 /// DNS questions of the guest that are being answered. Beyond: dropped, the guest asks again.
 pub const DNS_IN_FLIGHT: usize = 128;
+/// Longest DNS message of the guest that is looked at, in bytes. A question with its options takes some hundred.
+pub const DNS_QUESTION: usize = 4096;
 /// Names whose addresses are remembered; the one that was used longest ago goes.
 pub const PINNED_NAMES: usize = 4096;
 /// Addresses kept for a name.
 pub const PINNED_ADDRESSES: usize = 32;
 /// A pin outlives its TTL by this: clients keep addresses longer than they were told to.
 pub const PIN_GRACE: Duration = Duration::from_hours(1);
+/// Longest TTL that counts for a pin: a name may say 136 years.
+pub const PIN_TTL: Duration = Duration::from_hours(24);
+/// Largest file of pins that is read, in bytes; about 60,000 answers.
+pub const PIN_FILE: u64 = 4 * 1024 * 1024;
 /// One resolver gets this long for an answer.
 pub const RESOLVER: Duration = Duration::from_secs(3);
 /// Longest DNS message taken from a resolver over TCP, in bytes.

@@ -3,13 +3,17 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sbx_policy::HostName;
 
 use crate::addresses::{SYNTHETIC_BASE, SYNTHETIC_COUNT};
+use crate::generation::Generation;
 use crate::limits;
+use crate::pin_file::{Line, PinFile};
+use crate::resolver;
 
 /// Longest time for which an answer is given again without asking, whatever its TTL says.
 const LONGEST_FRESH: Duration = Duration::from_mins(5);
@@ -20,6 +24,8 @@ const SHORTEST_FRESH: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub struct Pins {
     inner: Mutex<Inner>,
+    /// Where they are kept for the next gateway. Locked before `inner`.
+    file: Mutex<Option<PinFile>>,
 }
 
 #[derive(Debug, Default)]
@@ -33,9 +39,19 @@ struct Pinned {
     /// Newest answer, and until when it is given again.
     fresh: Vec<Ipv4Addr>,
     fresh_until: Instant,
-    /// Every address that was given out and when that ends.
-    all: Vec<(Ipv4Addr, Instant)>,
+    /// Every address that was given out.
+    all: Vec<Given>,
     used: Instant,
+}
+
+/// An address that was given out.
+#[derive(Debug, Clone, Copy)]
+struct Given {
+    address: Ipv4Addr,
+    /// When that ends.
+    until: Instant,
+    /// Until when the file says it counts.
+    kept: Option<Instant>,
 }
 
 impl Pins {
@@ -46,42 +62,60 @@ impl Pins {
     /// Remembers an answer. Returns for how long it may be used again.
     pub fn insert(&self, name: &HostName, addresses: &[Ipv4Addr], ttl: Duration) -> Duration {
         let fresh = ttl.clamp(SHORTEST_FRESH, LONGEST_FRESH);
-        let now = Instant::now();
-        let mut inner = self.lock();
-        inner.make_room(name);
-        let pinned = inner.names.entry(name.clone()).or_insert_with(|| Pinned {
-            fresh: Vec::new(),
-            fresh_until: now,
-            all: Vec::new(),
-            used: now,
-        });
-        pinned.used = now;
-        pinned.fresh = addresses
-            .iter()
-            .copied()
-            .take(limits::PINNED_ADDRESSES)
-            .collect();
-        pinned.fresh_until = now + fresh;
-        let until = now + ttl.max(fresh) + limits::PIN_GRACE;
-        let mut gone = Vec::new();
-        for address in pinned.fresh.clone() {
-            pinned.all.retain(|(old, _)| *old != address);
-            pinned.all.push((address, until));
-        }
-        let surplus = pinned.all.len().saturating_sub(limits::PINNED_ADDRESSES);
-        gone.extend(pinned.all.drain(..surplus).map(|(old, _)| old));
-        let current = pinned.fresh.clone();
-        for address in gone {
-            inner.forget(address, name);
-        }
-        for address in current {
-            inner
-                .by_address
-                .entry(address)
-                .or_default()
-                .insert(name.clone());
+        let left = ttl.clamp(fresh, limits::PIN_TTL) + limits::PIN_GRACE;
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let unkept = self.lock().insert(name, addresses, Some(fresh), left);
+        if let Some(file) = file.as_mut()
+            && !unkept.is_empty()
+        {
+            let line = Line {
+                left,
+                name: name.clone(),
+                addresses: unkept,
+            };
+            self.keep(file, &line);
         }
         fresh
+    }
+
+    /// Writes a line to the file, and now and then all of it anew.
+    fn keep(&self, file: &mut PinFile, line: &Line) {
+        let kept = match file.append(line) {
+            Ok(true) => file.rewrite(&self.lock().lines()),
+            Ok(false) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = kept {
+            tracing::warn!(%error, "pins cannot be kept for a gateway after this one");
+        }
+    }
+
+    /// Takes over what an earlier gateway gave to the guest, and keeps its own pins in the same file. What the
+    /// generation does not allow any more is left out.
+    pub fn continue_in(&self, path: &Path, generation: &Generation) {
+        let (file, lines) = match PinFile::open(path) {
+            Ok(opened) => opened,
+            Err(error) => {
+                tracing::warn!(%error, path = %path.display(), "pins are not kept");
+                return;
+            }
+        };
+        let mut inner = self.lock();
+        for line in lines {
+            let verdict = generation
+                .evaluator
+                .name_may_resolve(&generation.sandbox, &line.name);
+            if verdict.is_allowed() {
+                let may = resolver::allowed_addresses(generation, &line.name, &line.addresses);
+                inner.insert(&line.name, &may, None, line.left);
+            }
+        }
+        let names = inner.names.len();
+        drop(inner);
+        if names > 0 {
+            tracing::info!(names, "pins of an earlier gateway");
+        }
+        *self.file.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
     }
 
     /// The newest answer for the name, while it is fresh, and for how long it stays so.
@@ -105,7 +139,7 @@ impl Pins {
         pinned
             .all
             .iter()
-            .any(|(known, until)| *known == address && *until > now)
+            .any(|given| given.address == address && given.until > now)
     }
 
     /// The names that the address was given out for, in a stable order.
@@ -120,7 +154,7 @@ impl Pins {
                 pinned
                     .all
                     .iter()
-                    .any(|(known, until)| *known == address && *until > now)
+                    .any(|given| given.address == address && given.until > now)
             })
         };
         let mut names: Vec<HostName> = names.iter().filter(live).cloned().collect();
@@ -130,6 +164,93 @@ impl Pins {
 }
 
 impl Inner {
+    /// Remembers addresses for so long, and gives them as a fresh answer for `fresh`. Those that the file does not have
+    /// for about as long come back; they count as kept from now on.
+    fn insert(
+        &mut self,
+        name: &HostName,
+        addresses: &[Ipv4Addr],
+        fresh: Option<Duration>,
+        left: Duration,
+    ) -> Vec<Ipv4Addr> {
+        if addresses.is_empty() {
+            return Vec::new();
+        }
+        let now = Instant::now();
+        let until = now + left;
+        self.make_room(name);
+        let pinned = self.names.entry(name.clone()).or_insert_with(|| Pinned {
+            fresh: Vec::new(),
+            fresh_until: now,
+            all: Vec::new(),
+            used: now,
+        });
+        pinned.used = now;
+        let current: Vec<Ipv4Addr> = addresses
+            .iter()
+            .copied()
+            .take(limits::PINNED_ADDRESSES)
+            .collect();
+        let mut unkept = Vec::new();
+        for address in &current {
+            let old = pinned.all.iter().position(|old| old.address == *address);
+            let mut kept = old.and_then(|at| pinned.all.remove(at).kept);
+            // What came from the file is in it.
+            if fresh.is_none() {
+                kept = Some(until);
+            } else if kept.is_none_or(|kept| kept + limits::PIN_GRACE / 2 < until) {
+                kept = Some(until);
+                unkept.push(*address);
+            }
+            pinned.all.push(Given {
+                address: *address,
+                until,
+                kept,
+            });
+        }
+        if let Some(fresh) = fresh {
+            pinned.fresh.clone_from(&current);
+            pinned.fresh_until = now + fresh;
+        }
+        let surplus = pinned.all.len().saturating_sub(limits::PINNED_ADDRESSES);
+        let gone: Vec<Given> = pinned.all.drain(..surplus).collect();
+        for given in gone {
+            self.forget(given.address, name);
+        }
+        for address in current {
+            self.by_address
+                .entry(address)
+                .or_default()
+                .insert(name.clone());
+        }
+        unkept
+    }
+
+    /// What the file has to hold, least used first. Addresses that end at other times need lines of their own.
+    fn lines(&self) -> Vec<Line> {
+        let now = Instant::now();
+        let mut names: Vec<_> = self.names.iter().collect();
+        names.sort_unstable_by_key(|(_, pinned)| pinned.used);
+        let mut lines: Vec<Line> = Vec::new();
+        for (name, pinned) in names {
+            for given in &pinned.all {
+                let left = given.until.saturating_duration_since(now);
+                match lines.last_mut() {
+                    Some(line) if line.name == *name && line.left == left => {
+                        line.addresses.push(given.address);
+                    }
+                    _ if left.is_zero() => {}
+                    _ => lines.push(Line {
+                        left,
+                        name: name.clone(),
+                        addresses: vec![given.address],
+                    }),
+                }
+            }
+        }
+        lines
+    }
+
     fn make_room(&mut self, name: &HostName) {
         if self.names.len() < limits::PINNED_NAMES || self.names.contains_key(name) {
             return;
@@ -139,8 +260,8 @@ impl Inner {
             return;
         };
         if let Some(pinned) = self.names.remove(&oldest) {
-            for (address, _) in pinned.all {
-                self.forget(address, &oldest);
+            for given in pinned.all {
+                self.forget(given.address, &oldest);
             }
         }
     }

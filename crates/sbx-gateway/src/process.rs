@@ -22,13 +22,17 @@ use crate::limits;
 use crate::log::BoundedLog;
 use crate::mint::SigningKey;
 use crate::netstack::{Answers, Stack};
+use crate::pins::Pins;
 use crate::records::{RecordWriter, Records};
 use crate::{control, resolver};
 
 /// Longest `gateway.json`, in bytes; as the control line that carries the same document.
 const LONGEST_FILE: u64 = 16 << 20;
-/// Threads that relay. The network has its own.
+/// Threads, for the network and the relays alike.
 const WORKERS: usize = 2;
+
+/// The file of the pins, beside the records.
+const PINS: &str = "pins";
 
 /// Where everything is.
 #[derive(Debug, clap::Parser)]
@@ -103,8 +107,13 @@ pub fn run(options: &Options) -> Result<(), ProcessError> {
             runtime.handle().clone(),
             answers.clone(),
         ));
-        // The network thread is this one.
-        Stack::new(frames, doors, gateway, answers)?.run()?;
+        runtime.block_on(async {
+            frames.set_nonblocking(true)?;
+            let frames = tokio::net::UnixStream::from_std(frames)?;
+            let stack = Stack::new(frames, doors, gateway, answers)?;
+            // A task like those it talks with, so that most of what they say to each other stays on one thread.
+            runtime.spawn(stack.run()).await.map_err(io::Error::other)?
+        })?;
         tracing::info!("the virtual machine closed the frame socket");
         Ok(())
     })
@@ -117,8 +126,9 @@ pub struct Opened {
     records: Records,
     writer: RecordWriter,
     control: UnixListener,
-    /// The only folder that stays reachable: records are rotated by name.
+    /// The only folder that stays reachable: records are rotated by name, and pins lie beside them.
     writable: PathBuf,
+    pins: Pins,
 }
 
 impl Opened {
@@ -138,7 +148,10 @@ impl Opened {
             Records::open(&options.records).map_err(opening("the records", &options.records))?;
         let control = bind_control(&options.control)?;
         raise_descriptor_limit();
+        let pins = Pins::default();
+        pins.continue_in(&options.records.with_file_name(PINS), &first);
         Ok(Self {
+            pins,
             first,
             host,
             records,
@@ -161,7 +174,7 @@ impl Opened {
 
         spawn("records", move || self.writer.run())?;
         let key = SigningKey::generate().map_err(ConfigError::from)?;
-        let gateway = Gateway::new(self.first, self.host, key, self.records);
+        let gateway = Gateway::new(self.first, self.host, key, self.records, self.pins);
         gateway.status.attached.store(true, Ordering::Relaxed);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(WORKERS)
@@ -174,8 +187,7 @@ impl Opened {
             let control = control.map_err(failed("cannot listen for commands"))?;
             runtime.spawn(control::serve(control, gateway.clone()));
         }
-        let answers = Answers::new().map_err(failed("cannot start the network"))?;
-        network(gateway, &runtime, answers).map_err(failed("the network failed"))?;
+        network(gateway, &runtime, Answers::new()).map_err(failed("the network failed"))?;
         runtime.shutdown_background();
         Ok(())
     }

@@ -73,7 +73,9 @@ reasons! {
     UpstreamTls = "upstream-tls", false;
     /// ICMP other than an echo to the gateway.
     Icmp = "icmp-blocked", false;
-    /// UDP other than DNS to the gateway.
+    /// IPv6: the guest has none.
+    Ipv6 = "ipv6-blocked", false;
+    /// UDP other than DNS to the gateway, where no setting opens it.
     Udp = "udp-blocked", false;
     /// DNS to another server than the gateway's.
     ForeignResolver = "foreign-resolver", false;
@@ -113,7 +115,8 @@ mod tests {
         for reason in Reason::ALL {
             let code = reason.as_str();
             assert!(
-                code.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'),
+                code.bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'),
                 "{code}"
             );
             assert!(seen.insert(code), "{code} twice");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::rdata::A;
+use hickory_proto::rr::rdata::{A, PTR};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use sbx_policy::HostName;
 use sbx_wire::gateway::ProxyKind;
@@ -22,10 +22,13 @@ use crate::resolver::{self, ResolveError};
 /// TTL of names that we answer ourselves: short, so that a changed policy is seen soon.
 const LOCAL_TTL: Duration = Duration::from_mins(1);
 
+/// Longest answer over UDP to a client that names no size (RFC 1035, section 4.2.1), in bytes.
+const PLAIN_UDP: u16 = 512;
+
 /// What a question gets.
 struct Reply {
     code: ResponseCode,
-    addresses: Vec<Ipv4Addr>,
+    data: Vec<RData>,
     ttl: Duration,
 }
 
@@ -33,22 +36,38 @@ impl Reply {
     fn code(code: ResponseCode) -> Self {
         Self {
             code,
-            addresses: Vec::new(),
+            data: Vec::new(),
             ttl: Duration::ZERO,
         }
     }
 
-    fn local(addresses: Vec<Ipv4Addr>) -> Self {
+    fn addresses(addresses: Vec<Ipv4Addr>, ttl: Duration) -> Self {
         Self {
             code: ResponseCode::NoError,
-            addresses,
-            ttl: LOCAL_TTL,
+            data: addresses.into_iter().map(|a| RData::A(A(a))).collect(),
+            ttl,
         }
+    }
+
+    fn local(addresses: Vec<Ipv4Addr>) -> Self {
+        Self::addresses(addresses, LOCAL_TTL)
     }
 }
 
+/// Over what a question came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carrier {
+    /// A datagram: what does not fit is cut, and the client asks again over TCP.
+    Udp,
+    /// A connection.
+    Tcp,
+}
+
 /// Answers one message. `None`: it is no question, so nothing is sent.
-pub async fn answer(gateway: &Gateway, bytes: &[u8]) -> Option<Vec<u8>> {
+pub async fn answer(gateway: &Gateway, bytes: &[u8], carrier: Carrier) -> Option<Vec<u8>> {
+    if bytes.len() > limits::DNS_QUESTION {
+        return None;
+    }
     let query = Message::from_vec(bytes).ok()?;
     if query.metadata.message_type != MessageType::Query {
         return None;
@@ -74,11 +93,17 @@ pub async fn answer(gateway: &Gateway, bytes: &[u8]) -> Option<Vec<u8>> {
     response.metadata.response_code = reply.code;
     if let Some(question) = query.queries.first() {
         let ttl = u32::try_from(reply.ttl.as_secs()).unwrap_or(0);
-        for address in reply.addresses {
-            let data = RData::A(A(address));
+        for data in reply.data {
             response.add_answer(Record::from_rdata(question.name.clone(), ttl, data));
         }
     }
+    let whole = response.to_vec().ok()?;
+    let room = query.edns.as_ref().map_or(0, Edns::max_payload);
+    if carrier == Carrier::Tcp || whole.len() <= usize::from(room.max(PLAIN_UDP)) {
+        return Some(whole);
+    }
+    response.answers.clear();
+    response.metadata.truncation = true;
     response.to_vec().ok()
 }
 
@@ -93,7 +118,10 @@ async fn judge(gateway: &Gateway, question: &Query) -> Reply {
         return refuse(question.name.to_ascii(), Reason::DnsQuestion);
     };
     if name.labels().next_back() == Some("arpa") {
-        return refuse(name.to_string(), Reason::DnsQuestion);
+        return match reverse(gateway, &generation, &name, question.query_type) {
+            Some(reply) => reply,
+            None => refuse(name.to_string(), Reason::DnsQuestion),
+        };
     }
     let is_a = question.query_type == RecordType::A;
     if name.is_host_service() || GATEWAY_NAMES.contains(&name.as_str()) {
@@ -137,11 +165,7 @@ async fn forward(
     rule: Option<Arc<sbx_policy::RuleRef>>,
 ) -> Reply {
     if let Some((addresses, left)) = gateway.pins.fresh(name) {
-        return Reply {
-            code: ResponseCode::NoError,
-            addresses,
-            ttl: left,
-        };
+        return Reply::addresses(addresses, left);
     }
     let record = |reason| {
         let host = name.to_string();
@@ -157,11 +181,7 @@ async fn forward(
             }
             record(Reason::AllowRule);
             let ttl = gateway.pins.insert(name, &addresses, answer.ttl);
-            Reply {
-                code: ResponseCode::NoError,
-                addresses,
-                ttl,
-            }
+            Reply::addresses(addresses, ttl)
         }
         Err(ResolveError::NoAddress) => {
             record(Reason::NoAddress);
@@ -173,6 +193,49 @@ async fn forward(
             Reply::code(ResponseCode::ServFail)
         }
     }
+}
+
+/// The names of an address that the guest was given for names it may still ask for, and of the gateway. Nobody is asked:
+/// what an address is called is told to those who know the name already.
+fn reverse(
+    gateway: &Gateway,
+    generation: &Generation,
+    name: &HostName,
+    kind: RecordType,
+) -> Option<Reply> {
+    let address = reversed(name)?;
+    let names: Vec<String> = if address == GATEWAY {
+        vec![GATEWAY_NAMES[0].to_owned()]
+    } else {
+        let may = |name: &HostName| {
+            let verdict = generation
+                .evaluator
+                .name_may_resolve(&generation.sandbox, name);
+            verdict.is_allowed()
+        };
+        let names = gateway.pins.names_of(address).into_iter().filter(may);
+        names.map(|name| name.to_string()).collect()
+    };
+    if names.is_empty() {
+        return None;
+    }
+    let mut reply = Reply::local(Vec::new());
+    if kind == RecordType::PTR {
+        let names = names
+            .iter()
+            .filter_map(|name| Name::from_ascii(format!("{name}.")).ok());
+        reply.data = names.map(|name| RData::PTR(PTR(name))).collect();
+    }
+    Some(reply)
+}
+
+/// The address in `4.3.2.1.in-addr.arpa` (RFC 1035, section 3.5).
+fn reversed(name: &HostName) -> Option<Ipv4Addr> {
+    let labels: Vec<&str> = name.labels().collect();
+    let [d, c, b, a, "in-addr", "arpa"] = labels[..] else {
+        return None;
+    };
+    [a, b, c, d].join(".").parse().ok()
 }
 
 /// The canonical host name, or `None` for what is no host name: a label with a dot, NUL or any other
@@ -199,15 +262,18 @@ where
 {
     loop {
         let read = async {
-            let length = stream.read_u16().await.ok()?;
-            let mut message = vec![0; usize::from(length)];
+            let length = usize::from(stream.read_u16().await.ok()?);
+            if length > limits::DNS_QUESTION {
+                return None;
+            }
+            let mut message = vec![0; length];
             stream.read_exact(&mut message).await.ok()?;
             Some(message)
         };
         let Ok(Some(message)) = tokio::time::timeout(limits::DNS_IDLE, read).await else {
             break;
         };
-        let Some(reply) = answer(&gateway, &message).await else {
+        let Some(reply) = answer(&gateway, &message, Carrier::Tcp).await else {
             break;
         };
         let Ok(length) = u16::try_from(reply.len()) else {
@@ -237,5 +303,19 @@ mod tests {
         assert!(host_name(&labels(&[b"evil.allowed", b"test"])).is_none());
         assert!(host_name(&labels(&[b"evil\0", b"test"])).is_none());
         assert!(host_name(&Name::root()).is_none());
+    }
+
+    #[test]
+    fn only_whole_reverse_names_of_ipv4_are_read() {
+        let read = |text: &str| reversed(&HostName::parse(text).unwrap());
+        let address = Ipv4Addr::new(203, 0, 113, 9);
+        assert_eq!(read("9.113.0.203.in-addr.arpa"), Some(address));
+        for other in [
+            "113.0.203.in-addr.arpa",
+            "x.9.113.0.203.in-addr.arpa",
+            "256.113.0.203.in-addr.arpa",
+        ] {
+            assert_eq!(read(other), None, "{other}");
+        }
     }
 }

@@ -169,6 +169,11 @@ pub struct Prefixed<S> {
 }
 
 impl<S> Prefixed<S> {
+    /// What was read already, and the stream.
+    pub fn into_parts(self) -> (Bytes, S) {
+        (self.front, self.inner)
+    }
+
     /// A stream that begins with `front`.
     pub fn new(front: Bytes, inner: S) -> Self {
         Self { front, inner }

@@ -38,6 +38,11 @@ pub enum DialError {
 }
 
 impl DialError {
+    /// Whether somebody is there and wants no connection, and not that there is no way or no answer.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Connect(_, error) if error.kind() == io::ErrorKind::ConnectionRefused)
+    }
+
     /// The code for records.
     pub fn reason(&self) -> Reason {
         match self {

@@ -1,25 +1,29 @@
 //! The ways out, one after the other: proxy, transparent HTTP and TLS, raw TCP, DNS. Each parses, asks
 //! for a decision and hands over to the relay.
 
+mod datagrams;
 mod proxy;
 mod tls;
 mod transparent;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sbx_policy::Port;
+use sbx_policy::{Port, Transport};
 use sbx_wire::gateway::ProxyKind;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
+use tokio::sync::mpsc;
 
+use crate::adapter::dns::Carrier;
 use crate::adapter::hello::Prefixed;
 use crate::connector;
 use crate::decision::{Grant, decide_raw};
 use crate::gateway::Gateway;
 use crate::live::Lease;
-use crate::netstack::{Answers, Dialled, DnsTicket, Flow, GuestStream};
+use crate::netstack::{Answers, Dialled, DnsTicket, Flow, GuestStream, Refusal};
 use crate::reason::Reason;
 use crate::records::Event;
 use crate::relay::http::{Inspected, Scope};
@@ -32,6 +36,15 @@ pub trait Client: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     fn abort(self);
     /// Waits until the connection is broken, for a task that neither reads nor writes at the moment.
     fn broken(&self) -> impl Future<Output = ()> + Send;
+    /// Passes bytes on unread, both ways, until both sides are done. `front` was read of this one already.
+    fn relay(
+        &mut self,
+        front: Bytes,
+        upstream: &mut TcpStream,
+        lease: Lease,
+    ) -> impl Future<Output = tunnel::End> + Send {
+        async move { tunnel::relay(&mut Prefixed::new(front, self), upstream, lease).await }
+    }
 }
 
 impl Client for GuestStream {
@@ -41,6 +54,15 @@ impl Client for GuestStream {
 
     fn broken(&self) -> impl Future<Output = ()> + Send {
         GuestStream::broken(self)
+    }
+
+    fn relay(
+        &mut self,
+        front: Bytes,
+        upstream: &mut TcpStream,
+        lease: Lease,
+    ) -> impl Future<Output = tunnel::End> + Send {
+        tunnel::relay_direct(self, front, upstream, lease)
     }
 }
 
@@ -81,7 +103,7 @@ impl crate::netstack::Host for Doors {
     fn dns_question(&self, question: Vec<u8>, ticket: DnsTicket) {
         let gateway = self.gateway.clone();
         self.runtime.spawn(async move {
-            ticket.answer(crate::adapter::dns::answer(&gateway, &question).await);
+            ticket.answer(crate::adapter::dns::answer(&gateway, &question, Carrier::Udp).await);
         });
     }
 
@@ -112,13 +134,21 @@ impl crate::netstack::Host for Doors {
             return false;
         };
         let generation = self.gateway.generation();
-        match decide_raw(&self.gateway, &generation, flow.address, port) {
+        match decide_raw(
+            &self.gateway,
+            &generation,
+            Transport::Tcp,
+            flow.address,
+            port,
+        ) {
             Ok(grant) => {
+                let lease = self.gateway.lease(&grant, ProxyKind::Network);
                 self.runtime.spawn(dial_raw(
                     self.gateway.clone(),
                     self.answers.clone(),
                     flow,
                     grant,
+                    lease,
                 ));
                 true
             }
@@ -134,18 +164,17 @@ impl crate::netstack::Host for Doors {
     }
 
     fn raw_stream(&self, stream: GuestStream, upstream: Dialled) {
-        let gateway = self.gateway.clone();
         self.runtime.spawn(async move {
-            let Dialled {
-                stream: upstream,
-                grant,
-            } = upstream;
-            let lease = gateway.lease(&grant, ProxyKind::Network);
-            tunnel_to_end(Prefixed::new(Bytes::new(), stream), upstream, lease).await;
+            let Dialled { stream: to, lease } = upstream;
+            tunnel_to_end(Prefixed::new(Bytes::new(), stream), to, lease).await;
         });
     }
 
-    fn stopped(&self, reason: Reason, address: std::net::Ipv4Addr, port: u16) {
+    fn datagrams(&self, flow: Flow) -> Option<mpsc::Sender<Vec<u8>>> {
+        datagrams::open(&self.gateway, &self.answers, &self.runtime, flow)
+    }
+
+    fn stopped(&self, reason: Reason, address: IpAddr, port: u16) {
         let generation = self.gateway.generation();
         let number = generation.number;
         let event = Event::at(
@@ -172,25 +201,39 @@ where
 }
 
 /// Relays and, unless it ended well, breaks the guest's side so that it notices.
-async fn tunnel_to_end<S: Client>(mut guest: Guest<S>, mut upstream: TcpStream, lease: Lease) {
-    if tunnel::relay(&mut guest, &mut upstream, lease).await != tunnel::End::Done {
-        guest.into_inner().abort();
+async fn tunnel_to_end<S: Client>(guest: Guest<S>, mut upstream: TcpStream, lease: Lease) {
+    let (front, mut guest) = guest.into_parts();
+    if guest.relay(front, &mut upstream, lease).await != tunnel::End::Done {
+        guest.abort();
     }
 }
 
-async fn dial_raw(gateway: Arc<Gateway>, answers: Arc<Answers>, flow: Flow, grant: Grant) {
-    let dialled = connector::dial(&grant).await;
-    let reason = match &dialled {
-        Ok(_) => grant.reason,
-        Err(error) => error.reason(),
+async fn dial_raw(
+    gateway: Arc<Gateway>,
+    answers: Arc<Answers>,
+    flow: Flow,
+    grant: Grant,
+    mut lease: Lease,
+) {
+    let dialled = tokio::select! {
+        dialled = connector::dial(&grant) => dialled.map_err(Some),
+        () = &mut lease => Err(None),
     };
-    let event = Event::new(
-        &grant.target,
-        ProxyKind::Network,
-        reason,
-        grant.generation.number,
-    )
-    .with_rule(grant.rule.clone());
-    gateway.record(&grant.generation, event);
-    answers.dialled(flow, dialled.ok().map(|stream| Dialled { stream, grant }));
+    let reason = match &dialled {
+        Ok(_) => Some(grant.reason),
+        Err(Some(error)) => Some(error.reason()),
+        // Recorded with all else that the policy has closed.
+        Err(None) => None,
+    };
+    if let Some(reason) = reason {
+        let (kind, number) = (ProxyKind::Network, grant.generation.number);
+        let event = Event::new(&grant.target, kind, reason, number);
+        gateway.record(&grant.generation, event.with_rule(grant.rule.clone()));
+    }
+    let outcome = match dialled {
+        Ok(stream) => Ok(Dialled { stream, lease }),
+        Err(Some(error)) if !error.is_refusal() => Err(Refusal::Unreachable),
+        Err(_) => Err(Refusal::Refused),
+    };
+    answers.dialled(flow, outcome);
 }

@@ -1,14 +1,17 @@
-//! One TCP connection of the guest: smoltcp's socket on one side, the pipe to its relay on the other.
+//! The network task's end of one TCP connection. Its socket is alone in a set of its own, so that nothing that is
+//! done for it costs more the more connections there are.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::task::Waker;
 
 use sbx_wire::gateway::PROXY_PORT;
-use smoltcp::iface::{SocketHandle, SocketSet};
+use smoltcp::iface::{Interface, PollResult};
 use smoltcp::socket::tcp;
+use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::IpListenEndpoint;
 
-use super::pipe::{Pipe, Shared, Wake};
+use super::link::Link;
+use super::stream::{Pipe, Shared, Wake};
 use super::{Dialled, Flow, GuestStream};
 use crate::addresses::{DNS_PORT, GATEWAY};
 use crate::limits;
@@ -35,41 +38,55 @@ impl Purpose {
     }
 }
 
-/// What came out of serving a connection.
+/// What came out of looking after a connection.
 pub(super) enum State {
-    /// Nothing to do.
-    Going,
     /// Its handshake is done: somebody has to take the stream.
     Established(Purpose, GuestStream),
+    /// It has more to send, or the link has no room for it: look again.
+    More,
+    /// Nothing before the next frame, the next word of the relay, or this time.
+    Wait(Option<Instant>),
     /// Remove it.
     Over,
 }
 
 pub(super) struct Connection {
-    handle: SocketHandle,
     pipe: Arc<Pipe>,
     /// Taken when the handshake is done.
     purpose: Option<Purpose>,
     born: Instant,
+    /// When the guest sent something last.
+    heard: Instant,
+    /// Since when there is something that it has not acknowledged.
+    waiting: Option<Instant>,
     /// Since when the relay's end is gone.
     left: Option<Instant>,
+    /// When it is looked at without a cause; kept by the timers.
+    pub(super) timer: Option<Instant>,
+    /// Waits to be looked at.
+    pub(super) queued: bool,
 }
+
+/// Shortest time after which something that wanted to be sent and was not is tried again.
+const AGAIN: Duration = Duration::from_millis(10);
 
 impl Connection {
     /// A socket that listens for exactly this flow's destination.
     pub(super) fn listen(
         flow: Flow,
         purpose: Purpose,
-        sockets: &mut SocketSet<'static>,
         wake: Arc<Wake>,
+        now: Instant,
     ) -> Option<Self> {
-        let buffer = || tcp::SocketBuffer::new(vec![0; limits::SOCKET_BUFFER]);
+        let size = if wake.alive() < limits::CROWD {
+            limits::SOCKET_BUFFER
+        } else {
+            limits::CROWDED_BUFFER
+        };
+        let buffer = || tcp::SocketBuffer::new(vec![0; size]);
         let mut socket = tcp::Socket::new(buffer(), buffer());
         socket.set_nagle_enabled(false);
         socket.set_ack_delay(None);
-        socket.set_timeout(Some(smoltcp::time::Duration::from_secs(
-            limits::UNACKNOWLEDGED.as_secs(),
-        )));
         socket.set_congestion_control(tcp::CongestionControl::None);
         let endpoint = IpListenEndpoint {
             addr: Some(flow.address.into()),
@@ -77,132 +94,129 @@ impl Connection {
         };
         socket.listen(endpoint).ok()?;
         Some(Self {
-            handle: sockets.add(socket),
-            pipe: Pipe::new(flow, wake),
+            pipe: Pipe::new(flow, socket, wake),
             purpose: Some(purpose),
-            born: Instant::now(),
+            born: now,
+            heard: now,
+            waiting: None,
             left: None,
+            timer: None,
+            queued: false,
         })
     }
 
     /// Whether a new SYN may take its place.
-    pub(super) fn is_over(&self, sockets: &SocketSet<'static>) -> bool {
-        let socket = sockets.get::<tcp::Socket>(self.handle);
-        matches!(socket.state(), tcp::State::Closed | tcp::State::TimeWait)
+    pub(super) fn is_over(&self) -> bool {
+        let state = self.pipe.lock().socket().state();
+        matches!(state, tcp::State::Closed | tcp::State::TimeWait)
     }
 
-    /// Moves what can be moved.
-    pub(super) fn serve(&mut self, sockets: &mut SocketSet<'static>) -> State {
-        let socket = sockets.get_mut::<tcp::Socket>(self.handle);
-        match socket.state() {
-            tcp::State::Listen | tcp::State::SynReceived => {
-                return if self.born.elapsed() > limits::HALF_OPEN {
-                    State::Over
-                } else {
-                    State::Going
-                };
-            }
-            tcp::State::Closed => return State::Over,
-            _ => {}
-        }
-        if let Some(purpose) = self.purpose.take() {
-            return State::Established(purpose, GuestStream::new(self.pipe.clone()));
-        }
+    /// Gives smoltcp the packet that the link offers.
+    pub(super) fn take_packet(&mut self, now: Instant, interface: &mut Interface, link: &mut Link) {
+        self.heard = now;
         let mut shared = self.pipe.lock();
+        let _ = interface.poll_ingress_single(now, link, &mut shared.sockets);
+        // Seen after each packet: the state that says so may be gone after the next.
+        shared.finished |= matches!(
+            shared.socket().state(),
+            tcp::State::CloseWait
+                | tcp::State::LastAck
+                | tcp::State::Closing
+                | tcp::State::TimeWait
+        );
+    }
+
+    /// Wakes the relay where that helps and sends one packet, if there is one to send.
+    pub(super) fn attend(
+        &mut self,
+        now: Instant,
+        interface: &mut Interface,
+        link: &mut Link,
+    ) -> State {
+        let pipe = self.pipe.clone();
+        let mut shared = pipe.lock();
         shared.told = false;
-        if shared.abort || (shared.dropped && !shared.outbound_closed) {
-            socket.abort();
-            return State::Going;
-        }
-        send(socket, &mut shared);
-        receive(socket, &mut shared);
-        if shared.dropped {
-            let left = *self.left.get_or_insert_with(Instant::now);
-            if left.elapsed() > limits::LINGER {
-                socket.abort();
+        let half_open = match shared.socket().state() {
+            // Its SYN was none, or was taken back.
+            tcp::State::Listen => return State::Over,
+            tcp::State::SynReceived => true,
+            tcp::State::Closed => false,
+            _ => {
+                if let Some(purpose) = self.purpose.take() {
+                    return State::Established(purpose, GuestStream::new(pipe.clone()));
+                }
+                false
             }
-        }
-        // All data and both FINs have been acknowledged: nothing is gained by waiting in TIME-WAIT on
-        // a link that does not reorder.
-        if socket.state() == tcp::State::TimeWait && shared.inbound_closed {
-            return State::Over;
-        }
-        State::Going
-    }
-
-    /// Takes the socket away and tells the relay, if there still is one.
-    pub(super) fn remove(self, sockets: &mut SocketSet<'static>) {
-        sockets.remove(self.handle);
-        let mut shared = self.pipe.lock();
-        if !shared.inbound_closed || !shared.outbound.is_empty() || !shared.outbound_closed {
-            shared.reset = true;
-        }
-        wake_both(&mut shared);
-    }
-}
-
-fn wake_both(shared: &mut Shared) {
-    for waker in [shared.reader.take(), shared.writer.take()]
-        .into_iter()
-        .flatten()
-    {
-        waker.wake();
-    }
-}
-
-/// Relay to guest.
-fn send(socket: &mut tcp::Socket<'static>, shared: &mut Shared) {
-    let before = shared.outbound.len();
-    while !shared.outbound.is_empty() && socket.can_send() {
-        let sent = socket
-            .send_slice(shared.outbound.as_slices().0)
-            .unwrap_or(0);
-        if sent == 0 {
-            break;
-        }
-        shared.outbound.drain(..sent);
-    }
-    if shared.outbound.is_empty() && shared.outbound_closed {
-        socket.close();
-    }
-    if shared.outbound.len() < before
-        && let Some(waker) = shared.writer.take()
-    {
-        waker.wake();
-    }
-}
-
-/// Guest to relay.
-fn receive(socket: &mut tcp::Socket<'static>, shared: &mut Shared) {
-    let before = shared.inbound.len();
-    while socket.can_recv() {
-        // Nobody reads any more: what the guest still sends is thrown away until it closes too.
-        let room = if shared.dropped {
-            usize::MAX
-        } else {
-            limits::PIPE.saturating_sub(shared.inbound.len())
         };
-        if room == 0 {
-            break;
+        let limit = self.limit(&mut shared, half_open, now);
+        let too_late = limit.is_some_and(|at| at <= now);
+        if shared.abort || (shared.dropped && !shared.outbound_closed) || too_late {
+            shared.socket().abort();
         }
-        let received = socket.recv(|bytes| {
-            let length = bytes.len().min(room);
-            if !shared.dropped {
-                shared.inbound.extend(&bytes[..length]);
+        if shared.dropped {
+            throw_away(shared.socket());
+        }
+        if shared.socket().state() == tcp::State::Closed {
+            shared.reset = !(shared.finished && shared.outbound_closed);
+        }
+        let wakers = shared.wakers();
+        if wakers.iter().any(Option::is_some) {
+            drop(shared);
+            wakers.into_iter().flatten().for_each(Waker::wake);
+            shared = pipe.lock();
+        }
+        let sent = interface.poll_egress(now, link, &mut shared.sockets);
+        let next = interface.poll_at(now, &shared.sockets);
+        match (shared.socket().state(), next) {
+            (_, Some(at)) if at <= now && (sent != PollResult::None || !link.has_room()) => {
+                State::More
             }
-            (length, length)
-        });
-        if received.is_err() {
-            break;
+            // All data and both FINs have been acknowledged: nothing is gained by waiting in TIME-WAIT on a link that
+            // does not reorder. What the relay has not read yet stays with it.
+            // Or its RST has been sent.
+            (tcp::State::TimeWait | tcp::State::Closed, _) => State::Over,
+            (_, Some(at)) if at <= now => State::Wait(Some(now + AGAIN)),
+            (_, at) => State::Wait(at.into_iter().chain(limit).min()),
         }
     }
-    let ended = !socket.may_recv() && !socket.can_recv() && !shared.inbound_closed;
-    if ended {
-        shared.inbound_closed = true;
+
+    /// When the connection's own limits end it.
+    fn limit(&mut self, shared: &mut Shared, half_open: bool, now: Instant) -> Option<Instant> {
+        if half_open {
+            return Some(self.born + Duration::from(limits::HALF_OPEN));
+        }
+        // It may read as slowly as it likes, as long as it is heard of.
+        let waiting = shared.socket().send_queue() > 0;
+        self.waiting = waiting.then(|| self.waiting.unwrap_or(now));
+        let unheard = self
+            .waiting
+            .map(|since| since.max(self.heard) + Duration::from(limits::UNACKNOWLEDGED));
+        self.left = shared.dropped.then(|| self.left.unwrap_or(now));
+        let left = self
+            .left
+            .map(|since| since + Duration::from(limits::LINGER));
+        unheard.into_iter().chain(left).min()
     }
-    if (ended || shared.inbound.len() > before)
-        && let Some(waker) = shared.reader.take()
-    {
-        waker.wake();
+
+    /// Tells the relay, if there still is one.
+    pub(super) fn remove(self) {
+        let mut shared = self.pipe.lock();
+        shared.reset = !(shared.finished && shared.outbound_closed);
+        let wakers = shared.wakers();
+        drop(shared);
+        wakers.into_iter().flatten().for_each(Waker::wake);
     }
 }
+
+/// Nobody reads any more: what the guest still sends is thrown away until it closes too.
+fn throw_away(socket: &mut tcp::Socket<'static>) {
+    while socket.can_recv() {
+        if socket.recv(|bytes| (bytes.len(), ())).is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "connection_tests.rs"]
+mod tests;

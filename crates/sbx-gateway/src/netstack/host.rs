@@ -1,22 +1,22 @@
-//! What crosses between the network thread and the tokio runtime besides the bytes of connections.
+//! What crosses between the network task and the other tasks besides the bytes of connections.
 
 use std::collections::VecDeque;
-use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use smoltcp::wire::IpEndpoint;
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 
-use super::pipe::Wake;
+use super::stream::Wake;
 use super::{Flow, GuestStream};
+use crate::limits;
 use crate::reason::Reason;
 
-/// What the network thread hands over. All of it happens on the tokio runtime.
+/// What the network task hands over. None of it waits.
 pub trait Host: Send + Sync + 'static {
     /// A connection to the gateway's DNS port.
     fn dns_stream(&self, stream: GuestStream);
-    /// A DNS question; the answer goes to [`Answers::dns`].
+    /// A DNS question; the answer goes to [`DnsTicket::answer`].
     fn dns_question(&self, question: Vec<u8>, ticket: DnsTicket);
     /// A connection to the forward proxy.
     fn proxy(&self, stream: GuestStream);
@@ -28,62 +28,121 @@ pub trait Host: Send + Sync + 'static {
     fn raw(&self, flow: Flow) -> bool;
     /// The connection of an allowed SYN, whose upstream has been dialled.
     fn raw_stream(&self, stream: GuestStream, upstream: Dialled);
+    /// The first datagram of a UDP flow. Where its datagrams go, or nothing: refused. The flow is over once the
+    /// receiver is gone.
+    fn datagrams(&self, flow: Flow) -> Option<mpsc::Sender<Vec<u8>>>;
     /// Something was stopped.
-    fn stopped(&self, reason: Reason, address: Ipv4Addr, port: u16);
+    fn stopped(&self, reason: Reason, address: IpAddr, port: u16);
 }
 
 /// An upstream connection with what belongs to it.
 pub struct Dialled {
     /// The connection.
     pub stream: TcpStream,
-    /// What it was granted for.
-    pub grant: crate::decision::Grant,
+    /// Permission to stay open, from before it was dialled.
+    pub lease: crate::live::Lease,
+}
+
+/// What a SYN is told whose upstream cannot be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// RST: nobody listens there, or it is not allowed any more.
+    Refused,
+    /// ICMP host unreachable: there is no way there, or nobody answers.
+    Unreachable,
 }
 
 /// Where an answer to a DNS question goes.
 pub struct DnsTicket {
-    pub(super) to: IpEndpoint,
+    pub(super) flow: Flow,
     pub(super) answers: Arc<Answers>,
 }
 
 impl DnsTicket {
     /// Sends the answer, or gives up with `None`. Every ticket has to come back.
     pub fn answer(self, answer: Option<Vec<u8>>) {
-        let mut inbox = self.answers.lock();
-        inbox.dns.push_back((self.to, answer));
-        drop(inbox);
-        self.answers.wake.ring();
+        self.answers.push(Word::Dns(self.flow, answer));
     }
 }
 
-/// What the tokio side gives back to the network thread. Bounded by what was asked for.
+/// What the other tasks give back to the network task. Bounded by what was asked for.
+#[derive(Default)]
 pub struct Answers {
     inbox: Mutex<Inbox>,
     pub(super) wake: Arc<Wake>,
 }
 
-#[derive(Default)]
-pub(super) struct Inbox {
-    pub(super) dns: VecDeque<(IpEndpoint, Option<Vec<u8>>)>,
-    pub(super) dialled: Vec<(Flow, Option<Dialled>)>,
+/// Something for the network task.
+pub(super) enum Word {
+    /// The answer to a question, if there is one.
+    Dns(Flow, Option<Vec<u8>>),
+    /// What became of a SYN.
+    Dialled(Flow, Result<Dialled, Refusal>),
+    /// A datagram for the guest.
+    Datagram(Flow, Vec<u8>),
+    /// Nobody listens where the guest sent a datagram to.
+    Closed(Flow),
 }
 
+#[derive(Default)]
+struct Inbox {
+    words: VecDeque<Word>,
+    /// What the datagrams among them cost, in bytes.
+    datagrams: usize,
+}
+
+/// What a datagram costs besides its payload, in bytes.
+const ENTRY: usize = 64;
+
 impl Answers {
-    pub(super) fn lock(&self) -> MutexGuard<'_, Inbox> {
+    fn lock(&self) -> MutexGuard<'_, Inbox> {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The outcome of a SYN that [`Host::raw`] allowed. `None`: the upstream refused; so does the SYN.
-    pub fn dialled(&self, flow: Flow, upstream: Option<Dialled>) {
-        self.lock().dialled.push((flow, upstream));
+    fn push(&self, word: Word) {
+        self.lock().words.push_back(word);
         self.wake.ring();
     }
 
-    /// What a network thread and its host share.
-    pub fn new() -> io::Result<Arc<Self>> {
-        Ok(Arc::new(Self {
-            inbox: Mutex::default(),
-            wake: Arc::new(Wake::new()?),
-        }))
+    /// The oldest word.
+    pub(super) fn next(&self) -> Option<Word> {
+        let mut inbox = self.lock();
+        let word = inbox.words.pop_front()?;
+        match &word {
+            Word::Datagram(_, payload) => inbox.datagrams -= ENTRY + payload.len(),
+            Word::Closed(_) => inbox.datagrams -= ENTRY,
+            _ => {}
+        }
+        Some(word)
+    }
+
+    /// The outcome of a SYN that [`Host::raw`] allowed.
+    pub fn dialled(&self, flow: Flow, upstream: Result<Dialled, Refusal>) {
+        self.push(Word::Dialled(flow, upstream));
+    }
+
+    /// A datagram for the guest. Left out when too many wait.
+    pub fn datagram(&self, flow: Flow, payload: Vec<u8>) {
+        self.push_bounded(ENTRY + payload.len(), Word::Datagram(flow, payload));
+    }
+
+    /// Nobody listens where the guest sent a datagram to. Left out when too many wait.
+    pub fn closed(&self, flow: Flow) {
+        self.push_bounded(ENTRY, Word::Closed(flow));
+    }
+
+    fn push_bounded(&self, cost: usize, word: Word) {
+        let mut inbox = self.lock();
+        if inbox.datagrams + cost <= limits::UDP_WAITING {
+            inbox.datagrams += cost;
+            inbox.words.push_back(word);
+            drop(inbox);
+            self.wake.ring();
+        }
+    }
+
+    /// What a network task and its host share.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
     }
 }

@@ -1,40 +1,47 @@
-//! The guest's network in user space: smoltcp on its own thread. Each SYN is looked at before smoltcp
+//! The guest's network in user space: smoltcp in a task of its own. Each SYN is looked at before smoltcp
 //! sees it; the ones that may go on get a listening socket for exactly their address and port.
 //!
-//! One turn of the loop: wait for the VM, the relay tasks or a timer; take in frames; move bytes between
-//! sockets and pipes; let smoltcp send; write to the VM.
+//! One turn of the loop: wait for the VM, the relay tasks or a timer; take in frames; look after the connections
+//! that have a reason, one packet each in turn; write to the VM. What a turn costs depends on what happened in it and not on
+//! how many connections there are.
 
 mod connection;
-mod device;
 mod host;
-mod pipe;
+mod link;
+mod packets;
+mod parked;
+mod stream;
+mod timers;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::unix::net::UnixStream;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant as Clock};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
-use smoltcp::socket::udp;
+use smoltcp::iface::{Config, Interface, SocketSet};
 use smoltcp::time::Instant;
-use smoltcp::wire::{HardwareAddress, IpCidr, IpEndpoint};
+use smoltcp::wire::{EthernetFrame, HardwareAddress, IpCidr};
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
 
 use crate::adapter::frame::{Sight, look};
-use crate::addresses::{DNS_PORT, GATEWAY, GATEWAY_MAC, PREFIX};
+use crate::addresses::{DNS_PORT, GATEWAY, PREFIX};
 use crate::gateway::Gateway;
 use crate::limits;
 use crate::reason::Reason;
 use connection::{Connection, Purpose, State};
-use device::{Link, Next};
-pub use host::{Answers, Dialled, DnsTicket, Host};
-pub use pipe::GuestStream;
+use host::Word;
+pub use host::{Answers, Dialled, DnsTicket, Host, Refusal};
+use link::{Link, Next};
+use parked::Parked;
+pub use stream::GuestStream;
+use timers::Timers;
 
-/// A TCP connection of the guest. Its source address is always the guest's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// A TCP connection or UDP exchange of the guest. Its source address is always the guest's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Flow {
     /// The guest's port.
     pub source: u16,
@@ -44,31 +51,32 @@ pub struct Flow {
     pub port: u16,
 }
 
-/// A SYN that waits for its upstream.
-struct Parked {
-    frame: Vec<u8>,
-}
-
-/// The network thread's state.
+/// The network task's state.
 pub struct Stack<H> {
     link: Link,
     interface: Interface,
-    sockets: SocketSet<'static>,
-    dns: SocketHandle,
+    /// For packets that belong to no connection.
+    nobody: SocketSet<'static>,
     dns_in_flight: usize,
     connections: HashMap<Flow, Connection>,
-    parked: HashMap<Flow, Parked>,
-    /// Connections to look at in this turn.
-    touched: HashSet<Flow>,
+    timers: Timers,
+    parked: Parked,
+    datagrams: HashMap<Flow, mpsc::Sender<Vec<u8>>>,
+    /// Connections to look after, each once.
+    queue: VecDeque<Flow>,
+    /// Others have said more than there was room for.
+    unheard: bool,
     answers: Arc<Answers>,
     host: Arc<H>,
     gateway: Arc<Gateway>,
     started: Clock,
-    swept: Clock,
+    now: Instant,
 }
 
-/// How often connections are looked at without a cause, for time limits.
-const SWEEP: Duration = Duration::from_secs(1);
+/// While nothing may be produced, timers that are due wait at least this long: only the VM can make room.
+const NO_ROOM: Duration = Duration::from_millis(10);
+/// Bytes that are written before more is produced, so that the VM works on them meanwhile.
+const FLUSH: usize = 128 * 1024;
 
 impl<H: Host> Stack<H> {
     /// A stack on a connected frame socket.
@@ -78,103 +86,88 @@ impl<H: Host> Stack<H> {
         gateway: Arc<Gateway>,
         answers: Arc<Answers>,
     ) -> io::Result<Self> {
-        let mut link = Link::new(stream)?;
-        let mut config = Config::new(HardwareAddress::Ethernet(GATEWAY_MAC));
-        let mut seed = [0; 8];
-        crate::random(&mut seed).map_err(io::Error::other)?;
-        config.random_seed = u64::from_ne_bytes(seed);
-        let mut interface = Interface::new(config, &mut link, Instant::from_millis(0));
-        interface.update_ip_addrs(|addresses| {
-            // The list holds three and is empty.
-            let _ = addresses.push(IpCidr::new(GATEWAY.into(), PREFIX));
-        });
-        interface.set_any_ip(true);
-        // `any_ip` accepts what a route through our own address leads to.
-        interface
-            .routes_mut()
-            .add_default_ipv4_route(GATEWAY)
-            .map_err(io::Error::other)?;
-        let mut sockets = SocketSet::new(Vec::new());
-        let dns = sockets.add(dns_socket()?);
-        let now = Clock::now();
+        let mut link = Link::new(stream);
+        let interface = interface(&mut link)?;
         Ok(Self {
             link,
             interface,
-            sockets,
-            dns,
+            nobody: SocketSet::new(Vec::new()),
             dns_in_flight: 0,
             connections: HashMap::new(),
-            parked: HashMap::new(),
-            touched: HashSet::new(),
+            timers: Timers::default(),
+            parked: Parked::default(),
+            datagrams: HashMap::new(),
+            queue: VecDeque::new(),
+            unheard: false,
             answers,
             host,
             gateway,
-            started: now,
-            swept: now,
+            started: Clock::now(),
+            now: Instant::ZERO,
         })
     }
 
     /// Runs until the VM closes the socket.
-    pub fn run(mut self) -> io::Result<()> {
-        while self.turn()? {}
+    pub async fn run(mut self) -> io::Result<()> {
+        while self.turn().await? {}
         Ok(())
     }
 
-    /// One turn of the loop. Waits where nothing is to be done; false: the VM has closed the socket.
-    pub fn turn(&mut self) -> io::Result<bool> {
-        let readable = self.wait()?;
+    /// One turn of the loop. Waits where nothing is to be done; given up meanwhile, nothing is lost. False: the VM has
+    /// closed the socket.
+    ///
+    /// # Errors
+    /// The frame socket's, and a stream that is out of step.
+    pub async fn turn(&mut self) -> io::Result<bool> {
+        self.wait().await?;
+        self.now = self.clock();
         for flow in self.answers.wake.take() {
-            self.touched.insert(flow);
+            self.touch(flow);
         }
         self.take_answers();
-        let open = !readable || self.link.fill()?;
+        let open = !self.link.has_room() || self.link.fill()?;
         self.take_frames()?;
-        self.serve_touched();
-        let now = self.now();
-        self.interface.poll(now, &mut self.link, &mut self.sockets);
-        self.serve_dns();
-        self.sweep();
-        Ok(self.link.flush()? && open)
+        while let Some(flow) = self.timers.pop_due(self.now) {
+            if let Some(connection) = self.connections.get_mut(&flow) {
+                connection.timer = None;
+            }
+            self.touch(flow);
+        }
+        Ok(self.attend()? && self.link.flush()? && open)
     }
 
-    fn now(&self) -> Instant {
+    fn clock(&self) -> Instant {
         let micros = i64::try_from(self.started.elapsed().as_micros()).unwrap_or(i64::MAX);
         Instant::from_micros(micros)
     }
 
-    /// Waits for something to do. True: the VM has sent something or closed the socket.
-    fn wait(&mut self) -> io::Result<bool> {
-        let now = self.now();
-        let until_sweep = SWEEP.saturating_sub(self.swept.elapsed());
-        let idle = self.connections.is_empty() && self.parked.is_empty();
-        let timer = self
-            .interface
-            .poll_delay(now, &self.sockets)
-            .map(Duration::from);
-        let mut wait = timer.unwrap_or(Duration::MAX);
-        if !idle {
-            wait = wait.min(until_sweep);
+    /// Waits for something to do.
+    async fn wait(&self) -> io::Result<()> {
+        if self.link.has_room() && (self.unheard || !self.queue.is_empty()) {
+            // The relays get their turn all the same.
+            tokio::task::yield_now().await;
+            return Ok(());
         }
-        let mut from_vm = PollFlags::empty();
-        if self.link.has_room() {
-            from_vm |= PollFlags::IN;
-        }
-        if self.link.has_output() {
-            from_vm |= PollFlags::OUT;
-            if !self.link.has_room() {
-                // Only the VM can make room: a timer that is due would spin.
-                wait = wait.max(Duration::from_millis(10)).min(SWEEP);
+        let timer = async {
+            match self.timers.next() {
+                Some(at) => {
+                    let until =
+                        self.started + Duration::from_micros(at.total_micros().unsigned_abs());
+                    // While nothing may be produced, only the VM can make room.
+                    let until = if self.link.has_room() {
+                        until
+                    } else {
+                        until.max(Clock::now() + NO_ROOM)
+                    };
+                    tokio::time::sleep_until(until.into()).await;
+                }
+                None => std::future::pending().await,
             }
-        }
-        let mut fds = [
-            PollFd::new(self.link.stream(), from_vm),
-            PollFd::new(self.answers.wake.fd(), PollFlags::IN),
-        ];
-        let timeout = Timespec::try_from(wait).ok();
-        match poll(&mut fds, timeout.as_ref()) {
-            Ok(_) => Ok(fds[0].revents().intersects(PollFlags::IN | PollFlags::HUP)),
-            Err(rustix::io::Errno::INTR) => Ok(false),
-            Err(errno) => Err(errno.into()),
+        };
+        tokio::select! {
+            ready = self.link.ready() => ready,
+            () = self.answers.wake.rung() => Ok(()),
+            () = timer => Ok(()),
         }
     }
 
@@ -183,151 +176,221 @@ impl<H: Host> Stack<H> {
             let Next::Frame(place) = self.link.next_frame()? else {
                 break;
             };
-            let sight = look(self.link.frame(place.clone()));
-            match sight {
-                Sight::Ignore => {}
-                Sight::Pass => self.feed(place),
-                Sight::Segment(flow) => {
-                    self.feed(place);
-                    self.touched.insert(flow);
-                }
-                Sight::Syn(flow) => self.syn(flow, place),
-                Sight::Stop {
-                    reason,
-                    address,
-                    port,
-                    refuse,
-                } => {
-                    self.host.stopped(reason, address, port);
-                    if refuse {
-                        self.feed(place);
-                    }
-                }
+            let frame = self.link.frame(place.clone());
+            let sight = look(frame);
+            if !matches!(sight, Sight::Ignore | Sight::Stop { .. }) {
+                let peer = EthernetFrame::new_unchecked(frame).src_addr();
+                self.link.set_peer(peer);
             }
+            self.see(sight, place);
         }
         Ok(())
     }
 
-    fn feed(&mut self, place: std::ops::Range<usize>) {
-        self.link.stage(place);
-        self.ingress();
-    }
-
-    fn ingress(&mut self) {
-        let now = self.now();
-        while self.link.has_offer() && self.link.has_room() {
-            let _ = self
-                .interface
-                .poll_ingress_single(now, &mut self.link, &mut self.sockets);
+    fn see(&mut self, sight: Sight, place: Range<usize>) {
+        match sight {
+            Sight::Ignore => {}
+            Sight::Arp { hardware, protocol } => {
+                packets::arp_reply(&mut self.link, hardware, protocol);
+            }
+            Sight::Pass => self.feed_nobody(place),
+            Sight::Segment(flow) => self.feed(flow, place),
+            Sight::Reset(flow) => {
+                self.parked.cancel(flow);
+                self.feed(flow, place);
+            }
+            Sight::Syn(flow) => self.syn(flow, place),
+            Sight::Datagram { flow, payload } => self.datagram(flow, place, payload),
+            Sight::Stop {
+                reason,
+                address,
+                port,
+                refuse,
+            } => {
+                self.host.stopped(reason, address, port);
+                if refuse {
+                    self.feed_nobody(place);
+                }
+            }
         }
     }
 
-    fn syn(&mut self, flow: Flow, place: std::ops::Range<usize>) {
+    /// Gives a packet to the connection it belongs to. Without one, smoltcp answers RST.
+    fn feed(&mut self, flow: Flow, place: Range<usize>) {
+        self.link.offer(place);
+        self.give_offer(flow);
+    }
+
+    fn give_offer(&mut self, flow: Flow) {
+        if let Some(connection) = self.connections.get_mut(&flow) {
+            connection.take_packet(self.now, &mut self.interface, &mut self.link);
+            self.touch(flow);
+        } else {
+            self.give_nobody();
+        }
+    }
+
+    fn feed_nobody(&mut self, place: Range<usize>) {
+        self.link.offer(place);
+        self.give_nobody();
+    }
+
+    fn give_nobody(&mut self) {
+        let _ = self
+            .interface
+            .poll_ingress_single(self.now, &mut self.link, &mut self.nobody);
+    }
+
+    fn syn(&mut self, flow: Flow, place: Range<usize>) {
         if let Some(connection) = self.connections.get(&flow) {
-            if !connection.is_over(&self.sockets) {
-                // A repeated SYN: smoltcp knows what to answer.
-                self.feed(place);
-                return;
+            if !connection.is_over() {
+                // A repeated SYN, or another one: smoltcp knows what to answer.
+                return self.feed(flow, place);
             }
             self.remove(flow);
         }
-        if self.parked.contains_key(&flow) {
-            return;
+        if self.parked.contains(flow) {
+            return self.parked.keep(flow, self.link.frame(place));
         }
-        // A relay may outlive its connection for a moment, as long as its dial takes: it keeps its place.
-        let busy = self.connections.len().max(self.answers.wake.held());
-        if busy + self.parked.len() >= limits::CONNECTIONS {
-            self.host
-                .stopped(Reason::ConnectionLimit, flow.address, flow.port);
-            self.feed(place);
-            return;
-        }
-        if let Some(purpose) = Purpose::of(flow) {
+        // A relay may outlive its connection for a moment, as long as its dial takes: it keeps its buffers.
+        let busy = self.answers.wake.alive() + self.parked.len();
+        let purpose = Purpose::of(flow);
+        let full = purpose.is_none() && self.parked.is_full();
+        if busy >= limits::CONNECTIONS || full {
+            let reason = Reason::ConnectionLimit;
+            self.host.stopped(reason, flow.address.into(), flow.port);
+            self.feed_nobody(place);
+        } else if let Some(purpose) = purpose {
             self.listen(flow, purpose);
-            self.feed(place);
-        } else if self.parked.len() >= limits::PARKED_SYNS {
-            self.host
-                .stopped(Reason::ConnectionLimit, flow.address, flow.port);
-            self.feed(place);
+            self.feed(flow, place);
         } else if self.host.raw(flow) {
-            let frame = self.link.frame(place).to_vec();
-            self.parked.insert(flow, Parked { frame });
+            self.parked.keep(flow, self.link.frame(place));
         } else {
             // No socket listens: smoltcp answers RST.
-            self.feed(place);
+            self.feed_nobody(place);
         }
     }
 
     fn listen(&mut self, flow: Flow, purpose: Purpose) {
-        match Connection::listen(flow, purpose, &mut self.sockets, self.answers.wake.clone()) {
+        match Connection::listen(flow, purpose, self.answers.wake.clone(), self.now) {
             Some(connection) => {
                 self.connections.insert(flow, connection);
                 self.count();
-                self.touched.insert(flow);
             }
             None => tracing::error!(?flow, "cannot listen"),
         }
     }
 
-    fn take_answers(&mut self) {
-        let (dns, dialled) = {
-            let mut inbox = self.answers.lock();
-            (
-                std::mem::take(&mut inbox.dns),
-                std::mem::take(&mut inbox.dialled),
-            )
+    fn datagram(&mut self, flow: Flow, place: Range<usize>, payload: Range<usize>) {
+        let payload = self.link.frame(place.clone())[payload].to_vec();
+        if (flow.address, flow.port) == (GATEWAY, DNS_PORT) {
+            // Beyond the limit: the guest asks again.
+            if self.dns_in_flight < limits::DNS_IN_FLIGHT {
+                self.dns_in_flight += 1;
+                let answers = self.answers.clone();
+                self.host.dns_question(payload, DnsTicket { flow, answers });
+            }
+            return;
+        }
+        let sender = match self.datagrams.get(&flow) {
+            Some(sender) if !sender.is_closed() => Some(sender.clone()),
+            _ => self.open_datagrams(flow),
         };
-        for (to, answer) in dns {
-            self.dns_in_flight = self.dns_in_flight.saturating_sub(1);
-            if let Some(answer) = answer {
-                let socket = self.sockets.get_mut::<udp::Socket>(self.dns);
-                let meta = udp::UdpMetadata {
-                    local_address: Some(GATEWAY.into()),
-                    ..udp::UdpMetadata::from(to)
-                };
-                // No room: the guest asks again.
-                let _ = socket.send_slice(&answer, meta);
-            }
+        match sender {
+            // A full queue: lost, as datagrams may be.
+            Some(sender) => drop(sender.try_send(payload)),
+            None => self.feed_nobody(place),
         }
-        for (flow, upstream) in dialled {
-            let Some(parked) = self.parked.remove(&flow) else {
-                continue;
+    }
+
+    fn open_datagrams(&mut self, flow: Flow) -> Option<mpsc::Sender<Vec<u8>>> {
+        if self.datagrams.len() >= limits::UDP_FLOWS {
+            self.datagrams.retain(|_, sender| !sender.is_closed());
+        }
+        if self.datagrams.len() >= limits::UDP_FLOWS {
+            let reason = Reason::ConnectionLimit;
+            self.host.stopped(reason, flow.address.into(), flow.port);
+            return None;
+        }
+        let opened = self.host.datagrams(flow);
+        match &opened {
+            Some(sender) => drop(self.datagrams.insert(flow, sender.clone())),
+            None => drop(self.datagrams.remove(&flow)),
+        }
+        opened
+    }
+
+    /// Takes what others say, as long as there is room for what follows from it.
+    fn take_answers(&mut self) {
+        while self.link.has_room() {
+            let Some(word) = self.answers.next() else {
+                self.unheard = false;
+                return;
             };
-            if let Some(upstream) = upstream {
-                self.listen(flow, Purpose::Raw(Box::new(upstream)));
+            match word {
+                Word::Dns(flow, answer) => {
+                    self.dns_in_flight = self.dns_in_flight.saturating_sub(1);
+                    if let Some(answer) = answer {
+                        packets::datagram(&mut self.link, flow, &answer);
+                    }
+                }
+                Word::Datagram(flow, payload) => {
+                    packets::datagram(&mut self.link, flow, &payload);
+                }
+                Word::Closed(flow) => packets::port_closed(&mut self.link, flow),
+                Word::Dialled(flow, upstream) => self.unpark(flow, upstream),
             }
-            self.link.replay(parked.frame);
-            self.ingress();
         }
+        self.unheard = true;
     }
 
-    fn serve_dns(&mut self) {
-        let socket = self.sockets.get_mut::<udp::Socket>(self.dns);
-        while let Ok((question, meta)) = socket.recv() {
-            if self.dns_in_flight >= limits::DNS_IN_FLIGHT {
-                continue;
+    fn unpark(&mut self, flow: Flow, upstream: Result<Dialled, Refusal>) {
+        let Some(packet) = self.parked.take(flow) else {
+            return;
+        };
+        match upstream {
+            Ok(upstream) => self.listen(flow, Purpose::Raw(Box::new(upstream))),
+            Err(Refusal::Refused) => {}
+            Err(Refusal::Unreachable) => {
+                return packets::host_unreachable(&mut self.link, flow, &packet);
             }
-            self.dns_in_flight += 1;
-            let ticket = DnsTicket {
-                to: meta.endpoint,
-                answers: self.answers.clone(),
-            };
-            self.host.dns_question(question.to_vec(), ticket);
+        }
+        self.link.offer_parked(packet);
+        self.give_offer(flow);
+    }
+
+    /// Notes that a connection has to be looked after.
+    fn touch(&mut self, flow: Flow) {
+        if let Some(connection) = self.connections.get_mut(&flow)
+            && !connection.queued
+        {
+            connection.queued = true;
+            self.queue.push_back(flow);
         }
     }
 
-    fn serve_touched(&mut self) {
-        for flow in std::mem::take(&mut self.touched) {
-            self.serve(flow);
+    /// Looks after the connections that have a reason, one packet each in turn, until none has one or the link is
+    /// full. False: the VM has closed the socket.
+    fn attend(&mut self) -> io::Result<bool> {
+        while self.link.has_room()
+            && let Some(flow) = self.queue.pop_front()
+        {
+            self.attend_one(flow);
+            if self.link.backlog() >= FLUSH && !self.link.flush()? {
+                return Ok(false);
+            }
         }
+        Ok(true)
     }
 
-    fn serve(&mut self, flow: Flow) {
+    fn attend_one(&mut self, flow: Flow) {
         let Some(connection) = self.connections.get_mut(&flow) else {
             return;
         };
-        match connection.serve(&mut self.sockets) {
-            State::Going => {}
+        connection.queued = false;
+        match connection.attend(self.now, &mut self.interface, &mut self.link) {
+            State::More => self.touch(flow),
+            State::Wait(until) => self.timers.set(flow, &mut connection.timer, until),
             State::Over => self.remove(flow),
             State::Established(purpose, stream) => {
                 match purpose {
@@ -338,25 +401,15 @@ impl<H: Host> Stack<H> {
                     Purpose::Raw(upstream) => self.host.raw_stream(stream, *upstream),
                 }
                 // The guest's first bytes may be there already.
-                self.serve(flow);
+                self.touch(flow);
             }
         }
     }
 
-    fn sweep(&mut self) {
-        if self.swept.elapsed() < SWEEP {
-            return;
-        }
-        self.swept = Clock::now();
-        let flows: Vec<Flow> = self.connections.keys().copied().collect();
-        for flow in flows {
-            self.serve(flow);
-        }
-    }
-
     fn remove(&mut self, flow: Flow) {
-        if let Some(connection) = self.connections.remove(&flow) {
-            connection.remove(&mut self.sockets);
+        if let Some(mut connection) = self.connections.remove(&flow) {
+            self.timers.clear(flow, &mut connection.timer);
+            connection.remove();
             self.count();
         }
     }
@@ -370,14 +423,21 @@ impl<H: Host> Stack<H> {
     }
 }
 
-fn dns_socket() -> io::Result<udp::Socket<'static>> {
-    let buffer = || {
-        let meta = vec![udp::PacketMetadata::EMPTY; limits::DNS_IN_FLIGHT];
-        udp::PacketBuffer::new(meta, vec![0; 64 * 1024])
-    };
-    let mut socket = udp::Socket::new(buffer(), buffer());
-    socket
-        .bind(IpEndpoint::new(GATEWAY.into(), DNS_PORT))
-        .map_err(|error| io::Error::other(error.to_string()))?;
-    Ok(socket)
+fn interface(link: &mut Link) -> io::Result<Interface> {
+    let mut config = Config::new(HardwareAddress::Ip);
+    let mut seed = [0; 8];
+    crate::random(&mut seed).map_err(io::Error::other)?;
+    config.random_seed = u64::from_ne_bytes(seed);
+    let mut interface = Interface::new(config, link, Instant::ZERO);
+    interface.update_ip_addrs(|addresses| {
+        // The list holds three and is empty.
+        let _ = addresses.push(IpCidr::new(GATEWAY.into(), PREFIX));
+    });
+    interface.set_any_ip(true);
+    // `any_ip` accepts what a route through our own address leads to.
+    interface
+        .routes_mut()
+        .add_default_ipv4_route(GATEWAY)
+        .map_err(io::Error::other)?;
+    Ok(interface)
 }

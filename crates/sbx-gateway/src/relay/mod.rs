@@ -1,6 +1,7 @@
 //! Room 5: streams, bounds, counts, records.
 
 pub mod body;
+pub mod direct;
 mod exchange;
 pub mod headers;
 pub mod http;

@@ -6,10 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes};
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional_with_sizes};
+use tokio::net::TcpStream;
 
+use super::direct;
 use crate::limits;
 use crate::live::Lease;
+use crate::netstack::GuestStream;
 
 /// Copy buffer each way, in bytes.
 const BUFFER: usize = 64 * 1024;
@@ -41,6 +45,31 @@ where
         moved: &moved,
     };
     let copy = copy_bidirectional_with_sizes(&mut guest, upstream, BUFFER, BUFFER);
+    until_end(async { copy.await.map(drop) }, &moved, lease).await
+}
+
+/// As [`relay`], for a connection of the guest and a socket of ours: without a copy between them. `front` was read of
+/// the guest already.
+pub async fn relay_direct(
+    guest: &mut GuestStream,
+    mut front: Bytes,
+    upstream: &mut TcpStream,
+    lease: Lease,
+) -> End {
+    let moved = AtomicU64::new(0);
+    let copy = async {
+        upstream.write_all_buf(&mut front).await?;
+        direct::relay(guest, upstream, &moved).await
+    };
+    until_end(copy, &moved, lease).await
+}
+
+/// Runs `copy` until it is done, the lease is revoked, or nothing has `moved` for too long.
+async fn until_end(
+    copy: impl Future<Output = io::Result<()>>,
+    moved: &AtomicU64,
+    lease: Lease,
+) -> End {
     let idle = async {
         let mut seen = 0;
         let mut quiet = Duration::ZERO;

@@ -206,3 +206,111 @@ fn dns_over_tcp_answers_too() {
         }
     });
 }
+
+/// A question with another type, and a name in any case.
+fn question(name: &str, kind: u16, payload: Option<u16>) -> Vec<u8> {
+    let mut query = dns_question(name, kind);
+    if let Some(payload) = payload {
+        query[11] = 1;
+        query.extend([0, 0, 41]);
+        query.extend(payload.to_be_bytes());
+        query.extend([0; 6]);
+    }
+    query
+}
+
+#[test]
+fn a_client_gets_its_own_spelling_back() {
+    let lab = Setup::new(&["allow a.test"])
+        .name("a.test", &[NOWHERE])
+        .start();
+    run(async {
+        let query = question("a.TeSt", 1, None);
+        let answer = lab.guest().udp(GATEWAY, 53, &query).await.unwrap();
+        // The question and the answer's name: DNS 0x20.
+        let spelling = b"\x01a\x04TeSt\0";
+        assert_eq!(&answer[12..12 + spelling.len()], spelling);
+        assert_eq!(answer[7], 1);
+    });
+}
+
+#[test]
+fn an_answer_that_does_not_fit_is_cut_and_whole_over_tcp() {
+    let many: Vec<Ipv4Addr> = (1..=30)
+        .map(|last| Ipv4Addr::new(203, 0, 113, last))
+        .collect();
+    let name = format!("{}.{}.test", "a".repeat(60), "b".repeat(60));
+    let lab = Setup::new(&["allow **.test"]).name(&name, &many).start();
+    run(async {
+        let ask = async |payload| {
+            let query = question(&name, 1, payload);
+            let answer = lab.guest().udp(GATEWAY, 53, &query).await.unwrap();
+            (answer[2] & 2 != 0, answer[7])
+        };
+        assert_eq!(ask(None).await, (true, 0));
+        assert_eq!(ask(Some(100)).await, (true, 0), "never less than 512");
+        assert_eq!(ask(Some(4096)).await, (false, 30));
+        let mut stream = lab.guest().connect(GATEWAY, 53).await.unwrap();
+        let query = question(&name, 1, None);
+        let length = u16::try_from(query.len()).unwrap().to_be_bytes();
+        stream
+            .write_all(&[&length, &query[..]].concat())
+            .await
+            .unwrap();
+        let length = stream.read_u16().await.unwrap();
+        let mut answer = vec![0; length.into()];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!((answer[2] & 2, answer[7]), (0, 30));
+    });
+}
+
+#[test]
+fn an_overlong_message_is_not_looked_at() {
+    let lab = Setup::new(&["allow a.test"])
+        .name("a.test", &[NOWHERE])
+        .start();
+    run(async {
+        let mut query = question("a.test", 1, None);
+        query.resize(sbx_gateway::limits::DNS_QUESTION + 1, 0);
+        let mut stream = lab.guest().connect(GATEWAY, 53).await.unwrap();
+        let length = u16::try_from(query.len()).unwrap().to_be_bytes();
+        stream.write_all(&length).await.unwrap();
+        assert!(
+            stream.read_u16().await.is_err(),
+            "closed at the announcement"
+        );
+        assert!(lab.dns.recorder().entries().is_empty());
+    });
+}
+
+#[test]
+fn an_address_is_named_only_to_those_who_know_the_name() {
+    let mut lab = Setup::new(&["allow a.test"])
+        .name("a.test", &[NOWHERE])
+        .start();
+    let reverse = "9.113.0.203.in-addr.arpa";
+    let names = |answer: &[u8]| {
+        let message = hickory_proto::op::Message::from_vec(answer).unwrap();
+        let names = message.answers.iter().map(|record| record.data.to_string());
+        names.collect::<Vec<String>>()
+    };
+    run(async {
+        let before = lab.dns_query(reverse, 12).await;
+        assert_eq!(before[3] & 0xf, NXDOMAIN);
+        lab.one_record("dns-question-refused", reverse).await;
+        assert_eq!(lab.resolve("a.test").await, Ok(vec![NOWHERE]));
+        assert_eq!(names(&lab.dns_query(reverse, 12).await), ["a.test."]);
+        let gateway = lab.dns_query("1.127.168.192.in-addr.arpa", 12).await;
+        assert_eq!(names(&gateway), ["gateway.docker.internal."]);
+        for other in [
+            "1.2.3.10.in-addr.arpa",
+            "8.b.d.0.1.0.0.2.ip6.arpa",
+            "in-addr.arpa",
+        ] {
+            assert_eq!(lab.dns_query(other, 12).await[3] & 0xf, NXDOMAIN, "{other}");
+        }
+        tokio::task::block_in_place(|| lab.set_rules(&["allow b.test"]));
+        assert_eq!(lab.dns_query(reverse, 12).await[3] & 0xf, NXDOMAIN);
+        assert_eq!(lab.dns.recorder().entries().len(), 1);
+    });
+}

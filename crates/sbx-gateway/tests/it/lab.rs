@@ -54,12 +54,13 @@ pub(crate) fn run<F: Future>(test: F) -> F::Output {
     })
 }
 
-/// Writes a rule: `allow a.test:443` or `deny a.test`.
+/// Writes a rule: `allow a.test:443`, `deny a.test`, or `allow-udp a.test`.
 pub(crate) fn rule(text: &str) -> Rule {
     let (decision, resource) = text.split_once(' ').unwrap();
-    let decision = match decision {
-        "allow" => Decision::Allow,
-        "deny" => Decision::Deny,
+    let (decision, protocols) = match decision {
+        "allow" => (Decision::Allow, Protocols::TCP),
+        "allow-udp" => (Decision::Allow, Protocols::UDP),
+        "deny" => (Decision::Deny, Protocols::TCP),
         other => panic!("{other}"),
     };
     let id: String = text
@@ -72,7 +73,7 @@ pub(crate) fn rule(text: &str) -> Rule {
         scope: Scope::Global,
         decision,
         resources: vec![ResourcePattern::parse(resource).unwrap()],
-        protocols: Protocols::TCP,
+        protocols,
         created_via: CreatedVia::Added,
         http: None,
     }

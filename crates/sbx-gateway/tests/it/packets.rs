@@ -1,48 +1,23 @@
 //! What is neither HTTP nor DNS.
 
 use std::io::ErrorKind;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::unix::process::CommandExt;
 
-use sbx_gateway::addresses::{GATEWAY, GATEWAY_MAC, GUEST};
+use sbx_gateway::addresses::{GATEWAY, GUEST};
 use sbx_gateway::limits;
 use sbx_testkit::upstream::TcpEcho;
+use sbx_wire::gateway::EgressRecord;
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
-    EthernetFrame, EthernetProtocol, EthernetRepr, Icmpv4Message, Icmpv4Packet, Icmpv4Repr,
-    IpProtocol, Ipv4Packet, Ipv4Repr,
+    EthernetFrame, EthernetProtocol, Icmpv4Message, Icmpv4Packet, Icmpv4Repr, IpProtocol,
+    Ipv4Packet,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::guest::MAC;
 use crate::lab::{NOWHERE, Setup, run};
-
-/// An Ethernet frame with an IPv4 packet in it.
-pub(crate) fn packet(
-    source: Ipv4Addr,
-    to: Ipv4Addr,
-    protocol: IpProtocol,
-    payload: &[u8],
-) -> Vec<u8> {
-    let ip = Ipv4Repr {
-        src_addr: source,
-        dst_addr: to,
-        next_header: protocol,
-        payload_len: payload.len(),
-        hop_limit: 64,
-    };
-    let mut frame = vec![0; 14 + 20 + payload.len()];
-    let ethernet = EthernetRepr {
-        src_addr: MAC,
-        dst_addr: GATEWAY_MAC,
-        ethertype: EthernetProtocol::Ipv4,
-    };
-    ethernet.emit(&mut EthernetFrame::new_unchecked(&mut frame));
-    let mut body = Ipv4Packet::new_unchecked(&mut frame[14..]);
-    ip.emit(&mut body, &ChecksumCapabilities::default());
-    body.payload_mut().copy_from_slice(payload);
-    frame
-}
+use crate::wire::frame;
+pub(crate) use crate::wire::packet;
 
 pub(crate) fn echo_request() -> Vec<u8> {
     let repr = Icmpv4Repr::EchoRequest {
@@ -122,6 +97,62 @@ fn icmp_and_udp_are_dropped_and_recorded() {
                 tokio::time::sleep(std::time::Duration::from_millis(5)).await;
             }
             assert!(!answered(NOWHERE));
+            assert!(lab.dns.recorder().entries().is_empty());
+        });
+        if round == 0 {
+            lab.reboot();
+        }
+    }
+}
+
+/// An IPv6 packet (RFC 8200): `next` says what the payload is.
+fn ipv6(to: Ipv6Addr, next: u8, payload: &[u8]) -> Vec<u8> {
+    let source = Ipv6Addr::new(0xfe80, 0, 0, 0, 0x50, 0x54, 0x12, 0x3456);
+    let length = u16::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut bytes = vec![0x60, 0, 0, 0, length[0], length[1], next, 64];
+    bytes.extend(source.octets());
+    bytes.extend(to.octets());
+    bytes.extend(payload);
+    frame(EthernetProtocol::Ipv6, &bytes)
+}
+
+#[test]
+fn ipv6_is_dropped_and_recorded() {
+    let mut lab = Setup::new(&["allow **", "allow [2001:db8::1]:443"])
+        .name("a.test", &[NOWHERE])
+        .start();
+    let (outside, router) = (
+        Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1),
+        Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2),
+    );
+    let ports = [0x9c, 0x40, 1, 187, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0, 0];
+    for round in 0..2 {
+        run(async {
+            // TCP, UDP, and the two with which a host looks for a router and for its neighbour.
+            lab.guest().frame(&ipv6(outside, 6, &ports));
+            lab.guest().frame(&ipv6(outside, 17, &ports));
+            lab.guest()
+                .frame(&ipv6(router, 58, &[133, 0, 0, 0, 0, 0, 0, 0]));
+            let mut neighbour = vec![135, 0, 0, 0, 0, 0, 0, 0];
+            neighbour.extend(outside.octets());
+            lab.guest().frame(&ipv6(outside, 58, &neighbour));
+            // Cut short.
+            lab.guest()
+                .frame(&frame(EthernetProtocol::Ipv6, &[0x60; 39]));
+            let answer = lab.dns_query("a.test", 28).await;
+            assert_eq!((answer[3] & 0xf, &answer[6..8]), (0, &[0, 0][..]), "AAAA");
+            if round == 0 {
+                let fits = |host: &'static str, port: u16| {
+                    move |r: &EgressRecord| {
+                        (r.reason.as_str(), r.host.as_str(), r.port) == ("ipv6-blocked", host, port)
+                    }
+                };
+                lab.records_that(1, fits("2001:db8::1", 443)).await;
+                lab.records_that(1, fits("2001:db8::1", 0)).await;
+                lab.records_that(1, fits("ff02::2", 0)).await;
+            }
+            let ipv6 = |frame: &Vec<u8>| frame[12..14] == [0x86, 0xdd];
+            assert!(!lab.guest().captured().iter().any(ipv6));
             assert!(lab.dns.recorder().entries().is_empty());
         });
         if round == 0 {

@@ -1,0 +1,277 @@
+//! A connection and a guest's stack, with a clock of their own.
+
+use std::io::{Read, Write};
+use std::net::Ipv4Addr;
+
+use smoltcp::iface::{Config, SocketHandle, SocketSet};
+use smoltcp::phy::{DeviceCapabilities, Medium, RxToken, TxToken};
+use smoltcp::wire::{HardwareAddress, IpCidr, IpEndpoint};
+
+use super::*;
+use crate::addresses::{ETHERNET_HEADER, GATEWAY_MAC, GUEST, MTU, PREFIX};
+use crate::netstack::link::Next;
+
+const FLOW: Flow = Flow {
+    source: 40_000,
+    address: Ipv4Addr::new(203, 0, 113, 9),
+    port: 443,
+};
+
+/// Packets on their way between the two, as the guest's device sees them.
+struct Wire {
+    stream: std::os::unix::net::UnixStream,
+    /// Packets that the guest has sent and nobody has looked for yet.
+    sent: usize,
+}
+
+struct Packet(Vec<u8>);
+
+impl RxToken for Packet {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
+        f(&self.0)
+    }
+}
+
+struct Send<'a>(&'a mut Wire);
+
+impl TxToken for Send<'_> {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
+        let mut frame = vec![0; 4 + ETHERNET_HEADER + len];
+        let framed = u32::try_from(ETHERNET_HEADER + len).unwrap();
+        frame[..4].copy_from_slice(&framed.to_be_bytes());
+        frame[4..10].copy_from_slice(GATEWAY_MAC.as_bytes());
+        let result = f(&mut frame[4 + ETHERNET_HEADER..]);
+        self.0.stream.write_all(&frame).unwrap();
+        self.0.sent += 1;
+        result
+    }
+}
+
+impl smoltcp::phy::Device for Wire {
+    type RxToken<'a> = Packet;
+    type TxToken<'a> = Send<'a>;
+
+    fn receive(&mut self, _: Instant) -> Option<(Packet, Send<'_>)> {
+        let mut prefix = [0; 4];
+        self.stream.read_exact(&mut prefix).ok()?;
+        let mut frame = vec![0; u32::from_be_bytes(prefix) as usize];
+        self.stream.read_exact(&mut frame).unwrap();
+        Some((Packet(frame.split_off(ETHERNET_HEADER)), Send(self)))
+    }
+
+    fn transmit(&mut self, _: Instant) -> Option<Send<'_>> {
+        Some(Send(self))
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        let mut capabilities = DeviceCapabilities::default();
+        capabilities.medium = Medium::Ip;
+        capabilities.max_transmission_unit = MTU;
+        capabilities
+    }
+}
+
+/// Both ends.
+struct Pair {
+    now: Instant,
+    link: Link,
+    interface: Interface,
+    connection: Connection,
+    wire: Wire,
+    guest: Interface,
+    sockets: SocketSet<'static>,
+    handle: SocketHandle,
+}
+
+impl Pair {
+    /// The guest has sent its SYN. `room`: its receive buffer, in bytes.
+    fn new(room: usize) -> Self {
+        let now = Instant::from_secs(1);
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        for end in [&ours, &theirs] {
+            end.set_nonblocking(true).unwrap();
+        }
+        let mut link = Link::new(tokio::net::UnixStream::from_std(ours).unwrap());
+        let interface = crate::netstack::interface(&mut link).unwrap();
+        let mut wire = Wire {
+            stream: theirs,
+            sent: 0,
+        };
+        let mut guest = Interface::new(Config::new(HardwareAddress::Ip), &mut wire, now);
+        guest.update_ip_addrs(|a| a.push(IpCidr::new(GUEST.into(), PREFIX)).unwrap());
+        let routes = guest.routes_mut();
+        routes.add_default_ipv4_route(GATEWAY).unwrap();
+        let buffer = |size| tcp::SocketBuffer::new(vec![0; size]);
+        let mut socket = tcp::Socket::new(buffer(room), buffer(64 * 1024));
+        socket.set_ack_delay(None);
+        let remote = IpEndpoint::new(FLOW.address.into(), FLOW.port);
+        let context = guest.context();
+        socket.connect(context, remote, FLOW.source).unwrap();
+        let mut sockets = SocketSet::new(Vec::new());
+        let handle = sockets.add(socket);
+        let connection = Connection::listen(FLOW, Purpose::Tls, Arc::default(), now).unwrap();
+        Self {
+            now,
+            link,
+            interface,
+            connection,
+            wire,
+            guest,
+            sockets,
+            handle,
+        }
+    }
+
+    /// The guest says what it has to say.
+    async fn guest_talks(&mut self) {
+        self.guest.poll(self.now, &mut self.wire, &mut self.sockets);
+        while self.wire.sent > 0 {
+            self.link.ready().await.unwrap();
+            assert!(self.link.fill().unwrap());
+            while let Next::Frame(place) = self.link.next_frame().unwrap() {
+                self.wire.sent -= 1;
+                self.link.offer(place);
+                self.connection
+                    .take_packet(self.now, &mut self.interface, &mut self.link);
+            }
+        }
+    }
+
+    /// The gateway does, until it waits.
+    async fn gateway_talks(&mut self) -> State {
+        loop {
+            let state = self
+                .connection
+                .attend(self.now, &mut self.interface, &mut self.link);
+            while self.link.backlog() > 0 {
+                self.link.ready().await.unwrap();
+                assert!(self.link.flush().unwrap());
+            }
+            if !matches!(state, State::More) {
+                return state;
+            }
+        }
+    }
+
+    /// The handshake. The relay's end.
+    async fn establish(&mut self) -> GuestStream {
+        loop {
+            self.guest_talks().await;
+            if let State::Established(_, stream) = self.gateway_talks().await {
+                return stream;
+            }
+        }
+    }
+
+    fn guest_socket(&mut self) -> &mut tcp::Socket<'static> {
+        self.sockets.get_mut(self.handle)
+    }
+
+    fn later(&mut self, duration: std::time::Duration) {
+        self.now += Duration::from(duration);
+    }
+}
+
+const MOMENT: std::time::Duration = std::time::Duration::from_millis(1);
+
+#[tokio::test]
+async fn a_connection_on_which_nobody_speaks_stays_open() {
+    let mut pair = Pair::new(64 * 1024);
+    let stream = pair.establish().await;
+    assert!(matches!(pair.gateway_talks().await, State::Wait(None)));
+    pair.later(std::time::Duration::from_hours(3));
+    assert!(matches!(pair.gateway_talks().await, State::Wait(None)));
+    pair.guest_socket().send_slice(b"still there").unwrap();
+    pair.guest_talks().await;
+    let mut stream = stream;
+    let mut bytes = [0; 11];
+    tokio::io::AsyncReadExt::read_exact(&mut stream, &mut bytes)
+        .await
+        .unwrap();
+    assert_eq!(&bytes, b"still there");
+}
+
+#[tokio::test]
+async fn a_guest_that_reads_slowly_is_waited_for_and_one_that_is_not_heard_of_is_not() {
+    let mut pair = Pair::new(1024);
+    let mut stream = pair.establish().await;
+    // Nothing was said for longer than what is sent may wait.
+    pair.later(limits::UNACKNOWLEDGED * 2);
+    tokio::io::AsyncWriteExt::write_all(&mut stream, &[7; 4096])
+        .await
+        .unwrap();
+    // It takes the first 1024 bytes and reads nothing, but answers when it is asked about its window.
+    let mut waited = std::time::Duration::ZERO;
+    loop {
+        let State::Wait(Some(until)) = pair.gateway_talks().await else {
+            panic!("ended after {waited:?}");
+        };
+        pair.guest_talks().await;
+        if waited > limits::UNACKNOWLEDGED * 3 {
+            break;
+        }
+        let step = (until - pair.now).max(Duration::from(MOMENT));
+        pair.now += step;
+        waited += std::time::Duration::from(step);
+    }
+    pair.later(limits::UNACKNOWLEDGED / 2);
+    assert!(matches!(pair.gateway_talks().await, State::Wait(Some(_))));
+    pair.later(limits::UNACKNOWLEDGED / 2 + MOMENT);
+    assert!(matches!(pair.gateway_talks().await, State::Over));
+    let error = tokio::io::AsyncWriteExt::write_all(&mut stream, b"x").await;
+    assert_eq!(
+        error.unwrap_err().kind(),
+        std::io::ErrorKind::ConnectionReset
+    );
+}
+
+#[tokio::test]
+async fn a_handshake_that_is_not_finished_ends() {
+    let mut pair = Pair::new(1024);
+    pair.guest_talks().await;
+    assert!(matches!(pair.gateway_talks().await, State::Wait(Some(_))));
+    pair.later(limits::HALF_OPEN / 2);
+    assert!(!matches!(pair.gateway_talks().await, State::Over));
+    pair.later(limits::HALF_OPEN / 2);
+    assert!(matches!(pair.gateway_talks().await, State::Over));
+}
+
+#[tokio::test]
+async fn a_guest_that_does_not_close_after_its_relay_is_cut() {
+    let mut pair = Pair::new(1024);
+    let mut stream = pair.establish().await;
+    tokio::io::AsyncWriteExt::shutdown(&mut stream)
+        .await
+        .unwrap();
+    drop(stream);
+    pair.gateway_talks().await;
+    // What it still sends is thrown away, so that its window stays open.
+    for _ in 0..8 {
+        pair.guest_talks().await;
+        pair.guest_socket().send_slice(&[7; 16_000]).unwrap();
+        pair.guest_talks().await;
+        assert!(!matches!(pair.gateway_talks().await, State::Over));
+    }
+    pair.later(limits::LINGER);
+    assert!(matches!(pair.gateway_talks().await, State::Over));
+}
+
+#[tokio::test]
+async fn a_task_that_waits_for_something_else_learns_of_the_end_and_keeps_its_place_until_then() {
+    let mut pair = Pair::new(1024);
+    let wake = pair.connection.pipe.wake();
+    let stream = pair.establish().await;
+    let task = tokio::spawn(async move {
+        stream.broken().await;
+        stream
+    });
+    tokio::task::yield_now().await;
+    pair.guest_socket().abort();
+    pair.guest_talks().await;
+    assert!(matches!(pair.gateway_talks().await, State::Over));
+    let stream = task.await.unwrap();
+    pair.connection.remove();
+    assert_eq!(wake.alive(), 1);
+    drop(stream);
+    assert_eq!(wake.alive(), 0);
+}

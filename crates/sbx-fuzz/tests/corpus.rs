@@ -1,4 +1,8 @@
 //! Every target over its corpus: what the fuzzer has found to be interesting, and what once broke something.
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy allows it in test functions only, and helpers of tests fail the same way"
+)]
 
 use std::path::{Path, PathBuf};
 

@@ -73,6 +73,10 @@ fn installed() -> PathBuf {
 }
 
 #[test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one boot of a machine, one client after the other"
+)]
 fn docker_pushes_pulls_and_builds_and_git_and_curl_work_in_a_machine() {
     let setting = Setting::ordinary("deny-all");
     let folder = tempfile::tempdir().unwrap();

@@ -28,6 +28,10 @@ pub(crate) struct Round<'a> {
 }
 
 /// Runs the case before and after a restart. `watched`: what the stand-ins saw, the resolver's included by itself.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the cases are closures written in place"
+)]
 pub(crate) fn twice(mut lab: Lab, watched: &[&Recorder], case: impl AsyncFn(&Round<'_>)) {
     let resolver = lab.dns.recorder().clone();
     let watched: Vec<Recorder> = watched
@@ -46,7 +50,7 @@ pub(crate) fn twice(mut lab: Lab, watched: &[&Recorder], case: impl AsyncFn(&Rou
             pending: RefCell::default(),
         };
         run(async {
-            round.from_here().await;
+            round.forget_so_far().await;
             case(&round).await;
             let rest = round.recorded().await;
             assert!(rest.is_empty(), "records nobody asked for: {rest:#?}");
@@ -60,7 +64,7 @@ pub(crate) fn twice(mut lab: Lab, watched: &[&Recorder], case: impl AsyncFn(&Rou
 
 impl Round<'_> {
     /// Forgets what was recorded and received so far: what was done to prepare an attempt.
-    pub(crate) async fn from_here(&self) {
+    pub(crate) async fn forget_so_far(&self) {
         self.recorded().await;
         for recorder in &self.watched {
             recorder.clear();
@@ -110,10 +114,8 @@ impl Round<'_> {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        match tokio::time::timeout(Duration::from_secs(10), wait).await {
-            Ok(records) => records,
-            Err(_) => panic!("fewer than {count} records: {:#?}", self.pending.take()),
-        }
+        let waited = tokio::time::timeout(Duration::from_secs(10), wait).await;
+        waited.unwrap_or_else(|_| panic!("fewer than {count} records: {:#?}", self.pending.take()))
     }
 
     /// The attempt left one record, a denial with this reason, and no byte at any stand-in. Host: as recorded.
@@ -166,7 +168,7 @@ impl Round<'_> {
         record.clone()
     }
 
-    /// No stand-in has received a request since [`Round::from_here`].
+    /// No stand-in has received a request since [`Round::forget_so_far`].
     fn unasked(&self) {
         for recorder in &self.watched {
             let requests = recorder.requests();
@@ -174,7 +176,7 @@ impl Round<'_> {
         }
     }
 
-    /// No stand-in has received a byte since [`Round::from_here`].
+    /// No stand-in has received a byte since [`Round::forget_so_far`].
     pub(crate) fn silent(&self) {
         for recorder in &self.watched {
             let received = recorder.bytes_received();

@@ -196,7 +196,7 @@ fn attack_42_only_addresses_that_were_judged_are_dialled() {
         let records = round.recorded_at_least(2).await;
         assert!(records.len() == 2 && records.iter().all(|record| !record.allowed));
         assert_eq!(inside.recorder().bytes_received(), 0);
-        round.from_here().await;
+        round.forget_so_far().await;
     });
 }
 

@@ -196,7 +196,7 @@ fn attack_28_every_request_on_a_kept_connection_is_judged_by_itself() {
                     assert!(!host.contains("evil.test"), "{way:?}: {host}");
                 }
             }
-            round.from_here().await;
+            round.forget_so_far().await;
         }
     });
 }

@@ -317,7 +317,7 @@ fn attack_37_a_redirect_is_the_clients_to_follow_and_takes_no_credential_along()
                     (record.len(), record[0].credential.as_deref()),
                     (1, Some("anthropic"))
                 );
-                round.from_here().await;
+                round.forget_so_far().await;
                 // The client follows.
                 let mut client = h1(lab.proxy().await).await;
                 let authority = to.split('/').nth(2).unwrap();
@@ -331,7 +331,7 @@ fn attack_37_a_redirect_is_the_clients_to_follow_and_takes_no_credential_along()
                         let asked = other.recorder().requests();
                         assert_eq!(asked.last().unwrap().header("x-api-key"), None);
                         assert_eq!(round.recorded_at_least(1).await[0].credential, None);
-                        round.from_here().await;
+                        round.forget_so_far().await;
                     } else {
                         assert_eq!(answer.status(), 403, "{to}");
                         round.recorded_blocked(host).await;

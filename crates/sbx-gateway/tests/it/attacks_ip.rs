@@ -145,7 +145,7 @@ fn attack_46_a_ping_leads_nowhere_also_after_a_restart() {
             let guest = round.lab.guest();
             // The guest's stack learns the gateway's address.
             assert!(guest.connect(GATEWAY, 1).await.is_err());
-            round.from_here().await;
+            round.forget_so_far().await;
             for (address, times) in [(NOWHERE, 50), (Ipv4Addr::new(8, 8, 8, 8), 1)] {
                 for _ in 0..times {
                     guest.frame(&packet(GUEST, address, IpProtocol::Icmp, &echo_request()));
@@ -332,7 +332,7 @@ fn attack_51_ssh_is_open_to_the_hosts_that_have_a_rule_and_to_no_other() {
             stream.read_exact(&mut back).await.unwrap();
             assert_eq!(round.recorded_at_least(1).await[0].reason, "allow-rule");
         }
-        round.from_here().await;
+        round.forget_so_far().await;
         for target in ["other.test:22", "git.test:2222"] {
             let (host, port) = target.split_once(':').unwrap();
             assert_eq!(lab.connect(target).await.err().unwrap().0, 403);
@@ -417,7 +417,7 @@ fn attack_52_without_a_proxy_the_verdicts_are_the_same() {
                 verdict(round, "web.test", allowed).await;
             }
         }
-        round.from_here().await;
+        round.forget_so_far().await;
         // A namespace or a raw socket inside makes other addresses: they are nobody's.
         let other = Ipv4Addr::new(192, 168, 127, 77);
         lab.guest()

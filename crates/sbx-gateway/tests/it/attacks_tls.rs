@@ -146,7 +146,7 @@ fn attack_15_a_client_without_a_server_name_is_judged_by_the_address_it_dialled(
         assert_eq!(text(response.unwrap()).await.0, 200);
         assert_eq!(round.recorded_at_least(1).await[0].reason, "allow-rule");
         crate::attack::closed(hosts.web.recorder()).await;
-        round.from_here().await;
+        round.forget_so_far().await;
         let dead = Ipv4Addr::new(203, 0, 113, 10);
         let mut stream = lab.guest().connect(dead, 443).await.unwrap();
         stream.write_all(&nameless.bytes()).await.unwrap();
@@ -212,7 +212,7 @@ fn attack_16_an_encrypted_server_name_is_judged_by_the_outer_one() {
         assert_eq!(text(response.unwrap()).await.0, 200);
         assert_eq!(round.recorded_at_least(1).await[0].reason, "allow-rule");
         crate::attack::closed(hosts.web.recorder()).await;
-        round.from_here().await;
+        round.forget_so_far().await;
         // An allowed name inside of a hello for another.
         let real = || {
             let list = ech_config("evil.test", &public).into();
@@ -259,7 +259,7 @@ fn attack_17_an_allowed_name_with_an_address_never_resolved_for_it_is_blocked() 
         // `web.test` has an address of our making, `named.test` one of the resolver's; both are known.
         lab.resolve("web.test").await.unwrap();
         lab.resolve("named.test").await.unwrap();
-        round.from_here().await;
+        round.forget_so_far().await;
         for name in ["web.test", "named.test", "api.test"] {
             let stream = lab.guest().connect(NOWHERE, 443).await.unwrap();
             let mut stream = lab.tls(stream, name, &[]).await.unwrap();

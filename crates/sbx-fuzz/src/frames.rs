@@ -28,7 +28,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
-use crate::gateway::{block_on, gateway};
+use crate::gateway::gateway;
 
 const MAC: EthernetAddress = EthernetAddress([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
 /// Steps that are taken; the rest of longer input is left.
@@ -348,7 +348,10 @@ impl Host for Behind {
     }
 
     fn dns_question(&self, question: Vec<u8>, ticket: DnsTicket) {
-        ticket.answer(block_on(dns::answer(gateway(), &question, Carrier::Udp)));
+        // As the gateway does: this is called from within the runtime.
+        runtime().spawn(async move {
+            ticket.answer(dns::answer(gateway(), &question, Carrier::Udp).await);
+        });
     }
 
     fn proxy(&self, stream: GuestStream) {

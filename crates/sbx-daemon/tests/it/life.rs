@@ -146,7 +146,8 @@ fn killed_daemon_loses_nothing() {
     daemon.init("balanced");
     let rule =
         json!({"allow": true, "resources": ["kept.example"], "sandbox": null, "protocols": []});
-    let id = daemon.post("/v1/policy/rules", &rule).ok()["id"].clone();
+    let id = daemon.post("/v1/policy/rules", &rule).ok()["rule"]["id"].clone();
+    assert!(id.is_string());
     let setting = json!({"key": "sandbox.disk.dockerVolume", "value": "3g"});
     daemon.post("/v1/settings", &setting).ok();
     daemon.restart();

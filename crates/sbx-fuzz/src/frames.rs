@@ -16,7 +16,9 @@ use std::time::Duration;
 
 use sbx_gateway::adapter::dns::{self, Carrier};
 use sbx_gateway::addresses::{GATEWAY, GATEWAY_MAC, GUEST, MTU};
-use sbx_gateway::netstack::{Answers, Dialled, DnsTicket, Flow, GuestStream, Host, Refusal, Stack};
+use sbx_gateway::netstack::{
+    Answers, Datagrams, Dialled, DnsTicket, Flow, GuestStream, Host, Refusal, Stack,
+};
 use sbx_gateway::reason::Reason;
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
@@ -26,7 +28,6 @@ use smoltcp::wire::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::Runtime;
-use tokio::sync::mpsc;
 
 use crate::gateway::gateway;
 
@@ -383,7 +384,7 @@ impl Host for Behind {
         unreachable!("nothing is dialled");
     }
 
-    fn datagrams(&self, _: Flow) -> Option<mpsc::Sender<Vec<u8>>> {
+    fn datagrams(&self, _: Flow) -> Option<Datagrams> {
         None
     }
 

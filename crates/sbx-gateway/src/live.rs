@@ -27,11 +27,11 @@ struct Open {
     waiting: Mutex<Waiting>,
 }
 
-/// Who waits: what brings the answer, and the body of the request on its way up.
+/// Who waits: what brings the answer, and what feeds it.
 #[derive(Debug, Default)]
 struct Waiting {
     lease: Option<Waker>,
-    upload: Option<Waker>,
+    feed: Option<Waker>,
 }
 
 impl Open {
@@ -64,7 +64,7 @@ impl Open {
     fn revoke(&self) {
         self.revoked.store(true, Ordering::Release);
         let waiting = std::mem::take(&mut *self.waiting());
-        for waker in [waiting.lease, waiting.upload].into_iter().flatten() {
+        for waker in [waiting.lease, waiting.feed].into_iter().flatten() {
             waker.wake();
         }
     }
@@ -131,9 +131,9 @@ impl Lease {
         self.open.revoke();
     }
 
-    /// For the request's body, which is sent by somebody else.
-    pub fn upload(&self) -> Upload {
-        Upload(self.open.clone())
+    /// For what feeds it and is not the task that holds it: the request's body, the queue of a flow.
+    pub fn feed(&self) -> Feed {
+        Feed(self.open.clone())
     }
 }
 
@@ -151,13 +151,18 @@ impl Drop for Lease {
     }
 }
 
-/// Tells the body of a request when the lease is revoked.
+/// Tells whoever feeds something that is open when the lease is revoked.
 #[derive(Debug)]
-pub struct Upload(Arc<Open>);
+pub struct Feed(Arc<Open>);
 
-impl Upload {
+impl Feed {
+    /// Whether it is revoked.
+    pub fn is_revoked(&self) -> bool {
+        self.0.revoked.load(Ordering::Acquire)
+    }
+
     /// Completes when the lease is revoked.
     pub fn poll_revoked(&self, cx: &Context<'_>) -> Poll<()> {
-        self.0.poll_revoked(cx, |waiting| &mut waiting.upload)
+        self.0.poll_revoked(cx, |waiting| &mut waiting.feed)
     }
 }

@@ -14,7 +14,7 @@ use crate::decision::{Grant, decide_raw};
 use crate::gateway::Gateway;
 use crate::limits;
 use crate::live::Lease;
-use crate::netstack::{Answers, Flow};
+use crate::netstack::{Answers, Datagrams, Flow};
 use crate::reason::Reason;
 use crate::records::Event;
 
@@ -24,7 +24,7 @@ pub(super) fn open(
     answers: &Arc<Answers>,
     runtime: &Handle,
     flow: Flow,
-) -> Option<mpsc::Sender<Vec<u8>>> {
+) -> Option<Datagrams> {
     let generation = gateway.generation();
     let port = Port::try_from(flow.port).ok()?;
     let refused = match decide_raw(gateway, &generation, Transport::Udp, flow.address, port) {
@@ -35,8 +35,9 @@ pub(super) fn open(
         }
         Err(denial) => denial.event(ProxyKind::Network),
         Ok(grant) => {
-            let (sender, receiver) = mpsc::channel(limits::UDP_QUEUE);
+            let (queue, receiver) = mpsc::channel(limits::UDP_QUEUE);
             let lease = gateway.lease(&grant, ProxyKind::Network);
+            let feed = lease.feed();
             let exchange = Exchange {
                 gateway: gateway.clone(),
                 answers: answers.clone(),
@@ -44,7 +45,7 @@ pub(super) fn open(
                 grant,
             };
             runtime.spawn(exchange.run(receiver, lease));
-            return Some(sender);
+            return Some(Datagrams { queue, feed });
         }
     };
     // A client repeats a refused datagram as often as it likes.
@@ -87,6 +88,7 @@ impl Exchange {
         mut receiver: mpsc::Receiver<Vec<u8>>,
         mut lease: Lease,
     ) {
+        let feed = lease.feed();
         // One more than fits: a longer one is seen and left out.
         let mut buffer = vec![0; MTU - IPV4_HEADER - UDP_HEADER + 1];
         let idle = tokio::time::sleep(limits::UDP_IDLE);
@@ -96,6 +98,8 @@ impl Exchange {
                 () = &mut lease => return,
                 () = &mut idle => return,
                 datagram = receiver.recv() => match datagram {
+                    // What waited in the queue when the policy changed.
+                    Some(_) if feed.is_revoked() => return,
                     Some(datagram) => socket.send(&datagram).await.map(drop),
                     None => return,
                 },

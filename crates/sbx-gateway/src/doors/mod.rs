@@ -15,7 +15,6 @@ use sbx_wire::gateway::ProxyKind;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
 
 use crate::adapter::dns::Carrier;
 use crate::adapter::hello::Prefixed;
@@ -23,7 +22,7 @@ use crate::connector;
 use crate::decision::{Grant, decide_raw};
 use crate::gateway::Gateway;
 use crate::live::Lease;
-use crate::netstack::{Answers, Dialled, DnsTicket, Flow, GuestStream, Refusal};
+use crate::netstack::{Answers, Datagrams, Dialled, DnsTicket, Flow, GuestStream, Refusal};
 use crate::reason::Reason;
 use crate::records::Event;
 use crate::relay::http::{Inspected, Scope};
@@ -170,7 +169,7 @@ impl crate::netstack::Host for Doors {
         });
     }
 
-    fn datagrams(&self, flow: Flow) -> Option<mpsc::Sender<Vec<u8>>> {
+    fn datagrams(&self, flow: Flow) -> Option<Datagrams> {
         datagrams::open(&self.gateway, &self.answers, &self.runtime, flow)
     }
 

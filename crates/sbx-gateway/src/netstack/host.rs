@@ -28,9 +28,8 @@ pub trait Host: Send + Sync + 'static {
     fn raw(&self, flow: Flow) -> bool;
     /// The connection of an allowed SYN, whose upstream has been dialled.
     fn raw_stream(&self, stream: GuestStream, upstream: Dialled);
-    /// The first datagram of a UDP flow. Where its datagrams go, or nothing: refused. The flow is over once the
-    /// receiver is gone.
-    fn datagrams(&self, flow: Flow) -> Option<mpsc::Sender<Vec<u8>>>;
+    /// The first datagram of a UDP flow. Where its datagrams go, or nothing: refused.
+    fn datagrams(&self, flow: Flow) -> Option<Datagrams>;
     /// Something was stopped.
     fn stopped(&self, reason: Reason, address: IpAddr, port: u16);
 }
@@ -41,6 +40,21 @@ pub struct Dialled {
     pub stream: TcpStream,
     /// Permission to stay open, from before it was dialled.
     pub lease: crate::live::Lease,
+}
+
+/// Where the datagrams of an allowed UDP flow go.
+pub struct Datagrams {
+    /// The queue. The flow is over once its receiver is gone.
+    pub queue: mpsc::Sender<Vec<u8>>,
+    /// Whether it is allowed any more: known before the task at the other end has heard of it.
+    pub feed: crate::live::Feed,
+}
+
+impl Datagrams {
+    /// Whether the flow is over: the next datagram is judged like a first one.
+    pub(super) fn is_over(&self) -> bool {
+        self.queue.is_closed() || self.feed.is_revoked()
+    }
 }
 
 /// What a SYN is told whose upstream cannot be reached.

@@ -25,7 +25,6 @@ use smoltcp::iface::{Config, Interface, SocketSet};
 use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetFrame, HardwareAddress, IpCidr};
 use tokio::net::UnixStream;
-use tokio::sync::mpsc;
 
 use crate::adapter::frame::{Sight, look};
 use crate::addresses::{DNS_PORT, GATEWAY, PREFIX};
@@ -34,7 +33,7 @@ use crate::limits;
 use crate::reason::Reason;
 use connection::{Connection, Purpose, State};
 use host::Word;
-pub use host::{Answers, Dialled, DnsTicket, Host, Refusal};
+pub use host::{Answers, Datagrams, Dialled, DnsTicket, Host, Refusal};
 use link::{Link, Next};
 use parked::Parked;
 pub use stream::GuestStream;
@@ -61,7 +60,7 @@ pub struct Stack<H> {
     connections: HashMap<Flow, Connection>,
     timers: Timers,
     parked: Parked,
-    datagrams: HashMap<Flow, mpsc::Sender<Vec<u8>>>,
+    datagrams: HashMap<Flow, Datagrams>,
     /// Connections to look after, each once.
     queue: VecDeque<Flow>,
     /// Others have said more than there was room for.
@@ -292,32 +291,30 @@ impl<H: Host> Stack<H> {
             }
             return;
         }
-        let sender = match self.datagrams.get(&flow) {
-            Some(sender) if !sender.is_closed() => Some(sender.clone()),
-            _ => self.open_datagrams(flow),
-        };
-        match sender {
+        let open = self.datagrams.get(&flow);
+        if open.is_none_or(Datagrams::is_over) && !self.open_datagrams(flow) {
+            self.feed_nobody(place);
+        } else if let Some(open) = self.datagrams.get(&flow) {
             // A full queue: lost, as datagrams may be.
-            Some(sender) => drop(sender.try_send(payload)),
-            None => self.feed_nobody(place),
+            drop(open.queue.try_send(payload));
         }
     }
 
-    fn open_datagrams(&mut self, flow: Flow) -> Option<mpsc::Sender<Vec<u8>>> {
+    /// Whether a flow may be opened; it is, then.
+    fn open_datagrams(&mut self, flow: Flow) -> bool {
+        self.datagrams.remove(&flow);
         if self.datagrams.len() >= limits::UDP_FLOWS {
-            self.datagrams.retain(|_, sender| !sender.is_closed());
+            self.datagrams.retain(|_, open| !open.is_over());
         }
         if self.datagrams.len() >= limits::UDP_FLOWS {
             let reason = Reason::ConnectionLimit;
             self.host.stopped(reason, flow.address.into(), flow.port);
-            return None;
+            return false;
         }
         let opened = self.host.datagrams(flow);
-        match &opened {
-            Some(sender) => drop(self.datagrams.insert(flow, sender.clone())),
-            None => drop(self.datagrams.remove(&flow)),
-        }
-        opened
+        let allowed = opened.is_some();
+        self.datagrams.extend(opened.map(|open| (flow, open)));
+        allowed
     }
 
     /// Takes what others say, as long as there is room for what follows from it.

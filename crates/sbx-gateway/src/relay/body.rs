@@ -14,7 +14,7 @@ use hyper::header::{
 use tokio::time::{Instant, Sleep};
 
 use crate::limits;
-use crate::live::{Lease, Upload};
+use crate::live::{Feed, Lease};
 
 /// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]
@@ -174,7 +174,7 @@ impl Gate {
 /// A request's body on its way up.
 pub struct Sending<B> {
     body: Paced<B>,
-    upload: Option<Upload>,
+    feed: Option<Feed>,
     gate: Option<(Arc<Gate>, Pin<Box<Sleep>>)>,
 }
 
@@ -184,10 +184,10 @@ where
     BodyError: From<B::Error>,
 {
     /// A body that is cut when the policy changes.
-    pub fn new(inner: B, upload: Upload) -> Self {
+    pub fn new(inner: B, feed: Feed) -> Self {
         Self {
             body: Paced::new(inner),
-            upload: Some(upload),
+            feed: Some(feed),
             gate: None,
         }
     }
@@ -237,8 +237,8 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        if let Some(upload) = &this.upload
-            && upload.poll_revoked(cx).is_ready()
+        if let Some(feed) = &this.feed
+            && feed.poll_revoked(cx).is_ready()
         {
             return Poll::Ready(Some(Err(BodyError::Revoked)));
         }

@@ -46,7 +46,7 @@ impl Inspected {
             .flatten();
         let mut lease = self.gateway.lease(grant, self.proxy);
         let (websocket, path) = (guest_upgrade.is_some(), path.as_deref());
-        let body = Sending::new(body, lease.upload());
+        let body = Sending::new(body, lease.feed());
         let exchange = self.exchange(grant, parts, path, websocket, body, &mut event);
         let answered = tokio::select! {
             answered = exchange => answered,

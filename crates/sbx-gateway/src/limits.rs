@@ -85,6 +85,11 @@ pub const EARLY_BYTES: usize = 64 * 1024;
 pub const H2_HEADERS: u32 = 64 * 1024;
 /// Requests at a time on one HTTP/2 connection of the guest.
 pub const H2_STREAMS: u32 = 64;
+/// Frames on one HTTP/2 connection of the guest that ask for nothing: resets, settings, priorities, unknown ones. Beyond,
+/// the connection ends.
+pub const H2_IDLE_FRAMES: u32 = 1000;
+/// So many more of them may come each second.
+pub const H2_IDLE_FRAMES_PER_SECOND: u32 = 33;
 /// Bytes of an answer that wait for the guest's HTTP/2 window, for each request. With [`H2_STREAMS`] and
 /// [`CONNECTIONS`] at most 512 MiB; the library's default would be 12 GiB.
 pub const H2_SEND_BUFFER: usize = 32 * 1024;

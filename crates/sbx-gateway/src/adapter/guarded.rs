@@ -3,6 +3,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
@@ -21,7 +22,11 @@ const PIECE: usize = 4 * 1024;
 
 /// What both sides of one stream know: the reading side, and whoever answers its requests.
 #[derive(Debug, Default)]
-pub struct Arrivals(Mutex<Known>);
+pub struct Arrivals {
+    known: Mutex<Known>,
+    /// A head has begun and is not complete.
+    in_head: AtomicBool,
+}
 
 #[derive(Debug, Default)]
 struct Known {
@@ -46,7 +51,12 @@ pub struct Refused {
 
 impl Arrivals {
     fn lock(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a head has begun and is not complete.
+    pub fn is_in_head(&self) -> bool {
+        self.in_head.load(Ordering::Relaxed)
     }
 }
 
@@ -251,7 +261,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
             }
             if !this.held.is_empty() {
                 this.judge_held();
-                if this.cleared == 0 && !this.framing.has_refused() {
+                let incomplete = this.cleared == 0 && !this.framing.has_refused();
+                this.arrivals.in_head.store(incomplete, Ordering::Relaxed);
+                if incomplete {
                     // An end in the middle of a head is as good as one before it.
                     if this.ended || !ready!(this.poll_hold_more(cx))? {
                         return Poll::Ready(Ok(()));

@@ -4,5 +4,6 @@ pub mod dns;
 pub mod frame;
 pub mod framing;
 pub mod guarded;
+pub mod h2_frames;
 pub mod hello;
 pub mod request;

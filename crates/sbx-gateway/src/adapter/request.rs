@@ -6,6 +6,8 @@ use hyper::http::uri::Scheme;
 use hyper::{Method, Version};
 use sbx_policy::{HttpRequest, PathError, Port, Target, TargetError};
 
+use crate::limits;
+
 /// Why a request is refused before anybody judges where it goes.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
@@ -49,6 +51,9 @@ pub enum RequestError {
     /// A body in HTTP/2 that says its length twice.
     #[error("Content-Length has to be there once")]
     ContentLength,
+    /// More than [`limits::HEADERS`] in HTTP/2.
+    #[error("the request has too many headers")]
+    TooManyHeaders,
     /// `Expect` with anything but `100-continue`.
     #[error("the only expectation that is understood is 100-continue")]
     Expectation,
@@ -125,6 +130,9 @@ pub fn check_head(parts: &Parts) -> Result<(), RequestError> {
             .is_some()
     {
         return Err(RequestError::ContentLength);
+    }
+    if parts.version == Version::HTTP_2 && parts.headers.len() > limits::HEADERS {
+        return Err(RequestError::TooManyHeaders);
     }
     let understood = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
     match parts.headers.get(EXPECT) {

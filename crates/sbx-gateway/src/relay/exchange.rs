@@ -18,6 +18,7 @@ use crate::adapter::guarded::Arrival;
 use crate::adapter::hello::Offers;
 use crate::connector::{self, SendError, Sent, Upstream};
 use crate::decision::{Denial, Grant};
+use crate::gateway::Gateway;
 use crate::live::Lease;
 use crate::reason::Reason;
 use crate::records::Event;
@@ -27,6 +28,65 @@ struct Answered {
     answer: Response<Incoming>,
     upstream: Upstream,
     gate: Option<Arc<Gate>>,
+}
+
+/// The record of a granted request. It is written when this goes, also because the guest gives the request up before it
+/// is answered: the upstream may have seen it all the same.
+struct Account<'a> {
+    gateway: &'a Gateway,
+    grant: &'a Grant,
+    event: Event,
+    /// Somebody else has recorded how it ended.
+    told: bool,
+}
+
+impl Account<'_> {
+    /// The answer to a request that came to nothing.
+    fn broken(mut self, version: Version, arrival: Option<&Arrival>, error: SendError) -> Answer {
+        // It is the guest that broke it.
+        if let Some(refused) = arrival.and_then(Arrival::refused) {
+            self.event.reason = Reason::BadRequest;
+            return Ok(page::bad_form(refused.fault));
+        }
+        let grant = self.grant;
+        tracing::warn!(target = %grant.target, %error, "upstream failed");
+        self.event.reason = match &error {
+            SendError::Dial(error) => error.reason(),
+            SendError::Http(error) if error.is_user() => {
+                self.event.reason = Reason::BadRequest;
+                return Ok(page::bad_request("the body broke off"));
+            }
+            SendError::Http(_) | SendError::Slow | SendError::Switched => {
+                Reason::UpstreamUnreachable
+            }
+            SendError::Head(_) => Reason::BadRequest,
+            SendError::Revoked => {
+                // Whoever changed the policy has recorded what it closed.
+                self.told = true;
+                let text = "The policy changed and no longer allows this";
+                let reason = Reason::PolicyChanged;
+                let denial = Denial::new(&grant.generation, &grant.target, reason, text);
+                return Ok(page::denied(&denial));
+            }
+        };
+        let reason = self.event.reason;
+        drop(self);
+        match error.into_reset() {
+            Ok(reset) if version == Version::HTTP_2 => Err(reset.into()),
+            Ok(reset) => Ok(page::failed(&reset.to_string(), reason)),
+            Err(error) => Ok(page::failed(&error.to_string(), reason)),
+        }
+    }
+}
+
+impl Drop for Account<'_> {
+    fn drop(&mut self) {
+        if !self.told {
+            let none = Event::at(String::new(), 0, self.event.proxy, self.event.reason, 0);
+            let event = std::mem::replace(&mut self.event, none);
+            self.gateway.record(&self.grant.generation, event);
+        }
+    }
 }
 
 impl Inspected {
@@ -39,7 +99,7 @@ impl Inspected {
         body: Incoming,
         arrival: Option<Arrival>,
     ) -> Answer {
-        let mut event = self.event(grant, &parts);
+        let mut account = self.account(grant, &parts);
         let version = parts.version;
         let guest_upgrade = is_websocket(&parts)
             .then(|| parts.extensions.remove())
@@ -47,7 +107,7 @@ impl Inspected {
         let mut lease = self.gateway.lease(grant, self.proxy);
         let (websocket, path) = (guest_upgrade.is_some(), path.as_deref());
         let body = Sending::new(body, lease.feed());
-        let exchange = self.exchange(grant, parts, path, websocket, body, &mut event);
+        let exchange = self.exchange(grant, parts, path, websocket, body, &mut account.event);
         let answered = tokio::select! {
             answered = exchange => answered,
             () = &mut lease => Err(SendError::Revoked),
@@ -58,19 +118,13 @@ impl Inspected {
             gate,
         } = match answered {
             Ok(answered) => answered,
-            Err(error) => return self.broken(grant, event, version, arrival.as_ref(), error),
+            Err(error) => return account.broken(version, arrival.as_ref(), error),
         };
         let switched = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
         match guest_upgrade {
-            Some(guest) if switched => {
-                self.gateway.record(&grant.generation, event);
-                Ok(switch(answer, guest, lease))
-            }
-            None if switched => {
-                self.broken(grant, event, version, arrival.as_ref(), SendError::Switched)
-            }
+            Some(guest) if switched => Ok(switch(answer, guest, lease)),
+            None if switched => account.broken(version, arrival.as_ref(), SendError::Switched),
             _ => {
-                self.gateway.record(&grant.generation, event);
                 let load = upstream.load();
                 if !websocket {
                     self.keep(grant, &answer, upstream);
@@ -86,11 +140,17 @@ impl Inspected {
         }
     }
 
-    fn event(&self, grant: &Grant, parts: &Parts) -> Event {
+    fn account<'a>(&'a self, grant: &'a Grant, parts: &Parts) -> Account<'a> {
         let number = grant.generation.number;
-        Event::new(&grant.target, self.proxy, grant.reason, number)
+        let event = Event::new(&grant.target, self.proxy, grant.reason, number)
             .with_rule(grant.rule.clone())
-            .with_request(parts.method.as_str(), parts.uri.path())
+            .with_request(parts.method.as_str(), parts.uri.path());
+        Account {
+            gateway: &self.gateway,
+            grant,
+            event,
+            told: false,
+        }
     }
 
     /// Sends the request, a second time on a new connection if a kept one turned out to be closed.
@@ -164,49 +224,6 @@ impl Inspected {
             own.kept = Some(upstream);
         } else {
             grant.generation.upstreams.put(grant, self.tls(), upstream);
-        }
-    }
-
-    fn broken(
-        &self,
-        grant: &Grant,
-        mut event: Event,
-        version: Version,
-        arrival: Option<&Arrival>,
-        error: SendError,
-    ) -> Answer {
-        // It is the guest that broke it.
-        if let Some(refused) = arrival.and_then(Arrival::refused) {
-            event.reason = Reason::BadRequest;
-            self.gateway.record(&grant.generation, event);
-            return Ok(page::bad_form(refused.fault));
-        }
-        tracing::warn!(target = %grant.target, %error, "upstream failed");
-        event.reason = match &error {
-            SendError::Dial(error) => error.reason(),
-            SendError::Http(error) if error.is_user() => {
-                event.reason = Reason::BadRequest;
-                self.gateway.record(&grant.generation, event);
-                return Ok(page::bad_request("the body broke off"));
-            }
-            SendError::Http(_) | SendError::Slow | SendError::Switched => {
-                Reason::UpstreamUnreachable
-            }
-            SendError::Head(_) => Reason::BadRequest,
-            SendError::Revoked => {
-                // Whoever changed the policy has recorded what it closed.
-                let text = "The policy changed and no longer allows this";
-                let reason = Reason::PolicyChanged;
-                let denial = Denial::new(&grant.generation, &grant.target, reason, text);
-                return Ok(page::denied(&denial));
-            }
-        };
-        let reason = event.reason;
-        self.gateway.record(&grant.generation, event);
-        match error.into_reset() {
-            Ok(reset) if version == Version::HTTP_2 => Err(reset.into()),
-            Ok(reset) => Ok(page::failed(&reset.to_string(), reason)),
-            Err(error) => Ok(page::failed(&error.to_string(), reason)),
         }
     }
 }

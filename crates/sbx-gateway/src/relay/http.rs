@@ -232,6 +232,7 @@ impl Inspected {
         let text = error.to_string();
         Refusal(Box::new(match error {
             RequestError::Expectation => page::expectation_failed(&text),
+            RequestError::TooManyHeaders => page::too_many_headers(&text),
             _ => page::bad_request(&text),
         }))
     }

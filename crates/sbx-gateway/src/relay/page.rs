@@ -75,6 +75,13 @@ pub fn bad_form(fault: Fault) -> Response<AnswerBody> {
     response
 }
 
+/// 431: a head that is too long, in a request that can be told from the next one.
+pub fn too_many_headers(text: &str) -> Response<AnswerBody> {
+    let mut response = bad_request(text);
+    *response.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+    response
+}
+
 /// 417: an expectation that cannot be met.
 pub fn expectation_failed(text: &str) -> Response<AnswerBody> {
     let mut response = bad_request(text);

@@ -17,10 +17,11 @@ use super::body::BodyError;
 use super::page::{self, Answer, AnswerBody};
 use crate::adapter::framing::{After, Fault};
 use crate::adapter::guarded::{Arrival, Guarded};
+use crate::adapter::h2_frames::Watched;
 use crate::limits;
 
 /// Serves HTTP/1.1 on a connection of the guest until it ends. Every byte goes past [`Guarded`] first. `refused`: the
-/// library has ended it because of what the guest sent, and nobody else was told.
+/// library has ended it because of what the guest sent or did not send, and nobody else was told.
 pub async fn serve_h1<S, F, A>(stream: S, answer: F, refused: impl FnOnce())
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -29,12 +30,13 @@ where
 {
     let stream = Guarded::new(stream);
     let arrivals = stream.arrivals();
+    let of_requests = arrivals.clone();
     let requests = AtomicU64::new(0);
     let unused = Arc::new(Mutex::<Option<OnUpgrade>>::default());
     let unused_by_answers = unused.clone();
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let number = requests.fetch_add(1, Ordering::Relaxed) + 1;
-        let arrival = Arrival::new(arrivals.clone(), number);
+        let arrival = Arrival::new(of_requests.clone(), number);
         let upgrade = request.extensions().get::<OnUpgrade>().cloned();
         let unused = unused_by_answers.clone();
         let answer = arrival
@@ -65,7 +67,7 @@ where
         .await;
     if let Err(error) = served {
         tracing::debug!(%error, "connection of the guest ended");
-        if error.is_parse() {
+        if error.is_parse() || error.is_timeout() && arrivals.is_in_head() {
             refused();
         }
     }
@@ -89,16 +91,22 @@ fn after(answer: Option<&Response<AnswerBody>>) -> After {
     }
 }
 
-/// Serves HTTP/2 on a connection of the guest until it ends. `refused`: as in [`serve_h1`].
+/// Serves HTTP/2 on a connection of the guest until it ends. `refused`: as in [`serve_h1`], and also if requests were
+/// refused by the library alone.
 pub async fn serve_h2<S, F, A>(stream: S, answer: F, refused: impl FnOnce())
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Fn(Request<Incoming>) -> A + Send + 'static,
     A: Future<Output = Answer> + Send + 'static,
 {
+    let stream = Watched::new(stream);
+    let tally = stream.tally();
+    let handed_out = Arc::new(AtomicU64::new(0));
+    let counter = handed_out.clone();
     let activity = Arc::new(Activity::new());
     let busy = activity.clone();
     let service = hyper::service::service_fn(move |request| {
+        counter.fetch_add(1, Ordering::Relaxed);
         let request_in_work = busy.begin();
         let answer = answer(request);
         async move {
@@ -118,21 +126,24 @@ where
         .initial_stream_window_size(limits::H2_WINDOW)
         .initial_connection_window_size(limits::H2_WINDOW)
         .serve_connection(TokioIo::new(stream), service);
-    let served = tokio::select! {
-        served = serving => served,
+    let broken = tokio::select! {
+        served = serving => served.is_err_and(|error| is_broken(&error)),
         () = activity.idle() => {
             tracing::debug!("connection of the guest without a request closed");
-            return;
+            false
         }
     };
-    if let Err(error) = served {
-        tracing::debug!(%error, "connection of the guest ended");
-        let cause = std::error::Error::source(&error);
-        let h2 = cause.and_then(|cause| cause.downcast_ref::<h2::Error>());
-        if h2.is_some_and(|error| error.is_library() && !error.is_io()) {
-            refused();
-        }
+    if broken || tally.is_flooded() || tally.requests() > handed_out.load(Ordering::Relaxed) {
+        refused();
     }
+}
+
+/// Whether the library has ended the connection because of what the guest sent.
+fn is_broken(error: &hyper::Error) -> bool {
+    tracing::debug!(%error, "connection of the guest ended");
+    let cause = std::error::Error::source(error);
+    let h2 = cause.and_then(|cause| cause.downcast_ref::<h2::Error>());
+    h2.is_some_and(|error| error.is_library() && !error.is_io())
 }
 
 /// Requests in work on one connection, and since when there are none. The library has no such limit for HTTP/2.
@@ -220,8 +231,12 @@ mod tests {
 
     /// Connections whose requests are answered after ten minutes.
     fn h1() -> DuplexStream {
+        h1_with(|| ())
+    }
+
+    fn h1_with(refused: impl FnOnce() + Send + 'static) -> DuplexStream {
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
-        tokio::spawn(serve_h1(theirs, |_, _| late(), || ()));
+        tokio::spawn(serve_h1(theirs, |_, _| late(), refused));
         ours
     }
 
@@ -249,6 +264,62 @@ mod tests {
                 "{after:?}"
             );
         }
+    }
+
+    /// Sends a byte of `bytes` every five seconds until the connection ends. Returns how long that took.
+    async fn dribble(stream: DuplexStream, bytes: &[u8]) -> Duration {
+        let started = Instant::now();
+        let (mut from, mut to) = tokio::io::split(stream);
+        let mut heard = Vec::new();
+        let write = async {
+            for byte in bytes {
+                if to.write_all(&[*byte]).await.is_err() {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_secs(5)).await;
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            _ = from.read_to_end(&mut heard) => started.elapsed(),
+            () = write => unreachable!("it waits for ever"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn attack_38_a_head_that_comes_byte_by_byte_is_cut_off_and_told() {
+        let head = format!(
+            "GET / HTTP/1.1\r\nhost: a.test\r\nx: {}",
+            "y".repeat(10_000)
+        );
+        let told = Arc::new(AtomicU64::new(0));
+        let count = told.clone();
+        let stream = h1_with(move || {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        let after = dribble(stream, head.as_bytes()).await;
+        assert!(
+            after <= limits::REQUEST_HEAD + Duration::from_secs(1),
+            "{after:?}"
+        );
+        assert_eq!(told.load(Ordering::Relaxed), 1);
+        // A client that has said nothing is let go without a word about it.
+        let count = told.clone();
+        let mut stream = h1_with(move || {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        read_to_end(&mut stream).await;
+        assert_eq!(told.load(Ordering::Relaxed), 1);
+        // The same in HTTP/2: settings, and a request that never ends.
+        let frames = [
+            &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\0\x20\0\x01\0\0\0\0\x01"[..],
+            &[0; 8192],
+        ];
+        let after = dribble(h2(), &frames.concat()).await;
+        assert!(
+            after <= limits::REQUEST_IDLE + Duration::from_secs(1),
+            "{after:?}"
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -140,6 +140,13 @@ impl Round<'_> {
         record
     }
 
+    /// As [`Round::refused_as_bad`], for [`Round::blocked_inside`].
+    pub(crate) async fn refused_as_bad_inside(&self, shown: &str) -> EgressRecord {
+        let record = self.one_of("bad-request", None, shown).await;
+        self.unasked();
+        record
+    }
+
     /// One denial for this host, whatever its reason, and no byte outside.
     pub(crate) async fn recorded_blocked(&self, host: &str) -> EgressRecord {
         let records = self.recorded_at_least(1).await;

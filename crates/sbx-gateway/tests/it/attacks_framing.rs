@@ -1,129 +1,114 @@
-//! Attacks on the framing of HTTP/1.1: cases 23 to 29 and 35.
+//! Attacks on the framing of HTTP/1.1: cases 23 to 29, but for bodies.
 
-use sbx_testkit::EchoUpstream;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 
-use crate::attack::{Round, hear, rest, say, twice};
+use crate::attack::{hear, say, twice};
 use crate::lab::Setup;
 use crate::tape::Tape;
+use crate::ways::{Upstreams, WAYS, Way};
 
-/// The ways on which the guest's HTTP/1.1 is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
-    /// An absolute URL to the proxy port.
-    Proxy,
-    /// `CONNECT` to port 80 and clear text in it.
-    Port80,
-    /// A client that dials by itself.
-    Transparent,
-    /// Inside of TLS that was opened.
-    Opened,
-}
-
-const WAYS: [Way; 4] = [Way::Proxy, Way::Port80, Way::Transparent, Way::Opened];
-
-trait Connection: AsyncRead + AsyncWrite + Unpin {}
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection for S {}
-
-impl Way {
-    async fn open(self, round: &Round<'_>) -> Box<dyn Connection> {
-        let lab = round.lab;
-        match self {
-            Self::Proxy => Box::new(lab.proxy().await),
-            Self::Port80 => Box::new(lab.connect("web.test:80").await.unwrap()),
-            Self::Transparent => {
-                let address = lab.resolve("web.test").await.unwrap()[0];
-                Box::new(lab.guest().connect(address, 80).await.unwrap())
+#[test]
+fn attack_23_content_length_beside_transfer_encoding_is_refused() {
+    let upstreams = Upstreams::new();
+    twice(
+        upstreams.setup().start(),
+        &upstreams.watched(),
+        async |round| {
+            let smuggled = "GET http://web.test/smuggled HTTP/1.1\r\nHost: web.test\r\n\r\n";
+            for way in WAYS {
+                for both in [
+                    "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n",
+                    "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n",
+                    "Transfer-Encoding: Chunked\r\nX: y\r\ncontent-length: 0\r\n",
+                ] {
+                    let head = way.head("POST", "/upload");
+                    let request = format!("{head}{both}\r\n5\r\nhello\r\n0\r\n\r\n{smuggled}");
+                    way.refuses(round, request).await;
+                }
             }
-            Self::Opened => {
-                let stream = lab.connect("api.test:443").await.unwrap();
-                Box::new(lab.tls(stream, "api.test", &[b"http/1.1"]).await.unwrap())
-            }
-        }
-    }
-
-    fn host(self) -> &'static str {
-        match self {
-            Self::Opened => "api.test",
-            _ => "web.test",
-        }
-    }
-
-    /// The request target for a path of the host.
-    fn target(self, path: &str) -> String {
-        match self {
-            Self::Proxy => format!("http://web.test{path}"),
-            _ => path.to_owned(),
-        }
-    }
-
-    /// A request line and the host, without the empty line at the end.
-    fn head(self, method: &str, path: &str) -> String {
-        format!(
-            "{method} {} HTTP/1.1\r\nHost: {}\r\n",
-            self.target(path),
-            self.host()
-        )
-    }
-}
-
-struct Upstreams {
-    plain: EchoUpstream,
-    opened: EchoUpstream,
-}
-
-impl Upstreams {
-    fn new() -> Self {
-        Self {
-            plain: EchoUpstream::start().unwrap(),
-            opened: EchoUpstream::start_tls(&["api.test"]).unwrap(),
-        }
-    }
-
-    fn setup(&self) -> Setup {
-        Setup::new(&["allow web.test", "allow api.test"])
-            .send_to("web.test:80", self.plain.address())
-            .tls_upstream("api.test", &self.opened)
-            .credential("api.test")
-    }
-
-    fn watched(&self) -> [&sbx_testkit::Recorder; 2] {
-        [self.plain.recorder(), self.opened.recorder()]
-    }
+        },
+    );
 }
 
 #[test]
-fn attack_27_trailers_that_could_change_a_message_stay_here() {
-    let tape = Tape::start();
-    let setup = Setup::new(&["allow web.test"]).send_to("web.test:80", tape.address);
-    twice(setup.start(), &[], async |round| {
-        for way in [Way::Proxy, Way::Port80, Way::Transparent] {
-            let mut stream = way.open(round).await;
-            let head = way.head("POST", "/upload");
-            let request = format!(
-                "{head}Transfer-Encoding: chunked\r\nTrailer: x-sum\r\nTE: trailers\r\n\r\n5\r\nhello\r\n0\r\n\
-                 Authorization: Bearer y\r\nHost: evil.test\r\nContent-Length: 1\r\n\
-                 Transfer-Encoding: chunked\r\nConnection: close\r\nX-Api-Key: y\r\nx-sum: 1\r\n\r\n"
-            );
-            assert_eq!(say(&mut stream, request).await.status, 200, "{way:?}");
-            let heard = tape.take().to_ascii_lowercase();
-            let (_, trailers) = heard.split_once("\r\n0\r\n").unwrap_or_default();
-            for name in [
-                "authorization",
-                "host",
-                "content-length",
-                "transfer-encoding",
-                "connection",
-            ] {
-                assert!(!trailers.contains(name), "{way:?} {name}: {heard}");
+fn attack_24_a_content_length_that_can_be_read_in_two_ways_is_refused() {
+    let upstreams = Upstreams::new();
+    twice(
+        upstreams.setup().start(),
+        &upstreams.watched(),
+        async |round| {
+            for way in WAYS {
+                for lengths in [
+                    "Content-Length: 5\r\nContent-Length: 6\r\n",
+                    "Content-Length: 5\r\nContent-Length: x\r\n",
+                    "Content-Length: x\r\nContent-Length: 5\r\n",
+                    "Content-Length: 5,6\r\n",
+                    "Content-Length: 5,5\r\n",
+                    "Content-Length: +5\r\n",
+                    "Content-Length: -5\r\n",
+                    "Content-Length: 0x5\r\n",
+                    "Content-Length: 5 5\r\n",
+                    "Content-Length: \r\n",
+                    "Content-Length: 18446744073709551621\r\n",
+                ] {
+                    let head = way.head("POST", "/upload");
+                    way.refuses(round, format!("{head}{lengths}\r\nhello!"))
+                        .await;
+                }
             }
-            assert!(
-                heard.contains("host: web.test") && !heard.contains("evil.test"),
-                "{heard}"
-            );
-            assert_eq!(round.recorded_at_least(1).await.len(), 1);
-        }
-    });
+        },
+    );
+}
+
+#[test]
+fn attack_25_codings_and_line_ends_that_servers_read_differently_are_refused() {
+    let upstreams = Upstreams::new();
+    twice(
+        upstreams.setup().start(),
+        &upstreams.watched(),
+        async |round| {
+            for way in WAYS {
+                for header in [
+                    "Transfer-Encoding: xchunked\r\n",
+                    "Transfer-Encoding: chunked, identity\r\n",
+                    "Transfer-Encoding: identity, chunked\r\n",
+                    "Transfer-Encoding: gzip, chunked\r\n",
+                    "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+                    "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
+                    "Transfer-Encoding : chunked\r\n",
+                    "Transfer-Encoding:\x0bchunked\r\n",
+                    "X: y\r\nTransfer-Encoding: chunked,\r\n",
+                    "X: a\r\n b\r\n",
+                    "X: a\r\n\tTransfer-Encoding: chunked\r\n",
+                    "X: a\nY: b\r\n",
+                    "X: a\rY: b\r\n",
+                    "X: a\r\r\n",
+                    "X\r\n",
+                    ": a\r\n",
+                ] {
+                    let head = way.head("POST", "/upload");
+                    way.refuses(round, format!("{head}{header}\r\n5\r\nhello\r\n0\r\n\r\n"))
+                        .await;
+                }
+                // The end of the request line, of the last header and of the head.
+                let (target, host) = (way.target("/upload"), way.host());
+                for request in [
+                    format!("GET {target} HTTP/1.1\nHost: {host}\r\n\r\n"),
+                    format!("GET {target} HTTP/1.1\r\nHost: {host}\n\r\n"),
+                    format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\n"),
+                    format!("GET {target} HTTP/1.1\nHost: {host}\n\n"),
+                    format!("GET {target} HTTP/1.1\r\n Host: {host}\r\n\r\n"),
+                    format!("GET  {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"),
+                    format!("GET {target} HTTP/1.1 \r\nHost: {host}\r\n\r\n"),
+                    format!("GET {target}\tHTTP/1.1\r\nHost: {host}\r\n\r\n"),
+                    format!("GET {target} HTTP/1.2\r\nHost: {host}\r\n\r\n"),
+                    format!("GET {target}\r\n\r\n"),
+                ] {
+                    way.refuses(round, request).await;
+                }
+            }
+        },
+    );
 }
 
 #[test]
@@ -202,55 +187,42 @@ fn attack_28_every_request_on_a_kept_connection_is_judged_by_itself() {
 }
 
 #[test]
-fn attack_35_a_body_that_nobody_wants_is_never_taken_for_a_request() {
-    let upstreams = Upstreams::new();
-    let denied = Setup::new(&["allow web.test"]).send_to("web.test:80", upstreams.plain.address());
-    twice(denied.start(), &upstreams.watched(), async |round| {
-        let hidden = "GET http://web.test/smuggled HTTP/1.1\r\nHost: web.test\r\n\r\n";
-        for expect in ["", "Expect: 100-continue\r\n", "Range: bytes=0-1\r\n"] {
-            let mut stream = round.lab.proxy().await;
-            let request = format!(
-                "POST http://evil.test/ HTTP/1.1\r\nHost: evil.test\r\n{expect}Content-Length: {}\r\n\r\n{hidden}",
-                hidden.len()
-            );
-            let answer = say(&mut stream, request).await;
-            // Not 100: the body is not asked for.
-            assert_eq!(
-                (answer.status, answer.reason()),
-                (403, "default-deny"),
-                "{expect}"
-            );
-            // What is left is read as a body or not at all.
-            stream.shutdown().await.unwrap();
-            let after = rest(&mut stream).await;
-            assert!(after.is_empty(), "{}", String::from_utf8_lossy(&after));
-            round.blocked("default-deny", "evil.test").await;
-        }
-    });
-    // An upstream that answers before it has the body: its answer arrives, and the connection that still carries the
-    // rest of the body is used for nothing else.
-    let early = Tape::answering(&["HTTP/1.1 413 No\r\nContent-Length: 0\r\n\r\n"]);
-    let setup = Setup::new(&["allow web.test"]).send_to("web.test:80", early.address);
+fn attack_29_http2_in_clear_text_is_neither_upgraded_to_nor_spoken() {
+    let tape = Tape::start();
+    let setup = Setup::new(&["allow web.test"]).send_to("web.test:80", tape.address);
     twice(setup.start(), &[], async |round| {
-        let mut stream = round.lab.proxy().await;
-        let head =
-            "POST http://web.test/early HTTP/1.1\r\nHost: web.test\r\nContent-Length: 100\r\n\r\n";
-        assert_eq!(say(&mut stream, head).await.status, 413);
-        let hidden = "GET /smuggled HTTP/1.1\r\nHost: web.test\r\n\r\n";
-        let rest_of_body = format!("{hidden}{}", " ".repeat(100 - hidden.len()));
-        let next = "GET http://web.test/next HTTP/1.1\r\nHost: web.test\r\n\r\n";
-        let answer = say(&mut stream, format!("{rest_of_body}{next}")).await;
-        assert!(matches!(answer.status, 0 | 413), "{answer:?}");
-        drop(stream);
-        let mut stream = round.lab.proxy().await;
-        assert_eq!(say(&mut stream, next).await.status, 413);
-        // What follows the body of the first request in what was heard is another request or nothing.
-        let heard = early.take();
-        let (_, body) = heard.split_once("\r\n\r\n").unwrap();
-        let after = body
-            .find("HTTP/1.1\r\n")
-            .map_or("", |_| &body[body.len().min(100)..]);
-        assert!(!after.contains("/smuggled"), "{heard}");
-        assert!(round.recorded_at_least(2).await.len() <= 3);
+        for way in [Way::Proxy, Way::Port80, Way::Transparent] {
+            for connection in [
+                "Upgrade, HTTP2-Settings",
+                "upgrade",
+                "HTTP2-Settings",
+                "close",
+            ] {
+                let mut stream = way.open(round).await;
+                let head = way.head("GET", "/echo");
+                let request = format!(
+                    "{head}Connection: {connection}\r\nUpgrade: h2c\r\n\
+                     HTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n"
+                );
+                assert_eq!(
+                    say(&mut stream, request).await.status,
+                    200,
+                    "{way:?} {connection}"
+                );
+                let heard = tape.take().to_ascii_lowercase();
+                assert!(heard.starts_with("get /echo http/1.1\r\n"), "{heard}");
+                assert!(
+                    !heard.contains("h2c") && !heard.contains("http2-settings"),
+                    "{heard}"
+                );
+                assert_eq!(round.recorded_at_least(1).await.len(), 1);
+            }
+            let mut stream = way.open(round).await;
+            let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+            let answer = say(&mut stream, preface).await;
+            assert!(matches!(answer.status, 0 | 400), "{way:?}: {answer:?}");
+            round.refused_as_bad(preface).await;
+            assert_eq!(tape.take(), "");
+        }
     });
 }

@@ -86,6 +86,34 @@ fn attack_30_a_websocket_is_judged_when_it_is_opened() {
 }
 
 #[test]
+fn attack_30_nothing_but_a_websocket_that_was_asked_for_switches_the_protocol() {
+    let tape = Tape::answering(&[
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: tunnel\r\n\r\n",
+    ]);
+    let setup = Setup::new(&["allow web.test"]).send_to("web.test:80", tape.address);
+    twice(setup.start(), &[], async |round| {
+        for asked in ["", "Connection: Upgrade\r\nUpgrade: tunnel\r\n"] {
+            let mut stream = round.lab.proxy().await;
+            let request = format!("GET http://web.test/ HTTP/1.1\r\nHost: web.test\r\n{asked}\r\n");
+            let answer = say(&mut stream, request).await;
+            assert_eq!(answer.status, 502, "{asked:?}: {answer:?}");
+            assert!(!tape.take().contains("tunnel"));
+            let record = round.recorded_at_least(1).await;
+            assert_eq!(
+                (record.len(), record[0].reason.as_str()),
+                (1, "upstream-unreachable")
+            );
+            // What comes now is a request and judged, not data.
+            let request = "GET http://evil.test/ HTTP/1.1\r\nHost: evil.test\r\n\r\n";
+            let answer = say(&mut stream, request).await;
+            assert_eq!((answer.status, answer.reason()), (403, "default-deny"));
+            round.blocked("default-deny", "evil.test").await;
+            assert_eq!(tape.take(), "");
+        }
+    });
+}
+
+#[test]
 fn attack_31_other_ports_of_an_allowed_host_need_a_rule_and_their_protocol() {
     let echo = TcpEcho::start().unwrap();
     let mut setup = Setup::new(&[

@@ -306,6 +306,14 @@ fn attack_50_services_of_the_host_and_control_sockets_are_out_of_reach() {
             let record = round.recorded_blocked("localhost").await;
             assert_eq!(record.port, port);
         }
+        // Paths of sockets are no hosts.
+        let socket = lab.path("run/gateway.sock");
+        let request = format!(
+            "GET http+unix://{}/ HTTP/1.1\r\nHost: x\r\n\r\n",
+            socket.display()
+        );
+        assert_eq!(say(&mut lab.proxy().await, &request).await.status, 400);
+        round.refused_as_bad(&request).await;
         // What the gateway listens on is a file of the host and nothing on any network.
         assert_eq!(listening(lab.pid()), Vec::<String>::new());
     });

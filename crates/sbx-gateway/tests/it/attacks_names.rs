@@ -7,7 +7,7 @@ use sbx_wire::gateway::{Answer, Command};
 
 use crate::attack::{Round, cut, say, twice};
 use crate::hello::Hello;
-use crate::lab::{Lab, NOWHERE, Setup, run};
+use crate::lab::{Lab, NOWHERE, Setup, get, h1, run, send, text};
 
 /// A lab in which `allowed.test` is open and leads to a stand-in, over HTTP and over TLS.
 fn allowed() -> (Setup, EchoUpstream, EchoUpstream) {
@@ -115,6 +115,95 @@ async fn denied_everywhere(round: &Round<'_>, name: &str) {
     round.blocked("default-deny", name).await;
     assert_eq!(lab.resolve(name).await, Err(3), "{name}");
     round.blocked("default-deny", name).await;
+}
+
+#[test]
+fn attack_01_a_name_with_nul_is_refused_and_looked_up_nowhere() {
+    let (setup, plain, tls) = allowed();
+    let watched = [plain.recorder(), tls.recorder()];
+    twice(setup.start(), &watched, async |round| {
+        no_host_anywhere(round, b"evil.test\0.allowed.test").await;
+        no_host_anywhere(round, b"allowed.test\0").await;
+        no_server_name(round, b"evil.test\0.allowed.test").await;
+        let mut query = vec![0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        query.extend_from_slice(b"\x0aevil.test\0\x07allowed\x04test\0\0\x01\0\x01");
+        let answer = round.lab.guest().udp(GATEWAY, 53, &query).await.unwrap();
+        assert_eq!(answer[3] & 0xf, 3, "NXDOMAIN");
+        let record = round.recorded_at_least(1).await;
+        assert_eq!(
+            (record.len(), record[0].reason.as_str()),
+            (1, "dns-question-refused")
+        );
+        round.silent();
+    });
+}
+
+#[test]
+fn attack_02_control_bytes_spaces_and_percent_are_no_part_of_a_host() {
+    let (setup, plain, tls) = allowed();
+    let watched = [plain.recorder(), tls.recorder()];
+    twice(setup.start(), &watched, async |round| {
+        for text in [
+            &b"evil.test%00.allowed.test"[..],
+            b"evil%2eallowed.test",
+            b"%61llowed.test",
+            b"allowed\t.test",
+            b"evil.test .allowed.test",
+            b"evil.test\x7f.allowed.test",
+            b"evil.test\x01.allowed.test",
+            b"evil.test\\.allowed.test",
+            b"allowed..test",
+            b".allowed.test",
+            b"",
+        ] {
+            no_host_anywhere(round, text).await;
+        }
+        for text in [
+            &b"evil test.allowed.test"[..],
+            b"evil\r\n.allowed.test",
+            b"%61.allowed.test",
+        ] {
+            no_server_name(round, text).await;
+        }
+    });
+}
+
+#[test]
+fn attack_03_names_have_one_form_and_a_homoglyph_is_another_name() {
+    let (setup, plain, tls) = allowed();
+    let setup = setup.send_to("xn--bcher-kva.allowed.test:80", plain.address());
+    let watched = [plain.recorder(), tls.recorder()];
+    twice(setup.start(), &watched, async |round| {
+        // Spellings of a name that is allowed: the same name everywhere, in the record and upstream as well.
+        for (spelled, name) in [
+            ("ALLOWED.test.", "allowed.test"),
+            ("XN--BCHER-KVA.allowed.test", "xn--bcher-kva.allowed.test"),
+        ] {
+            let mut client = h1(round.lab.proxy().await).await;
+            let request = get(&format!("http://{spelled}/echo"), spelled);
+            assert_eq!(
+                text(send(&mut client, request).await.unwrap()).await.0,
+                200,
+                "{spelled}"
+            );
+            let records = round.recorded_at_least(1).await;
+            assert_eq!((records.len(), records[0].host.as_str()), (1, name));
+            let requests = plain.recorder().requests();
+            assert_eq!(requests.last().unwrap().header("host"), Some(name));
+        }
+        assert!(round.lab.resolve("ALLOWED.TEST").await.is_ok());
+        let stream = round.lab.connect("Allowed.TEST.:443").await.unwrap();
+        assert!(round.lab.tls(stream, "allowed.test", &[]).await.is_ok());
+        assert_eq!(round.recorded_at_least(1).await[0].host, "allowed.test");
+        round.forget_so_far().await;
+        // A Cyrillic letter, as bytes and encoded. Labels that decode to nothing valid are refused.
+        no_host_anywhere(round, "\u{430}llowed.test".as_bytes()).await;
+        for broken in ["xn--a.allowed.test", "xn--.allowed.test"] {
+            no_host_anywhere(round, broken.as_bytes()).await;
+        }
+        let homoglyph = "xn--llowed-2fg.test";
+        denied_everywhere(round, homoglyph).await;
+    });
 }
 
 #[test]

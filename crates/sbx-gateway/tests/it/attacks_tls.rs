@@ -1,4 +1,4 @@
-//! Attacks on TLS: cases 13 to 21.
+//! Attacks on TLS: cases 13 to 19.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -11,23 +11,23 @@ use tokio::io::AsyncWriteExt;
 
 use crate::attack::{Round, cut, say, twice};
 use crate::hello::Hello;
-use crate::lab::{Lab, NOWHERE, PLACEHOLDER, Setup, get, h1, h2, send, text};
+use crate::lab::{Lab, NOWHERE, PLACEHOLDER, Setup, get, h1, h2, text};
 
 /// `web.test` is tunnelled unread, `api.test` opened for a credential; both lead to stand-ins.
-struct Hosts {
+pub(crate) struct Hosts {
     web: EchoUpstream,
     api: EchoUpstream,
 }
 
 impl Hosts {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             web: EchoUpstream::start_tls(&["web.test", "evil.test", "203.0.113.9"]).unwrap(),
             api: EchoUpstream::start_tls(&["api.test", "other.test"]).unwrap(),
         }
     }
 
-    fn setup(&self, more: &[&str]) -> Setup {
+    pub(crate) fn setup(&self, more: &[&str]) -> Setup {
         let rules = ["allow web.test", "allow api.test", "allow other.test"];
         Setup::new(&[&rules[..], more].concat())
             .tls_upstream("web.test", &self.web)
@@ -37,7 +37,7 @@ impl Hosts {
             .credential("api.test")
     }
 
-    fn watched(&self) -> [&sbx_testkit::Recorder; 2] {
+    pub(crate) fn watched(&self) -> [&sbx_testkit::Recorder; 2] {
         [self.web.recorder(), self.api.recorder()]
     }
 }
@@ -397,7 +397,7 @@ fn attack_19_an_upstream_without_a_valid_certificate_gets_no_request_and_no_secr
 
 /// The status and text of an answer to a request with the placeholder in an opened connection, or of a `CONNECT` that
 /// is refused.
-async fn asked_inside(round: &Round<'_>, name: &str, alpn: &[u8]) -> (u16, String) {
+pub(crate) async fn asked_inside(round: &Round<'_>, name: &str, alpn: &[u8]) -> (u16, String) {
     let stream = match round.lab.connect(&format!("{name}:443")).await {
         Ok(stream) => stream,
         Err(refused) => return refused,
@@ -412,99 +412,4 @@ async fn asked_inside(round: &Round<'_>, name: &str, alpn: &[u8]) -> (u16, Strin
     }
     *request.uri_mut() = "/echo".parse().unwrap();
     text(h1(stream).await.send_request(request).await.unwrap()).await
-}
-
-#[test]
-fn attack_21_early_data_is_neither_taken_nor_asked_for() {
-    let hosts = Hosts::new();
-    twice(hosts.setup(&[]).start(), &hosts.watched(), async |round| {
-        let lab = round.lab;
-        let mut config = lab.client_tls(&[b"http/1.1"]);
-        config.enable_early_data = true;
-        let config = Arc::new(config);
-        let stream = lab.connect("api.test:443").await.unwrap();
-        let stream = lab
-            .tls_as(config.clone(), stream, "api.test")
-            .await
-            .unwrap();
-        // Tickets come with or before the first answer.
-        let mut client = h1(stream).await;
-        let answer = send(&mut client, get("/echo", "api.test")).await.unwrap();
-        assert_eq!(text(answer).await.0, 200);
-        let name = rustls::pki_types::ServerName::try_from("api.test").unwrap();
-        let mut again = rustls::ClientConnection::new(config, name).unwrap();
-        let mut hello = Vec::new();
-        again.write_tls(&mut hello).unwrap();
-        let resumes = hello.windows(4).any(|window| window[..2] == [0, 41]);
-        assert!(resumes, "a session to resume is there");
-        assert!(again.early_data().is_none(), "and allows no early data");
-        assert_eq!(round.recorded_at_least(1).await.len(), 1);
-    });
-}
-
-/// A record of a TLS 1.2 connection with AES-128-GCM (RFC 5288), sealed with what rustls gave out.
-fn sealed(secrets: &rustls::ExtractedSecrets, after: u64, kind: u8, plain: &[u8]) -> Vec<u8> {
-    use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-    let (sequence, secret) = &secrets.tx;
-    let sequence = sequence + after;
-    let rustls::ConnectionTrafficSecrets::Aes128Gcm { key, iv } = secret else {
-        panic!("another suite");
-    };
-    let key = LessSafeKey::new(UnboundKey::new(&AES_128_GCM, key.as_ref()).unwrap());
-    let explicit = sequence.to_be_bytes();
-    let nonce = [&iv.as_ref()[..4], &explicit].concat();
-    let length = u16::try_from(plain.len()).unwrap().to_be_bytes();
-    let aad = [&explicit[..], &[kind, 3, 3], &length].concat();
-    let mut body = plain.to_vec();
-    let nonce = Nonce::try_assume_unique_for_key(&nonce).unwrap();
-    key.seal_in_place_append_tag(nonce, Aad::from(aad), &mut body)
-        .unwrap();
-    let length = u16::try_from(explicit.len() + body.len())
-        .unwrap()
-        .to_be_bytes();
-    [&[kind, 3, 3][..], &length, &explicit, &body].concat()
-}
-
-#[test]
-fn attack_21_a_connection_is_not_renegotiated() {
-    const HANDSHAKE: u8 = 22;
-    const ALERT: u8 = 21;
-    const DATA: u8 = 23;
-    let hosts = Hosts::new();
-    twice(hosts.setup(&[]).start(), &hosts.watched(), async |round| {
-        let lab = round.lab;
-        let mut provider = rustls::crypto::aws_lc_rs::default_provider();
-        let suite = rustls::CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256;
-        provider
-            .cipher_suites
-            .retain(|known| known.suite() == suite);
-        let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(provider))
-            .with_protocol_versions(&[&rustls::version::TLS12])
-            .unwrap()
-            .with_root_certificates(lab.guest_roots())
-            .with_no_client_auth();
-        config.enable_secret_extraction = true;
-        let stream = lab.connect("api.test:443").await.unwrap();
-        let stream = lab.tls_as(config, stream, "api.test").await.unwrap();
-        let (mut stream, client) = stream.into_inner();
-        let secrets = client.dangerous_extract_secrets().unwrap();
-        let message = Hello::new("other.test").bytes().split_off(5);
-        stream
-            .write_all(&sealed(&secrets, 0, HANDSHAKE, &message))
-            .await
-            .unwrap();
-        // What the gateway has to say goes out with its next answer.
-        let request = b"GET / HTTP/1.1\r\nHost: other.test\r\n\r\n";
-        stream
-            .write_all(&sealed(&secrets, 1, DATA, request))
-            .await
-            .unwrap();
-        // no_renegotiation (RFC 5246, section 7.2.2), no handshake, and the connection is still for its host only.
-        assert_eq!(
-            tokio::io::AsyncReadExt::read_u8(&mut stream).await.unwrap(),
-            ALERT
-        );
-        round.blocked_inside("host-mismatch", "other.test").await;
-        drop(stream);
-    });
 }

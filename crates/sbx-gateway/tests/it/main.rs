@@ -2,11 +2,15 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod attack;
+mod attacks_bodies;
 mod attacks_dns;
 mod attacks_framing;
+mod attacks_h2;
+mod attacks_handshake;
 mod attacks_http;
 mod attacks_ip;
 mod attacks_life;
+mod attacks_limits;
 mod attacks_names;
 mod attacks_tls;
 mod authority;
@@ -26,4 +30,5 @@ mod proxy;
 mod tape;
 mod transparent;
 mod udp;
+mod ways;
 mod wire;

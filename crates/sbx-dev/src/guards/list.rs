@@ -21,6 +21,32 @@ pub(super) struct Guard {
 /// Every guard.
 pub(super) const GUARDS: &[Guard] = &[
     Guard {
+        what: "a DNS question names a host",
+        file: "crates/sbx-gateway/src/adapter/dns.rs",
+        text: r#"        if !label.iter().all(plain) {
+            return None;
+        }
+"#,
+        instead: r#"        let label: Vec<u8> = label.iter().map(|b| if plain(b) { *b } else { b'-' }).collect();
+        let label = label.as_slice();
+"#,
+        tests: &["attacks_names::attack_01_a_name_with_nul_is_refused_and_looked_up_nowhere"],
+    },
+    Guard {
+        what: "a host is made of letters, digits, hyphens and dots",
+        file: "crates/sbx-policy/src/host.rs",
+        text: "    if let Some(bad) = name.chars().find(|c| !name_char(*c) && *c != '.') {",
+        instead: "    if let Some(bad) = name.chars().find(char::is_ascii_uppercase) {",
+        tests: &["attacks_names::attack_02_control_bytes_spaces_and_percent_are_no_part_of_a_host"],
+    },
+    Guard {
+        what: "an encoded label decodes to something",
+        file: "crates/sbx-policy/src/host.rs",
+        text: "let plain = text.is_ascii() && !has_punycode(text);",
+        instead: "let plain = text.is_ascii() && text.len() < 1024;",
+        tests: &["attacks_names::attack_03_names_have_one_form_and_a_homoglyph_is_another_name"],
+    },
+    Guard {
         what: "a name matches a rule label by label",
         file: "crates/sbx-policy/src/index.rs",
         text: r#"            Host::Name(name) => {
@@ -116,6 +142,7 @@ pub(super) const GUARDS: &[Guard] = &[
         tests: &[
             "attacks_tls::attack_14_a_request_inside_that_names_another_host_is_blocked",
             "attacks_framing::attack_28_every_request_on_a_kept_connection_is_judged_by_itself",
+            "attacks_handshake::attack_21_a_connection_is_not_renegotiated",
         ],
     },
     Guard {
@@ -148,19 +175,141 @@ pub(super) const GUARDS: &[Guard] = &[
         ],
     },
     Guard {
+        what: "an upstream's certificate is verified",
+        file: "crates/sbx-gateway/src/generation.rs",
+        text: "            .with_root_certificates(roots.clone())",
+        instead: r#"            .dangerous()
+            .with_custom_certificate_verifier({
+                use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+                use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+                use rustls::{DigitallySignedStruct, Error, SignatureScheme};
+                #[derive(Debug)]
+                struct Anything(RootCertStore);
+                impl ServerCertVerifier for Anything {
+                    fn verify_server_cert(
+                        &self,
+                        _: &CertificateDer<'_>,
+                        _: &[CertificateDer<'_>],
+                        _: &ServerName<'_>,
+                        _: &[u8],
+                        _: UnixTime,
+                    ) -> Result<ServerCertVerified, Error> {
+                        Ok(ServerCertVerified::assertion())
+                    }
+                    fn verify_tls12_signature(
+                        &self,
+                        _: &[u8],
+                        _: &CertificateDer<'_>,
+                        _: &DigitallySignedStruct,
+                    ) -> Result<HandshakeSignatureValid, Error> {
+                        Ok(HandshakeSignatureValid::assertion())
+                    }
+                    fn verify_tls13_signature(
+                        &self,
+                        _: &[u8],
+                        _: &CertificateDer<'_>,
+                        _: &DigitallySignedStruct,
+                    ) -> Result<HandshakeSignatureValid, Error> {
+                        Ok(HandshakeSignatureValid::assertion())
+                    }
+                    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+                        vec![
+                            SignatureScheme::ECDSA_NISTP256_SHA256,
+                            SignatureScheme::ECDSA_NISTP384_SHA384,
+                            SignatureScheme::ED25519,
+                            SignatureScheme::RSA_PSS_SHA256,
+                        ]
+                    }
+                }
+                Arc::new(Anything(roots.as_ref().clone()))
+            })"#,
+        tests: &[
+            "attacks_tls::attack_19_an_upstream_without_a_valid_certificate_gets_no_request_and_no_secret",
+        ],
+    },
+    Guard {
+        what: "TLS begins with version 1.2",
+        file: "crates/sbx-gateway/src/adapter/hello.rs",
+        text: "version < TLS_1_2) {",
+        instead: "version > TLS_1_2) {",
+        tests: &[
+            "attacks_handshake::attack_21_old_versions_and_broken_ciphers_are_refused_on_both_sides",
+        ],
+    },
+    Guard {
         what: "early data is not taken",
         file: "crates/sbx-gateway/src/mint.rs",
         text: "        config.alpn_protocols = ",
         instead: r#"        config.max_early_data_size = 16 * 1024;
         config.alpn_protocols = "#,
-        tests: &["attacks_tls::attack_21_early_data_is_neither_taken_nor_asked_for"],
+        tests: &["attacks_handshake::attack_21_early_data_is_neither_taken_nor_asked_for"],
+    },
+    Guard {
+        what: "a body has a length or a coding, not both",
+        file: "crates/sbx-gateway/src/adapter/framing.rs",
+        text: "            (Some(_), true) => Err(Fault::LengthAndCoding),",
+        instead: "            (Some(_), true) => Ok(State::Chunked(Chunk::default())),",
+        tests: &["attacks_framing::attack_23_content_length_beside_transfer_encoding_is_refused"],
+    },
+    Guard {
+        what: "a length is one plain number",
+        file: "crates/sbx-gateway/src/adapter/framing.rs",
+        text: "                self.length = Some(number(text(value)).ok_or(Fault::Length)?);",
+        instead: "                self.length = Some(number(text(value)).unwrap_or(5));",
+        tests: &[
+            "attacks_framing::attack_24_a_content_length_that_can_be_read_in_two_ways_is_refused",
+        ],
+    },
+    Guard {
+        what: "chunked is the only transfer coding",
+        file: "crates/sbx-gateway/src/adapter/framing.rs",
+        text: "if self.chunked || !chunked || !self.http_11 {",
+        instead: r#"if self.chunked || !(chunked || text(value).ends_with(b"chunked")) || !self.http_11 {"#,
+        tests: &[
+            "attacks_framing::attack_25_codings_and_line_ends_that_servers_read_differently_are_refused",
+        ],
+    },
+    Guard {
+        what: "a line ends with CR LF",
+        file: "crates/sbx-gateway/src/adapter/framing.rs",
+        text: r#"                _ => return Err(Fault::LineEnd),
+            }
+            let line = &bytes[self.line..end];
+            (self.seen, self.line) = (end + 2, end + 2);"#,
+        instead: r#"                (b'\n', _) => {}
+                _ => return Err(Fault::LineEnd),
+            }
+            let line = &bytes[self.line..end];
+            let behind = end + if bytes[end] == b'\n' { 1 } else { 2 };
+            (self.seen, self.line) = (behind, behind);"#,
+        tests: &[
+            "attacks_framing::attack_25_codings_and_line_ends_that_servers_read_differently_are_refused",
+        ],
     },
     Guard {
         what: "trailers that could change a message are taken out",
         file: "crates/sbx-gateway/src/relay/body.rs",
         text: "trailers.remove(name);",
         instead: "let _ = (&mut trailers, name);",
-        tests: &["attacks_framing::attack_27_trailers_that_could_change_a_message_stay_here"],
+        tests: &["attacks_bodies::attack_27_trailers_that_could_change_a_message_stay_here"],
+    },
+    Guard {
+        what: "only a WebSocket takes Upgrade along",
+        file: "crates/sbx-gateway/src/relay/headers.rs",
+        text: "        headers.remove(UPGRADE);",
+        instead: r#"        headers.remove("x-upgrade");"#,
+        tests: &[
+            "attacks_framing::attack_29_http2_in_clear_text_is_neither_upgraded_to_nor_spoken",
+        ],
+    },
+    Guard {
+        what: "an upstream switches the protocol only when asked to",
+        file: "crates/sbx-gateway/src/relay/exchange.rs",
+        text: "            None if switched => {",
+        instead: "            None if switched && websocket => {",
+        tests: &[
+            "attacks_http::attack_30_nothing_but_a_websocket_that_was_asked_for_switches_the_protocol",
+        ],
     },
     Guard {
         what: "placeholders go to their own host only",
@@ -214,12 +363,89 @@ pub(super) const GUARDS: &[Guard] = &[
         tests: &["attacks_http::attack_32_a_path_is_judged_in_one_form_and_sent_in_that_form"],
     },
     Guard {
+        what: "a request of HTTP/2 that the library refused is noticed",
+        file: "crates/sbx-gateway/src/relay/serve.rs",
+        text: "|| tally.requests() > handed_out.load(Ordering::Relaxed)",
+        instead: "|| tally.requests() == u64::MAX",
+        tests: &[
+            "attacks_h2::attack_34_an_http2_request_with_more_than_one_meaning_is_refused_and_recorded",
+        ],
+    },
+    Guard {
+        what: ":authority and Host agree",
+        file: "crates/sbx-gateway/src/adapter/request.rs",
+        text: "(Some(header), Some(target)) if header != target => {",
+        instead: "(Some(header), Some(target)) if header.port != target.port => {",
+        tests: &[
+            "attacks_h2::attack_34_an_http2_request_with_more_than_one_meaning_is_refused_and_recorded",
+        ],
+    },
+    Guard {
+        what: "a request of HTTP/2 says its length once",
+        file: "crates/sbx-gateway/src/adapter/request.rs",
+        text: r#"            .nth(1)
+            .is_some()"#,
+        instead: r#"            .nth(2)
+            .is_some()"#,
+        tests: &[
+            "attacks_h2::attack_34_an_http2_request_with_more_than_one_meaning_is_refused_and_recorded",
+        ],
+    },
+    Guard {
+        what: "the headers of HTTP/2 are bounded in number",
+        file: "crates/sbx-gateway/src/adapter/request.rs",
+        text: "parts.headers.len() > limits::HEADERS",
+        instead: "parts.headers.len() > 100 * limits::HEADERS",
+        tests: &[
+            "attacks_h2::attack_34_an_http2_request_with_more_than_one_meaning_is_refused_and_recorded",
+        ],
+    },
+    Guard {
+        what: "frames of HTTP/2 that ask for nothing are bounded",
+        file: "crates/sbx-gateway/src/adapter/h2_frames.rs",
+        text: "if !budget.take() {",
+        instead: "if !budget.take() && head.kind == DATA {",
+        tests: &["attacks_h2::attack_34_a_flood_of_frames_ends_its_connection_and_nothing_else"],
+    },
+    Guard {
+        what: "a request is judged before its body is asked for",
+        file: "crates/sbx-gateway/src/relay/http.rs",
+        text: r#"        let (parts, body) = request.into_parts();
+"#,
+        instead: r#"        let (parts, mut body) = request.into_parts();
+        std::future::poll_fn(|cx| {
+            let _ = hyper::body::Body::poll_frame(std::pin::Pin::new(&mut body), cx);
+            std::task::Poll::Ready(())
+        })
+        .await;
+"#,
+        tests: &["attacks_bodies::attack_35_a_body_that_nobody_wants_is_never_taken_for_a_request"],
+    },
+    Guard {
         what: "a rule with something unknown in it is refused",
         file: "crates/sbx-policy/src/http.rs",
         text: r#"#[serde(deny_unknown_fields)]
 pub struct HttpMatch"#,
         instead: "pub struct HttpMatch",
         tests: &["attacks_http::attack_36_a_rule_about_bodies_is_refused_and_not_left_out"],
+    },
+    Guard {
+        what: "an upstream's answer has a bounded head",
+        file: "crates/sbx-gateway/src/connector/http.rs",
+        text: r#"        .max_buf_size(limits::REQUEST_HEAD_BYTES)
+        .max_headers(limits::HEADERS)"#,
+        instead: r#"        .max_buf_size(1024 * 1024)
+        .max_headers(1000)"#,
+        tests: &[
+            "attacks_limits::attack_38_answers_and_requests_beyond_a_limit_end_themselves_and_nothing_else",
+        ],
+    },
+    Guard {
+        what: "other resolvers are told apart from other UDP",
+        file: "crates/sbx-gateway/src/adapter/frame.rs",
+        text: "} else if super::dns::is_dns((address, port).into()) {",
+        instead: "} else if super::dns::is_dns((address, port).into()) && port == 0 {",
+        tests: &["attacks_dns::attack_40_other_resolvers_are_out_of_reach"],
     },
     Guard {
         what: "a name is judged before anybody is asked for it",
@@ -276,6 +502,13 @@ pub struct HttpMatch"#,
         text: "Ok(icmp) if address == GATEWAY && icmp.msg_type() == Icmpv4Message::EchoRequest => {",
         instead: "Ok(icmp) if icmp.msg_type() == Icmpv4Message::EchoRequest => {",
         tests: &["attacks_ip::attack_46_a_ping_leads_nowhere_also_after_a_restart"],
+    },
+    Guard {
+        what: "Alt-Svc is taken out of answers",
+        file: "crates/sbx-gateway/src/relay/exchange.rs",
+        text: "head.headers.remove(ALT_SVC);",
+        instead: r#"head.headers.remove("x-alt-svc");"#,
+        tests: &["attacks_ip::attack_47_quic_is_stopped_and_not_offered"],
     },
     Guard {
         what: "a frame comes from the guest itself",

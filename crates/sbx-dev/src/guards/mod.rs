@@ -242,6 +242,7 @@ fn cargo(arguments: &[&str]) -> Command {
         .args(rest)
         .current_dir(COPY)
         .env("CARGO_TARGET_DIR", "../target")
+        .env("CARGO_INCREMENTAL", "1")
         .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0")
         .env("CARGO_PROFILE_RELEASE_DEBUG", "0")
         .env("RUSTFLAGS", "-Awarnings");

@@ -305,8 +305,8 @@ pub(super) const GUARDS: &[Guard] = &[
     Guard {
         what: "an upstream switches the protocol only when asked to",
         file: "crates/sbx-gateway/src/relay/exchange.rs",
-        text: "            None if switched => {",
-        instead: "            None if switched && websocket => {",
+        text: "            None if switched => account",
+        instead: "            None if switched && websocket => account",
         tests: &[
             "attacks_http::attack_30_nothing_but_a_websocket_that_was_asked_for_switches_the_protocol",
         ],

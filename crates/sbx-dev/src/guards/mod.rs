@@ -21,8 +21,9 @@ pub(crate) fn run(words: &[&str]) -> Result {
         .iter()
         .enumerate()
         .filter(|(at, guard)| {
-            let named = |word: &&str| {
-                *word == at.to_string() || guard.tests.iter().any(|t| t.contains(*word))
+            let named = |word: &&str| match word.parse::<usize>() {
+                Ok(number) => number == *at,
+                Err(_) => guard.tests.iter().any(|t| t.contains(*word)),
             };
             words.is_empty() || words.iter().any(named)
         })
@@ -51,7 +52,10 @@ pub(crate) fn run(words: &[&str]) -> Result {
     }
     let mut useless = Vec::new();
     for (at, guard) in &chosen {
-        let left = bench.without(guard)?;
+        // One that cannot be tried is reported with the others.
+        let left = bench
+            .without(guard)
+            .unwrap_or_else(|failure| vec![failure.message]);
         let verdict = if left.is_empty() {
             "noticed"
         } else {

@@ -135,3 +135,99 @@ async fn connect(address: Option<SocketAddr>) -> std::io::Result<UdpSocket> {
     socket.connect(address).await?;
     Ok(socket)
 }
+
+#[cfg(test)]
+mod tests {
+    use sbx_policy::{
+        CreatedVia, Decision, PolicyDocument, Protocols, ResourcePattern, Rule, Scope,
+    };
+    use sbx_wire::gateway::{GatewayFile, Upstream};
+    use std::time::Duration;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::addresses::GATEWAY;
+    use crate::generation::{Generation, HostTrust};
+    use crate::mint::SigningKey;
+    use crate::pins::Pins;
+    use crate::records::Records;
+
+    /// A flow to a socket of the host that a rule opens. The folder holds the records.
+    fn flow_to(peer: &UdpSocket) -> (Datagrams, tempfile::TempDir) {
+        let port = peer.local_addr().unwrap().port();
+        let rule = Rule {
+            id: "open".to_owned(),
+            name: None,
+            scope: Scope::Global,
+            decision: Decision::Allow,
+            resources: vec![ResourcePattern::parse(&format!("localhost:{port}")).unwrap()],
+            protocols: Protocols::UDP,
+            created_via: CreatedVia::Added,
+            http: None,
+        };
+        let file = GatewayFile {
+            sandbox: "box".to_owned(),
+            policy: PolicyDocument::new(1, vec![rule]),
+            upstream: Upstream {
+                udp_egress: true,
+                ..Upstream::default()
+            },
+            credential_hosts: Vec::new(),
+        };
+        let host = HostTrust {
+            roots: Vec::new(),
+            resolvers: Vec::new(),
+            provider: Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let (records, _) = Records::open(&folder.path().join("egress.jsonl")).unwrap();
+        let generation = Generation::from_file(file, &host).unwrap();
+        let key = SigningKey::generate().unwrap();
+        let gateway = Gateway::new(generation, host, key, records, Pins::default());
+        let flow = Flow {
+            source: 40_000,
+            address: GATEWAY,
+            port,
+        };
+        let open = open(&gateway, &Answers::new(), &Handle::current(), flow);
+        (open.unwrap(), folder)
+    }
+
+    async fn peer() -> UdpSocket {
+        UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flow_on_which_nothing_moves_is_over_after_its_time() {
+        let peer = peer().await;
+        let (open, _records) = flow_to(&peer);
+        open.queue.send(b"x".to_vec()).await.unwrap();
+        tokio::time::sleep(limits::UDP_IDLE / 2).await;
+        open.queue.send(b"y".to_vec()).await.unwrap();
+        let since = Instant::now();
+        open.queue.closed().await;
+        let longest = limits::UDP_IDLE + Duration::from_secs(1);
+        let lasted = since.elapsed();
+        assert!((limits::UDP_IDLE..longest).contains(&lasted), "{lasted:?}");
+    }
+
+    #[tokio::test]
+    async fn datagrams_beyond_the_queue_of_a_flow_are_lost_and_no_others() {
+        let peer = peer().await;
+        let (open, _records) = flow_to(&peer);
+        // Nothing is taken from the queue before this task waits for something.
+        for number in 0..limits::UDP_QUEUE {
+            let datagram = vec![u8::try_from(number).unwrap()];
+            assert!(open.queue.try_send(datagram).is_ok(), "{number}");
+        }
+        assert!(open.queue.try_send(vec![255]).is_err());
+        let mut buffer = [0; 16];
+        for number in 0..limits::UDP_QUEUE {
+            assert_eq!(peer.recv(&mut buffer).await.unwrap(), 1);
+            assert_eq!(usize::from(buffer[0]), number);
+        }
+        open.queue.try_send(vec![254]).unwrap();
+        peer.recv(&mut buffer).await.unwrap();
+        assert_eq!(buffer[0], 254);
+    }
+}

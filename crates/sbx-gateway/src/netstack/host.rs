@@ -160,3 +160,49 @@ impl Answers {
         Arc::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn datagrams_that_wait_for_the_guest_are_bounded_and_nothing_else_is_left_out_for_them() {
+        let answers = Answers::new();
+        let flow = Flow {
+            source: 40_000,
+            address: Ipv4Addr::new(203, 0, 113, 9),
+            port: 53,
+        };
+        let payload = vec![0; 1000];
+        for _ in 0..limits::UDP_WAITING / payload.len() {
+            answers.datagram(flow, payload.clone());
+        }
+        for _ in 0..limits::UDP_WAITING / ENTRY {
+            answers.closed(flow);
+        }
+        let answers_of_dns = 10;
+        for _ in 0..answers_of_dns {
+            let answers = answers.clone();
+            DnsTicket { flow, answers }.answer(None);
+        }
+        let (mut cost, mut dns) = (0, 0);
+        while let Some(word) = answers.next() {
+            match word {
+                Word::Datagram(_, payload) => cost += ENTRY + payload.len(),
+                Word::Closed(_) => cost += ENTRY,
+                Word::Dns(..) => dns += 1,
+                Word::Dialled(..) => panic!("nothing was dialled"),
+            }
+        }
+        assert_eq!(dns, answers_of_dns);
+        assert!(
+            cost <= limits::UDP_WAITING && cost > limits::UDP_WAITING - ENTRY,
+            "{cost}"
+        );
+        // What was taken makes room.
+        answers.datagram(flow, payload);
+        assert!(matches!(answers.next(), Some(Word::Datagram(..))));
+    }
+}

@@ -1,4 +1,4 @@
-//! Heads of HTTP/1.1 requests, as the guest's connections are served.
+//! Heads of HTTP requests, as the guest's connections are served.
 
 use hyper::Request;
 use hyper::body::Incoming;
@@ -6,7 +6,7 @@ use hyper::http::request::Parts;
 use sbx_gateway::adapter::guarded::Arrival;
 use sbx_gateway::adapter::request;
 use sbx_gateway::relay::page;
-use sbx_gateway::relay::serve::serve_h1;
+use sbx_gateway::relay::serve::{serve_h1, serve_h2};
 use sbx_policy::{Port, Target};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -15,12 +15,20 @@ use crate::gateway::block_on;
 /// What a connection carries at most: more than any input.
 const ROOM: usize = 1 << 20;
 
+/// As the first byte: HTTP/2 in opened TLS.
+const H2: u8 = b'2';
+/// What a client of HTTP/2 begins with (RFC 9113, section 3.4): nothing of interest comes before it.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
 /// The first byte says which door it is, the others are what the guest sends. Whatever request comes out of them names
 /// its host in one way, and its path in one form.
 pub(crate) fn run(bytes: &[u8]) {
     let Some((door, sent)) = bytes.split_first() else {
         return;
     };
+    if *door == H2 {
+        return run_h2(sent);
+    }
     let door = door % 3;
     let (mut guest, ours) = tokio::io::duplex(ROOM);
     block_on(async {
@@ -36,6 +44,24 @@ pub(crate) fn run(bytes: &[u8]) {
         let serving = serve_h1(ours, answer, || ());
         let talking = async {
             // A connection that was closed early is no fault, and one that ended here need not be answered.
+            let _ = guest.write_all(sent).await;
+            let _ = guest.shutdown().await;
+            let _ = guest.read_to_end(&mut Vec::new()).await;
+        };
+        tokio::join!(serving, talking);
+    });
+}
+
+fn run_h2(sent: &[u8]) {
+    let (mut guest, ours) = tokio::io::duplex(ROOM);
+    block_on(async {
+        let answer = |request: Request<Incoming>| {
+            look(2, &request.into_parts().0);
+            async { Ok(page::bad_request("")) }
+        };
+        let serving = serve_h2(ours, answer, || ());
+        let talking = async {
+            let _ = guest.write_all(PREFACE).await;
             let _ = guest.write_all(sent).await;
             let _ = guest.shutdown().await;
             let _ = guest.read_to_end(&mut Vec::new()).await;

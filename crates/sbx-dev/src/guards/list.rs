@@ -228,6 +228,17 @@ pub(super) const GUARDS: &[Guard] = &[
         ],
     },
     Guard {
+        what: "leaves have another key than the authority",
+        file: "crates/sbx-gateway/src/mint.rs",
+        text: r#"        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let der = "#,
+        instead: r#"        let key = KeyPair::try_from(key.0.serialize_der())?;
+        let der = "#,
+        tests: &[
+            "authority::attack_20_the_key_is_the_gateway_s_own_and_a_restarted_one_has_another",
+        ],
+    },
+    Guard {
         what: "TLS begins with version 1.2",
         file: "crates/sbx-gateway/src/adapter/hello.rs",
         text: "version < TLS_1_2) {",
@@ -252,10 +263,19 @@ pub(super) const GUARDS: &[Guard] = &[
         tests: &["attacks_framing::attack_23_content_length_beside_transfer_encoding_is_refused"],
     },
     Guard {
-        what: "a length is one plain number",
+        what: "a length is there once",
         file: "crates/sbx-gateway/src/adapter/framing.rs",
-        text: "                self.length = Some(number(text(value)).ok_or(Fault::Length)?);",
-        instead: "                self.length = Some(number(text(value)).unwrap_or(5));",
+        text: "                if self.length.is_some() {",
+        instead: "                if self.length == Some(u64::MAX) {",
+        tests: &[
+            "attacks_framing::attack_24_a_content_length_that_can_be_read_in_two_ways_is_refused",
+        ],
+    },
+    Guard {
+        what: "a length has no zero in front",
+        file: "crates/sbx-gateway/src/adapter/framing.rs",
+        text: "    let plain = matches!(digits, [b'0'] | [b'1'..=b'9', ..]) && digits.len() <= 18;",
+        instead: "    let plain = matches!(digits, [b'0'..=b'9', ..]) && digits.len() <= 18;",
         tests: &[
             "attacks_framing::attack_24_a_content_length_that_can_be_read_in_two_ways_is_refused",
         ],

@@ -40,6 +40,8 @@ fn attack_24_a_content_length_that_can_be_read_in_two_ways_is_refused() {
             for way in WAYS {
                 for lengths in [
                     "Content-Length: 5\r\nContent-Length: 6\r\n",
+                    "Content-Length: 5\r\nContent-Length: 5\r\n",
+                    "Content-Length: 05\r\n",
                     "Content-Length: 5\r\nContent-Length: x\r\n",
                     "Content-Length: x\r\nContent-Length: 5\r\n",
                     "Content-Length: 5,6\r\n",

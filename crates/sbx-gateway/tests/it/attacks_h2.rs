@@ -143,6 +143,16 @@ fn attack_34_an_http2_request_with_more_than_one_meaning_is_refused_and_recorded
             ),
         ),
         (
+            "one length twice",
+            block(
+                &[
+                    field(b"content-length", b"0"),
+                    field(b"content-length", b"0"),
+                ]
+                .concat(),
+            ),
+        ),
+        (
             "a pseudo-header behind others",
             [&block(&field(b"x", b"y"))[..], &field(b":scheme", b"https")].concat(),
         ),

@@ -29,7 +29,7 @@ fn holds(der: &[u8], part: &[u8]) -> bool {
 }
 
 #[test]
-fn the_key_is_the_gateway_s_own_and_a_restarted_one_has_another() {
+fn attack_20_the_key_is_the_gateway_s_own_and_a_restarted_one_has_another() {
     let upstream = EchoUpstream::start_tls(&[API]).unwrap();
     let mut lab = lab(&upstream);
     let first = lab.gateway_key();

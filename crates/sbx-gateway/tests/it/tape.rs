@@ -12,7 +12,7 @@ pub(crate) struct Tape {
 }
 
 impl Tape {
-    /// Answers each message that ends with an empty line by the next of `answers`; the last one is repeated.
+    /// Answers each message that ends with an empty line, in chunks with the last of them, by the next of `answers`; the last one is repeated.
     pub(crate) fn answering(answers: &'static [&'static str]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -47,7 +47,7 @@ fn play(mut stream: TcpStream, heard: &Mutex<Vec<u8>>, answers: &[&str]) {
     while let Ok(length @ 1..) = stream.read(&mut chunk) {
         heard.lock().unwrap().extend_from_slice(&chunk[..length]);
         message.extend_from_slice(&chunk[..length]);
-        if message.ends_with(b"\r\n\r\n") {
+        if is_over(&message) {
             message.clear();
             last = answers.next().unwrap_or(last);
             if stream.write_all(last.as_bytes()).is_err() {
@@ -55,4 +55,13 @@ fn play(mut stream: TcpStream, heard: &Mutex<Vec<u8>>, answers: &[&str]) {
             }
         }
     }
+}
+
+fn is_over(message: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(message).to_ascii_lowercase();
+    let Some((head, body)) = text.split_once("\r\n\r\n") else {
+        return false;
+    };
+    let chunked = head.contains("transfer-encoding: chunked");
+    text.ends_with("\r\n\r\n") && (!chunked || body.contains("\r\n0\r\n"))
 }

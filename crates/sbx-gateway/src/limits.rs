@@ -124,6 +124,10 @@ pub const CONFIGURE_WAIT: Duration = Duration::from_secs(5);
 pub const CONTROL_CONNECTIONS: usize = 8;
 /// Records waiting to be written. Beyond, records are counted as lost and the count is written.
 pub const RECORDS: usize = 4096;
+/// Records that come within this after one was written are written together.
+pub const RECORD_GATHER: Duration = Duration::from_millis(5);
+/// The end of the process waits this long for the last records to be written.
+pub const RECORD_FLUSH: Duration = Duration::from_secs(1);
 /// Size at which `egress.jsonl` becomes `egress.jsonl.1`, in bytes.
 pub const RECORD_FILE: u64 = 16 * 1024 * 1024;
 /// Longest host, method or path text in a record, in bytes.

@@ -187,9 +187,10 @@ impl Opened {
             let control = control.map_err(failed("cannot listen for commands"))?;
             runtime.spawn(control::serve(control, gateway.clone()));
         }
-        network(gateway, &runtime, Answers::new()).map_err(failed("the network failed"))?;
+        let ended = network(gateway.clone(), &runtime, Answers::new());
+        gateway.records.flush();
         runtime.shutdown_background();
-        Ok(())
+        ended.map_err(failed("the network failed"))
     }
 }
 

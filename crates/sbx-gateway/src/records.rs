@@ -125,10 +125,22 @@ struct Untold {
     generation: u64,
 }
 
+/// What the writer is given.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "all but the last item of a process's life are records"
+)]
+enum Item {
+    Record(EgressRecord),
+    /// Write what is there and say so.
+    Flush(SyncSender<()>),
+}
+
 /// The way to the record file. Cheap to share; never blocks.
 #[derive(Debug)]
 pub struct Records {
-    queue: SyncSender<EgressRecord>,
+    queue: SyncSender<Item>,
     lost: Arc<AtomicU64>,
     drops: Mutex<Drops>,
     untold: Arc<Mutex<Untold>>,
@@ -150,6 +162,7 @@ impl Records {
             lost: lost.clone(),
             untold: untold.clone(),
             told: None,
+            lines: Vec::new(),
             limit: limits::RECORD_FILE,
         };
         Ok((
@@ -165,11 +178,20 @@ impl Records {
 
     /// Writes an event down.
     pub fn push(&self, sandbox: &str, event: Event) {
-        match self.queue.try_send(event.into_record(sandbox)) {
+        let record = Item::Record(event.into_record(sandbox));
+        match self.queue.try_send(record) {
             Ok(()) => {}
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
                 self.lost.fetch_add(1, Ordering::Relaxed);
             }
+        }
+    }
+
+    /// Waits until what was pushed before is in the file, but not for ever: the disk may hang.
+    pub fn flush(&self) {
+        let (done, written) = sync_channel(1);
+        if self.queue.send(Item::Flush(done)).is_ok() {
+            let _ = written.recv_timeout(limits::RECORD_FLUSH);
         }
     }
 
@@ -212,9 +234,11 @@ pub struct RecordWriter {
     path: PathBuf,
     file: File,
     size: u64,
-    receiver: Receiver<EgressRecord>,
+    receiver: Receiver<Item>,
     lost: Arc<AtomicU64>,
     untold: Arc<Mutex<Untold>>,
+    /// Whole lines on their way to the file.
+    lines: Vec<u8>,
     /// When drops without a record of their own were last counted in one.
     told: Option<Instant>,
     /// Size at which the file is rotated, in bytes.
@@ -225,28 +249,70 @@ impl RecordWriter {
     /// Writes until every sender is gone.
     pub fn run(mut self) {
         loop {
-            match self.receiver.recv_timeout(limits::DROP_RECORD_EVERY) {
-                Ok(record) => self.write_or_say(&record),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => {
-                    self.tell_untold();
-                    return;
+            let open = match self.receiver.recv_timeout(limits::DROP_RECORD_EVERY) {
+                Ok(item) => {
+                    self.take(item);
+                    self.take_waiting();
+                    true
                 }
-            }
+                Err(RecvTimeoutError::Timeout) => true,
+                Err(RecvTimeoutError::Disconnected) => false,
+            };
             let recently = |at: Instant| at.elapsed() < limits::DROP_RECORD_EVERY;
-            if !self.told.is_some_and(recently) {
+            if !open || !self.told.is_some_and(recently) {
                 self.tell_untold();
             }
+            self.write_or_say();
             let lost = self.lost.swap(0, Ordering::Relaxed);
             if lost > 0 {
                 tracing::error!(lost, "records were lost: the queue was full");
             }
+            if !open {
+                return;
+            }
+            Self::let_gather();
         }
     }
 
-    fn write_or_say(&mut self, record: &EgressRecord) {
-        if let Err(error) = self.write(record) {
+    /// Lets more records come before the next is looked for. Whoever pushes one meanwhile need not wake this thread,
+    /// which would cost a request more than everything else about its record.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "time is the condition: what else could end the wait would be a wake-up for each record"
+    )]
+    fn let_gather() {
+        std::thread::sleep(limits::RECORD_GATHER);
+    }
+
+    fn take_waiting(&mut self) {
+        for _ in 0..limits::RECORDS {
+            let Ok(item) = self.receiver.try_recv() else {
+                return;
+            };
+            self.take(item);
+        }
+    }
+
+    fn take(&mut self, item: Item) {
+        match item {
+            Item::Record(record) => self.add_or_say(&record),
+            Item::Flush(done) => {
+                self.write_or_say();
+                // Whoever asked may have stopped waiting.
+                let _ = done.try_send(());
+            }
+        }
+    }
+
+    fn add_or_say(&mut self, record: &EgressRecord) {
+        if let Err(error) = self.add(record) {
             tracing::error!(%error, "cannot write a record");
+        }
+    }
+
+    fn write_or_say(&mut self) {
+        if let Err(error) = self.write() {
+            tracing::error!(%error, "cannot write records");
         }
     }
 
@@ -263,30 +329,38 @@ impl RecordWriter {
         let host = format!("({} dropped packets)", untold.count);
         let (proxy, reason) = (ProxyKind::Network, Reason::TooManyPlaces);
         let event = Event::at(host, 0, proxy, reason, untold.generation);
-        self.write_or_say(&event.into_record(&untold.sandbox));
+        self.add_or_say(&event.into_record(&untold.sandbox));
     }
 
-    fn write(&mut self, record: &EgressRecord) -> io::Result<()> {
+    /// Adds a line to those that are written together.
+    fn add(&mut self, record: &EgressRecord) -> io::Result<()> {
         let mut line = serde_json::to_vec(record)?;
         line.push(b'\n');
         let length = line.len() as u64;
-        if self.size > 0
-            && self.size + length > self.limit
-            && let Err(error) = self.rotate()
-        {
-            // The file in use goes on, up to twice its size; the next record tries again.
-            if self.size + length > 2 * self.limit {
-                return Err(error);
+        let before = self.size + self.lines.len() as u64;
+        if before > 0 && before + length > self.limit {
+            self.write()?;
+            if let Err(error) = self.rotate() {
+                // The file in use goes on, up to twice its size; the next record tries again.
+                if self.size + length > 2 * self.limit {
+                    return Err(error);
+                }
+                tracing::warn!(%error, "the records cannot be rotated");
             }
-            tracing::warn!(%error, "the records cannot be rotated");
         }
-        // One write per line: readers never see half of one.
-        if let Err(error) = self.file.write_all(&line) {
+        self.lines.extend_from_slice(&line);
+        Ok(())
+    }
+
+    /// Writes the lines. One write for all of them: readers never see half of one.
+    fn write(&mut self) -> io::Result<()> {
+        let lines = std::mem::take(&mut self.lines);
+        if let Err(error) = self.file.write_all(&lines) {
             // A disk that is full may have taken a part.
             let _ = self.file.set_len(self.size);
             return Err(error);
         }
-        self.size += length;
+        self.size += lines.len() as u64;
         Ok(())
     }
 
@@ -337,6 +411,24 @@ mod tests {
     }
 
     #[test]
+    fn what_was_pushed_is_in_the_file_after_a_flush() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("egress.jsonl");
+        let (records, writer) = Records::open(&path).unwrap();
+        let thread = std::thread::spawn(|| writer.run());
+        let target = Target::parse("a.test").unwrap();
+        for _ in 0..3 {
+            let event = Event::new(&target, ProxyKind::Dns, Reason::AllowRule, 1);
+            records.push("box", event);
+        }
+        records.flush();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text.lines().count(), 3);
+        drop(records);
+        thread.join().unwrap();
+    }
+
+    #[test]
     fn a_rotation_that_fails_costs_no_record_and_is_made_up_for() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("egress.jsonl");
@@ -351,12 +443,13 @@ mod tests {
             std::fs::create_dir(obstacle).unwrap();
         }
         for _ in 0..4 {
-            writer.write(&record).unwrap();
+            writer.add(&record).unwrap();
         }
         for obstacle in &obstacles {
             std::fs::remove_dir(obstacle).unwrap();
         }
-        writer.write(&record).unwrap();
+        writer.add(&record).unwrap();
+        writer.write().unwrap();
         drop(records);
         let lines = |path: &Path| std::fs::read_to_string(path).unwrap().lines().count();
         assert_eq!(lines(&obstacles[1]), 4);

@@ -64,6 +64,8 @@ fn attack_67_a_gateway_that_was_killed_comes_back_with_every_control_before_anyb
         }
         lab.records_that(1, |record| record.reason == "packet-blocked")
             .await;
+        lab.records_that(1, |record| record.reason == "allow-rule")
+            .await;
         let told = lab.records().split_off(before);
         let count = |reason: &str| told.iter().filter(|record| record.reason == reason).count();
         for (reason, times) in [

@@ -8,13 +8,15 @@
     reason = "figures are what this prints"
 )]
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 /// Bytes handed over at once, as iperf3 does.
 const PIECE: usize = 128 * 1024;
+/// Ends what is sent; see the other end.
+const END: u8 = 0;
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -62,9 +64,9 @@ fn up(address: &str, seconds: Duration) -> std::io::Result<f64> {
     while started.elapsed() < seconds {
         stream.write_all(&piece)?;
     }
-    stream.shutdown(Shutdown::Write)?;
+    stream.write_all(&[END])?;
     let mut said = String::new();
-    stream.read_to_string(&mut said)?;
+    BufReader::new(stream).read_line(&mut said)?;
     let mut numbers = said.split_whitespace().map(str::parse::<u64>);
     match (numbers.next(), numbers.next()) {
         (Some(Ok(bytes)), Some(Ok(micros))) => Ok(speed(bytes, Duration::from_micros(micros))),

@@ -6,13 +6,15 @@ use std::time::Instant;
 
 /// Bytes handed over at once.
 const PIECE: usize = 128 * 1024;
+/// Ends what is sent to the sink. The connection stays open both ways: passt may forget one that is closed one way.
+const END: u8 = 0;
 
 /// Ports of both.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ends {
     /// Sends until nobody reads.
     pub(crate) source: u16,
-    /// Reads to the end and says how much, and in how many microseconds.
+    /// Reads up to the first [`END`] and says how much, and in how many microseconds.
     pub(crate) sink: u16,
 }
 
@@ -48,12 +50,17 @@ fn send(mut stream: TcpStream) -> std::io::Result<()> {
 fn receive(mut stream: TcpStream) -> std::io::Result<()> {
     let mut piece = vec![0; PIECE];
     let mut got = stream.read(&mut piece)?;
+    if got == 0 {
+        return Ok(());
+    }
     let started = Instant::now();
-    loop {
-        match stream.read(&mut piece)? {
-            0 => break,
-            length => got += length,
+    let mut last = got;
+    while piece[last - 1] != END {
+        last = stream.read(&mut piece)?;
+        if last == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
         }
+        got += last;
     }
     writeln!(stream, "{got} {}", started.elapsed().as_micros())
 }

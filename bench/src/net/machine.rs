@@ -164,8 +164,11 @@ pub(crate) fn become_qemu(arguments: &[String]) -> String {
     if arguments.iter().any(|word| word == "-netdev") {
         for (number, card) in front.cards.iter().enumerate() {
             command.args(["-netdev", &card.netdev]);
-            let device = format!("virtio-net-pci,netdev=peer{number},mac={}", card.mac);
-            command.args(["-device", &device]);
+            // As JSON, as the machine's own devices are: those that are not come first, and one of them would be the
+            // guest's eth0.
+            let device = serde_json::json!({"driver": "virtio-net-pci", "netdev": format!("peer{number}"),
+                                            "mac": card.mac, "romfile": ""});
+            command.args(["-device", &device.to_string()]);
         }
     }
     format!("cannot become QEMU: {}", command.exec())

@@ -25,6 +25,9 @@ pub const FRAME_SKIPPED: usize = 256 * 1024;
 pub const HALF_OPEN: Duration = Duration::from_secs(10);
 /// A connection that both sides are done with, or that the guest no longer reads, is cut after this.
 pub const LINGER: Duration = Duration::from_secs(30);
+/// What the guest sends is acknowledged after this at the latest: an answer that comes earlier takes the acknowledgement
+/// with it. A guest that waits for it, as Nagle's algorithm does, waits no longer than that.
+pub const ACK_DELAY: Duration = Duration::from_millis(1);
 /// Data that the guest does not acknowledge for this long ends its connection.
 pub const UNACKNOWLEDGED: Duration = Duration::from_mins(2);
 

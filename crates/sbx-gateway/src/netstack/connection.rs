@@ -86,7 +86,7 @@ impl Connection {
         let buffer = || tcp::SocketBuffer::new(vec![0; size]);
         let mut socket = tcp::Socket::new(buffer(), buffer());
         socket.set_nagle_enabled(false);
-        socket.set_ack_delay(None);
+        socket.set_ack_delay(Some(limits::ACK_DELAY.into()));
         socket.set_congestion_control(tcp::CongestionControl::None);
         let endpoint = IpListenEndpoint {
             addr: Some(flow.address.into()),

@@ -275,3 +275,29 @@ async fn a_task_that_waits_for_something_else_learns_of_the_end_and_keeps_its_pl
     drop(stream);
     assert_eq!(wake.alive(), 0);
 }
+
+#[tokio::test]
+async fn an_answer_takes_the_acknowledgement_with_it_and_without_one_it_comes_soon() {
+    let mut pair = Pair::new(64 * 1024);
+    let mut stream = pair.establish().await;
+    pair.gateway_talks().await;
+    pair.guest_socket().send_slice(b"ask").unwrap();
+    pair.guest_talks().await;
+    assert!(matches!(pair.gateway_talks().await, State::Wait(Some(_))));
+    pair.guest_talks().await;
+    assert_eq!(pair.guest_socket().send_queue(), 3);
+    tokio::io::AsyncWriteExt::write_all(&mut stream, b"answer")
+        .await
+        .unwrap();
+    pair.gateway_talks().await;
+    pair.guest_talks().await;
+    assert_eq!(pair.guest_socket().send_queue(), 0);
+    pair.gateway_talks().await;
+    pair.guest_socket().send_slice(b"say").unwrap();
+    pair.guest_talks().await;
+    assert!(matches!(pair.gateway_talks().await, State::Wait(Some(_))));
+    pair.later(limits::ACK_DELAY);
+    pair.gateway_talks().await;
+    pair.guest_talks().await;
+    assert_eq!(pair.guest_socket().send_queue(), 0);
+}

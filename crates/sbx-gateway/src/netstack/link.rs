@@ -4,13 +4,14 @@
 use std::io;
 use std::ops::Range;
 
-use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
+use smoltcp::phy::{Checksum, Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol};
 
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 
+use super::checksum;
 use crate::addresses::{ETHERNET_HEADER, GATEWAY_MAC, MTU};
 use crate::limits;
 
@@ -250,15 +251,21 @@ pub(super) enum Received<'a> {
     Owned(Vec<u8>),
 }
 
+impl Received<'_> {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Borrowed(packet) => packet,
+            Self::Owned(packet) => packet,
+        }
+    }
+}
+
 impl RxToken for Received<'_> {
     fn consume<R, F>(self, f: F) -> R
     where
         F: FnOnce(&[u8]) -> R,
     {
-        match self {
-            Self::Borrowed(packet) => f(packet),
-            Self::Owned(packet) => f(&packet),
-        }
+        f(self.bytes())
     }
 }
 
@@ -270,7 +277,11 @@ impl TxToken for Sending<'_> {
     where
         F: FnOnce(&mut [u8]) -> R,
     {
-        self.0.push(EthernetProtocol::Ipv4, len, f)
+        self.0.push(EthernetProtocol::Ipv4, len, |packet| {
+            let result = f(packet);
+            checksum::fill(packet);
+            result
+        })
     }
 }
 
@@ -288,6 +299,9 @@ impl Device for Link {
             Offer::Place(place) => Received::Borrowed(&self.input[place]),
             Offer::Parked(packet) => Received::Owned(packet),
         };
+        if !checksum::is_right(received.bytes()) {
+            return None;
+        }
         Some((received, Sending(&mut self.output)))
     }
 
@@ -299,6 +313,8 @@ impl Device for Link {
         let mut capabilities = DeviceCapabilities::default();
         capabilities.medium = Medium::Ip;
         capabilities.max_transmission_unit = MTU;
+        // Both ways ours.
+        capabilities.checksum.tcp = Checksum::None;
         capabilities
     }
 }

@@ -5,6 +5,7 @@
 //! that have a reason, one packet each in turn; write to the VM. What a turn costs depends on what happened in it and not on
 //! how many connections there are.
 
+mod checksum;
 mod connection;
 mod host;
 mod link;

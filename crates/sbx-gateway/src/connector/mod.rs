@@ -1,6 +1,7 @@
 //! Room 4: dials what the decision pinned and writes the credential that the decision named. Resolves
 //! nothing, parses nothing, decides nothing.
 
+mod bulk;
 mod http;
 mod message;
 mod upstreams;
@@ -14,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use self::bulk::Below;
 use crate::adapter::hello::Offers;
 use crate::decision::Grant;
 use crate::limits;
@@ -75,7 +77,7 @@ async fn dial_tls(
     grant: &Grant,
     stream: TcpStream,
     offers: Offers,
-) -> Result<TlsStream<TcpStream>, DialError> {
+) -> Result<TlsStream<Below<TcpStream>>, DialError> {
     let configs = &grant.generation.client_tls;
     let config = match (offers.h2, offers.h1) {
         (true, true) => &configs.any,
@@ -88,7 +90,7 @@ async fn dial_tls(
         host => ServerName::try_from(host.to_string()),
     };
     let name = name.map_err(|error| DialError::Tls(target.clone(), io::Error::other(error)))?;
-    let handshake = TlsConnector::from(Arc::clone(config)).connect(name, stream);
+    let handshake = TlsConnector::from(Arc::clone(config)).connect(name, Below::new(stream));
     match tokio::time::timeout(limits::UPSTREAM_TLS, handshake).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) if is_certificate(&error) => Err(DialError::Certificate(target, error)),

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use sbx_policy::Target;
 
+use super::bulk::Above;
 use super::http::{handshake_h1, handshake_h2};
 use super::{SendError, Sender, dial, dial_tls};
 use crate::adapter::hello::Offers;
@@ -37,8 +38,8 @@ impl Upstream {
         let sender = if tls {
             let stream = dial_tls(grant, stream, offers).await?;
             match stream.get_ref().1.alpn_protocol() {
-                Some(b"h2") => handshake_h2(stream).await?,
-                _ => handshake_h1(stream).await?,
+                Some(b"h2") => handshake_h2(Above::new(stream)).await?,
+                _ => handshake_h1(Above::new(stream)).await?,
             }
         } else {
             handshake_h1(stream).await?

@@ -7,7 +7,8 @@ use crate::host::Host;
 use crate::http::HttpRequest;
 use crate::intent::{Intent, IntentKind};
 use crate::nearest::Nearest;
-use crate::rule::{Scope, Transport};
+use crate::rule::Transport;
+use crate::scope::Scope;
 use crate::target::Target;
 use crate::verdict::{DenyKind, Inspection, ReasonCode};
 

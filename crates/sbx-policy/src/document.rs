@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::http::HttpMatch;
 use crate::pattern::ResourcePattern;
 use crate::review::Caution;
-use crate::rule::{Decision, Rule, RuleError, Scope};
+use crate::rule::{Decision, Rule, RuleError};
+use crate::scope::Scope;
 use crate::text::shell_word;
 
 /// Most rules in one document: ten times the size that decisions are measured with.

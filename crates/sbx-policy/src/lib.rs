@@ -25,6 +25,7 @@ mod preset;
 mod request_path;
 mod review;
 mod rule;
+mod scope;
 mod suffix;
 mod target;
 mod text;
@@ -44,8 +45,7 @@ pub use pattern_error::PatternError;
 pub use preset::{Preset, UnknownPreset, preset};
 pub use request_path::{PathError, RequestPath};
 pub use review::Caution;
-pub use rule::{
-    CreatedVia, Decision, MAX_RESOURCES, Protocols, Rule, RuleError, Scope, ScopeError, Transport,
-};
+pub use rule::{CreatedVia, Decision, MAX_RESOURCES, Protocols, Rule, RuleError, Transport};
+pub use scope::{Scope, ScopeError};
 pub use target::{Port, Target, TargetError};
 pub use verdict::{DenyKind, Inspection, ReasonCode, RuleRef, Verdict};

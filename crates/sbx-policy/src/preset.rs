@@ -5,7 +5,8 @@ use std::str::FromStr;
 
 use crate::pattern::ResourcePattern;
 use crate::pattern_error::PatternError;
-use crate::rule::{CreatedVia, Decision, Protocols, Rule, Scope};
+use crate::rule::{CreatedVia, Decision, Protocols, Rule};
+use crate::scope::Scope;
 use crate::target::Port;
 
 /// A starting rule set. Not a mode: its rules can be removed and others added afterwards.

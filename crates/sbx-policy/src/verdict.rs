@@ -7,7 +7,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::address::AddressClass;
-use crate::rule::{Decision, Scope};
+use crate::rule::Decision;
+use crate::scope::Scope;
 
 /// Why a verdict is what it is. The JSON and log spelling is snake case and stable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

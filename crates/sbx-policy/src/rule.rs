@@ -165,13 +165,19 @@ impl Protocols {
     }
 }
 
-impl From<Vec<Transport>> for Protocols {
-    fn from(list: Vec<Transport>) -> Self {
+impl FromIterator<Transport> for Protocols {
+    fn from_iter<I: IntoIterator<Item = Transport>>(list: I) -> Self {
         list.into_iter()
             .fold(Self::NONE, |set, transport| match transport {
                 Transport::Tcp => set.union(Self::TCP),
                 Transport::Udp => set.union(Self::UDP),
             })
+    }
+}
+
+impl From<Vec<Transport>> for Protocols {
+    fn from(list: Vec<Transport>) -> Self {
+        list.into_iter().collect()
     }
 }
 

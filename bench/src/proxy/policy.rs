@@ -32,7 +32,7 @@ pub(crate) fn figures() -> Result<Vec<Figure>, String> {
     for _ in 0..RUNS {
         let started = Instant::now();
         let document: PolicyDocument = serde_json::from_slice(&bytes).map_err(|e| e.to_string())?;
-        evaluator = Some(Evaluator::new(&document));
+        evaluator = Some(Evaluator::of(document));
         loads.push(started.elapsed().as_secs_f64() * 1e3);
     }
     let evaluator = evaluator.ok_or("no evaluator")?;

@@ -191,11 +191,12 @@ impl Generation {
             [] => host.resolvers.clone(),
             named => named.to_vec(),
         };
+        let address_ports = address_ports(&file.policy);
         Ok(Self {
             number: file.policy.generation,
             sandbox: file.sandbox,
-            evaluator: Evaluator::new(&file.policy),
-            address_ports: address_ports(&file.policy),
+            evaluator: Evaluator::of(file.policy),
+            address_ports,
             overrides,
             synthetic,
             udp: file.upstream.udp_egress,

@@ -62,15 +62,16 @@ impl HostName {
         if text.len() > MAX_INPUT {
             return Err(HostError::TooLong);
         }
-        let plain = text.is_ascii() && !has_punycode(text);
-        let ascii = if plain {
-            text.to_ascii_lowercase()
-        } else {
-            unicode_to_ascii(text)?
-        };
-        let ascii = ascii.strip_suffix('.').unwrap_or(&ascii);
-        check_ascii(ascii)?;
-        Ok(Self(ascii.into()))
+        if !text.is_ascii() || has_punycode(text) {
+            let ascii = unicode_to_ascii(text)?;
+            let ascii = ascii.strip_suffix('.').unwrap_or(&ascii);
+            check_ascii(ascii)?;
+            return Ok(Self(ascii.into()));
+        }
+        let mut name: Box<str> = text.strip_suffix('.').unwrap_or(text).into();
+        name.make_ascii_lowercase();
+        check_ascii(&name)?;
+        Ok(Self(name))
     }
 
     /// The canonical text.
@@ -91,11 +92,12 @@ impl HostName {
 
 /// Whether some label starts with the prefix of encoded labels, in any case.
 fn has_punycode(text: &str) -> bool {
-    text.split('.').any(|label| {
-        label
-            .get(..4)
-            .is_some_and(|prefix| prefix.eq_ignore_ascii_case("xn--"))
-    })
+    text.contains("--")
+        && text.split('.').any(|label| {
+            label
+                .get(..4)
+                .is_some_and(|prefix| prefix.eq_ignore_ascii_case("xn--"))
+        })
 }
 
 fn unicode_to_ascii(text: &str) -> Result<String, HostError> {
@@ -126,8 +128,10 @@ fn check_ascii(name: &str) -> Result<(), HostError> {
     if name.is_empty() {
         return Err(HostError::Empty);
     }
-    if let Some(bad) = name.chars().find(|c| !name_char(*c) && *c != '.') {
-        return Err(HostError::BadCharacter(bad));
+    let good = |b: u8| name_char(char::from(b)) || b == b'.';
+    if !name.bytes().all(good) {
+        let bad = name.chars().find(|c| !name_char(*c) && *c != '.');
+        return Err(HostError::BadCharacter(bad.unwrap_or('\0')));
     }
     if name.len() > MAX_NAME {
         return Err(HostError::TooLong);

@@ -5,10 +5,13 @@ use super::{DATABASE, POLICY, Policy, SETTINGS, Store, StoredSetting};
 use crate::clock;
 use crate::error::io_report;
 use crate::files::{self, Found};
+use sbx_policy::{PolicyDocument, Preset, Rule};
+use sbx_wire::gateway::GatewayFile;
 use sbx_wire::home::Home;
+use sbx_wire::launch::files::GATEWAY;
 use sbx_wire::report::Report;
 use serde::de::DeserializeOwned;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::Path;
 
@@ -33,7 +36,7 @@ pub(super) fn open(home: &Home, notices: &mut Vec<String>) -> Result<Store, Repo
     };
     let (database, (policy, settings)) = match opened {
         Some(opened) => opened,
-        None => rebuild(&state, &path, notices)?,
+        None => rebuild(home, &path, notices)?,
     };
     let store = Store {
         database,
@@ -46,33 +49,94 @@ pub(super) fn open(home: &Home, notices: &mut Vec<String>) -> Result<Store, Repo
     Ok(store)
 }
 
-/// A new database with what the mirrors hold. The sandboxes come from their folders, later.
+/// A new database with what the mirrors hold, or else the sandboxes' folders. The sandboxes themselves come from
+/// there, later.
 fn rebuild(
-    state: &Path,
+    home: &Home,
     path: &Path,
     notices: &mut Vec<String>,
 ) -> Result<(Database, Content), Report> {
+    let state = &home.state;
     let (mut database, _) = Database::open(path).map_err(|error| refusal(path, &error))?;
     let policy = match mirror::<Policy>(&state.join(POLICY), notices)? {
         Mirror::Good(policy) => policy,
-        Mirror::Missing => Policy::default(),
-        Mirror::Broken => {
-            let mut policy = Policy::default();
-            // Gateways that still run hold a policy with some generation: a later one is ours.
-            policy.document.generation = clock::unix_s();
-            policy
-        }
+        missing => match (from_sandboxes(home, notices), missing) {
+            (Some(policy), _) => policy,
+            (None, Mirror::Broken) => {
+                notices.push("no policy is left: choose one with `sbx policy init`".to_owned());
+                let mut policy = Policy::default();
+                // Gateways that still run hold a policy with some generation: a later one is ours.
+                policy.document.generation = clock::unix_s();
+                policy
+            }
+            (None, _) => Policy::default(),
+        },
     };
-    let found = mirror::<BTreeMap<String, StoredSetting>>(&state.join(SETTINGS), notices)?;
-    let settings = match found {
+    let settings = match mirror::<BTreeMap<String, StoredSetting>>(&state.join(SETTINGS), notices)?
+    {
         Mirror::Good(settings) => settings,
-        Mirror::Missing | Mirror::Broken => BTreeMap::new(),
+        Mirror::Missing => BTreeMap::new(),
+        Mirror::Broken => {
+            notices.push("the settings are back at their defaults".to_owned());
+            BTreeMap::new()
+        }
     };
     database.put_policy(&policy)?;
     for (key, value) in &settings {
         database.put_setting(key, Some(value))?;
     }
     Ok((database, (policy, settings)))
+}
+
+/// The policy that the sandboxes' gateways work with: each one's file has the rules for all and its own. `None`: no
+/// sandbox has one.
+fn from_sandboxes(home: &Home, notices: &mut Vec<String>) -> Option<Policy> {
+    let folders = fs::read_dir(home.sandboxes()).ok()?;
+    let mut files: Vec<GatewayFile> = folders
+        .flatten()
+        .filter_map(
+            |folder| match files::read_json(&folder.path().join(GATEWAY)) {
+                Found::Good(file) => Some(file),
+                Found::Missing | Found::Corrupt(_) => None,
+            },
+        )
+        .collect();
+    // All were written at the last change, unless a disk was full.
+    files.sort_by_key(|file: &GatewayFile| std::cmp::Reverse(file.policy.generation));
+    let newest = &files.first()?.policy;
+    let for_all = newest.rules.iter().filter(|r| r.scope.sandbox().is_none());
+    let own = files.iter().flat_map(|file| {
+        let rules = file.policy.rules.iter();
+        rules.filter(|rule| rule.scope.sandbox() == Some(&file.sandbox))
+    });
+    let mut ids = HashSet::new();
+    let rules: Vec<Rule> = for_all
+        .chain(own)
+        .filter(|rule| ids.insert(rule.id.as_str()))
+        .cloned()
+        .collect();
+    let preset = preset_of(&rules);
+    notices.push(format!(
+        "the policy was put together again from what the sandboxes work with: {} rules; look at them with `sbx policy ls`",
+        rules.len()
+    ));
+    let mut document = PolicyDocument::new(newest.generation.saturating_add(1), rules);
+    document.governed = newest.governed;
+    Some(Policy {
+        preset: Some(preset.as_str().to_owned()),
+        document,
+    })
+}
+
+/// The preset that some of the rules come from; without any, the one that has none.
+fn preset_of(rules: &[Rule]) -> Preset {
+    let known = |preset: &Preset| {
+        let its = sbx_policy::preset(*preset);
+        its.iter()
+            .any(|one| rules.iter().any(|old| old.id == one.id))
+    };
+    let found = Preset::ALL.into_iter().find(known);
+    found.unwrap_or(Preset::DenyAll)
 }
 
 enum Mirror<T> {
@@ -91,7 +155,7 @@ fn mirror<T: DeserializeOwned>(
         Found::Corrupt(why) => {
             let aside = files::set_aside(path)?;
             notices.push(format!(
-                "{} was broken ({why}); it is kept as {}, and its content is back at the defaults",
+                "{} was broken ({why}); it is kept as {}",
                 path.display(),
                 aside.display()
             ));

@@ -422,3 +422,47 @@ fn a_policy_that_no_gateway_could_be_sent_is_refused() {
     let state = daemon.get("/v1/policy").ok();
     assert_eq!(state["rules"].as_array().unwrap().len(), n);
 }
+
+#[test]
+fn a_policy_that_is_lost_comes_back_from_what_the_sandboxes_work_with() {
+    let mut daemon = Daemon::stopped();
+    daemon.plant("00000000000a", "one");
+    daemon.plant("00000000000b", "two");
+    daemon.restart();
+    daemon.init("balanced");
+    daemon
+        .post("/v1/policy/rules", &rule(false, "global.example"))
+        .ok();
+    for sandbox in ["one", "two"] {
+        let mut own = rule(true, "own.example");
+        own["sandbox"] = json!(sandbox);
+        daemon.post("/v1/policy/rules", &own).ok();
+    }
+    let sorted = |daemon: &Daemon| {
+        let mut state = daemon.get("/v1/policy").ok();
+        let rules = state["rules"].as_array_mut().unwrap();
+        rules.sort_by_key(|rule| rule["id"].to_string());
+        state
+    };
+    let before = sorted(&daemon);
+    daemon.kill();
+    // One unreadable rule is as good as none, wherever it stands.
+    let database = rusqlite::Connection::open(daemon.state().join("sbx.db")).unwrap();
+    database
+        .execute("UPDATE rules SET document = '{}'", [])
+        .unwrap();
+    drop(database);
+    std::fs::write(daemon.state().join("policy.json"), "{ half").unwrap();
+    daemon.restart();
+    let after = sorted(&daemon);
+    assert_eq!(
+        (&after["rules"], &after["preset"]),
+        (&before["rules"], &json!("balanced"))
+    );
+    assert!(after["generation"].as_u64() > before["generation"].as_u64());
+    let notices = daemon.get("/v1/status").ok()["notices"].to_string();
+    assert!(
+        notices.contains("put together again") && notices.contains("9 rules"),
+        "{notices}"
+    );
+}

@@ -33,6 +33,8 @@ pub struct Grant {
     pub inspect: bool,
     /// Whether it is a rule that needs method and path.
     pub by_request: bool,
+    /// Whether a tunnel through the proxy has to begin with TLS for the host.
+    pub needs_tls: bool,
     /// The question that was asked, to be asked again when the policy changes.
     pub intent: Arc<Intent>,
 }
@@ -283,6 +285,7 @@ fn grant(
         reason: Reason::of(verdict),
         inspect: by_request || generation.needs_credential(target),
         by_request,
+        needs_tls: verdict.tunnel_needs_tls(target.port),
         credentials,
         intent: Arc::new(intent),
     }

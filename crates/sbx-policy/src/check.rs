@@ -9,7 +9,7 @@ use crate::intent::{Intent, IntentKind};
 use crate::nearest::Nearest;
 use crate::rule::Transport;
 use crate::scope::Scope;
-use crate::target::Target;
+use crate::target::{Port, Target};
 use crate::verdict::{DenyKind, Inspection, ReasonCode};
 
 /// The answer to a check; its JSON is what `policy check --json` prints.
@@ -54,6 +54,8 @@ pub struct CheckReport {
     pub inspection: Inspection,
     /// Whether the target is a service of the host: what it can reach, the sandbox can.
     pub host_service: bool,
+    /// Whether a tunnel through the proxy has to begin with TLS: no rule names the port.
+    pub tls_only: bool,
     /// The rule that came closest to deciding otherwise.
     pub nearest: Option<Nearest>,
 }
@@ -115,6 +117,11 @@ pub fn check(
         path,
         inspection: verdict.inspection,
         host_service: target.host.is_loopback(),
+        tls_only: verdict.is_allowed()
+            && transport == Transport::Tcp
+            && intent.kind == IntentKind::Tls
+            && !matches!(target.port, Port::HTTP | Port::HTTPS)
+            && verdict.tunnel_needs_tls(target.port),
         nearest: evaluator.nearest(&intent, &verdict),
     }
 }
@@ -133,6 +140,12 @@ impl CheckReport {
         }
         if self.allowed && self.inspection == Inspection::Required {
             text.push_str("Note: rules with method or path apply; each request is judged (ask with --method, --path)\n");
+        }
+        if self.tls_only {
+            text.push_str(&format!(
+                "Note: no rule names port {}: a tunnel through the proxy has to begin with TLS there\n",
+                self.target.port
+            ));
         }
         text
     }

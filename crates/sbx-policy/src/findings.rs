@@ -64,11 +64,13 @@ impl<'a> Best<'a> {
     }
 }
 
-/// Smaller is named first: whole-host before method and path, longer resource before shorter.
-fn rank(entry: &Entry) -> (bool, std::cmp::Reverse<usize>, &str, &str) {
+/// Smaller is named first: whole-host before method and path, with the port before every port, longer resource before
+/// shorter.
+fn rank(entry: &Entry) -> (bool, bool, std::cmp::Reverse<usize>, &str, &str) {
     let rule = entry.reference();
     (
         entry.http().is_some(),
+        entry.port.is_none(),
         std::cmp::Reverse(rule.resource.len()),
         &rule.resource,
         &rule.id,

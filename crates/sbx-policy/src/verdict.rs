@@ -7,8 +7,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::address::AddressClass;
+use crate::pattern::ResourcePattern;
 use crate::rule::Decision;
 use crate::scope::Scope;
+use crate::target::Port;
 
 /// Why a verdict is what it is. The JSON and log spelling is snake case and stable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -88,6 +90,12 @@ pub struct RuleRef {
 }
 
 impl RuleRef {
+    /// Whether the resource names this port, and does not just cover every one.
+    pub fn names_port(&self, port: Port) -> bool {
+        let resource = ResourcePattern::parse(&self.resource);
+        resource.is_ok_and(|resource| resource.port == Some(port))
+    }
+
     /// The name, or else the id.
     pub fn label(&self) -> &str {
         self.name.as_deref().unwrap_or(&self.id)
@@ -131,6 +139,13 @@ impl Verdict {
     /// Whether it may pass.
     pub fn is_allowed(&self) -> bool {
         self.decision == Decision::Allow
+    }
+
+    /// Whether a tunnel through the proxy that this allows has to begin with TLS for the host: always on port 443, and
+    /// elsewhere unless the rule that allowed it names the port.
+    pub fn tunnel_needs_tls(&self, port: Port) -> bool {
+        let named = self.rule.as_ref().is_some_and(|rule| rule.names_port(port));
+        port == Port::HTTPS || !named
     }
 
     pub(crate) fn allow(reason: ReasonCode, rule: Option<Arc<RuleRef>>) -> Self {

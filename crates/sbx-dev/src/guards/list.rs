@@ -357,7 +357,7 @@ pub(super) const GUARDS: &[Guard] = &[
     },
     Guard {
         what: "a tunnel begins with TLS unless a rule names its port",
-        file: "crates/sbx-gateway/src/doors/tls.rs",
+        file: "crates/sbx-policy/src/verdict.rs",
         text: "port == Port::HTTPS || !named",
         instead: "port == Port::HTTPS && !named",
         tests: &[

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sbx_policy::{Host, Port, Target};
+use sbx_policy::{Host, Target};
 use sbx_wire::gateway::ProxyKind;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -33,7 +33,7 @@ pub(super) async fn tunnel_tls<S: Client>(
     guest: Guest<S>,
     upstream: TcpStream,
 ) {
-    let guest = if needs_tls(&grant) {
+    let guest = if grant.needs_tls {
         match read_hello(guest).await {
             Ok((hello, mut guest)) if names(&hello, &grant.target) => {
                 guest.push_front(hello.seen);
@@ -52,17 +52,6 @@ pub(super) async fn tunnel_tls<S: Client>(
     record_grant(&gateway, &grant, proxy, grant.reason);
     let lease = gateway.lease(&grant, proxy);
     tunnel_to_end(guest, upstream, lease).await;
-}
-
-/// Whether a tunnel has to begin with TLS: always on 443, and on other ports unless the rule that
-/// allowed it names the port.
-fn needs_tls(grant: &Grant) -> bool {
-    let port = grant.target.port;
-    let named = grant
-        .rule
-        .as_ref()
-        .is_some_and(|rule| rule.resource.ends_with(&format!(":{port}")));
-    port == Port::HTTPS || !named
 }
 
 /// Whether the client named the host that was judged. Clients name no addresses.

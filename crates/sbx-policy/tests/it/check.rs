@@ -1,6 +1,8 @@
 //! What `policy check` says.
 
-use sbx_policy::{CheckReport, Evaluator, HttpRequest, Miss, PolicyDocument, Transport, check};
+use sbx_policy::{
+    CheckReport, Evaluator, HttpRequest, Miss, PolicyDocument, Rule, Transport, check,
+};
 
 use crate::support::{SANDBOX, evaluator, http_rule, rule};
 
@@ -89,6 +91,37 @@ fn details_name_rule_layer_scope_and_nearest() {
          Rule: r1 (b.a.test; layer: sandbox, scope: sandbox:claude-app, id: r1)\n\
          Nearest: r0 (**.a.test, scope: global) allows this, but is overruled\n"
     );
+}
+
+#[test]
+fn a_port_that_no_rule_names_is_said_to_take_tls_alone_through_the_proxy() {
+    let notes = |rules: &[&str], target: &str| {
+        let report = report(rules, target);
+        let said = report.text(target).contains("has to begin with TLS");
+        assert_eq!(said, report.tls_only);
+        said
+    };
+    assert!(notes(&["allow a.test"], "a.test:22"));
+    // However the rules are written, one that names the port counts.
+    for port in ["allow a.test:22", "allow *.test:22", "allow **:22"] {
+        assert!(!notes(&["allow a.test", port], "a.test:22"), "{port}");
+    }
+    assert!(notes(&["allow 2001:db8::22"], "[2001:db8::22]:22"));
+    assert!(!notes(&["allow [2001:db8::22]:22"], "[2001:db8::22]:22"));
+    assert!(!notes(&["allow a.test"], "http://a.test") && !notes(&["allow a.test"], "a.test"));
+    assert!(!notes(&[], "a.test:22"));
+    let udp = Rule {
+        protocols: [Transport::Udp].into_iter().collect(),
+        ..rule("u", "allow a.test")
+    };
+    let udp = check(
+        &Evaluator::new(&PolicyDocument::new(1, vec![udp])),
+        None,
+        Transport::Udp,
+        &"a.test:22".parse().unwrap(),
+        None,
+    );
+    assert!(udp.allowed && !udp.tls_only);
 }
 
 #[test]

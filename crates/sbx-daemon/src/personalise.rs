@@ -15,7 +15,7 @@ use std::net::Ipv4Addr;
 /// The guest's side of its private network; every sandbox has the same one, none can see another's.
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 127, 2);
 /// The gateway's side.
-const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 127, 1);
+const GATEWAY: Ipv4Addr = sbx_policy::GATEWAY_ADDRESS;
 const PREFIX: u8 = 24;
 /// Largest frame of the network, bytes: emulated guests pay per packet.
 const MTU: u16 = 65_520;

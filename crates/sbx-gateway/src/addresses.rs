@@ -7,7 +7,7 @@ use smoltcp::wire::EthernetAddress;
 /// The guest's address.
 pub const GUEST: Ipv4Addr = Ipv4Addr::new(192, 168, 127, 2);
 /// The gateway's address: default route, DNS server, forward proxy, host services.
-pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 127, 1);
+pub const GATEWAY: Ipv4Addr = sbx_policy::GATEWAY_ADDRESS;
 /// Prefix length of the network.
 pub const PREFIX: u8 = 24;
 /// The network's own broadcast address.
@@ -16,8 +16,8 @@ pub const BROADCAST: Ipv4Addr = Ipv4Addr::new(192, 168, 127, 255);
 pub const MTU: usize = 65_520;
 /// The gateway's Ethernet address (locally administered).
 pub const GATEWAY_MAC: EthernetAddress = EthernetAddress([0x52, 0x54, 0x00, 0x73, 0x62, 0x01]);
-/// Names that mean the gateway itself. Host services are reached through it too.
-pub const GATEWAY_NAMES: [&str; 2] = ["gateway.docker.internal", "gateway.sbx.internal"];
+/// What the gateway's address is called when somebody asks for its name.
+pub const GATEWAY_NAME: &str = "gateway.docker.internal";
 /// Bytes of an Ethernet header.
 pub const ETHERNET_HEADER: usize = 14;
 /// Bytes of an IPv4 header without options.

@@ -115,6 +115,9 @@ pub async fn decide(
     if !verdict.is_allowed() {
         return Err(Denial::of(generation, target, &verdict));
     }
+    if dialled_elsewhere(attempt) {
+        return Err(not_pinned(generation, target));
+    }
     let (verdict, addresses, intent) = match (overridden, &target.host) {
         // The name alone was judged, so no address check: that is what an override exempts from.
         (Some(address), _) => {
@@ -127,21 +130,9 @@ pub async fn decide(
                 SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
                 SocketAddr::from((Ipv6Addr::LOCALHOST, port)),
             ];
-            if attempt
-                .dialled
-                .is_some_and(|dialled| dialled != GATEWAY && !dialled.is_loopback())
-            {
-                return Err(not_pinned(generation, target));
-            }
             (verdict, loopback.to_vec(), question(None))
         }
-        (None, Host::Ip(ip)) => {
-            if attempt
-                .dialled
-                .is_some_and(|dialled| IpAddr::V4(dialled) != *ip)
-            {
-                return Err(not_pinned(generation, target));
-            }
+        (None, Host::Ip(_)) => {
             let addresses = sockets(&verdict.pinned, target);
             (verdict, addresses, question(None))
         }
@@ -180,11 +171,7 @@ pub fn decide_raw(
     dialled: Ipv4Addr,
     port: sbx_policy::Port,
 ) -> Result<Grant, Denial> {
-    let host = if dialled == GATEWAY {
-        Host::HostService
-    } else {
-        Host::from(IpAddr::V4(dialled))
-    };
+    let host = Host::from(IpAddr::V4(dialled));
     let mut names: Vec<Host> = gateway
         .pins
         .names_of(dialled)
@@ -245,6 +232,19 @@ pub fn decide_raw(
             Reason::DefaultDeny,
             "No matching allow rule (default deny)",
         )),
+    }
+}
+
+/// Whether a transparent client names a place other than the one that it dialled. What a name leads to is looked at when
+/// it is known.
+fn dialled_elsewhere(attempt: &Attempt) -> bool {
+    let Some(dialled) = attempt.dialled else {
+        return false;
+    };
+    match &attempt.target.host {
+        Host::HostService => dialled != GATEWAY && !dialled.is_loopback(),
+        Host::Ip(ip) => IpAddr::V4(dialled) != *ip,
+        Host::Name(_) => false,
     }
 }
 

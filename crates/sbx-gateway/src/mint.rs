@@ -299,10 +299,9 @@ impl Mint {
     fn certificate(&self, host: &Host) -> Result<CertificateDer<'static>, MintError> {
         let names = match host {
             Host::HostService => {
-                let names = sbx_policy::HOST_SERVICE_NAMES
-                    .iter()
-                    .map(ToString::to_string);
-                names.chain(["127.0.0.1".to_owned()]).collect()
+                let names = sbx_policy::HOST_SERVICE_NAMES.map(str::to_owned);
+                let addresses = sbx_policy::HOST_SERVICE_ADDRESSES.map(|ip| ip.to_string());
+                names.into_iter().chain(addresses).collect()
             }
             // rcgen makes an address out of a text that is one.
             host => vec![host.to_string()],

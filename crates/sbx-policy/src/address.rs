@@ -6,6 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
+use crate::host::GATEWAY_ADDRESS;
+
 /// What kind of place an address is (IANA special-purpose registries, RFC 6890 and successors).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -15,6 +17,9 @@ pub enum AddressClass {
     Public,
     /// Where clouds hand out credentials. Opened only by a rule with exactly this address.
     Metadata,
+    /// The gateway of the sandbox's own network ([`GATEWAY_ADDRESS`]): the services of the host, and only as these. Never
+    /// opened as an address.
+    Gateway,
     /// The machine's own loopback.
     Loopback,
     /// RFC 1918 and RFC 4193 (unique local) networks.
@@ -36,7 +41,7 @@ pub enum AddressClass {
 impl AddressClass {
     /// Whether a rule that names the address can open it.
     pub fn can_be_opened(self) -> bool {
-        !matches!(self, Self::Unspecified | Self::Multicast)
+        !matches!(self, Self::Gateway | Self::Unspecified | Self::Multicast)
     }
 }
 
@@ -45,6 +50,7 @@ impl fmt::Display for AddressClass {
         f.write_str(match self {
             Self::Public => "public",
             Self::Metadata => "a cloud metadata service",
+            Self::Gateway => "the gateway of the sandbox's own network",
             Self::Loopback => "loopback",
             Self::Private => "private",
             Self::LinkLocal => "link-local",
@@ -146,6 +152,7 @@ pub fn classify(ip: IpAddr) -> AddressClass {
 /// its range lies within the block: `10.0.0.0/8` names 10.1.2.3, `0.0.0.0/0` does not.
 pub(crate) fn block(ip: IpAddr) -> Option<(IpNet, AddressClass)> {
     match ip {
+        IpAddr::V4(v4) if v4 == GATEWAY_ADDRESS => Some((ip.into(), AddressClass::Gateway)),
         IpAddr::V4(v4) if METADATA_V4.contains(&v4) => Some((ip.into(), AddressClass::Metadata)),
         IpAddr::V6(v6) if METADATA_V6.contains(&v6) => Some((ip.into(), AddressClass::Metadata)),
         IpAddr::V4(v4) => V4_BLOCKS

@@ -15,10 +15,27 @@ const MAX_LABEL: usize = 63;
 /// Longest input that is looked at: no valid name, however encoded, needs more.
 const MAX_INPUT: usize = 1024;
 
-/// The names that mean "a service on the host's loopback". With `127.0.0.1` and `::1` they are one
-/// resource, [`Host::HostService`]: a deny on one covers all.
-pub const HOST_SERVICE_NAMES: [&str; 3] =
-    ["localhost", "host.docker.internal", "host.sbx.internal"];
+/// The gateway's address on the private network that it makes for the guest. It answers there for the services of the
+/// host, so to a rule it is one more spelling of them; a machine of that address on a network of the host is out of
+/// reach.
+pub const GATEWAY_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 127, 1);
+
+/// The names that mean "a service on the host's loopback", the first of which is shown. With [`HOST_SERVICE_ADDRESSES`]
+/// they are one resource, [`Host::HostService`]: a deny on one covers all.
+pub const HOST_SERVICE_NAMES: [&str; 5] = [
+    "localhost",
+    "host.docker.internal",
+    "host.sbx.internal",
+    "gateway.docker.internal",
+    "gateway.sbx.internal",
+];
+
+/// The addresses that mean the same. IPv4 ones also as IPv4-mapped IPv6 (RFC 4291, section 2.5.5.2).
+pub const HOST_SERVICE_ADDRESSES: [IpAddr; 3] = [
+    IpAddr::V4(Ipv4Addr::LOCALHOST),
+    IpAddr::V6(Ipv6Addr::LOCALHOST),
+    IpAddr::V4(GATEWAY_ADDRESS),
+];
 
 /// Why a text is not a host.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -183,9 +200,9 @@ serde_as_text!(HostName);
 /// Where something wants to go, before the port.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Host {
-    /// A DNS name other than the aliases of the host.
+    /// A DNS name other than [`HOST_SERVICE_NAMES`].
     Name(HostName),
-    /// An address literal other than the loopback aliases of the host.
+    /// An address literal other than [`HOST_SERVICE_ADDRESSES`].
     Ip(IpAddr),
     /// A service on the host's loopback, whatever it was called. Shown as `localhost`.
     HostService,
@@ -242,11 +259,7 @@ impl From<HostName> for Host {
 impl From<IpAddr> for Host {
     fn from(ip: IpAddr) -> Self {
         // To a dual-stack socket `::ffff:127.0.0.1` is the same place.
-        let is_host = match ip.to_canonical() {
-            IpAddr::V4(v4) => v4 == Ipv4Addr::LOCALHOST,
-            IpAddr::V6(v6) => v6 == Ipv6Addr::LOCALHOST,
-        };
-        if is_host {
+        if HOST_SERVICE_ADDRESSES.contains(&ip.to_canonical()) {
             Self::HostService
         } else {
             Self::Ip(ip)

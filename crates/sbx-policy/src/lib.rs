@@ -35,7 +35,9 @@ pub use address::{AddressClass, classify};
 pub use check::{CheckReport, check};
 pub use document::{DocumentError, MAX_RULES, PolicyDocument, Removed, removal_command};
 pub use evaluator::Evaluator;
-pub use host::{HOST_SERVICE_NAMES, Host, HostError, HostName};
+pub use host::{
+    GATEWAY_ADDRESS, HOST_SERVICE_ADDRESSES, HOST_SERVICE_NAMES, Host, HostError, HostName,
+};
 pub use http::{HttpMatch, HttpMatchError, HttpRequest, Method, Methods, PathPattern};
 pub use intent::{Intent, IntentKind};
 pub use label::LabelError;

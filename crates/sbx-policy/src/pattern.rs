@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use ipnet::{IpNet, Ipv6Net};
 
 use crate::address::{AddressClass, classify};
-use crate::host::{HOST_SERVICE_NAMES, Host, HostName};
+use crate::host::{HOST_SERVICE_ADDRESSES, HOST_SERVICE_NAMES, Host, HostName};
 use crate::label::{Label, has_wildcard};
 use crate::pattern_error::PatternError;
 use crate::target::{Port, split_port};
@@ -199,7 +199,7 @@ impl HostPattern {
         }
     }
 
-    /// Whether any spelling of the host's loopback (`localhost`, `127.0.0.1`, ...) falls under the
+    /// Whether any spelling of the services of the host (`localhost`, `127.0.0.1`, the gateway's...) falls under the
     /// pattern. A deny counts then; an allow has to name the host service itself.
     pub fn touches_host_service(&self) -> bool {
         static NAMES: LazyLock<Vec<HostName>> = LazyLock::new(|| {
@@ -208,10 +208,11 @@ impl HostPattern {
                 .filter_map(|name| HostName::parse(name).ok())
                 .collect()
         });
-        let addresses: [IpAddr; 2] = [[127, 0, 0, 1].into(), std::net::Ipv6Addr::LOCALHOST.into()];
         self.0 == Shape::HostService
             || NAMES.iter().any(|name| self.matches_name(name))
-            || addresses.into_iter().any(|ip| self.matches_ip(ip))
+            || HOST_SERVICE_ADDRESSES
+                .into_iter()
+                .any(|ip| self.matches_ip(ip))
     }
 
     pub(crate) fn matches_name(&self, name: &HostName) -> bool {

@@ -112,7 +112,20 @@ pub(super) const GUARDS: &[Guard] = &[
         file: "crates/sbx-policy/src/host.rs",
         text: "        if name.is_host_service() {",
         instead: r#"        if name.is_host_service() && name.as_str() == "localhost" {"#,
-        tests: &["attacks_names::attack_11_every_alias_of_the_host_is_one_resource"],
+        tests: &[
+            "attacks_names::attack_11_every_alias_of_the_host_is_one_resource",
+            "attacks_names::attack_11_a_deny_on_any_alias_of_the_host_closes_all_of_them",
+        ],
+    },
+    Guard {
+        what: "the gateway's address is the host",
+        file: "crates/sbx-policy/src/host.rs",
+        text: "        if HOST_SERVICE_ADDRESSES.contains(&ip.to_canonical()) {",
+        instead: "        if ip.to_canonical().is_loopback() {",
+        tests: &[
+            "attacks_names::attack_11_every_alias_of_the_host_is_one_resource",
+            "attacks_names::attack_11_a_deny_on_any_alias_of_the_host_closes_all_of_them",
+        ],
     },
     Guard {
         what: "a server name is the one that was judged",

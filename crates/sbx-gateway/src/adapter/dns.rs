@@ -11,7 +11,7 @@ use sbx_policy::HostName;
 use sbx_wire::gateway::ProxyKind;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::addresses::{GATEWAY, GATEWAY_NAMES};
+use crate::addresses::{GATEWAY, GATEWAY_NAME};
 use crate::gateway::Gateway;
 use crate::generation::Generation;
 use crate::limits;
@@ -124,7 +124,7 @@ async fn judge(gateway: &Gateway, question: &Query) -> Reply {
         };
     }
     let is_a = question.query_type == RecordType::A;
-    if name.is_host_service() || GATEWAY_NAMES.contains(&name.as_str()) {
+    if name.is_host_service() {
         return Reply::local(if is_a { vec![GATEWAY] } else { Vec::new() });
     }
     let verdict = generation
@@ -205,7 +205,7 @@ fn reverse(
 ) -> Option<Reply> {
     let address = reversed(name)?;
     let names: Vec<String> = if address == GATEWAY {
-        vec![GATEWAY_NAMES[0].to_owned()]
+        vec![GATEWAY_NAME.to_owned()]
     } else {
         let may = |name: &HostName| {
             let verdict = generation

@@ -10,7 +10,6 @@ use sbx_wire::gateway::ProxyKind;
 use super::tls::{deny_heard, hello_reason, open_heard, record_grant, refusal_to_open};
 use super::{Client, Guest, tunnel_to_end};
 use crate::adapter::hello::{Prefixed, read_hello};
-use crate::addresses::GATEWAY;
 use crate::connector;
 use crate::decision::{Grant, decide};
 use crate::gateway::Gateway;
@@ -21,10 +20,7 @@ use crate::records::Event;
 /// A connection to port 443 of an address that the client chose itself.
 pub(super) async fn serve<S: Client>(gateway: Arc<Gateway>, flow: Flow, stream: S) {
     let proxy = ProxyKind::Transparent;
-    let address = match flow.address {
-        GATEWAY => Host::HostService,
-        address => Host::from(IpAddr::V4(address)),
-    };
+    let address = Host::from(IpAddr::V4(flow.address));
     let generation = gateway.configured(false).await;
     let (hello, mut guest) = match read_hello(Prefixed::new(Bytes::new(), stream)).await {
         Ok(read) => read,

@@ -54,13 +54,14 @@ pub(crate) fn run<F: Future>(test: F) -> F::Output {
     })
 }
 
-/// Writes a rule: `allow a.test:443`, `deny a.test`, or `allow-udp a.test`.
+/// Writes a rule: `allow a.test:443`, `deny a.test`, `allow-udp a.test`, or `deny-both a.test`, which is about UDP too.
 pub(crate) fn rule(text: &str) -> Rule {
     let (decision, resource) = text.split_once(' ').unwrap();
     let (decision, protocols) = match decision {
         "allow" => (Decision::Allow, Protocols::TCP),
         "allow-udp" => (Decision::Allow, Protocols::UDP),
         "deny" => (Decision::Deny, Protocols::TCP),
+        "deny-both" => (Decision::Deny, Protocols::ALL),
         other => panic!("{other}"),
     };
     let id: String = text

@@ -13,13 +13,13 @@ use crate::lab::{Lab, NOWHERE, Setup, run};
 use crate::wire::{datagram, unreachable};
 
 /// Sends every datagram back.
-struct Echo {
-    port: u16,
+pub(crate) struct Echo {
+    pub(crate) port: u16,
     received: Arc<AtomicUsize>,
 }
 
 impl Echo {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = socket.local_addr().unwrap().port();
         let received = Arc::new(AtomicUsize::new(0));
@@ -34,7 +34,7 @@ impl Echo {
         Self { port, received }
     }
 
-    fn received(&self) -> usize {
+    pub(crate) fn received(&self) -> usize {
         self.received.load(Ordering::SeqCst)
     }
 }

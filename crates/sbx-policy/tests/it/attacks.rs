@@ -247,6 +247,12 @@ fn attack_11_every_alias_of_the_host_is_one_resource() {
         "host.docker.internal",
         "host.sbx.internal",
         "[::ffff:127.0.0.1]",
+        "gateway.docker.internal",
+        "Gateway.SBX.internal.",
+        "192.168.127.1",
+        "192.168.127.1.",
+        "[::ffff:192.168.127.1]",
+        "[::ffff:c0a8:7f01]",
     ];
     for rule in [
         "localhost",
@@ -254,6 +260,9 @@ fn attack_11_every_alias_of_the_host_is_one_resource() {
         "::1",
         "host.docker.internal",
         "host.sbx.internal",
+        "gateway.docker.internal",
+        "gateway.sbx.internal",
+        "192.168.127.1",
     ] {
         let allow = format!("allow {rule}:8080,**").replace("::1:", "[::1]:");
         let deny = format!("deny {rule}");
@@ -280,6 +289,8 @@ fn attack_11_every_alias_of_the_host_is_one_resource() {
         "0.0.0.0/0",
         "::/0",
         "host.*.internal",
+        "*.sbx.internal",
+        "192.168.0.0/16",
     ] {
         for alias in aliases {
             let target = format!("{alias}:8080");

@@ -101,6 +101,31 @@ fn attack_44_a_name_that_leads_to_the_loopback_meets_denials_of_the_host_service
 }
 
 #[test]
+fn attack_11_the_gateways_address_is_the_host_and_never_a_place_that_a_name_leads_to() {
+    let open = [
+        "allow a.test",
+        "allow 192.168.0.0/16",
+        "allow 64:ff9b::/96",
+        "allow localhost:443",
+    ];
+    for address in [
+        "192.168.127.1",
+        "::ffff:192.168.127.1",
+        "64:ff9b::c0a8:7f01",
+    ] {
+        let verdict = resolved(&open, "a.test", &[address]);
+        assert_eq!(verdict.reason, ReasonCode::AddressBlocked, "{address}");
+        let beside = resolved(&open, "a.test", &[address, "192.168.127.3"]);
+        assert_eq!(beside.pinned, [ip("192.168.127.3")], "{address}");
+    }
+    // By its number it is the service that the rule opens, with nothing to pin.
+    let verdict = ask(&evaluator(&open), "192.168.127.1:443");
+    assert!(verdict.is_allowed() && verdict.pinned.is_empty());
+    assert!(!allowed(&open, "192.168.127.1:80"));
+    assert!(!allowed(&open, "[64:ff9b::192.168.127.1]:443"));
+}
+
+#[test]
 fn attack_44_some_addresses_are_never_opened() {
     for (address, rule) in [
         ("0.0.0.0", "allow 0.0.0.0"),

@@ -16,7 +16,7 @@ pub(crate) const HOSTS: [&str; 8] = [
     "y.test",
     "a.y.test",
 ];
-pub(crate) const ADDRESSES: [&str; 8] = [
+pub(crate) const ADDRESSES: [&str; 9] = [
     "192.0.2.1",
     "192.0.2.2",
     "10.0.0.1",
@@ -25,8 +25,9 @@ pub(crate) const ADDRESSES: [&str; 8] = [
     "fd00::1",
     "64:ff9b::a00:1",
     "127.0.0.1",
+    "192.168.127.1",
 ];
-pub(crate) const PATTERNS: [&str; 26] = [
+pub(crate) const PATTERNS: [&str; 28] = [
     "x.test",
     "*.x.test",
     "**.x.test",
@@ -53,6 +54,8 @@ pub(crate) const PATTERNS: [&str; 26] = [
     "64:ff9b::/96",
     "localhost",
     "10.0.0.0/15",
+    "192.168.0.0/16",
+    "*.sbx.internal",
 ];
 pub(crate) const SCOPES: [&str; 4] = ["global", "sandbox:one", "kit:two", "org"];
 pub(crate) const PATHS: [&str; 4] = ["/**", "/a", "/a/*", "/a/**"];
@@ -129,7 +132,7 @@ pub(crate) fn intent() -> impl Strategy<Value = Intent> {
     let host = prop_oneof![
         4 => prop::sample::select(&HOSTS[..]),
         2 => prop::sample::select(&ADDRESSES[..]),
-        1 => Just("localhost"),
+        1 => prop::sample::select(&["localhost", "gateway.sbx.internal"][..]),
     ];
     let kind = prop::sample::select(
         &[

@@ -7,13 +7,16 @@ use sbx_policy::{
     Decision, Host, HttpMatch, HttpRequest, Intent, IntentKind, PolicyDocument, Rule, Transport,
 };
 
-/// Spellings of the host's loopback: a deny of any of them counts, an allow has to be `localhost`.
-const LOOPBACK: [&str; 5] = [
+/// Spellings of the services of the host: a deny of any of them counts, an allow has to be `localhost`.
+const HOST: [&str; 8] = [
     "localhost",
     "host.docker.internal",
     "host.sbx.internal",
+    "gateway.docker.internal",
+    "gateway.sbx.internal",
     "127.0.0.1",
     "::1",
+    "192.168.127.1",
 ];
 
 /// Whether the intent may pass, addresses aside.
@@ -62,7 +65,7 @@ fn concerns(policy: &PolicyDocument, rule: &Rule, intent: &Intent) -> bool {
             let pattern = resource.host.to_string();
             let host = match (&intent.host, rule.decision) {
                 (Host::HostService, Decision::Deny) => {
-                    LOOPBACK.iter().any(|spelling| spells(&pattern, spelling))
+                    HOST.iter().any(|spelling| spells(&pattern, spelling))
                 }
                 (host, _) => naive(&pattern, host),
             };

@@ -16,6 +16,8 @@ fn a_service_of_the_host_is_opened_port_by_port_and_said_to_be_one() {
         "127.0.0.1",
         "[::1]",
         "host.docker.internal",
+        "gateway.sbx.internal",
+        "192.168.127.1",
         "127.0.0.0/8",
         "127.0.0.2",
     ] {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use sbx_gateway::addresses::{GATEWAY, GATEWAY_NAMES, GUEST, MTU, PREFIX};
+use sbx_gateway::addresses::{GATEWAY, GATEWAY_NAME, GUEST, MTU, PREFIX};
 use sbx_testkit::netns::{Namespace, Options};
 use sbx_testkit::{EchoUpstream, FileServer, Recorder};
 use sbx_wire::gateway::{EgressRecord, PROXY_PORT, ProxyKind};
@@ -185,11 +185,11 @@ impl Town {
         }
         command.envs(BUNDLE_VARIABLES.map(|name| (name, BUNDLE)));
         if way == Way::Forward {
-            let proxy = format!("http://{}:{PROXY_PORT}", GATEWAY_NAMES[0]);
+            let proxy = format!("http://{GATEWAY_NAME}:{PROXY_PORT}");
             for name in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"] {
                 command.env(name, &proxy);
             }
-            let direct = format!("localhost,127.0.0.1,::1,{}", GATEWAY_NAMES[0]);
+            let direct = format!("localhost,127.0.0.1,::1,{GATEWAY_NAME}");
             command.env("no_proxy", &direct).env("NO_PROXY", &direct);
         }
         let output = command.stdin(Stdio::null()).output().unwrap();
@@ -308,7 +308,7 @@ fn guest_files(lab: &Lab, root_pem: Option<&str>) -> Vec<(PathBuf, PathBuf)> {
     for pem in [Some(lab.authority.root_pem().as_str()), root_pem] {
         bundle.push_str(pem.unwrap_or_default());
     }
-    let names = GATEWAY_NAMES.join(" ");
+    let names = sbx_policy::HOST_SERVICE_NAMES[1..].join(" ");
     let files = [
         ("bundle", BUNDLE, bundle),
         (

@@ -45,6 +45,8 @@ pub(crate) struct Findings<'a> {
     /// Deny or allow entries with method and path that wait for the requests.
     pending_deny: Best<'a>,
     pending_allow: Best<'a>,
+    /// Whether some allow is about the host and port, whatever its methods and paths.
+    opens_host: bool,
 }
 
 /// The entry to name among equals: the choice must not depend on the order of rules.
@@ -79,6 +81,7 @@ fn rank(entry: &Entry) -> (bool, bool, std::cmp::Reverse<usize>, &str, &str) {
 
 impl<'a> Findings<'a> {
     pub(crate) fn add(&mut self, entry: &'a Entry, stage: Stage<'_>) {
+        self.opens_host |= entry.decision == Decision::Allow;
         let (now, later) = match entry.decision {
             Decision::Deny => (&mut self.deny, &mut self.pending_deny),
             Decision::Allow => (&mut self.allow, &mut self.pending_allow),
@@ -99,8 +102,14 @@ impl<'a> Findings<'a> {
     }
 
     pub(crate) fn verdict(&self, stage: Stage<'_>) -> Verdict {
-        if let Some(rule) = self.deny.rule() {
-            return Verdict::deny(ReasonCode::DenyRule, Some(rule), DenyKind::Explicit);
+        if let Some(deny) = self.deny.0 {
+            // The gateway does not look into a connection to a host that nothing opens: the answer to a request is
+            // the one that the connection gets.
+            if deny.http().is_some() && !self.opens_host {
+                return Verdict::default_deny();
+            }
+            let rule = Some(Arc::clone(deny.reference()));
+            return Verdict::deny(ReasonCode::DenyRule, rule, DenyKind::Explicit);
         }
         let opaque = matches!(stage, Stage::Opaque);
         let allowed = self.allow.rule();
@@ -108,7 +117,7 @@ impl<'a> Findings<'a> {
             && opaque
         {
             // Only a denial by this rule if something would have allowed the host.
-            if allowed.is_some() || self.pending_allow.0.is_some() {
+            if self.opens_host {
                 return Verdict::deny(ReasonCode::NotInspectable, Some(rule), DenyKind::Explicit);
             }
             return Verdict::default_deny();

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use proptest::prelude::*;
 use sbx_policy::{
-    CreatedVia, Decision, Evaluator, Host, HostName, Intent, IntentKind, PolicyDocument, Protocols,
-    ResourcePattern, Rule, Target, Transport, Verdict, check,
+    CreatedVia, Decision, Evaluator, Host, HostName, HttpRequest, Inspection, Intent, IntentKind,
+    PolicyDocument, Protocols, ResourcePattern, Rule, Target, Transport, Verdict, check,
 };
 
 use crate::generate::{intent, name, name_pattern, policy, resource, rule};
@@ -69,6 +69,17 @@ proptest! {
             _ => true,
         };
         prop_assert!(!public || passes == may);
+    }
+
+    #[test]
+    fn a_request_is_asked_about_only_where_its_connection_may_be_looked_into(policy in policy(), intent in connection()) {
+        let request = Intent { kind: IntentKind::Http, http: Some(HttpRequest::parse("GET", "/a").unwrap()), transport: Transport::Tcp, ..intent };
+        let connection = Intent { kind: IntentKind::Tls, http: None, ..request.clone() };
+        let (request, connection) = (decide(&policy, &request), decide(&policy, &connection));
+        // Denied, or allowed without a look: the same answer, with the same rule, to every request.
+        if connection.inspection == Inspection::NotNeeded {
+            prop_assert_eq!(request, connection);
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The real gateway process between a guest's TCP/IP stack and stand-ins.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod agreement;
 mod attack;
 mod attacks_bodies;
 mod attacks_dns;

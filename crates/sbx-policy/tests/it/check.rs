@@ -171,4 +171,5 @@ fn json_has_the_documented_keys() {
     assert_eq!(json["type"], "network");
     assert_eq!(json["layer"], "global");
     assert_eq!(json["host_service"], false);
+    assert_eq!(json["tls_only"], false);
 }

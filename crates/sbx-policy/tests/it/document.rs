@@ -1,6 +1,9 @@
 //! Changing and storing a policy.
 
-use sbx_policy::{DocumentError, PolicyDocument, Preset, Protocols, Rule, RuleError, preset};
+use sbx_policy::{
+    DocumentError, MAX_RESOURCES, MAX_RULES, PolicyDocument, Preset, Protocols, Rule, RuleError,
+    preset,
+};
 
 use crate::support::{document, http_rule, rule, scope};
 
@@ -87,6 +90,28 @@ fn ids_are_unique_and_rules_valid() {
         policy.add(empty),
         Err(DocumentError::Rule(RuleError::NoResources))
     );
+}
+
+#[test]
+fn rules_and_their_resources_are_bounded() {
+    let many = |count| Rule {
+        resources: vec!["a.test".parse().unwrap(); count],
+        ..rule("many", "allow a.test")
+    };
+    assert_eq!(many(MAX_RESOURCES).validate(), Ok(()));
+    assert_eq!(
+        many(MAX_RESOURCES + 1).validate(),
+        Err(RuleError::TooManyResources)
+    );
+    let full = (0..MAX_RULES).map(|n| rule(&format!("r{n}"), "allow a.test"));
+    let mut policy = PolicyDocument::new(1, full.collect());
+    let one_more = rule("new", "allow b.test");
+    assert_eq!(
+        policy.add(one_more.clone()),
+        Err(DocumentError::TooManyRules)
+    );
+    policy.rules.pop();
+    assert_eq!(policy.add(one_more), Ok(Vec::new()));
 }
 
 #[test]

@@ -35,15 +35,15 @@ pub(super) const GUARDS: &[Guard] = &[
     Guard {
         what: "a host is made of letters, digits, hyphens and dots",
         file: "crates/sbx-policy/src/host.rs",
-        text: "    if let Some(bad) = name.chars().find(|c| !name_char(*c) && *c != '.') {",
-        instead: "    if let Some(bad) = name.chars().find(char::is_ascii_uppercase) {",
+        text: "    if !name.bytes().all(good) {",
+        instead: "    if name.bytes().any(|b| b.is_ascii_uppercase() && good(b)) {",
         tests: &["attacks_names::attack_02_control_bytes_spaces_and_percent_are_no_part_of_a_host"],
     },
     Guard {
         what: "an encoded label decodes to something",
         file: "crates/sbx-policy/src/host.rs",
-        text: "let plain = text.is_ascii() && !has_punycode(text);",
-        instead: "let plain = text.is_ascii() && text.len() < 1024;",
+        text: "if !text.is_ascii() || has_punycode(text) {",
+        instead: "if !text.is_ascii() || (text.len() > MAX_INPUT && has_punycode(text)) {",
         tests: &["attacks_names::attack_03_names_have_one_form_and_a_homoglyph_is_another_name"],
     },
     Guard {
@@ -113,8 +113,8 @@ pub(super) const GUARDS: &[Guard] = &[
         text: "        if name.is_host_service() {",
         instead: r#"        if name.is_host_service() && name.as_str() == "localhost" {"#,
         tests: &[
-            "attacks_names::attack_11_every_alias_of_the_host_is_one_resource",
-            "attacks_names::attack_11_a_deny_on_any_alias_of_the_host_closes_all_of_them",
+            "attacks_host::attack_11_every_alias_of_the_host_is_one_resource",
+            "attacks_host::attack_11_a_deny_on_any_alias_of_the_host_closes_all_of_them",
         ],
     },
     Guard {
@@ -123,8 +123,8 @@ pub(super) const GUARDS: &[Guard] = &[
         text: "        if HOST_SERVICE_ADDRESSES.contains(&ip.to_canonical()) {",
         instead: "        if ip.to_canonical().is_loopback() {",
         tests: &[
-            "attacks_names::attack_11_every_alias_of_the_host_is_one_resource",
-            "attacks_names::attack_11_a_deny_on_any_alias_of_the_host_closes_all_of_them",
+            "attacks_host::attack_11_every_alias_of_the_host_is_one_resource",
+            "attacks_host::attack_11_a_deny_on_any_alias_of_the_host_closes_all_of_them",
         ],
     },
     Guard {
@@ -562,7 +562,7 @@ pub struct HttpMatch"#,
             "attacks_ip::attack_49_another_sandbox_is_out_of_reach",
             "attacks_ip::attack_50_services_of_the_host_and_control_sockets_are_out_of_reach",
             "attacks_ip::attack_53_a_broker_on_the_host_is_closed_until_a_rule_names_it",
-            "attacks_names::attack_11_every_alias_of_the_host_is_one_resource",
+            "attacks_host::attack_11_every_alias_of_the_host_is_one_resource",
         ],
     },
     Guard {

@@ -8,6 +8,7 @@ mod attacks_dns;
 mod attacks_framing;
 mod attacks_h2;
 mod attacks_handshake;
+mod attacks_host;
 mod attacks_http;
 mod attacks_ip;
 mod attacks_life;

@@ -4,6 +4,7 @@
 //! which is always written first.
 
 use crate::authority::Issued;
+use crate::browser;
 use crate::daemon::Daemon;
 use crate::sandbox::Sandbox;
 use sbx_wire::gateway::{Answer, Command, PublicKey};
@@ -18,7 +19,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{oneshot, watch};
 
 /// Between two attempts to connect.
-const RETRY: Duration = Duration::from_millis(50);
+pub(crate) const RETRY: Duration = Duration::from_millis(50);
 /// Time for an answer; building a large policy takes well under a second.
 const ANSWER: Duration = Duration::from_secs(10);
 /// How often an intermediate's age is looked at. By the wall clock, because it goes on while the machine sleeps.
@@ -97,15 +98,16 @@ pub(crate) fn spawn(daemon: Arc<Daemon>, sandbox: Arc<Sandbox>, ended: oneshot::
         tokio::select! {
             _ = ended => {}
             () = serve(&daemon, &sandbox) => {}
+            () = browser::serve(&daemon, &sandbox) => {}
         }
     });
 }
 
 async fn serve(daemon: &Daemon, sandbox: &Sandbox) {
     loop {
-        match UnixStream::connect(sandbox.runtime.join(sockets::GATEWAY)).await {
-            Ok(stream) => {
-                if let Err(error) = converse(daemon, sandbox, stream).await {
+        match connect(sandbox).await {
+            Ok((read, write)) => {
+                if let Err(error) = converse(daemon, sandbox, read, write).await {
                     tracing::warn!(sandbox = sandbox.name, %error, "gateway connection");
                 }
             }
@@ -115,12 +117,12 @@ async fn serve(daemon: &Daemon, sandbox: &Sandbox) {
     }
 }
 
-async fn converse(daemon: &Daemon, sandbox: &Sandbox, stream: UnixStream) -> io::Result<()> {
-    if stream.peer_cred()?.uid() != rustix::process::geteuid().as_raw() {
-        return Err(io::Error::other("the socket belongs to another user"));
-    }
-    let (read, mut write) = stream.into_split();
-    let mut read = BufReader::new(read);
+async fn converse(
+    daemon: &Daemon,
+    sandbox: &Sandbox,
+    mut read: BufReader<OwnedReadHalf>,
+    mut write: OwnedWriteHalf,
+) -> io::Result<()> {
     let mut wanted = sandbox.gateway.wanted.subscribe();
     let answer = ask(&mut read, &mut write, &Command::CertificateRequest).await?;
     let Answer::CertificateRequest { public_key: key } = answer else {
@@ -177,19 +179,42 @@ async fn ask(
     command: &Command,
 ) -> io::Result<Answer> {
     let exchange = async {
-        let mut line = serde_json::to_vec(command)?;
-        line.push(b'\n');
-        write.write_all(&line).await?;
-        // The line held secrets.
-        line.fill(0);
-        let mut answer = Vec::new();
-        let count = read.take(MAX_ANSWER).read_until(b'\n', &mut answer).await?;
-        if count == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        serde_json::from_slice(&answer).map_err(io::Error::other)
+        send(write, command).await?;
+        receive(read).await
     };
     tokio::time::timeout(ANSWER, exchange)
         .await
         .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
+/// Connects to the control socket of the sandbox's gateway.
+pub(crate) async fn connect(
+    sandbox: &Sandbox,
+) -> io::Result<(BufReader<OwnedReadHalf>, OwnedWriteHalf)> {
+    let stream = UnixStream::connect(sandbox.runtime.join(sockets::GATEWAY)).await?;
+    if stream.peer_cred()?.uid() != rustix::process::geteuid().as_raw() {
+        return Err(io::Error::other("the socket belongs to another user"));
+    }
+    let (read, write) = stream.into_split();
+    Ok((BufReader::new(read), write))
+}
+
+/// Sends one command.
+pub(crate) async fn send(write: &mut OwnedWriteHalf, command: &Command) -> io::Result<()> {
+    let mut line = serde_json::to_vec(command)?;
+    line.push(b'\n');
+    write.write_all(&line).await?;
+    // The line held secrets.
+    line.fill(0);
+    Ok(())
+}
+
+/// Waits for one answer.
+pub(crate) async fn receive(read: &mut BufReader<OwnedReadHalf>) -> io::Result<Answer> {
+    let mut answer = Vec::new();
+    let count = read.take(MAX_ANSWER).read_until(b'\n', &mut answer).await?;
+    if count == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    serde_json::from_slice(&answer).map_err(io::Error::other)
 }

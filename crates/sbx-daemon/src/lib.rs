@@ -18,6 +18,7 @@
 mod agents;
 mod api;
 mod authority;
+mod browser;
 mod clock;
 mod create;
 mod daemon;

@@ -124,6 +124,7 @@ fn environment(daemon: &Daemon, record: &Record, path: &str, ca: &str) -> Vec<(S
         ("WORKSPACE_DIR", &record.workdir),
         ("IS_SANDBOX", "1"),
         ("BASH_ENV", PERSISTENT),
+        ("BROWSER", "xdg-open"),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into();

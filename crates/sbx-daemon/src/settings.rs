@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
+pub(crate) const BROWSER: &str = "browser.open";
 pub(crate) const OVERRIDES: &str = "upstream.overrides";
 pub(crate) const EXTRA_ROOTS: &str = "upstream.extraRoots";
 pub(crate) const RESOLVERS: &str = "upstream.resolvers";
@@ -41,6 +42,15 @@ struct Key {
 }
 
 const KEYS: &[Key] = &[
+    Key {
+        name: BROWSER,
+        kind: "bool",
+        default: "true",
+        example: "false",
+        restart: false,
+        description: "Whether pages that the policy allows are opened in the host's browser when a program inside asks",
+        check: |text| flag(text).map(|flag| plain(flag.to_string())),
+    },
     Key {
         name: UDP_EGRESS,
         kind: "bool",
@@ -170,6 +180,13 @@ pub(crate) fn upstream(stored: &BTreeMap<String, StoredSetting>) -> Upstream {
             .and_then(|text| flag(text).ok())
             .unwrap_or_default(),
     }
+}
+
+/// Whether pages are opened in the host's browser.
+pub(crate) fn opens_browser(stored: &BTreeMap<String, StoredSetting>) -> bool {
+    stored
+        .get(BROWSER)
+        .is_none_or(|stored| stored.value == "true")
 }
 
 /// Size of a new sandbox's Docker data disk, bytes; `None`: the image's own.

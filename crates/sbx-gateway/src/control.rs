@@ -6,9 +6,11 @@ use std::sync::atomic::Ordering;
 
 use sbx_wire::gateway::{Answer, Command, GatewayFile, MAX_LINE};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::OwnedReadHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
+use crate::browser::Page;
 use crate::gateway::Gateway;
 use crate::generation::Generation;
 use crate::limits;
@@ -48,6 +50,7 @@ async fn converse(stream: UnixStream, gateway: &Gateway) -> io::Result<()> {
     let mut reader = BufReader::new(reader);
     let limit = u64::try_from(MAX_LINE).unwrap_or(u64::MAX);
     let mut line = Vec::new();
+    let mut page: Option<Page> = None;
     loop {
         line.clear();
         let length = (&mut reader)
@@ -63,7 +66,17 @@ async fn converse(stream: UnixStream, gateway: &Gateway) -> io::Result<()> {
                 reason: format!("a line has at most {MAX_LINE} bytes"),
             }
         } else {
-            obey(gateway, &line)
+            match parse(&line) {
+                Ok(Command::AwaitPage) => next_page(gateway, &mut reader, &mut page).await?,
+                Ok(Command::PageHandled { problem }) => {
+                    if let Some(page) = page.take() {
+                        page.handled(problem);
+                    }
+                    next_page(gateway, &mut reader, &mut page).await?
+                }
+                Ok(command) => obey(gateway, command),
+                Err(refused) => refused,
+            }
         };
         zeroize(&mut line);
         let mut text = serde_json::to_vec(&answer)?;
@@ -81,14 +94,35 @@ fn zeroize(line: &mut Vec<u8>) {
     std::hint::black_box(&line);
 }
 
-fn obey(gateway: &Gateway, line: &[u8]) -> Answer {
-    let command = match serde_json::from_slice::<Command>(line) {
-        Ok(command) => command,
-        Err(error) => {
-            let reason = why_not(line, &error);
-            return Answer::Refused { reason };
+fn parse(line: &[u8]) -> Result<Command, Answer> {
+    serde_json::from_slice(line).map_err(|error| {
+        let reason = why_not(line, &error);
+        Answer::Refused { reason }
+    })
+}
+
+/// Waits for a page, for as long as the other side does.
+async fn next_page(
+    gateway: &Gateway,
+    reader: &mut BufReader<OwnedReadHalf>,
+    kept: &mut Option<Page>,
+) -> io::Result<Answer> {
+    *kept = None;
+    tokio::select! {
+        page = gateway.browser.next() => {
+            let address = page.address.clone();
+            *kept = Some(page);
+            Ok(Answer::OpenPage { address })
         }
-    };
+        read = reader.fill_buf() => Err(match read {
+            Ok([]) => io::ErrorKind::UnexpectedEof.into(),
+            Ok(_) => io::Error::other("spoke while it waits for a page"),
+            Err(error) => error,
+        }),
+    }
+}
+
+fn obey(gateway: &Gateway, command: Command) -> Answer {
     match command {
         Command::Configure(config) => configure(gateway, *config),
         Command::CertificateRequest => match gateway.key.public() {
@@ -96,6 +130,9 @@ fn obey(gateway: &Gateway, line: &[u8]) -> Answer {
             Err(error) => Answer::Refused {
                 reason: error.to_string(),
             },
+        },
+        Command::AwaitPage | Command::PageHandled { .. } => Answer::Refused {
+            reason: "pages are dealt with where the connection is".to_owned(),
         },
         Command::Status => {
             let generation = gateway.generation();

@@ -7,6 +7,7 @@ use std::time::Instant;
 use sbx_wire::gateway::ProxyKind;
 use tokio::sync::watch;
 
+use crate::browser::Browser;
 use crate::decision::Grant;
 use crate::generation::{Generation, HostTrust};
 use crate::limits;
@@ -35,6 +36,8 @@ pub struct Gateway {
     pub records: Records,
     /// What is open.
     pub live: Arc<Live>,
+    /// Pages for the host's browser.
+    pub browser: Browser,
     /// For `status`.
     pub status: Status,
     /// What the host gives to every generation.
@@ -58,6 +61,7 @@ impl Gateway {
             pins,
             records,
             live: Arc::default(),
+            browser: Browser::default(),
             status: Status::default(),
             host,
             key,

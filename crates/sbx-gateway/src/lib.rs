@@ -15,6 +15,7 @@
 
 pub mod adapter;
 pub mod addresses;
+pub mod browser;
 pub mod connector;
 pub mod control;
 pub mod decision;

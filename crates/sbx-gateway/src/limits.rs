@@ -123,6 +123,9 @@ pub const CONTINUE: Duration = Duration::from_secs(1);
 /// How long a connection waits for credentials and certificate authority after a restart.
 pub const CONFIGURE_WAIT: Duration = Duration::from_secs(5);
 
+/// A page for the host's browser is taken and dealt with by the daemon within this.
+pub const PAGE: Duration = Duration::from_secs(5);
+
 /// Control connections at a time.
 pub const CONTROL_CONNECTIONS: usize = 8;
 /// Records waiting to be written. Beyond, records are counted as lost and the count is written.

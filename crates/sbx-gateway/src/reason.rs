@@ -34,6 +34,8 @@ reasons! {
     UpstreamUnreachable = "upstream-unreachable", true;
     /// Allowed, but the name could not be resolved.
     ResolveFailed = "resolve-failed", true;
+    /// Allowed, but the host opened no page in a browser.
+    NotOpened = "not-opened", true;
     /// A rule denies it.
     DenyRule = "deny-rule", false;
     /// No rule allows it.

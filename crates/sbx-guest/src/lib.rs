@@ -3,6 +3,7 @@
 #![deny(unsafe_code)]
 
 pub mod agent;
+pub mod browser;
 pub mod console;
 pub mod files;
 pub mod init;

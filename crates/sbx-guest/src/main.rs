@@ -11,10 +11,16 @@ fn main() -> ExitCode {
         sbx_guest::init::run();
     }
     // Under the name of another program it is in that one's place.
-    if Path::new(&name).file_name() == Some(OsStr::new("runc")) {
-        let error = sbx_guest::runc::run(args);
-        sbx_guest::console::say(&error.to_string());
-        return ExitCode::from(127);
+    match Path::new(&name).file_name().and_then(OsStr::to_str) {
+        Some("runc") => {
+            let error = sbx_guest::runc::run(args);
+            sbx_guest::console::say(&error.to_string());
+            return ExitCode::from(127);
+        }
+        Some(name) if sbx_guest::browser::NAMES.contains(&name) => {
+            return ExitCode::from(sbx_guest::browser::run(args));
+        }
+        _ => {}
     }
     let result = match args.next().as_deref().and_then(|role| role.to_str()) {
         Some("agent") => sbx_guest::plain::run(),

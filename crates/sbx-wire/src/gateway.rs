@@ -10,6 +10,7 @@
 //! for its public half ([`Command::CertificateRequest`]), signs an intermediate for it and sends that with the
 //! configuration ([`Authority`]).
 
+use crate::browser::Address;
 use crate::secret::SecretText;
 use sbx_policy::PolicyDocument;
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,14 @@ pub enum Command {
     CertificateRequest,
     /// Report state.
     Status,
+    /// Wait for a page that the host is to open; answered with [`Answer::OpenPage`] once there is one, with nothing
+    /// before.
+    AwaitPage,
+    /// What became of the page; answered with the next [`Answer::OpenPage`].
+    PageHandled {
+        /// Why it was not opened.
+        problem: Option<String>,
+    },
 }
 
 /// What the gateway answers.
@@ -52,6 +61,11 @@ pub enum Answer {
     Refused {
         /// Why.
         reason: String,
+    },
+    /// A page that the policy allows.
+    OpenPage {
+        /// Its address.
+        address: Address,
     },
     /// State.
     Status {
@@ -228,6 +242,8 @@ pub enum ProxyKind {
     Network,
     /// A name look-up.
     Dns,
+    /// A request to open a page in the host's browser.
+    BrowserOpen,
 }
 
 /// One thing that left or was stopped. One JSON line in `egress.jsonl`.

@@ -8,6 +8,7 @@
 //! | [`launch`] | daemon to supervisor: the document a machine is started from |
 //! | [`gateway`] | daemon to gateway: policy, credentials, certificate authority; and the records that come out |
 //! | [`api`] | command to daemon: the local HTTP/JSON API |
+//! | [`browser`] | a program inside to the host's browser |
 //! | [`report`] | how every process states an error: blame, message, next step |
 //! | [`home`] | where state, cache, configuration and sockets live |
 //! | [`name`] | sandbox names |
@@ -17,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod browser;
 pub mod frame;
 pub mod gateway;
 pub mod guest;

@@ -16,7 +16,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-const ID: &str = "00000000000a";
+pub(crate) const ID: &str = "00000000000a";
 /// Far longer than anything here takes.
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -52,7 +52,7 @@ fn request(stream: &mut UnixStream) -> Option<Request> {
 }
 
 /// Listens as a supervisor. Each watcher's connection is handed out after the first status.
-fn supervisor(runtime: &Path, sessions: u32) -> mpsc::Receiver<UnixStream> {
+pub(crate) fn supervisor(runtime: &Path, sessions: u32) -> mpsc::Receiver<UnixStream> {
     let listener = UnixListener::bind(runtime.join("supervisor.sock")).unwrap();
     let path = runtime.join("supervisor.sock");
     let (watchers, received) = mpsc::channel();
@@ -91,55 +91,80 @@ fn point() -> PublicKey {
     PublicKey::try_from(&point[..]).unwrap()
 }
 
-/// Listens as a gateway and hands out each configuration once it has been answered.
-fn gateway(runtime: &Path) -> mpsc::Receiver<(Value, UnixStream)> {
+/// A configuration that a gateway was given, and the connection it came on.
+type Configured = mpsc::Receiver<(Value, UnixStream)>;
+/// Why a configuration is not taken.
+type Refuses = fn(&Value) -> Option<String>;
+
+/// Listens as a gateway and hands out each configuration once it has been answered. It never has a page for
+/// the browser.
+fn gateway(runtime: &Path) -> Configured {
     gateway_that_refuses(runtime, |_| None)
 }
 
 /// The same, but what `refuses` has a reason for is not taken.
-fn gateway_that_refuses(
+fn gateway_that_refuses(runtime: &Path, refuses: Refuses) -> Configured {
+    gateway_with_pages(runtime, refuses, |mut lines, _| {
+        let _until_closed = lines.read_line(&mut String::new());
+    })
+}
+
+/// The same with pages: `serve` gets the connection that asks for them.
+pub(crate) fn gateway_with_pages(
     runtime: &Path,
-    refuses: fn(&Value) -> Option<String>,
-) -> mpsc::Receiver<(Value, UnixStream)> {
+    refuses: Refuses,
+    serve: impl FnOnce(BufReader<UnixStream>, UnixStream) + Clone + Send + 'static,
+) -> Configured {
     let listener = UnixListener::bind(runtime.join("gateway.sock")).unwrap();
     let (configurations, received) = mpsc::channel();
     thread::spawn(move || {
         for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let mut lines = BufReader::new(stream.try_clone().unwrap());
-            let mut line = String::new();
-            while lines.read_line(&mut line).is_ok_and(|count| count > 0) {
-                let parsed: Command = serde_json::from_str(&line).unwrap();
-                let value: Value = serde_json::from_str(&line).unwrap();
-                line.clear();
-                if matches!(parsed, Command::CertificateRequest) {
-                    let public_key = point();
-                    let answer = Answer::CertificateRequest { public_key };
-                    let answer = serde_json::to_string(&answer).unwrap();
-                    stream.write_all(format!("{answer}\n").as_bytes()).unwrap();
-                    continue;
-                }
-                assert!(matches!(parsed, Command::Configure(_)));
-                let generation = value["file"]["policy"]["generation"].as_u64().unwrap();
-                let answer = match refuses(&value) {
-                    Some(reason) => Answer::Refused { reason },
-                    None => Answer::Configured { generation },
-                };
-                let answer = serde_json::to_string(&answer).unwrap();
-                stream.write_all(format!("{answer}\n").as_bytes()).unwrap();
-                if configurations
-                    .send((value, stream.try_clone().unwrap()))
-                    .is_err()
-                {
-                    return;
-                }
-            }
+            let (stream, configurations) = (stream.unwrap(), configurations.clone());
+            let serve = serve.clone();
+            thread::spawn(move || converse(stream, &configurations, refuses, serve));
         }
     });
     received
 }
 
-fn planted() -> Daemon {
+fn converse(
+    mut stream: UnixStream,
+    configurations: &mpsc::Sender<(Value, UnixStream)>,
+    refuses: Refuses,
+    serve: impl FnOnce(BufReader<UnixStream>, UnixStream),
+) {
+    let mut lines = BufReader::new(stream.try_clone().unwrap());
+    let mut line = String::new();
+    while lines.read_line(&mut line).is_ok_and(|count| count > 0) {
+        let value: Value = serde_json::from_str(&line).unwrap();
+        let answer = match serde_json::from_str(&line).unwrap() {
+            Command::CertificateRequest => Answer::CertificateRequest {
+                public_key: point(),
+            },
+            Command::Configure(config) => match refuses(&value) {
+                Some(reason) => Answer::Refused { reason },
+                None => Answer::Configured {
+                    generation: config.file.policy.generation,
+                },
+            },
+            Command::AwaitPage => return serve(lines, stream),
+            other => panic!("{other:?}"),
+        };
+        line.clear();
+        let text = serde_json::to_string(&answer).unwrap();
+        stream.write_all(format!("{text}\n").as_bytes()).unwrap();
+        let configured = !matches!(answer, Answer::CertificateRequest { .. });
+        if configured
+            && configurations
+                .send((value, stream.try_clone().unwrap()))
+                .is_err()
+        {
+            return;
+        }
+    }
+}
+
+pub(crate) fn planted() -> Daemon {
     let daemon = Daemon::stopped();
     daemon.plant(ID, "one");
     let private = |path: &Path| {

@@ -19,6 +19,7 @@ fn every_setting_is_listed_with_default_type_and_description() {
         .map(|s| s["key"].as_str().unwrap())
         .collect();
     let expected = [
+        "browser.open",
         "feature.udp-egress",
         "sandbox.disk.dockerVolume",
         "upstream.extraRoots",

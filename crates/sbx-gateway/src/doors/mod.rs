@@ -1,6 +1,7 @@
 //! The ways out, one after the other: proxy, transparent HTTP and TLS, raw TCP, DNS. Each parses, asks
 //! for a decision and hands over to the relay.
 
+mod browser;
 mod datagrams;
 mod proxy;
 mod tls;

@@ -9,8 +9,8 @@ use sbx_policy::{IntentKind, Port};
 use sbx_wire::gateway::ProxyKind;
 
 use super::tls::{deny_inside_tls, open_tls, record_grant, refusal_to_open, tunnel_tls};
-use super::{Client, Guest, serve_inspected};
-use crate::adapter::guarded::Guarded;
+use super::{Client, Guest, browser, serve_inspected};
+use crate::adapter::guarded::{Arrival, Guarded};
 use crate::adapter::hello::Prefixed;
 use crate::adapter::request;
 use crate::connector;
@@ -26,11 +26,14 @@ use crate::relay::serve::serve_h1;
 /// Serves the proxy port.
 pub(super) async fn serve<S: Client>(gateway: Arc<Gateway>, inspected: Arc<Inspected>, stream: S) {
     let refused = inspected.clone();
-    let answer = move |request: Request<Incoming>, arrival| {
+    let answer = move |request: Request<Incoming>, arrival: Arrival| {
         let (gateway, inspected) = (gateway.clone(), inspected.clone());
         async move {
             match *request.method() {
                 Method::CONNECT => Ok(connect::<S>(gateway, request).await),
+                _ if arrival.refused().is_none() && browser::asks(&request) => {
+                    Ok(browser::open(gateway, request).await)
+                }
                 _ => inspected.answer(request, Some(arrival)).await,
             }
         }

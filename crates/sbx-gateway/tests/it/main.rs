@@ -16,6 +16,7 @@ mod attacks_limits;
 mod attacks_names;
 mod attacks_tls;
 mod authority;
+mod browser;
 mod clients;
 mod credentials;
 mod dns;

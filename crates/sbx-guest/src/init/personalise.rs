@@ -1,7 +1,7 @@
 //! Makes a booted machine this sandbox and no other. Everything here may run again: in a later life of the
 //! channel, and at the next boot on the same upper disk.
 
-use super::net;
+use super::{net, shims};
 use crate::console;
 use crate::files::{self, managed};
 use crate::{sys, trust};
@@ -20,6 +20,7 @@ pub(super) fn apply(request: &Personalise, previous: Option<&NetworkIdentity>) -
     console::debug("identity set");
     step("network", net::configure(&request.network, previous))?;
     console::debug("network up");
+    step("gateway", shims::point_to(request.network.gateway))?;
     step("certificates", trust::install(&request.ca_pem))?;
     for wanted in &request.mounts {
         step("mount", mount_share(wanted))?;

@@ -1,10 +1,12 @@
 //! Programs of ours inside the machine: this binary under other names, in memory, so that nothing of it
 //! stands on a disk that outlives it.
 
-use crate::files::at;
+use crate::browser::{GATEWAY, NAMES};
+use crate::files::{self, at};
 use rustix::mount::{MountFlags, mount};
 use std::fs;
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
@@ -12,7 +14,8 @@ use std::path::Path;
 const PROGRAM: &str = "/run/sbx/guest";
 /// First in the search path of the Docker Engine and containerd.
 pub(super) const FOLDER: &str = "/run/sbx/bin";
-const NAMES: [&str; 1] = ["runc"];
+/// In the search path of everybody, in front of what packages install.
+const EVERYBODY: &str = "/usr/local/bin";
 
 /// Makes them. Once per boot, with an empty `/run`.
 pub(super) fn install() -> io::Result<()> {
@@ -26,9 +29,19 @@ pub(super) fn install() -> io::Result<()> {
         fs::copy("/proc/self/exe", program).map_err(|error| at(program, &error))?;
         fs::set_permissions(program, fs::Permissions::from_mode(0o755))?;
     }
-    for name in NAMES {
+    for name in NAMES.iter().chain(&["runc"]) {
         let path = folder.join(name);
         symlink(program, &path).map_err(|error| at(&path, &error))?;
     }
+    files::scaffold(Path::new(EVERYBODY), Some(0))?;
+    for name in NAMES {
+        // The disk outlives the boot: it is there already, or it is somebody's own.
+        let _ = symlink(folder.join(name), Path::new(EVERYBODY).join(name));
+    }
     Ok(())
+}
+
+/// Tells them where the gateway is.
+pub(super) fn point_to(gateway: Ipv4Addr) -> io::Result<()> {
+    files::write(Path::new(GATEWAY), gateway.to_string().as_bytes(), 0o644, 0)
 }

@@ -120,6 +120,7 @@ pub(super) fn proxy(kind: ProxyKind) -> &'static str {
         ProxyKind::Transparent => "transparent",
         ProxyKind::Network => "network",
         ProxyKind::Dns => "dns",
+        ProxyKind::BrowserOpen => "browser-open",
     }
 }
 

@@ -12,6 +12,7 @@ mod agent_job;
 mod clients;
 mod life;
 mod neighbours;
+mod network;
 mod sessions;
 mod setting;
 mod workspaces;

@@ -60,12 +60,6 @@ const FILES: &[(&str, u32, &str)] = &[
         "[ -r /etc/sandbox-persistent.sh ] && . /etc/sandbox-persistent.sh\n",
     ),
     ("etc/containerd/config.toml", 0o644, CONTAINERD),
-    // The engine would otherwise try the storage drivers in turn.
-    (
-        "etc/docker/daemon.json",
-        0o644,
-        "{\"storage-driver\": \"overlay2\"}\n",
-    ),
 ];
 
 /// Empty folders and their permission bits.

@@ -32,6 +32,8 @@ const CONTAINERD: &str = "/usr/bin/containerd";
 const CONTAINERD_CONFIG: &str = "/run/containerd/sbx.toml";
 const LOG: &str = "/var/log/dockerd.log";
 const CONFIG: &str = "/etc/docker/daemon.json";
+/// What we wrote there last.
+const WRITTEN: &str = "/etc/docker/daemon.json.sbx";
 /// A start that takes longer has failed; clients that wait are told so.
 const READY_LIMIT: Duration = Duration::from_mins(1);
 /// So many unexpected ends in [`DEATH_SPAN`] and it is not started again.
@@ -267,14 +269,19 @@ fn prepare(request: &Personalise) -> io::Result<()> {
     }
     let path = Path::new(CONFIG);
     let config = engine_config::dockerd(request.network.mtu);
-    // A configuration that the user changed is the user's; ours differs in its number only.
-    if fs::read_to_string(path).map_or(true, |old| {
-        engine_config::shape(&old) == engine_config::shape(&config)
-    }) {
-        if let Some(parent) = path.parent() {
-            files::scaffold(parent, Some(0))?;
+    if let Some(parent) = path.parent() {
+        files::scaffold(parent, Some(0))?;
+    }
+    // A configuration that the user changed is the user's: it differs from what we wrote last.
+    let ours = match fs::read(path) {
+        Ok(present) => {
+            present == config.as_bytes() || fs::read(WRITTEN).is_ok_and(|last| last == present)
         }
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    };
+    if ours {
         files::write(path, config.as_bytes(), 0o644, 0)?;
+        files::write(Path::new(WRITTEN), config.as_bytes(), 0o644, 0)?;
     }
     if let Some(parent) = Path::new(CONTAINERD_CONFIG).parent() {
         files::scaffold(parent, Some(0))?;

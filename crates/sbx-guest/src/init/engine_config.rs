@@ -27,12 +27,14 @@ pub(super) fn containerd() -> String {
     )
 }
 
+/// The MTU stands for the network that is there from the start, and again for those that are made later.
 pub(super) fn dockerd(mtu: u16) -> String {
     format!(
         r#"{{
   "data-root": "{DOCKER_ROOT}",
   "storage-driver": "overlay2",
   "mtu": {mtu},
+  "default-network-opts": {{ "bridge": {{ "com.docker.network.driver.mtu": "{mtu}" }} }},
   "ip6tables": false,
   "log-driver": "json-file",
   "log-opts": {{ "max-size": "10m", "max-file": "3" }},
@@ -40,13 +42,6 @@ pub(super) fn dockerd(mtu: u16) -> String {
 }}
 "#
     )
-}
-
-pub(super) fn shape(config: &str) -> String {
-    config
-        .chars()
-        .filter(|char| !char.is_ascii_digit())
-        .collect()
 }
 
 /// The engine's own surroundings: what it pulls goes through the sandbox's proxy and trusts its roots.
@@ -78,12 +73,6 @@ pub(super) fn environment(sandbox: &[(String, String)]) -> Vec<(String, String)>
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_configuration_of_ours_is_known_whatever_its_mtu() {
-        assert_eq!(shape(&dockerd(1500)), shape(&dockerd(65520)));
-        assert_ne!(shape(&dockerd(1500)), shape("{}"));
-    }
 
     #[test]
     fn the_engine_gets_proxies_and_roots_and_nothing_else_of_the_sandbox() {

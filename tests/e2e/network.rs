@@ -1,0 +1,51 @@
+//! The network as programs and containers inside see it.
+
+use crate::setting::Setting;
+
+/// An image of `cat` and what it needs, made from the machine's own files: no registry is asked.
+const TINY: &str = "set -e; cd /; tar -ch usr/bin/cat usr/bin/getent $(ldd /usr/bin/cat /usr/bin/getent | grep -o '/[^ ]*' | \
+                    grep -v : | sort -u | sed 's|^/||') etc/nsswitch.conf $(ls -d usr/lib/x86_64-linux-gnu/libnss_dns* 2>/dev/null) | \
+                    docker import - tiny >/dev/null";
+
+#[test]
+fn large_packets_and_no_ipv6_reach_into_containers() {
+    let setting = Setting::ordinary("allow-all");
+    setting.shell("net");
+    let inside = |line: &str| setting.inside("net", line);
+    assert_eq!(inside("cat /sys/class/net/eth0/mtu").trim(), "65520");
+    // No address, no route, and no way to make one of them by asking.
+    assert_eq!(
+        inside("grep -c eth0 /proc/net/if_inet6 || true").trim(),
+        "0"
+    );
+    assert_eq!(
+        inside("grep -c eth0 /proc/net/ipv6_route || true").trim(),
+        "0"
+    );
+    assert!(inside("getent ahosts host.docker.internal").contains("192.168.127.1"));
+    assert_eq!(
+        inside("getent ahostsv6 host.docker.internal | grep -v ::ffff || true"),
+        ""
+    );
+
+    inside(TINY);
+    inside("docker network create -d bridge later >/dev/null");
+    for network in ["bridge", "later"] {
+        let mtu = format!(
+            "docker run --rm --network {network} tiny /usr/bin/cat /sys/class/net/eth0/mtu"
+        );
+        assert_eq!(inside(&mtu).trim(), "65520", "{network}");
+        for name in [
+            "host.docker.internal",
+            "gateway.docker.internal",
+            "host.sbx.internal",
+        ] {
+            let asked =
+                format!("docker run --rm --network {network} tiny /usr/bin/getent hosts {name}");
+            assert!(
+                inside(&asked).starts_with("192.168.127.1"),
+                "{network} {name}"
+            );
+        }
+    }
+}

@@ -165,11 +165,12 @@ fn docker_pushes_pulls_and_builds_and_git_and_curl_work_in_a_machine() {
          docker run --rm made /bin/sh -c 'read line < /made; /bin/echo $line'"
     ));
     assert!(built.contains("built"), "{built}");
-    let git = format!("git -c http.sslCAInfo=roots.pem clone -q https://{FILES}/git/hello.git");
+    // The variable is set to the sandbox's roots, and stronger than `http.sslCAInfo`.
+    let git = format!("env GIT_SSL_CAINFO=roots.pem git clone -q https://{FILES}/git/hello.git");
     let curl = format!("curl -sS --cacert roots.pem https://{FILES}/work/hello");
     let direct = "env -u http_proxy -u https_proxy -u HTTP_PROXY -u HTTPS_PROXY";
     let read = inside(&format!(
-        "{git} /tmp/forward && cat /tmp/forward/hello\n{direct} {git} /tmp/direct && cat /tmp/direct/hello\n\
+        "{git} /tmp/forward\ncat /tmp/forward/hello\n{direct} {git} /tmp/direct\ncat /tmp/direct/hello\n\
          {curl}\n{direct} {curl}"
     ));
     assert_eq!(read, "hello from a file\n".repeat(4));

@@ -446,11 +446,7 @@ pub(super) const GUARDS: &[Guard] = &[
         text: r#"        let (parts, body) = request.into_parts();
 "#,
         instead: r#"        let (parts, mut body) = request.into_parts();
-        std::future::poll_fn(|cx| {
-            let _ = hyper::body::Body::poll_frame(std::pin::Pin::new(&mut body), cx);
-            std::task::Poll::Ready(())
-        })
-        .await;
+        let _ = http_body_util::BodyExt::frame(&mut body).await;
 "#,
         tests: &["attacks_bodies::attack_35_a_body_that_nobody_wants_is_never_taken_for_a_request"],
     },
@@ -562,7 +558,6 @@ pub struct HttpMatch"#,
             "attacks_ip::attack_49_another_sandbox_is_out_of_reach",
             "attacks_ip::attack_50_services_of_the_host_and_control_sockets_are_out_of_reach",
             "attacks_ip::attack_53_a_broker_on_the_host_is_closed_until_a_rule_names_it",
-            "attacks_host::attack_11_every_alias_of_the_host_is_one_resource",
         ],
     },
     Guard {

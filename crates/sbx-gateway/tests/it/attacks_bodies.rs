@@ -115,11 +115,18 @@ fn attack_35_a_body_that_nobody_wants_is_never_taken_for_a_request() {
         let hidden = "GET http://web.test/smuggled HTTP/1.1\r\nHost: web.test\r\n\r\n";
         for expect in ["", "Expect: 100-continue\r\n", "Range: bytes=0-1\r\n"] {
             let mut stream = round.lab.proxy().await;
-            let request = format!(
-                "POST http://evil.test/ HTTP/1.1\r\nHost: evil.test\r\n{expect}Content-Length: {}\r\n\r\n{hidden}",
+            let head = format!(
+                "POST http://evil.test/ HTTP/1.1\r\nHost: evil.test\r\n{expect}Content-Length: {}\r\n\r\n",
                 hidden.len()
             );
-            let answer = say(&mut stream, request).await;
+            let answer = if expect.starts_with("Expect") {
+                // A client that waits gets its answer before it sends anything.
+                let answer = say(&mut stream, head).await;
+                let _ = stream.write_all(hidden.as_bytes()).await;
+                answer
+            } else {
+                say(&mut stream, format!("{head}{hidden}")).await
+            };
             // Not 100: the body is not asked for.
             assert_eq!(
                 (answer.status, answer.reason()),

@@ -24,20 +24,5 @@ pub(crate) fn run(bytes: &[u8]) {
             Ok(name.clone()),
             "canonical"
         );
-        #[cfg(feature = "planted-bug")]
-        planted(&name.to_string());
-    }
-}
-
-/// Reached byte by byte only: no bytes that are tried blindly get here.
-#[cfg(feature = "planted-bug")]
-fn planted(name: &str) {
-    let mut letters = name.bytes();
-    if letters.next() == Some(b'b')
-        && letters.next() == Some(b'u')
-        && letters.next() == Some(b'g')
-        && letters.next() == Some(b'-')
-    {
-        panic!("planted");
     }
 }

@@ -22,6 +22,8 @@ fn names(text: &str) {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
         assert!(name.as_str().chars().all(plain), "{name}");
         assert!(name.as_str().len() <= 253 && name.labels().all(|l| (1..=63).contains(&l.len())));
+        #[cfg(feature = "planted-bug")]
+        planted(name.as_str());
         assert_eq!(HostName::parse(name.as_str()), Ok(name));
     }
     if let Ok(host) = Host::parse(text) {
@@ -34,6 +36,19 @@ fn names(text: &str) {
     for target in targets.into_iter().flatten() {
         let again = Target::parse_authority(&target.to_string(), Port::HTTPS);
         assert_eq!(again, Ok(target));
+    }
+}
+
+/// Reached byte by byte only: no bytes that are tried blindly get here.
+#[cfg(feature = "planted-bug")]
+fn planted(name: &str) {
+    let mut letters = name.bytes();
+    if letters.next() == Some(b'b')
+        && letters.next() == Some(b'u')
+        && letters.next() == Some(b'g')
+        && letters.next() == Some(b'-')
+    {
+        panic!("planted");
     }
 }
 

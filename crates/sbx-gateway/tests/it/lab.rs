@@ -435,7 +435,9 @@ impl Lab {
 
     pub(crate) fn records(&self) -> Vec<EgressRecord> {
         let text = std::fs::read_to_string(self.path("records/egress.jsonl")).unwrap_or_default();
-        text.lines()
+        // The last line may be on its way.
+        text.split_inclusive('\n')
+            .filter(|line| line.ends_with('\n'))
             .map(|line| serde_json::from_str(line).unwrap())
             .collect()
     }

@@ -244,7 +244,8 @@ fn broken_framing_makes_the_sandbox_unresponsive() {
     ] {
         let mut sandbox = sandbox();
         sandbox.guest.stream.write_all(&bytes).unwrap();
-        sandbox.guest.stream.write_all(&[0; 8]).unwrap();
+        // It may have hung up already.
+        let _ = sandbox.guest.stream.write_all(&[0; 8]);
         let why = sandbox.lab.until_unresponsive();
         assert!(why.contains("broke the protocol"), "{why}");
     }

@@ -141,9 +141,9 @@ impl Built {
         built.join("release").join(target)
     }
 
-    /// Runs a target on its corpus. What it finds is kept below `target`, bytes that break it below `artifacts`.
+    /// Runs a target on its corpus. What it finds is kept below `target`, bytes that break it too.
     fn run(&self, target: &str, found: &Path, options: &[String]) -> Result<Ran> {
-        let artifacts = Path::new(FOLDER).join("artifacts");
+        let artifacts = Path::new(FOLDER).join("target/artifacts");
         for folder in [found, &artifacts] {
             fs::create_dir_all(folder).map_err(|error| {
                 Failure::new(

@@ -15,4 +15,5 @@ mod neighbours;
 mod network;
 mod sessions;
 mod setting;
+mod trust;
 mod workspaces;

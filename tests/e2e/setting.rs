@@ -116,7 +116,7 @@ impl Drop for Setting {
 }
 
 /// Images are built once per machine and user.
-fn cache() -> PathBuf {
+pub(crate) fn cache() -> PathBuf {
     if rustix::process::getuid().is_root() {
         return PathBuf::from("/var/tmp/sbx-e2e-cache");
     }

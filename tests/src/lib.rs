@@ -6,6 +6,7 @@
 
 pub mod canary;
 pub mod claims;
+pub mod debian;
 pub mod installation;
 pub mod outcome;
 pub mod project;

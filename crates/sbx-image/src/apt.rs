@@ -2,6 +2,7 @@
 //! files (sources.list(5)).
 
 use crate::request::{AptSources, clean_uri};
+use crate::{ImageError, recipe, run};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -34,6 +35,47 @@ pub fn detect(etc_apt: &Path) -> Option<AptSources> {
         read(part, &mut entries);
     }
     choose(&entries)
+}
+
+/// The archive as lines of a sources list, one for each suite of the sandboxes' release.
+pub fn lines(archive: &AptSources) -> Vec<String> {
+    let line = |uri: &str, suite: String| format!("deb {uri} {suite} main");
+    suites(archive)
+        .into_iter()
+        .flat_map(|(uri, suites)| suites.into_iter().map(move |suite| line(uri, suite)))
+        .collect()
+}
+
+pub(crate) fn suites(archive: &AptSources) -> Vec<(&str, Vec<String>)> {
+    let suite = recipe::SUITE;
+    let mut all = vec![(
+        archive.main.as_str(),
+        vec![suite.to_owned(), format!("{suite}-updates")],
+    )];
+    all.extend(
+        archive
+            .security
+            .as_deref()
+            .map(|uri| (uri, vec![format!("{suite}-security")])),
+    );
+    all
+}
+
+/// How the host's apt reaches the archive, e.g. a proxy, as arguments for mmdebstrap, which does not look there.
+///
+/// # Errors
+/// When apt's configuration cannot be read.
+pub fn options() -> Result<Vec<String>, ImageError> {
+    let mut dump = run::command("apt-config");
+    let text = run::output(dump.args(["dump"]), "reading apt's configuration")?;
+    let wanted = ["Acquire::http::", "Acquire::https::", "Acquire::Retries"];
+    Ok(text
+        .lines()
+        .filter(|line| wanted.iter().any(|prefix| line.starts_with(prefix)))
+        .filter_map(|line| line.strip_suffix("\";"))
+        .filter(|line| !line.ends_with(" \""))
+        .map(|line| format!("--aptopt={line}\""))
+        .collect())
 }
 
 fn read(path: &Path, entries: &mut Vec<Entry>) {
@@ -230,5 +272,19 @@ mod tests {
             None
         );
         assert_eq!(detect(Path::new("/nonexistent")), None);
+    }
+
+    #[test]
+    fn every_suite_gets_a_line_of_its_own() {
+        let archive =
+            AptSources::new("http://a.example/debian", Some("http://a.example/security")).unwrap();
+        assert_eq!(
+            lines(&archive),
+            [
+                "deb http://a.example/debian trixie main",
+                "deb http://a.example/debian trixie-updates main",
+                "deb http://a.example/security trixie-security main",
+            ]
+        );
     }
 }

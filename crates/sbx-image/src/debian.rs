@@ -2,7 +2,7 @@
 
 use crate::request::AptSources;
 use crate::worker::{Reporter, Step};
-use crate::{ImageError, recipe, run};
+use crate::{ImageError, apt, recipe, run};
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::path::Path;
@@ -39,14 +39,14 @@ pub(crate) fn bootstrap(
             "--aptopt=APT::Sandbox::User \"root\"",
             "--aptopt=Acquire::Languages \"none\"",
         ])
-        .args(host_apt_options()?)
+        .args(apt::options()?)
         // Stays in the image: nobody needs a sandbox's packages to survive a power cut half unpacked.
         .arg("--dpkgopt=force-unsafe-io")
         .args(EXCLUDED.map(|path| format!("--dpkgopt=path-exclude={path}")))
         .arg(format!("--include={}", recipe::PACKAGES.join(",")))
         .arg(recipe::SUITE)
         .arg(tree);
-    command.args(one_line_sources(archive));
+    command.args(apt::lines(archive));
     reporter.step(Step::Lists)?;
     run::lines(&mut command, "installing Debian", log, &mut |line| {
         report(line, reporter)
@@ -73,7 +73,7 @@ pub(crate) fn apt_config(tree: &Path) -> Result<String, ImageError> {
 /// Writes the archive into the image for the agent's own `apt install`.
 pub(crate) fn write_sources(tree: &Path, archive: &AptSources) -> Result<(), ImageError> {
     let mut text = String::new();
-    for (uri, suites) in suites(archive) {
+    for (uri, suites) in apt::suites(archive) {
         // Writing to a String cannot fail.
         let _ = write!(
             text,
@@ -86,43 +86,6 @@ pub(crate) fn write_sources(tree: &Path, archive: &AptSources) -> Result<(), Ima
     fs::write(&path, text).map_err(ImageError::io("write", &path))?;
     let old = tree.join("etc/apt/sources.list");
     fs::remove_file(&old).map_err(ImageError::io("remove", &old))
-}
-
-fn one_line_sources(archive: &AptSources) -> Vec<String> {
-    let line = |uri: &str, suite: String| format!("deb {uri} {suite} main");
-    suites(archive)
-        .into_iter()
-        .flat_map(|(uri, suites)| suites.into_iter().map(move |suite| line(uri, suite)))
-        .collect()
-}
-
-fn suites(archive: &AptSources) -> Vec<(&str, Vec<String>)> {
-    let suite = recipe::SUITE;
-    let mut all = vec![(
-        archive.main.as_str(),
-        vec![suite.to_owned(), format!("{suite}-updates")],
-    )];
-    all.extend(
-        archive
-            .security
-            .as_deref()
-            .map(|uri| (uri, vec![format!("{suite}-security")])),
-    );
-    all
-}
-
-/// How the host's apt reaches the archive, e.g. a proxy; mmdebstrap does not look there.
-fn host_apt_options() -> Result<Vec<String>, ImageError> {
-    let mut dump = run::command("apt-config");
-    let text = run::output(dump.args(["dump"]), "reading apt's configuration")?;
-    let wanted = ["Acquire::http::", "Acquire::https::", "Acquire::Retries"];
-    Ok(text
-        .lines()
-        .filter(|line| wanted.iter().any(|prefix| line.starts_with(prefix)))
-        .filter_map(|line| line.strip_suffix("\";"))
-        .filter(|line| !line.ends_with(" \""))
-        .map(|line| format!("--aptopt={line}\""))
-        .collect())
 }
 
 /// Turns mmdebstrap's, apt's and dpkg's lines into steps and details.
@@ -193,20 +156,6 @@ mod tests {
         );
         assert_eq!(detail("Reading package lists..."), None);
         assert_eq!(detail(""), None);
-    }
-
-    #[test]
-    fn every_suite_gets_a_line_of_its_own() {
-        let archive =
-            AptSources::new("http://a.example/debian", Some("http://a.example/security")).unwrap();
-        assert_eq!(
-            one_line_sources(&archive),
-            [
-                "deb http://a.example/debian trixie main",
-                "deb http://a.example/debian trixie-updates main",
-                "deb http://a.example/security trixie-security main",
-            ]
-        );
     }
 
     #[test]

@@ -44,5 +44,6 @@ pub use image::Image;
 pub use initramfs::build_initramfs;
 pub use manifest::{Disk, FinishStep, Kernel, Manifest};
 pub use preflight::check as preflight;
+pub use recipe::SUITE;
 pub use request::{AptSources, Request, Template};
 pub use store::Store;

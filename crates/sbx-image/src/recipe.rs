@@ -7,8 +7,8 @@ use std::fmt::Write as _;
 
 /// Rises with every change to what a build makes of the same packages and texts.
 const RECIPE: u32 = 2;
-/// Debian release.
-pub(crate) const SUITE: &str = "trixie";
+/// Debian release of the sandboxes.
+pub const SUITE: &str = "trixie";
 /// Package whose dependency is the kernel to use.
 pub(crate) const KERNEL_META: &str = "linux-image-cloud-amd64";
 /// What a sandbox has besides `minbase`. `docker-cli` and `docker-buildx` are separate from the engine in

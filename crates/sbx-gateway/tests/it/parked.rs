@@ -49,6 +49,11 @@ impl Congested {
         lab.guest().frame(&frame);
     }
 
+    /// Waits until the gateway has seen what was sent so far: it takes frames in their order.
+    async fn heard(&self, lab: &Lab) {
+        assert!(lab.resolve("gateway.docker.internal").await.is_ok());
+    }
+
     /// Waits for an answer to a port of the guest.
     async fn answer(&self, lab: &Lab, to: u16) -> Answer {
         loop {
@@ -70,7 +75,7 @@ fn a_repeated_syn_makes_one_dial_and_the_newest_is_answered() {
             upstream.send(&lab, 30_000, TcpControl::Syn, sequence);
         }
         // Nothing is accepted before the upstream does.
-        assert!(lab.resolve("gateway.docker.internal").await.is_ok());
+        upstream.heard(&lab).await;
         assert!(answer_to(&lab.guest().captured(), GATEWAY, upstream.port(), 30_000).is_empty());
         upstream.empty();
         let answer = upstream.answer(&lab, 30_000).await;
@@ -93,6 +98,7 @@ fn a_syn_that_is_taken_back_is_not_answered_and_one_after_it_is() {
     run(async {
         upstream.send(&lab, 30_000, TcpControl::Syn, 1000);
         upstream.send(&lab, 30_000, TcpControl::Rst, 1001);
+        upstream.heard(&lab).await;
         upstream.empty();
         // The dial was under way; nothing is sent on it.
         lab.one_record("allow-rule", "localhost").await;
@@ -105,6 +111,7 @@ fn a_syn_that_is_taken_back_is_not_answered_and_one_after_it_is() {
         upstream.send(&lab, 30_000, TcpControl::Syn, 1000);
         upstream.send(&lab, 30_000, TcpControl::Rst, 1001);
         upstream.send(&lab, 30_000, TcpControl::Syn, 9000);
+        upstream.heard(&lab).await;
         upstream.empty();
         let answer = upstream.answer(&lab, 30_000).await;
         assert_eq!(

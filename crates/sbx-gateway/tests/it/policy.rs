@@ -2,7 +2,7 @@
 
 use sbx_testkit::EchoUpstream;
 use sbx_testkit::upstream::TcpEcho;
-use sbx_wire::gateway::{Answer, Command};
+use sbx_wire::gateway::{Answer, Command, EgressRecord};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::lab::{Lab, Setup, get, h1, run, send, text};
@@ -138,7 +138,7 @@ fn a_missing_or_broken_file_denies_everything_and_says_so() {
     let upstream = EchoUpstream::start().unwrap();
     let setup = Setup::new(&["allow **"]).send_to("web.test:80", upstream.address());
     let mut lab = setup.start();
-    for broken in [Some("{\"sandbox\": \"box\""), None] {
+    for (round, broken) in [(1, Some("{\"sandbox\": \"box\"")), (2, None)] {
         match broken {
             Some(text) => std::fs::write(lab.path("run/gateway.json"), text).unwrap(),
             None => std::fs::remove_file(lab.path("run/gateway.json")).unwrap(),
@@ -150,10 +150,11 @@ fn a_missing_or_broken_file_denies_everything_and_says_so() {
             assert_eq!(fetch(&lab, "web.test").await, 403);
             assert!(lab.resolve("web.test").await.is_err());
             assert_eq!(upstream.recorder().connections(), 0);
+            // Once for the request and once for the name. Before the next one is killed: it gathers its records.
+            let fits = |r: &EgressRecord| r.reason == "policy-unavailable";
+            lab.records_that(2 * round, fits).await;
         });
     }
-    // Once for the request and once for the name, in both rounds.
-    run(lab.records_that(4, |r| r.reason == "policy-unavailable"));
     // The daemon's configuration opens it again.
     lab.configure();
     run(async { assert_eq!(fetch(&lab, "web.test").await, 200) });

@@ -9,6 +9,11 @@
 //! The certificate authority of a sandbox: the gateway makes the key when it starts and keeps it. The daemon asks
 //! for its public half ([`Command::CertificateRequest`]), signs an intermediate for it and sends that with the
 //! configuration ([`Authority`]).
+//!
+//! Compatibility: a gateway of an older version may run on under a newer daemon, and one that is restarted reads the
+//! file of an older one. New fields have defaults and are left out while they have them; what a reader does not know
+//! it refuses, because it could be a restriction: the last good configuration stays, a file opens nothing. Frozen in
+//! `tests/fixtures/gateway-v1.txt`.
 
 use crate::browser::Address;
 use crate::secret::SecretText;

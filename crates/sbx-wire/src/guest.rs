@@ -8,6 +8,12 @@
 //!
 //! Flow control: each session stream may have [`WINDOW`] bytes on their way; the reader grants more with
 //! `Credit` once it has passed bytes on. A peer that overruns its window is broken and is cut off.
+//!
+//! Compatibility: postcard names nothing, a variant is its place in the enum and a field its place in the struct. So
+//! within a version variants are only appended; they are never moved or removed, and no field is added, moved or
+//! removed anywhere: what needs another field is another variant. Anything else is another [`VERSION`]. The bytes of
+//! version 1 are frozen in `tests/fixtures/guest-v1.txt`. A variant that the other side does not know breaks the
+//! channel, so it is sent only to a peer whose preamble or first message says that it knows it.
 
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;

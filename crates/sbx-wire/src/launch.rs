@@ -1,5 +1,8 @@
 //! The launch document: everything a supervisor needs to start one machine, written by the daemon into the
 //! sandbox's directory and read once, before the first guest byte. It holds no secret.
+//!
+//! Compatibility: it is written anew at each start by the daemon that starts the supervisor, so both are of one version;
+//! any other document is refused. Frozen in `tests/fixtures/launch-v1.txt`; a change of meaning is another [`SCHEMA`].
 
 use crate::guest::Personalise;
 use serde::{Deserialize, Serialize};

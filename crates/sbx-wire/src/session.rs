@@ -4,6 +4,11 @@
 //! connection into a session: [`FromClient`] one way, [`ToClient`] the other, until `Exited` or `Failed`.
 //! The other requests are answered by one [`Reply`] (`Watch`: a stream of them). Back-pressure is the
 //! socket's.
+//!
+//! Compatibility: sandboxes run on while sbx is upgraded, so a daemon and a command of one version speak with
+//! supervisors of another. The rule of the [guest protocol](crate::guest) holds: variants are only appended, fields
+//! never change; what was said in version 1 is frozen in `tests/fixtures/session-v1.txt`. A supervisor that does not
+//! know a request closes the connection, so whoever appends one says what its client does then.
 
 use crate::guest::{DockerState, ExecError, ExecRequest, ExitStatus, Stream, TermSize};
 use serde::{Deserialize, Serialize};

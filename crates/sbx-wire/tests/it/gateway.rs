@@ -1,0 +1,175 @@
+//! Gateway control and records. A gateway that ran when sbx was upgraded is driven by the new daemon; one that is
+//! restarted is of the new version and starts from the file that the old daemon wrote.
+
+use crate::frozen::{self, Row};
+use sbx_wire::browser::Address;
+use sbx_wire::gateway::{
+    Answer, Authority, Command, Credential, EgressRecord, GatewayConfig, GatewayFile, ProxyKind,
+    PublicKey, Upstream,
+};
+use sbx_wire::secret::SecretText;
+use serde_json::{Value, json};
+
+const FILE: &str = "gateway-v1.txt";
+
+pub(crate) fn file() -> GatewayFile {
+    let policy = json!({
+        "generation": 7,
+        "rules": [
+            {"id": "r1", "name": "one", "scope": "global", "decision": "allow",
+             "resources": ["api.test:443", "**.example"], "protocols": ["tcp"], "created_via": "added",
+             "http": {"methods": "GET,HEAD", "path": "/a/**"}},
+            {"id": "r2", "name": null, "scope": "sandbox:box", "decision": "deny",
+             "resources": ["192.0.2.0/24"], "protocols": ["tcp", "udp"], "created_via": "provisioned", "http": null}
+        ],
+        "governed": false
+    });
+    GatewayFile {
+        sandbox: "box".into(),
+        policy: serde_json::from_value(policy).unwrap(),
+        upstream: Upstream {
+            overrides: [("api.test:443".to_owned(), ([127, 0, 0, 1], 8443).into())].into(),
+            extra_roots_pem: vec!["pem".into()],
+            resolvers: vec![([192, 0, 2, 53], 53).into()],
+            udp_egress: true,
+        },
+        credential_hosts: vec!["api.test".into()],
+    }
+}
+
+fn config() -> GatewayConfig {
+    GatewayConfig {
+        file: file(),
+        credentials: vec![Credential {
+            service: "anthropic".into(),
+            hosts: vec!["api.test".into()],
+            header: "x-api-key".into(),
+            format: "%s".into(),
+            placeholder: "sk-placeholder".into(),
+            value: SecretText::new("value".into()),
+        }],
+        authority: Authority {
+            certificate_pem: "leaf".into(),
+            not_after_s: 1_700_000_000,
+            root_pem: "root".into(),
+        },
+    }
+}
+
+fn command_name(command: &Command) -> &'static str {
+    match command {
+        Command::Configure(_) => "configure",
+        Command::CertificateRequest => "certificate-request",
+        Command::Status => "status",
+        Command::AwaitPage => "await-page",
+        Command::PageHandled { problem: None } => "page-opened",
+        Command::PageHandled { problem: Some(_) } => "page-refused",
+    }
+}
+
+#[test]
+fn commands_are_encoded_as_in_version_1() {
+    let all = vec![
+        Command::Configure(Box::new(config())),
+        Command::CertificateRequest,
+        Command::Status,
+        Command::AwaitPage,
+        Command::PageHandled { problem: None },
+        Command::PageHandled {
+            problem: Some("no".into()),
+        },
+    ];
+    let table: Vec<Row<Command>> = all.into_iter().map(|m| (command_name(&m), m)).collect();
+    frozen::json(FILE, "command.", &table);
+}
+
+fn answer_name(answer: &Answer) -> &'static str {
+    match answer {
+        Answer::Configured { .. } => "configured",
+        Answer::CertificateRequest { .. } => "certificate-request",
+        Answer::Refused { .. } => "refused",
+        Answer::OpenPage { .. } => "open-page",
+        Answer::Status { problem: None, .. } => "status",
+        Answer::Status {
+            problem: Some(_), ..
+        } => "status-with-problem",
+    }
+}
+
+#[test]
+fn answers_are_encoded_as_in_version_1() {
+    let mut point = [7; PublicKey::LENGTH];
+    point[0] = 4;
+    let status = |problem: Option<&str>| Answer::Status {
+        generation: 7,
+        attached: true,
+        connections: 3,
+        configured: true,
+        problem: problem.map(str::to_owned),
+    };
+    let all = vec![
+        Answer::Configured { generation: 7 },
+        Answer::CertificateRequest {
+            public_key: PublicKey::try_from(&point[..]).unwrap(),
+        },
+        Answer::Refused {
+            reason: "no".into(),
+        },
+        Answer::OpenPage {
+            address: Address::try_from("https://login.test/a?b=c".to_owned()).unwrap(),
+        },
+        status(None),
+        status(Some("broken")),
+    ];
+    let table: Vec<Row<Answer>> = all.into_iter().map(|m| (answer_name(&m), m)).collect();
+    frozen::json(FILE, "answer.", &table);
+}
+
+#[test]
+fn records_are_encoded_as_in_version_1() {
+    let kinds = [
+        ("forward", ProxyKind::Forward),
+        ("forward-bypass", ProxyKind::ForwardBypass),
+        ("transparent", ProxyKind::Transparent),
+        ("network", ProxyKind::Network),
+        ("dns", ProxyKind::Dns),
+        ("browser-open", ProxyKind::BrowserOpen),
+    ];
+    let record = |proxy| EgressRecord {
+        time_ms: 1_700_000_000_123,
+        sandbox: "box".into(),
+        kind: "network".into(),
+        host: "api.test".into(),
+        port: 443,
+        proxy,
+        allowed: true,
+        rule: Some("r1".into()),
+        rule_text: Some("api.test:443".into()),
+        reason: "allowed-by-rule".into(),
+        method: Some("GET".into()),
+        path: Some("/a".into()),
+        credential: Some("anthropic".into()),
+        generation: 7,
+    };
+    let table: Vec<Row<EgressRecord>> = kinds
+        .into_iter()
+        .map(|(name, kind)| (name, record(kind)))
+        .collect();
+    frozen::json(FILE, "record.", &table);
+}
+
+#[test]
+fn a_file_of_the_first_days_is_read_and_one_with_more_is_refused() {
+    frozen::json(FILE, "file.", &[("gateway-json", file())]);
+    let mut old: Value = serde_json::to_value(file()).unwrap();
+    old.as_object_mut().unwrap().remove("credential_hosts");
+    old["upstream"].as_object_mut().unwrap().remove("resolvers");
+    old["upstream"]
+        .as_object_mut()
+        .unwrap()
+        .remove("udp_egress");
+    serde_json::from_value::<GatewayFile>(old.clone()).unwrap();
+    // What is not understood could be a restriction: such a file opens nothing, and the daemon writes it anew.
+    old["only_on_weekdays"] = json!(true);
+    assert!(serde_json::from_value::<GatewayFile>(old).is_err());
+}

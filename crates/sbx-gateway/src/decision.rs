@@ -109,8 +109,8 @@ pub async fn decide(
     http: Option<HttpRequest>,
 ) -> Result<Grant, Denial> {
     let target = &attempt.target;
-    let question = |resolved| attempt.question(&generation.sandbox, http.clone(), resolved);
-    let verdict = generation.evaluator.decide(&question(None));
+    let question = attempt.question(&generation.sandbox, http, None);
+    let verdict = generation.evaluator.decide(&question);
     let overridden = generation.overrides.get(target).copied();
     if !verdict.is_allowed() {
         return Err(Denial::of(generation, target, &verdict));
@@ -122,7 +122,7 @@ pub async fn decide(
         // The name alone was judged, so no address check: that is what an override exempts from.
         (Some(address), _) => {
             check_dialled_override(gateway, generation, attempt)?;
-            (verdict, vec![address], question(None))
+            (verdict, vec![address], question)
         }
         (None, Host::HostService) => {
             let port = target.port.get();
@@ -130,17 +130,18 @@ pub async fn decide(
                 SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
                 SocketAddr::from((Ipv6Addr::LOCALHOST, port)),
             ];
-            (verdict, loopback.to_vec(), question(None))
+            (verdict, loopback.to_vec(), question)
         }
         (None, Host::Ip(_)) => {
             let addresses = sockets(&verdict.pinned, target);
-            (verdict, addresses, question(None))
+            (verdict, addresses, question)
         }
         (None, Host::Name(name)) => {
             let resolved = match attempt.dialled {
                 Some(dialled) if gateway.pins.contains(name, dialled) => vec![dialled],
                 dialled => {
-                    let found = resolver::resolve(gateway, generation, name)
+                    // Apart, so that what needs no look-up does not carry its state.
+                    let found = Box::pin(resolver::resolve(gateway, generation, name))
                         .await
                         .map_err(|error| unresolved(generation, target, &error))?;
                     match dialled {
@@ -150,7 +151,7 @@ pub async fn decide(
                     }
                 }
             };
-            let question = question(Some(resolved.into_iter().map(IpAddr::V4).collect()));
+            let question = question.with_resolved(resolved.into_iter().map(IpAddr::V4).collect());
             let verdict = generation.evaluator.decide(&question);
             if !verdict.is_allowed() {
                 return Err(Denial::of(generation, target, &verdict));

@@ -1,7 +1,7 @@
 //! One immutable policy generation: everything that decisions and connections work from. A new
 //! configuration makes a new one, which replaces the old in one step or not at all.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -84,7 +84,7 @@ pub struct Generation {
     /// Its number.
     pub number: u64,
     /// Sandbox name.
-    pub sandbox: String,
+    pub sandbox: Arc<str>,
     /// The one evaluator.
     pub evaluator: Evaluator,
     /// Ports that stand for all when an address is judged before the port is known: those that rules
@@ -105,7 +105,7 @@ pub struct Generation {
     /// Every credential, for finding placeholders that go astray.
     pub all_credentials: Vec<Arc<BoundCredential>>,
     /// Targets that need a credential although it is not here yet.
-    pub credential_targets: BTreeSet<Target>,
+    pub credential_targets: HashSet<Target>,
     /// The certificate authority, once received.
     pub mint: Option<Arc<Mint>>,
     /// Whether credentials and certificate authority have been received.
@@ -171,7 +171,7 @@ impl Generation {
             .keys()
             .filter_map(|target| target.host.name().cloned());
         let synthetic = synthetic_addresses(names);
-        let mut credential_targets = BTreeSet::new();
+        let mut credential_targets = HashSet::new();
         for text in &file.credential_hosts {
             credential_targets.insert(parse_target("credential host", text)?);
         }
@@ -194,7 +194,7 @@ impl Generation {
         let address_ports = address_ports(&file.policy);
         Ok(Self {
             number: file.policy.generation,
-            sandbox: file.sandbox,
+            sandbox: file.sandbox.into(),
             evaluator: Evaluator::of(file.policy),
             address_ports,
             overrides,

@@ -1,6 +1,7 @@
 //! Room 2: what somebody inside wants, in types that can only be valid.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use sbx_policy::{HttpRequest, Intent, IntentKind, Target, Transport};
 use sbx_wire::gateway::ProxyKind;
@@ -42,12 +43,12 @@ impl Attempt {
     /// The question for the evaluator.
     pub fn question(
         &self,
-        sandbox: &str,
+        sandbox: &Arc<str>,
         http: Option<HttpRequest>,
         resolved: Option<Vec<IpAddr>>,
     ) -> Intent {
         let Target { host, port } = self.target.clone();
-        let mut intent = Intent::new(sandbox, Transport::Tcp, self.kind, host, port);
+        let mut intent = Intent::new(sandbox.clone(), Transport::Tcp, self.kind, host, port);
         intent.resolved = resolved;
         match http {
             Some(request) => intent.with_http(request),

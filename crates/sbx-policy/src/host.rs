@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
 
@@ -69,9 +70,9 @@ pub enum HostError {
 
 /// A DNS host name: lower case, ASCII (IDNA), no final dot, at most 253 bytes in labels of at most
 /// 63, made of letters, digits, `-` and `_`. Never an address: a name whose last label is a number
-/// is refused, because resolvers read `127.1` or `0x7f000001` as one.
+/// is refused, because resolvers read `127.1` or `0x7f000001` as one. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct HostName(Box<str>);
+pub struct HostName(Arc<str>);
 
 impl HostName {
     /// Canonicalises and checks a name.
@@ -85,10 +86,15 @@ impl HostName {
             check_ascii(ascii)?;
             return Ok(Self(ascii.into()));
         }
-        let mut name: Box<str> = text.strip_suffix('.').unwrap_or(text).into();
-        name.make_ascii_lowercase();
-        check_ascii(&name)?;
-        Ok(Self(name))
+        let text = text.strip_suffix('.').unwrap_or(text);
+        check_ascii(text)?;
+        Ok(Self(
+            if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+                text.to_ascii_lowercase().into()
+            } else {
+                text.into()
+            },
+        ))
     }
 
     /// The canonical text.

@@ -1,6 +1,7 @@
 //! What wants to leave: the one question that every adapter asks.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::host::Host;
 use crate::http::HttpRequest;
@@ -25,7 +26,7 @@ pub enum IntentKind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Intent {
     /// Which sandbox asks. Empty: none in particular, so that only rules for all apply.
-    pub sandbox: String,
+    pub sandbox: Arc<str>,
     /// TCP or UDP.
     pub transport: Transport,
     /// What kind of traffic.
@@ -44,14 +45,14 @@ pub struct Intent {
 impl Intent {
     /// An intent about a host alone: nothing resolved, no request.
     pub fn new(
-        sandbox: &str,
+        sandbox: impl Into<Arc<str>>,
         transport: Transport,
         kind: IntentKind,
         host: Host,
         port: Port,
     ) -> Self {
         Self {
-            sandbox: sandbox.to_owned(),
+            sandbox: sandbox.into(),
             transport,
             kind,
             host,

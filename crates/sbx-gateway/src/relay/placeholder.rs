@@ -3,6 +3,7 @@
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use hyper::header::HeaderValue;
 use hyper::http::request::Parts;
 
 use crate::decision::Grant;
@@ -21,15 +22,14 @@ pub fn stray<'a>(grant: &'a Grant, parts: &Parts) -> Option<&'a str> {
             .iter()
             .any(|credential| credential.placeholder == placeholder)
     };
+    let all = &grant.generation.all_credentials;
+    let mut others = all.iter().filter(|c| !bound(&c.placeholder)).peekable();
+    others.peek()?;
     let uri = parts.uri.to_string();
-    let found = grant.generation.all_credentials.iter().find(|credential| {
+    let found = others.find(|credential| {
         let placeholder = credential.placeholder.as_bytes();
-        !bound(&credential.placeholder)
-            && (is_in(uri.as_bytes(), placeholder)
-                || parts
-                    .headers
-                    .values()
-                    .any(|value| is_in(value.as_bytes(), placeholder)))
+        let carries = |value: &HeaderValue| is_in(value.as_bytes(), placeholder);
+        is_in(uri.as_bytes(), placeholder) || parts.headers.values().any(carries)
     });
     found.map(|credential| credential.service.as_str())
 }

@@ -53,7 +53,7 @@ fn concerns(policy: &PolicyDocument, rule: &Rule, intent: &Intent) -> bool {
     let scope = rule.scope.to_string();
     let sandbox = match scope.split_once(':') {
         None => true,
-        Some((_, name)) => name.rsplit('@').next() == Some(intent.sandbox.as_str()),
+        Some((_, name)) => name.rsplit('@').next() == Some(&*intent.sandbox),
     };
     counts
         && sandbox

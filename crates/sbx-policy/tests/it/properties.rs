@@ -107,7 +107,7 @@ proptest! {
         let kind = if intent.http.is_some() { IntentKind::Http } else { IntentKind::Tls };
         let intent = Intent { kind, ..intent };
         let evaluator = Evaluator::new(&policy);
-        let sandbox = (!intent.sandbox.is_empty()).then_some(intent.sandbox.as_str());
+        let sandbox = (!intent.sandbox.is_empty()).then_some(&*intent.sandbox);
         let target = Target { host: intent.host.clone(), port: intent.port };
         let report = check(&evaluator, sandbox, intent.transport, &target, intent.http.clone());
         let verdict = evaluator.decide(&intent);
@@ -124,7 +124,7 @@ proptest! {
     #[test]
     fn a_policy_decides_alike_whole_and_reduced_to_its_sandbox(policy in policy(), intent in intent()) {
         let mut reduced = policy.clone();
-        reduced.rules.retain(|rule| rule.scope.sandbox().is_none_or(|name| name == intent.sandbox));
+        reduced.rules.retain(|rule| rule.scope.sandbox().is_none_or(|name| *name == *intent.sandbox));
         prop_assert_eq!(decide(&policy, &intent), decide(&reduced, &intent));
     }
 

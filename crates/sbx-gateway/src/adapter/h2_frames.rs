@@ -4,6 +4,7 @@
 //! that ask for nothing as long as they come. Here nothing is judged and nothing changed: requests are counted, so that
 //! one that was never handed out is noticed, and the stream ends when there are too many of those frames.
 
+use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -32,6 +33,9 @@ const CONTINUATION: u8 = 9;
 /// A reset before anything was done: too many requests at a time (RFC 9113, section 8.7).
 const REFUSED_STREAM: u32 = 7;
 
+/// Streams remembered as answered: those that may be open, and as many that were a moment ago.
+const ANSWERED: usize = 2 * limits::H2_STREAMS as usize;
+
 /// What passed on one connection.
 #[derive(Debug, Default)]
 pub struct Tally {
@@ -52,6 +56,12 @@ impl Tally {
     pub fn is_flooded(&self) -> bool {
         self.flooded.load(Ordering::Relaxed)
     }
+}
+
+/// Whether it was there; it is not any more.
+fn take_out(streams: &mut VecDeque<u32>, stream: u32) -> bool {
+    let at = streams.iter().position(|known| *known == stream);
+    at.is_some_and(|at| streams.remove(at).is_some())
 }
 
 /// A frame's head.
@@ -175,6 +185,9 @@ pub struct Watched<S> {
     to_guest: Frames,
     /// The newest request; the number of each is higher than those before (RFC 9113, section 5.1.1).
     newest: u32,
+    /// Streams whose answer has begun: to give one up then is what browsers and gRPC do all day, and it has cost the
+    /// guest a whole exchange. The newest [`ANSWERED`] of them.
+    answered: VecDeque<u32>,
     budget: Budget,
     tally: Arc<Tally>,
 }
@@ -187,6 +200,7 @@ impl<S> Watched<S> {
             from_guest: Frames::after(PREFACE),
             to_guest: Frames::after(0),
             newest: 0,
+            answered: VecDeque::new(),
             budget: Budget::new(),
             tally: Arc::default(),
         }
@@ -200,6 +214,7 @@ impl<S> Watched<S> {
     fn came(&mut self, bytes: &[u8]) {
         let Self {
             newest,
+            answered,
             budget,
             tally,
             ..
@@ -212,6 +227,7 @@ impl<S> Watched<S> {
             // What a download needs in any number. Pings are answered one by one before anything more is read, and what
             // else can be abused of these has limits in the library.
             DATA | HEADERS | PING | WINDOW_UPDATE | CONTINUATION => {}
+            RST_STREAM if take_out(answered, head.stream) => {}
             _ => {
                 if !budget.take() {
                     tally.flooded.store(true, Ordering::Relaxed);
@@ -221,12 +237,23 @@ impl<S> Watched<S> {
     }
 
     fn went(&mut self, bytes: &[u8]) {
-        let tally = &self.tally;
-        self.to_guest.read(bytes, |head| {
-            if (head.kind, head.reason) == (RST_STREAM, REFUSED_STREAM) {
-                tally.declined.fetch_add(1, Ordering::Relaxed);
-            }
-        });
+        let Self {
+            answered, tally, ..
+        } = self;
+        self.to_guest
+            .read(bytes, |head| match (head.kind, head.reason) {
+                (RST_STREAM, REFUSED_STREAM) => {
+                    tally.declined.fetch_add(1, Ordering::Relaxed);
+                }
+                // Trailers have the same head.
+                (HEADERS, _) if !answered.contains(&head.stream) => {
+                    if answered.len() == ANSWERED {
+                        answered.pop_front();
+                    }
+                    answered.push_back(head.stream);
+                }
+                _ => {}
+            });
     }
 }
 
@@ -391,5 +418,43 @@ mod tests {
         tokio::time::advance(Duration::from_secs(2)).await;
         let left = (0..many).take_while(|_| budget.take()).count();
         assert_eq!(left, 2 * limits::H2_IDLE_FRAMES_PER_SECOND as usize);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_given_up_once_its_answer_has_begun_is_no_frame_that_asks_for_nothing()
+     {
+        let many = 3 * limits::H2_IDLE_FRAMES;
+        let cancel = |stream| frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes());
+        let streams = || (0..many).map(|number| 2 * number + 1);
+        let requests: Vec<Vec<u8>> = streams()
+            .map(|stream| [frame(HEADERS, 5, stream, &[0x82]), cancel(stream)].concat())
+            .collect();
+        for (answered, flooded) in [(true, false), (false, true)] {
+            let (mut guest, theirs) = tokio::io::duplex(1024);
+            let mut stream = Watched::new(theirs);
+            guest.write_all(PREFACE_TEXT).await.unwrap();
+            let mut room = [0; 1024];
+            let mut ended = false;
+            for (number, request) in streams().zip(&requests) {
+                if answered {
+                    // The answer may be there first: what counts is that it has begun when the reset comes.
+                    let answer = frame(HEADERS, 4, number, &[0x88]);
+                    stream.write_all(&answer).await.unwrap();
+                    guest.read_exact(&mut room[..answer.len()]).await.unwrap();
+                }
+                guest.write_all(request).await.unwrap();
+                if stream.read(&mut room).await.is_err() {
+                    ended = true;
+                    break;
+                }
+            }
+            assert_eq!((ended, stream.tally().is_flooded()), (flooded, flooded));
+            if answered {
+                // Once for each answer.
+                let again = cancel(1).repeat(limits::H2_IDLE_FRAMES as usize + 1);
+                stream.came(&again);
+                assert!(stream.tally().is_flooded());
+            }
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Room 1: everything the guest says is parsed and made canonical here, once.
 
+mod chunks;
 pub mod dns;
 pub mod frame;
 pub mod framing;
@@ -7,3 +8,4 @@ pub mod guarded;
 pub mod h2_frames;
 pub mod hello;
 pub mod request;
+pub(crate) mod written;

@@ -40,7 +40,7 @@ pub async fn serve(listener: UnixListener, gateway: Arc<Gateway>) {
     }
 }
 
-async fn converse(stream: UnixStream, gateway: &Gateway) -> io::Result<()> {
+async fn converse(stream: UnixStream, gateway: &Arc<Gateway>) -> io::Result<()> {
     let peer = stream.peer_cred()?.uid();
     if peer != rustix::process::geteuid().as_raw() {
         tracing::warn!(peer, "control connection of another user closed");
@@ -74,7 +74,13 @@ async fn converse(stream: UnixStream, gateway: &Gateway) -> io::Result<()> {
                     }
                     next_page(gateway, &mut reader, &mut page).await?
                 }
-                Ok(command) => obey(gateway, command),
+                Ok(Command::Configure(config)) => {
+                    // A large policy takes tens of milliseconds to index, in which nothing else would be relayed.
+                    let gateway = gateway.clone();
+                    let work = move || configure(&gateway, *config);
+                    tokio::task::spawn_blocking(work).await?
+                }
+                Ok(command) => obey(gateway, &command),
                 Err(refused) => refused,
             }
         };
@@ -122,18 +128,19 @@ async fn next_page(
     }
 }
 
-fn obey(gateway: &Gateway, command: Command) -> Answer {
+fn obey(gateway: &Gateway, command: &Command) -> Answer {
     match command {
-        Command::Configure(config) => configure(gateway, *config),
         Command::CertificateRequest => match gateway.key.public() {
             Ok(public_key) => Answer::CertificateRequest { public_key },
             Err(error) => Answer::Refused {
                 reason: error.to_string(),
             },
         },
-        Command::AwaitPage | Command::PageHandled { .. } => Answer::Refused {
-            reason: "pages are dealt with where the connection is".to_owned(),
-        },
+        Command::Configure(_) | Command::AwaitPage | Command::PageHandled { .. } => {
+            Answer::Refused {
+                reason: "this is dealt with where the connection is".to_owned(),
+            }
+        }
         Command::Status => {
             let generation = gateway.generation();
             Answer::Status {

@@ -101,6 +101,11 @@ impl Gateway {
         if generation.configured {
             return generation;
         }
+        // Apart: all but the first requests are done by now.
+        Box::pin(self.wait_configured(needed)).await
+    }
+
+    async fn wait_configured(&self, needed: bool) -> Arc<Generation> {
         let wait = if needed {
             limits::CONFIGURE_WAIT
         } else {
@@ -124,7 +129,11 @@ impl Gateway {
     }
 
     /// Writes an event down.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "an event is written down once: whoever has it is done with it"
+    )]
     pub fn record(&self, generation: &Generation, event: Event) {
-        self.records.push(&generation.sandbox, event);
+        self.records.push(&generation.sandbox, &event);
     }
 }

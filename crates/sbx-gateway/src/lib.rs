@@ -32,6 +32,7 @@ pub mod pin_file;
 pub mod pins;
 pub mod process;
 pub mod reason;
+pub mod record_file;
 pub mod records;
 pub mod relay;
 pub mod resolver;

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// Open TCP connections of the guest. A further SYN is answered with RST and a record.
 pub const CONNECTIONS: usize = 1024;
+/// Ended connections of the guest whose buffers are kept for the next ones.
+pub const SPARE_SOCKETS: usize = 16;
 /// SYNs to other ports than 53, 80, 443 and 3128 whose upstream is being dialled. Beyond: RST.
 pub const PARKED_SYNS: usize = 64;
 /// smoltcp's buffers of a connection, one each way, in bytes. Pages are only used once written. Four of the largest
@@ -65,7 +67,7 @@ pub const DNS_IDLE: Duration = Duration::from_secs(30);
 pub const CLIENT_HELLO: Duration = Duration::from_secs(30);
 /// Longest first message of a TLS client, in bytes.
 pub const CLIENT_HELLO_BYTES: usize = 64 * 1024;
-/// Certificates kept, by host.
+/// Certificates kept, by host. Beyond, the quarter goes that was used longest ago.
 pub const LEAVES: usize = 256;
 /// A request head has to be complete after this.
 pub const REQUEST_HEAD: Duration = Duration::from_mins(1);
@@ -74,8 +76,9 @@ pub const REQUEST_HEAD: Duration = Duration::from_mins(1);
 pub const REQUEST_IDLE: Duration = Duration::from_mins(2);
 /// Longest request head over HTTP/1.1 and read buffer, in bytes.
 pub const REQUEST_HEAD_BYTES: usize = 64 * 1024;
-/// Most headers in a request or answer.
-pub const HEADERS: usize = 128;
+/// Most headers in a request or answer: what the HTTP library takes by itself, with room for them on its stack. Told another
+/// number, it allocates that room anew for every message.
+pub const HEADERS: usize = 100;
 /// Extensions of the chunks of one body, in bytes. Nobody uses them.
 pub const CHUNK_EXTENSIONS: usize = 4 * 1024;
 /// Trailers of one body over HTTP/1.1, in bytes.
@@ -111,7 +114,7 @@ pub const RESPONSE_HEAD: Duration = Duration::from_mins(15);
 pub const BODY_IDLE: Duration = Duration::from_mins(15);
 /// A tunnel without a byte in either direction for this long is closed.
 pub const TUNNEL_IDLE: Duration = Duration::from_hours(4);
-/// Upstream connections kept for the next request, of the whole gateway.
+/// Upstream connections kept for the next request, of the whole gateway. Beyond, the oldest quarter goes.
 pub const IDLE_UPSTREAMS: usize = 64;
 /// An upstream connection that nobody used for this long is closed; servers wait for about as long.
 pub const UPSTREAM_IDLE: Duration = Duration::from_mins(1);
@@ -128,12 +131,11 @@ pub const PAGE: Duration = Duration::from_secs(5);
 
 /// Control connections at a time.
 pub const CONTROL_CONNECTIONS: usize = 8;
-/// Records waiting to be written. Beyond, records are counted as lost and the count is written.
-pub const RECORDS: usize = 4096;
-/// Records that come within this after one was written are written together.
-pub const RECORD_GATHER: Duration = Duration::from_millis(5);
-/// The end of the process waits this long for the last records to be written.
-pub const RECORD_FLUSH: Duration = Duration::from_secs(1);
+/// Records of allowed requests are written together with those that come after them, until the thread has nothing else
+/// to do, and at the first that comes this long after the first of them.
+pub const RECORD_GATHER: Duration = Duration::from_millis(1);
+/// And as soon as they are so many, in bytes.
+pub const RECORDS_WAITING: usize = 64 * 1024;
 /// Size at which `egress.jsonl` becomes `egress.jsonl.1`, in bytes.
 pub const RECORD_FILE: u64 = 16 * 1024 * 1024;
 /// Longest host, method or path text in a record, in bytes.

@@ -23,13 +23,11 @@ use crate::log::BoundedLog;
 use crate::mint::SigningKey;
 use crate::netstack::{Answers, Stack};
 use crate::pins::Pins;
-use crate::records::{RecordWriter, Records};
+use crate::records::Records;
 use crate::{control, resolver};
 
 /// Longest `gateway.json`, in bytes; as the control line that carries the same document.
 const LONGEST_FILE: u64 = 16 << 20;
-/// Threads, for the network and the relays alike.
-const WORKERS: usize = 2;
 
 /// The file of the pins, beside the records.
 const PINS: &str = "pins";
@@ -111,8 +109,7 @@ pub fn run(options: &Options) -> Result<(), ProcessError> {
             frames.set_nonblocking(true)?;
             let frames = tokio::net::UnixStream::from_std(frames)?;
             let stack = Stack::new(frames, doors, gateway, answers)?;
-            // A task like those it talks with, so that most of what they say to each other stays on one thread.
-            runtime.spawn(stack.run()).await.map_err(io::Error::other)?
+            stack.run().await
         })?;
         tracing::info!("the virtual machine closed the frame socket");
         Ok(())
@@ -124,7 +121,6 @@ pub struct Opened {
     first: Generation,
     host: HostTrust,
     records: Records,
-    writer: RecordWriter,
     control: UnixListener,
     /// The only folder that stays reachable: records are rotated by name, and pins lie beside them.
     writable: PathBuf,
@@ -144,7 +140,7 @@ impl Opened {
             provider,
         };
         let first = first_generation(&options.file, &host)?;
-        let (records, writer) =
+        let records =
             Records::open(&options.records).map_err(opening("the records", &options.records))?;
         let control = bind_control(&options.control)?;
         raise_descriptor_limit();
@@ -155,7 +151,6 @@ impl Opened {
             first,
             host,
             records,
-            writer,
             control,
             writable: parent(&options.records).to_owned(),
         })
@@ -170,25 +165,22 @@ impl Opened {
         let jail = Jail::new(Profile::Gateway).connect_tcp_any();
         let enforced = jail.read_write(&self.writable).apply()?;
         let (sandbox, generation) = (&self.first.sandbox, self.first.number);
-        tracing::info!(%enforced, sandbox, generation, "started");
+        tracing::info!(%enforced, %sandbox, generation, "started");
 
-        spawn("records", move || self.writer.run())?;
         let key = SigningKey::generate().map_err(ConfigError::from)?;
         let gateway = Gateway::new(self.first, self.host, key, self.records, self.pins);
         gateway.status.attached.store(true, Ordering::Relaxed);
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(WORKERS)
-            .enable_all()
-            .build()
-            .map_err(failed("cannot start the runtime"))?;
+        let runtime = runtime(&gateway).map_err(failed("cannot start the runtime"))?;
         {
             let _inside = runtime.enter();
             let control = tokio::net::UnixListener::from_std(self.control);
             let control = control.map_err(failed("cannot listen for commands"))?;
             runtime.spawn(control::serve(control, gateway.clone()));
+            runtime.spawn(tell_untold(gateway.clone()));
         }
         let ended = network(gateway.clone(), &runtime, Answers::new());
-        gateway.records.flush();
+        gateway.records.tell_untold();
+        gateway.records.write_waiting();
         runtime.shutdown_background();
         ended.map_err(failed("the network failed"))
     }
@@ -203,11 +195,22 @@ fn failed(what: &'static str) -> impl FnOnce(io::Error) -> ProcessError {
     move |source| ProcessError::Run { what, source }
 }
 
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), ProcessError> {
-    let thread = std::thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(work);
-    thread.map(drop).map_err(failed("cannot start a thread"))
+/// One thread for the network and the relays alike: what they say to each other all the time wakes nobody, and a
+/// sandbox's gateway takes one processor at most. It writes down what waits for that before it sleeps.
+fn runtime(gateway: &Arc<Gateway>) -> io::Result<Runtime> {
+    let gateway = gateway.clone();
+    tokio::runtime::Builder::new_current_thread()
+        .on_thread_park(move || gateway.records.write_waiting())
+        .enable_all()
+        .build()
+}
+
+/// Dropped packets are counted for as long as the gateway lives.
+async fn tell_untold(gateway: Arc<Gateway>) {
+    loop {
+        tokio::time::sleep(limits::DROP_RECORD_EVERY).await;
+        gateway.records.tell_untold();
+    }
 }
 
 /// The folder of a file; `.` for a bare name.

@@ -1,12 +1,10 @@
 //! What left and what was stopped: one JSON line per event in `egress.jsonl`.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use sbx_policy::{RuleRef, Target};
@@ -14,6 +12,7 @@ use sbx_wire::gateway::{EgressRecord, ProxyKind};
 
 use crate::limits;
 use crate::reason::Reason;
+use crate::record_file::RecordFile;
 
 /// One event, before it has a time and a sandbox.
 #[derive(Debug, Clone)]
@@ -80,38 +79,40 @@ impl Event {
         self
     }
 
-    fn into_record(self, sandbox: &str) -> EgressRecord {
-        let time = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+    /// Whether it has to be in the file before anything else happens: what was stopped, and what begins and may then go on
+    /// unseen. An allowed request has a connection that was judged, and others around it.
+    fn is_urgent(&self) -> bool {
+        self.method.is_none() || !self.reason.is_allowed()
+    }
+
+    fn record<'a>(&'a self, sandbox: &'a str, time_ms: u64) -> EgressRecord<&'a str> {
+        let rule = self.rule.as_ref();
         EgressRecord {
-            time_ms: u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
-            sandbox: sandbox.to_owned(),
-            kind: "network".to_owned(),
-            host: bounded(self.host),
+            time_ms,
+            sandbox,
+            kind: "network",
+            host: bounded(&self.host),
             port: self.port,
             proxy: self.proxy,
             allowed: self.reason.is_allowed(),
-            rule: self.rule.as_ref().map(|rule| rule.id.clone()),
-            rule_text: self.rule.as_ref().map(|rule| rule.label().to_owned()),
-            reason: self.reason.as_str().to_owned(),
-            method: self.method.map(bounded),
-            path: self.path.map(bounded),
-            credential: self.credential,
+            rule: rule.map(|rule| rule.id.as_str()),
+            rule_text: rule.map(|rule| rule.label()),
+            reason: self.reason.as_str(),
+            method: self.method.as_deref().map(bounded),
+            path: self.path.as_deref().map(bounded),
+            credential: self.credential.as_deref(),
             generation: self.generation,
         }
     }
 }
 
-fn bounded(mut text: String) -> String {
-    if text.len() > limits::RECORD_TEXT {
-        let mut end = limits::RECORD_TEXT;
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        text.truncate(end);
-    }
-    text
+fn bounded(text: &str) -> &str {
+    &text[..text.floor_char_boundary(limits::RECORD_TEXT)]
+}
+
+fn now_ms() -> u64 {
+    let time = SystemTime::now().duration_since(UNIX_EPOCH);
+    u64::try_from(time.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Places of dropped packets and when each was last recorded.
@@ -125,83 +126,98 @@ struct Untold {
     generation: u64,
 }
 
-/// What the writer is given.
+/// What is on its way to the file.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "all but the last item of a process's life are records"
-)]
-enum Item {
-    Record(EgressRecord),
-    /// Write what is there and say so.
-    Flush(SyncSender<()>),
+struct Out {
+    file: RecordFile,
+    /// Whole lines.
+    lines: Vec<u8>,
+    /// When the first of them was added.
+    since_ms: u64,
 }
 
-/// The way to the record file. Cheap to share; never blocks.
+impl Out {
+    fn write(&mut self) {
+        if let Err(error) = self.file.write(&self.lines) {
+            tracing::error!(%error, "records are lost");
+        }
+        self.lines.clear();
+    }
+}
+
+/// The way to the record file, without a thread between: a gateway that is killed, or brought to its end by its guest, has
+/// written down what it did. What was stopped or begins is in the file when [`Records::push`] returns. Allowed requests
+/// wait for others that are answered in the same turn: until the thread has nothing else to do
+/// ([`Records::write_waiting`]), and at most [`limits::RECORD_GATHER`].
 #[derive(Debug)]
 pub struct Records {
-    queue: SyncSender<Item>,
-    lost: Arc<AtomicU64>,
+    out: Mutex<Out>,
+    /// Something waits, so that to ask costs nothing.
+    waiting: AtomicBool,
     drops: Mutex<Drops>,
-    untold: Arc<Mutex<Untold>>,
+    untold: Mutex<Untold>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Records {
-    /// Opens the file for appending and starts the thread that writes it.
-    pub fn open(path: &Path) -> io::Result<(Self, RecordWriter)> {
-        let (queue, receiver) = sync_channel(limits::RECORDS);
-        let lost = Arc::new(AtomicU64::new(0));
-        let untold = Arc::<Mutex<Untold>>::default();
-        let file = append(path)?;
-        let size = file.metadata()?.len();
-        let writer = RecordWriter {
-            path: path.to_owned(),
-            file,
-            size,
-            receiver,
-            lost: lost.clone(),
-            untold: untold.clone(),
-            told: None,
+    /// Opens the file for appending.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let out = Out {
+            file: RecordFile::open(path)?,
             lines: Vec::new(),
-            limit: limits::RECORD_FILE,
+            since_ms: 0,
         };
-        Ok((
-            Self {
-                queue,
-                lost,
-                drops: Mutex::default(),
-                untold,
-            },
-            writer,
-        ))
+        Ok(Self {
+            out: Mutex::new(out),
+            waiting: AtomicBool::new(false),
+            drops: Mutex::default(),
+            untold: Mutex::default(),
+        })
     }
 
     /// Writes an event down.
-    pub fn push(&self, sandbox: &str, event: Event) {
-        let record = Item::Record(event.into_record(sandbox));
-        match self.queue.try_send(record) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                self.lost.fetch_add(1, Ordering::Relaxed);
+    pub fn push(&self, sandbox: &str, event: &Event) {
+        let now = now_ms();
+        let mut out = lock(&self.out);
+        if out.lines.is_empty() {
+            out.since_ms = now;
+        }
+        let before = out.lines.len();
+        match serde_json::to_writer(&mut out.lines, &event.record(sandbox, now)) {
+            Ok(()) => out.lines.push(b'\n'),
+            Err(error) => {
+                tracing::error!(%error, "a record is lost");
+                out.lines.truncate(before);
             }
         }
+        let old = u128::from(now.abs_diff(out.since_ms)) >= limits::RECORD_GATHER.as_millis();
+        let full = out.lines.len() >= limits::RECORDS_WAITING;
+        let wait = !(event.is_urgent() || old || full);
+        if !wait {
+            out.write();
+        }
+        self.waiting.store(wait, Ordering::Release);
     }
 
-    /// Waits until what was pushed before is in the file, but not for ever: the disk may hang.
-    pub fn flush(&self) {
-        let (done, written) = sync_channel(1);
-        if self.queue.send(Item::Flush(done)).is_ok() {
-            let _ = written.recv_timeout(limits::RECORD_FLUSH);
+    /// Writes what waits: a thread that is about to sleep calls it, and the end of the process.
+    pub fn write_waiting(&self) {
+        if self.waiting.load(Ordering::Acquire) {
+            let mut out = lock(&self.out);
+            out.write();
+            self.waiting.store(false, Ordering::Release);
         }
     }
 
     /// Writes a dropped packet down, unless one to the same place was a moment ago: a guest can send
     /// millions of them.
-    pub fn push_dropped(&self, sandbox: &str, event: Event) {
+    pub fn push_dropped(&self, sandbox: &str, event: &Event) {
         let now = Instant::now();
         let key = (event.reason, event.host.clone(), event.port);
         {
-            let mut drops = self.drops.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut drops = lock(&self.drops);
             if drops
                 .get(&key)
                 .is_some_and(|at| now - *at < limits::DROP_RECORD_EVERY)
@@ -212,7 +228,7 @@ impl Records {
                 drops.retain(|_, at| now - *at < limits::DROP_RECORD_EVERY);
             }
             if drops.len() >= limits::DROP_PLACES {
-                let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut untold = lock(&self.untold);
                 untold.count += 1;
                 untold.generation = event.generation;
                 sandbox.clone_into(&mut untold.sandbox);
@@ -222,168 +238,16 @@ impl Records {
         }
         self.push(sandbox, event);
     }
-}
 
-fn append(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(path)
-}
-
-/// The writing end; run it on a thread of its own.
-#[derive(Debug)]
-pub struct RecordWriter {
-    path: PathBuf,
-    file: File,
-    size: u64,
-    receiver: Receiver<Item>,
-    lost: Arc<AtomicU64>,
-    untold: Arc<Mutex<Untold>>,
-    /// Whole lines on their way to the file.
-    lines: Vec<u8>,
-    /// When drops without a record of their own were last counted in one.
-    told: Option<Instant>,
-    /// Size at which the file is rotated, in bytes.
-    limit: u64,
-}
-
-impl RecordWriter {
-    /// Writes until every sender is gone.
-    pub fn run(mut self) {
-        loop {
-            let open = match self.receiver.recv_timeout(limits::DROP_RECORD_EVERY) {
-                Ok(item) => {
-                    self.take(item);
-                    self.take_waiting();
-                    true
-                }
-                Err(RecvTimeoutError::Timeout) => true,
-                Err(RecvTimeoutError::Disconnected) => false,
-            };
-            let recently = |at: Instant| at.elapsed() < limits::DROP_RECORD_EVERY;
-            if !open || !self.told.is_some_and(recently) {
-                self.tell_untold();
-            }
-            self.write_or_say();
-            let lost = self.lost.swap(0, Ordering::Relaxed);
-            if lost > 0 {
-                tracing::error!(lost, "records were lost: the queue was full");
-            }
-            if !open {
-                return;
-            }
-            Self::let_gather();
+    /// One record for all drops that have none of their own; to be called every [`limits::DROP_RECORD_EVERY`].
+    pub fn tell_untold(&self) {
+        let untold = std::mem::take(&mut *lock(&self.untold));
+        if untold.count > 0 {
+            let host = format!("({} dropped packets)", untold.count);
+            let (proxy, reason) = (ProxyKind::Network, Reason::TooManyPlaces);
+            let event = Event::at(host, 0, proxy, reason, untold.generation);
+            self.push(&untold.sandbox, &event);
         }
-    }
-
-    /// Lets more records come before the next is looked for. Whoever pushes one meanwhile need not wake this thread,
-    /// which would cost a request more than everything else about its record.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "time is the condition: what else could end the wait would be a wake-up for each record"
-    )]
-    fn let_gather() {
-        std::thread::sleep(limits::RECORD_GATHER);
-    }
-
-    fn take_waiting(&mut self) {
-        for _ in 0..limits::RECORDS {
-            let Ok(item) = self.receiver.try_recv() else {
-                return;
-            };
-            self.take(item);
-        }
-    }
-
-    fn take(&mut self, item: Item) {
-        match item {
-            Item::Record(record) => self.add_or_say(&record),
-            Item::Flush(done) => {
-                self.write_or_say();
-                // Whoever asked may have stopped waiting.
-                let _ = done.try_send(());
-            }
-        }
-    }
-
-    fn add_or_say(&mut self, record: &EgressRecord) {
-        if let Err(error) = self.add(record) {
-            tracing::error!(%error, "cannot write a record");
-        }
-    }
-
-    fn write_or_say(&mut self) {
-        if let Err(error) = self.write() {
-            tracing::error!(%error, "cannot write records");
-        }
-    }
-
-    /// One record for all drops that have none of their own.
-    fn tell_untold(&mut self) {
-        let untold = {
-            let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut *untold)
-        };
-        if untold.count == 0 {
-            return;
-        }
-        self.told = Some(Instant::now());
-        let host = format!("({} dropped packets)", untold.count);
-        let (proxy, reason) = (ProxyKind::Network, Reason::TooManyPlaces);
-        let event = Event::at(host, 0, proxy, reason, untold.generation);
-        self.add_or_say(&event.into_record(&untold.sandbox));
-    }
-
-    /// Adds a line to those that are written together.
-    fn add(&mut self, record: &EgressRecord) -> io::Result<()> {
-        let mut line = serde_json::to_vec(record)?;
-        line.push(b'\n');
-        let length = line.len() as u64;
-        let before = self.size + self.lines.len() as u64;
-        if before > 0 && before + length > self.limit {
-            self.write()?;
-            if let Err(error) = self.rotate() {
-                // The file in use goes on, up to twice its size; the next record tries again.
-                if self.size + length > 2 * self.limit {
-                    return Err(error);
-                }
-                tracing::warn!(%error, "the records cannot be rotated");
-            }
-        }
-        self.lines.extend_from_slice(&line);
-        Ok(())
-    }
-
-    /// Writes the lines. One write for all of them: readers never see half of one.
-    fn write(&mut self) -> io::Result<()> {
-        let lines = std::mem::take(&mut self.lines);
-        if let Err(error) = self.file.write_all(&lines) {
-            // A disk that is full may have taken a part.
-            let _ = self.file.set_len(self.size);
-            return Err(error);
-        }
-        self.size += lines.len() as u64;
-        Ok(())
-    }
-
-    /// Begins a new file; the old one gets the suffix `.1`. The new one is opened first, because that is what can
-    /// fail: then nothing has changed.
-    fn rotate(&mut self) -> io::Result<()> {
-        let new = self.beside(".new");
-        let file = append(&new)?;
-        match std::fs::rename(&self.path, self.beside(".1")) {
-            // It was moved by an attempt that failed after this, or somebody has removed it.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            moved => moved?,
-        }
-        std::fs::rename(&new, &self.path)?;
-        self.size = file.metadata()?.len();
-        self.file = file;
-        Ok(())
-    }
-
-    fn beside(&self, suffix: &str) -> PathBuf {
-        let mut name = self.path.clone().into_os_string();
-        name.push(suffix);
-        name.into()
     }
 }
 
@@ -391,91 +255,87 @@ impl RecordWriter {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_full_file_becomes_the_old_one_and_nothing_is_lost() {
+    fn open() -> (tempfile::TempDir, Records) {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("egress.jsonl");
-        let (records, mut writer) = Records::open(&path).unwrap();
-        writer.limit = 700;
+        let records = Records::open(&folder.path().join("egress.jsonl")).unwrap();
+        (folder, records)
+    }
+
+    fn written(folder: &tempfile::TempDir) -> Vec<EgressRecord> {
+        let text = std::fs::read_to_string(folder.path().join("egress.jsonl")).unwrap();
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
+    fn event(reason: Reason) -> Event {
         let target = Target::parse("a.test").unwrap();
-        for _ in 0..4 {
-            let event = Event::new(&target, ProxyKind::Dns, Reason::AllowRule, 1);
-            records.push("box", event);
-        }
-        drop(records);
-        writer.run();
-        let lines = |path: &Path| std::fs::read_to_string(path).unwrap().lines().count();
-        let old = lines(&folder.path().join("egress.jsonl.1"));
-        assert!(old >= 1 && lines(&path) >= 1, "{old}");
-        assert_eq!(old + lines(&path), 4);
+        Event::new(&target, ProxyKind::Forward, reason, 1)
     }
 
     #[test]
-    fn what_was_pushed_is_in_the_file_after_a_flush() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("egress.jsonl");
-        let (records, writer) = Records::open(&path).unwrap();
-        let thread = std::thread::spawn(|| writer.run());
-        let target = Target::parse("a.test").unwrap();
-        for _ in 0..3 {
-            let event = Event::new(&target, ProxyKind::Dns, Reason::AllowRule, 1);
-            records.push("box", event);
-        }
-        records.flush();
-        let text = std::fs::read_to_string(&path).unwrap();
-        assert_eq!(text.lines().count(), 3);
-        drop(records);
-        thread.join().unwrap();
+    fn what_was_stopped_or_begins_is_in_the_file_at_once() {
+        let (folder, records) = open();
+        records.push("box", &event(Reason::AllowRule));
+        assert_eq!(written(&folder).len(), 1);
+        records.push("box", &event(Reason::DenyRule).with_request("GET", "/"));
+        assert_eq!(written(&folder).len(), 2);
     }
 
     #[test]
-    fn a_rotation_that_fails_costs_no_record_and_is_made_up_for() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("egress.jsonl");
-        let (records, mut writer) = Records::open(&path).unwrap();
-        writer.limit = 700;
-        let target = Target::parse("a.test").unwrap();
-        let event = Event::new(&target, ProxyKind::Dns, Reason::AllowRule, 1);
-        let record = event.into_record("box");
-        // Whatever the new file is called, it cannot be opened.
-        let obstacles = ["egress.jsonl.new", "egress.jsonl.1"].map(|name| folder.path().join(name));
-        for obstacle in &obstacles {
-            std::fs::create_dir(obstacle).unwrap();
+    fn allowed_requests_wait_for_the_thread_to_be_idle_and_no_longer_than_they_may() {
+        let (folder, records) = open();
+        let request = event(Reason::AllowRule).with_request("GET", "/");
+        records.push("box", &request);
+        assert_eq!(written(&folder).len(), 0);
+        records.write_waiting();
+        assert_eq!(written(&folder).len(), 1);
+        // Somebody who never sleeps: the file has all but what came within the last moment.
+        let until = Instant::now() + 20 * limits::RECORD_GATHER;
+        let mut pushed = 1;
+        while Instant::now() < until {
+            records.push("box", &request);
+            pushed += 1;
         }
-        for _ in 0..4 {
-            writer.add(&record).unwrap();
-        }
-        for obstacle in &obstacles {
-            std::fs::remove_dir(obstacle).unwrap();
-        }
-        writer.add(&record).unwrap();
-        writer.write().unwrap();
-        drop(records);
-        let lines = |path: &Path| std::fs::read_to_string(path).unwrap().lines().count();
-        assert_eq!(lines(&obstacles[1]), 4);
-        assert_eq!(lines(&path), 1);
+        let found = written(&folder).len();
+        assert!(found > 1, "{found} of {pushed}");
+        // And everything that waits goes in front of what does not.
+        records.push("box", &event(Reason::DenyRule));
+        let all = written(&folder);
+        assert_eq!(all.len(), pushed + 1);
+        assert_eq!(all.last().map(|record| record.allowed), Some(false));
+    }
+
+    #[test]
+    fn long_texts_are_cut_where_a_character_ends() {
+        let (folder, records) = open();
+        let path = format!("/{}", "ä".repeat(limits::RECORD_TEXT));
+        records.push("box", &event(Reason::DenyRule).with_request("GET", &path));
+        let record = written(&folder).remove(0);
+        assert_eq!(
+            record.path.map(|path| path.len()),
+            Some(limits::RECORD_TEXT - 1)
+        );
     }
 
     #[test]
     fn dropped_packets_to_one_place_make_one_record_and_those_beyond_the_places_one_together() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("egress.jsonl");
-        let (records, writer) = Records::open(&path).unwrap();
+        let (folder, records) = open();
         for i in 0..2000 {
             let host = format!("10.0.{}.{}", i / 200, i % 200);
             for _ in 0..3 {
                 let event = Event::at(host.clone(), 0, ProxyKind::Network, Reason::Icmp, 1);
-                records.push_dropped("box", event);
+                records.push_dropped("box", &event);
             }
         }
-        drop(records);
-        writer.run();
-        let text = std::fs::read_to_string(&path).unwrap();
-        assert_eq!(text.lines().count(), limits::DROP_PLACES + 1);
-        let records = text
-            .lines()
-            .map(|line| serde_json::from_str::<EgressRecord>(line).unwrap());
-        let together: Vec<_> = records.filter(|r| r.reason == "too-many-places").collect();
+        records.tell_untold();
+        records.tell_untold();
+        let all = written(&folder);
+        assert_eq!(all.len(), limits::DROP_PLACES + 1);
+        let together: Vec<_> = all
+            .iter()
+            .filter(|r| r.reason == "too-many-places")
+            .collect();
         let untold = 3 * (2000 - limits::DROP_PLACES);
         assert_eq!(together[0].host, format!("({untold} dropped packets)"));
         assert!(!together[0].allowed);

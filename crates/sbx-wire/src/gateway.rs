@@ -251,18 +251,18 @@ pub enum ProxyKind {
     BrowserOpen,
 }
 
-/// One thing that left or was stopped. One JSON line in `egress.jsonl`.
+/// One thing that left or was stopped. One JSON line in `egress.jsonl`. The writer borrows its texts, readers own them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EgressRecord {
+pub struct EgressRecord<Text = String> {
     /// Milliseconds since the Unix epoch.
     pub time_ms: u64,
     /// Sandbox name.
-    pub sandbox: String,
+    pub sandbox: Text,
     /// `network`.
     #[serde(rename = "type")]
-    pub kind: String,
+    pub kind: Text,
     /// Name or address as judged.
-    pub host: String,
+    pub host: Text,
     /// Port; 0 where there is none.
     pub port: u16,
     /// How it left.
@@ -270,20 +270,20 @@ pub struct EgressRecord {
     /// Whether it was allowed.
     pub allowed: bool,
     /// Id of the deciding rule, if one decided.
-    pub rule: Option<String>,
+    pub rule: Option<Text>,
     /// The deciding rule's resource or name, for people.
-    pub rule_text: Option<String>,
+    pub rule_text: Option<Text>,
     /// Stable reason code, kebab-case.
-    pub reason: String,
+    pub reason: Text,
     /// HTTP method, where seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub method: Option<String>,
+    pub method: Option<Text>,
     /// HTTP path without query, where seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub path: Option<String>,
+    pub path: Option<Text>,
     /// Credential service that was injected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub credential: Option<String>,
+    pub credential: Option<Text>,
     /// Policy generation that decided.
     pub generation: u64,
 }

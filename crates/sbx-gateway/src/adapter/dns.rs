@@ -111,7 +111,7 @@ async fn judge(gateway: &Gateway, question: &Query) -> Reply {
     let generation = gateway.generation();
     let refuse = |host: String, reason| {
         let event = Event::at(host, 0, ProxyKind::Dns, reason, generation.number);
-        gateway.records.push_dropped(&generation.sandbox, event);
+        gateway.records.push_dropped(&generation.sandbox, &event);
         Reply::code(ResponseCode::NXDomain)
     };
     let Some(name) = host_name(&question.name) else {
@@ -143,7 +143,7 @@ async fn judge(gateway: &Gateway, question: &Query) -> Reply {
             generation.number,
         )
         .with_rule(verdict.rule);
-        gateway.records.push_dropped(&generation.sandbox, event);
+        gateway.records.push_dropped(&generation.sandbox, &event);
         return Reply::code(ResponseCode::NXDomain);
     }
     // Everything but addresses is answered as absent: nothing but IPv4 leads out of here, and service

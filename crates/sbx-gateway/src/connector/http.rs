@@ -118,7 +118,6 @@ where
 {
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(limits::REQUEST_HEAD_BYTES)
-        .max_headers(limits::HEADERS)
         .handshake(TokioIo::new(stream))
         .await?;
     // Ends when the sender is dropped and the last answer has been read, or with the upstream.

@@ -191,25 +191,20 @@ impl Upstreams {
 }
 
 impl Kept {
+    /// Drops a quarter at once: to look for the oldest costs as much as all that is kept.
     fn drop_oldest(&mut self) {
         let Some(by_target) = &mut self.by_target else {
             return;
         };
-        let oldest = by_target
-            .iter()
-            .flat_map(|(key, list)| {
-                list.iter()
-                    .enumerate()
-                    .map(move |(at, u)| (u.since, key, at))
-            })
-            .min_by_key(|(since, ..)| *since)
-            .map(|(_, key, at)| (key.clone(), at));
-        if let Some((key, at)) = oldest
-            && let Some(list) = by_target.get_mut(&key)
-        {
-            list.swap_remove(at);
-            self.count -= 1;
-        }
+        let mut ages: Vec<Instant> = by_target.values().flatten().map(|u| u.since).collect();
+        let last = ages.len() / 4;
+        let (_, since, _) = ages.select_nth_unstable(last);
+        let since = *since;
+        by_target.retain(|_, list| {
+            list.retain(|upstream| upstream.since > since);
+            !list.is_empty()
+        });
+        self.count = by_target.values().map(Vec::len).sum();
     }
 
     /// Drops what nobody has used for too long. False: nothing will be kept any more.

@@ -49,7 +49,7 @@ pub(super) fn open(
         }
     };
     // A client repeats a refused datagram as often as it likes.
-    gateway.records.push_dropped(&generation.sandbox, refused);
+    gateway.records.push_dropped(&generation.sandbox, &refused);
     None
 }
 
@@ -180,7 +180,7 @@ mod tests {
             provider: Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
         };
         let folder = tempfile::tempdir().unwrap();
-        let (records, _) = Records::open(&folder.path().join("egress.jsonl")).unwrap();
+        let records = Records::open(&folder.path().join("egress.jsonl")).unwrap();
         let generation = Generation::from_file(file, &host).unwrap();
         let key = SigningKey::generate().unwrap();
         let gateway = Gateway::new(generation, host, key, records, Pins::default());

@@ -157,7 +157,7 @@ impl crate::netstack::Host for Doors {
                 let event = denial.event(ProxyKind::Network);
                 self.gateway
                     .records
-                    .push_dropped(&generation.sandbox, event);
+                    .push_dropped(&generation.sandbox, &event);
                 false
             }
         }
@@ -186,7 +186,7 @@ impl crate::netstack::Host for Doors {
         );
         self.gateway
             .records
-            .push_dropped(&generation.sandbox, event);
+            .push_dropped(&generation.sandbox, &event);
     }
 }
 

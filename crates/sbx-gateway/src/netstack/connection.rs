@@ -78,13 +78,7 @@ impl Connection {
         wake: Arc<Wake>,
         now: Instant,
     ) -> Option<Self> {
-        let size = if wake.alive() < limits::CROWD {
-            limits::SOCKET_BUFFER
-        } else {
-            limits::CROWDED_BUFFER
-        };
-        let buffer = || tcp::SocketBuffer::new(vec![0; size]);
-        let mut socket = tcp::Socket::new(buffer(), buffer());
+        let mut socket = wake.socket();
         socket.set_nagle_enabled(false);
         socket.set_ack_delay(Some(limits::ACK_DELAY.into()));
         socket.set_congestion_control(tcp::CongestionControl::None);

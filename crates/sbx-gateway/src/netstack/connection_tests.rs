@@ -86,6 +86,11 @@ struct Pair {
 impl Pair {
     /// The guest has sent its SYN. `room`: its receive buffer, in bytes.
     fn new(room: usize) -> Self {
+        Self::with(room, Arc::default())
+    }
+
+    /// The same, with the sockets of others that have ended.
+    fn with(room: usize, wake: Arc<Wake>) -> Self {
         let now = Instant::from_secs(1);
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
         for end in [&ours, &theirs] {
@@ -109,7 +114,7 @@ impl Pair {
         socket.connect(context, remote, FLOW.source).unwrap();
         let mut sockets = SocketSet::new(Vec::new());
         let handle = sockets.add(socket);
-        let connection = Connection::listen(FLOW, Purpose::Tls, Arc::default(), now).unwrap();
+        let connection = Connection::listen(FLOW, Purpose::Tls, wake, now).unwrap();
         Self {
             now,
             link,
@@ -223,6 +228,38 @@ async fn a_guest_that_reads_slowly_is_waited_for_and_one_that_is_not_heard_of_is
         error.unwrap_err().kind(),
         std::io::ErrorKind::ConnectionReset
     );
+}
+
+#[tokio::test]
+async fn a_socket_is_used_again_and_nothing_of_its_last_connection_is_left_in_it() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let wake = Arc::<Wake>::default();
+    let mut last = Pair::with(64 * 1024, wake.clone());
+    let mut stream = last.establish().await;
+    // On both sides something is left that nobody has taken.
+    last.guest_socket().send_slice(b"to nobody").unwrap();
+    last.guest_talks().await;
+    stream.write_all(b"from nobody").await.unwrap();
+    let Pair { connection, .. } = last;
+    connection.remove();
+    assert_eq!((wake.alive(), wake.spares()), (1, 0));
+    drop(stream);
+    assert_eq!((wake.alive(), wake.spares()), (0, 1));
+
+    let mut next = Pair::with(64 * 1024, wake.clone());
+    assert_eq!((wake.alive(), wake.spares()), (1, 0));
+    let mut stream = next.establish().await;
+    next.guest_socket().send_slice(b"question").unwrap();
+    next.guest_talks().await;
+    let mut bytes = [0; 64];
+    let length = stream.read(&mut bytes).await.unwrap();
+    assert_eq!(&bytes[..length], b"question");
+    stream.write_all(b"answer").await.unwrap();
+    next.gateway_talks().await;
+    next.guest_talks().await;
+    next.guest.poll(next.now, &mut next.wire, &mut next.sockets);
+    let length = next.guest_socket().recv_slice(&mut bytes).unwrap();
+    assert_eq!(&bytes[..length], b"answer");
 }
 
 #[tokio::test]

@@ -9,11 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use smoltcp::iface::{SocketHandle, SocketSet};
-use smoltcp::socket::tcp;
+use smoltcp::socket::{Socket, tcp};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 
 use super::Flow;
+use crate::limits;
 
 /// Wakes the network task and says which connections want attention.
 #[derive(Debug, Default)]
@@ -22,6 +23,8 @@ pub(super) struct Wake {
     dirty: Mutex<Vec<Flow>>,
     /// Connections with buffers: those that have ended while a task still holds their stream included.
     alive: AtomicUsize,
+    /// Sockets of ended connections: new buffers would cost a connection as much as a handshake of its TLS.
+    spare: Mutex<Vec<tcp::Socket<'static>>>,
 }
 
 impl Wake {
@@ -45,6 +48,32 @@ impl Wake {
         self.alive.load(Ordering::Acquire)
     }
 
+    /// A socket that is not in use.
+    pub(super) fn socket(&self) -> tcp::Socket<'static> {
+        if self.alive() >= limits::CROWD {
+            return socket(limits::CROWDED_BUFFER);
+        }
+        let spare = self.spare().pop();
+        spare.unwrap_or_else(|| socket(limits::SOCKET_BUFFER))
+    }
+
+    #[cfg(test)]
+    pub(super) fn spares(&self) -> usize {
+        self.spare().len()
+    }
+
+    fn spare(&self) -> MutexGuard<'_, Vec<tcp::Socket<'static>>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep(&self, mut socket: tcp::Socket<'static>) {
+        let mut spare = self.spare();
+        if socket.recv_capacity() == limits::SOCKET_BUFFER && spare.len() < limits::SPARE_SOCKETS {
+            socket.abort();
+            spare.push(socket);
+        }
+    }
+
     fn attend(&self, flow: Flow) {
         self.dirty
             .lock()
@@ -52,6 +81,11 @@ impl Wake {
             .push(flow);
         self.ring();
     }
+}
+
+fn socket(size: usize) -> tcp::Socket<'static> {
+    let buffer = || tcp::SocketBuffer::new(vec![0; size]);
+    tcp::Socket::new(buffer(), buffer())
 }
 
 /// State shared by both ends.
@@ -146,6 +180,12 @@ impl Pipe {
 impl Drop for Pipe {
     fn drop(&mut self) {
         self.wake.alive.fetch_sub(1, Ordering::AcqRel);
+        let shared = self.shared.get_mut();
+        let shared = shared.unwrap_or_else(PoisonError::into_inner);
+        let Socket::Tcp(socket) = shared.sockets.remove(shared.handle) else {
+            return;
+        };
+        self.wake.keep(socket);
     }
 }
 

@@ -179,7 +179,8 @@ impl Inspected {
             let reused = opened.is_some();
             let mut upstream = match opened.take() {
                 Some(upstream) => upstream,
-                None => Upstream::open(grant, tls, offers).await?,
+                // Apart: handshakes would make every request's state several times as large.
+                None => Box::pin(Upstream::open(grant, tls, offers)).await?,
             };
             let mut gate = None;
             if prepared.address(&mut request, upstream.sender.is_h2())? {

@@ -61,7 +61,6 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(limits::REQUEST_HEAD)
         .max_buf_size(limits::REQUEST_HEAD_BYTES)
-        .max_headers(limits::HEADERS)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades()
         .await;

@@ -51,6 +51,31 @@ fn a_rule_takes_effect_on_the_next_request() {
 }
 
 #[test]
+fn a_gateway_that_is_killed_has_written_down_what_it_stopped_and_what_began() {
+    let upstream = TcpEcho::start().unwrap();
+    let target = format!("raw.test:{}", upstream.address().port());
+    let mut lab = Setup::new(&[&format!("allow {target}")])
+        .send_to(&target, upstream.address())
+        .start();
+    for round in 1..=5 {
+        run(async {
+            // In a row, so that there are records to gather.
+            for _ in 0..3 {
+                assert_eq!(fetch(&lab, "closed.test").await, 403);
+            }
+            let mut tunnel = lab.connect(&target).await.unwrap();
+            tunnel.write_all(b"x").await.unwrap();
+            assert_eq!(tunnel.read_u8().await.unwrap(), b'x');
+        });
+        lab.reboot();
+        lab.configure();
+        let records = lab.records();
+        let of = |reason: &str| records.iter().filter(|r| r.reason == reason).count();
+        assert_eq!((of("default-deny"), of("allow-rule")), (3 * round, round));
+    }
+}
+
+#[test]
 fn bad_policy_keeps_last_good() {
     let upstream = EchoUpstream::start().unwrap();
     let lab = Setup::new(&["allow web.test"])

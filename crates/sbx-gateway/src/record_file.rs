@@ -1,0 +1,183 @@
+//! The file of the records: whole lines, and a size that is not exceeded.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use crate::limits;
+
+/// `egress.jsonl`, and beside it the one before, with the suffix `.1`.
+#[derive(Debug)]
+pub struct RecordFile {
+    path: PathBuf,
+    file: File,
+    size: u64,
+    /// Size at which it is rotated, in bytes.
+    limit: u64,
+}
+
+fn append(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path)
+}
+
+impl RecordFile {
+    /// Continues the file at `path`, or makes it.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = append(path)?;
+        let size = file.metadata()?.len();
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            size,
+            limit: limits::RECORD_FILE,
+        })
+    }
+
+    /// Appends lines: as many as fit with one write, so that readers never see half of one, and the others to a new file.
+    ///
+    /// # Errors
+    /// What the disk says. The lines are lost then, and the file ends with a whole line all the same.
+    pub fn write(&mut self, mut lines: &[u8]) -> io::Result<()> {
+        while !lines.is_empty() {
+            let room = self.limit.saturating_sub(self.size);
+            let mut fit = whole_lines(lines, usize::try_from(room).unwrap_or(usize::MAX));
+            if fit == 0 {
+                fit = self.make_room(lines)?;
+            }
+            let (now, later) = lines.split_at(fit);
+            self.append(now)?;
+            lines = later;
+        }
+        Ok(())
+    }
+
+    /// Begins a new file. Bytes of the first line at least, which go to it; or to the old one if there is none.
+    fn make_room(&mut self, lines: &[u8]) -> io::Result<usize> {
+        let first = memchr::memchr(b'\n', lines).map_or(lines.len(), |end| end + 1);
+        if self.size > 0
+            && let Err(error) = self.rotate()
+        {
+            // The file in use goes on, up to twice its size; the next record tries again.
+            if self.size + first as u64 > 2 * self.limit {
+                return Err(error);
+            }
+            tracing::warn!(%error, "the records cannot be rotated");
+        }
+        Ok(first)
+    }
+
+    fn append(&mut self, lines: &[u8]) -> io::Result<()> {
+        if let Err(error) = self.file.write_all(lines) {
+            // A disk that is full may have taken a part.
+            let _ = self.file.set_len(self.size);
+            return Err(error);
+        }
+        self.size += lines.len() as u64;
+        Ok(())
+    }
+
+    /// Begins a new file; the old one gets the suffix `.1`. The new one is opened first, because that is what can
+    /// fail: then nothing has changed.
+    fn rotate(&mut self) -> io::Result<()> {
+        let new = self.beside(".new");
+        let file = append(&new)?;
+        match std::fs::rename(&self.path, self.beside(".1")) {
+            // It was moved by an attempt that failed after this, or somebody has removed it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            moved => moved?,
+        }
+        std::fs::rename(&new, &self.path)?;
+        self.size = file.metadata()?.len();
+        self.file = file;
+        Ok(())
+    }
+
+    fn beside(&self, suffix: &str) -> PathBuf {
+        let mut name = self.path.clone().into_os_string();
+        name.push(suffix);
+        name.into()
+    }
+}
+
+/// Length of the whole lines at the front that together have at most `most` bytes.
+fn whole_lines(lines: &[u8], most: usize) -> usize {
+    if lines.len() <= most {
+        return lines.len();
+    }
+    memchr::memrchr(b'\n', &lines[..most]).map_or(0, |end| end + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file that is full after three lines of 200 bytes.
+    fn small(path: &Path) -> RecordFile {
+        let mut file = RecordFile::open(path).unwrap();
+        file.limit = 700;
+        file
+    }
+
+    fn line(number: u8) -> Vec<u8> {
+        let mut line = vec![b'0' + number; 199];
+        line.push(b'\n');
+        line
+    }
+
+    /// What begins the lines of a file.
+    fn numbers(path: &Path) -> String {
+        let text = std::fs::read_to_string(path).unwrap();
+        assert!(text.lines().all(|line| line.len() == 199));
+        text.lines().map(|line| &line[..1]).collect()
+    }
+
+    #[test]
+    fn a_full_file_becomes_the_old_one_and_nothing_is_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("egress.jsonl");
+        let old = folder.path().join("egress.jsonl.1");
+        // One by one, and all together.
+        let mut file = small(&path);
+        for number in 0..4 {
+            file.write(&line(number)).unwrap();
+        }
+        assert_eq!((numbers(&old), numbers(&path)), ("012".into(), "3".into()));
+        let all: Vec<u8> = (4..8).flat_map(line).collect();
+        file.write(&all).unwrap();
+        assert_eq!((numbers(&old), numbers(&path)), ("345".into(), "67".into()));
+    }
+
+    #[test]
+    fn a_rotation_that_fails_costs_no_record_and_is_made_up_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("egress.jsonl");
+        let mut file = small(&path);
+        // Whatever the new file is called, it cannot be opened.
+        let obstacles = ["egress.jsonl.new", "egress.jsonl.1"].map(|name| folder.path().join(name));
+        for obstacle in &obstacles {
+            std::fs::create_dir(obstacle).unwrap();
+        }
+        for number in 0..5 {
+            file.write(&line(number)).unwrap();
+        }
+        for obstacle in &obstacles {
+            std::fs::remove_dir(obstacle).unwrap();
+        }
+        file.write(&line(5)).unwrap();
+        let found = (numbers(&obstacles[1]), numbers(&path));
+        assert_eq!(found, ("01234".into(), "5".into()));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_rotated_stops_at_twice_its_size() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("egress.jsonl");
+        let mut file = small(&path);
+        for name in ["egress.jsonl.new", "egress.jsonl.1"] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        let written = (0..9).filter(|number| file.write(&line(*number)).is_ok());
+        assert_eq!(written.count(), 7);
+        assert_eq!(numbers(&path), "0123456");
+    }
+}

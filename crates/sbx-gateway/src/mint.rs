@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::{
     CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm,
+    PKCS_ECDSA_P256_SHA256, PublicKeyData, SerialNumber, SignatureAlgorithm,
 };
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
@@ -48,6 +48,9 @@ pub enum MintError {
     /// rustls refused what was minted.
     #[error("cannot use the minted certificate: {0}")]
     Tls(#[from] rustls::Error),
+    /// No serial number.
+    #[error(transparent)]
+    Random(#[from] crate::NoRandomness),
     /// The intermediate has ended, and no daemon has brought another one.
     #[error("the certificate authority has ended")]
     Ended,
@@ -148,9 +151,22 @@ struct Cache {
     clock: u64,
 }
 
+impl Cache {
+    /// To look for the leaf that was used longest ago costs as much as all that are kept: so a quarter goes at once.
+    fn forget_a_quarter(&mut self) {
+        use std::sync::atomic::Ordering::Relaxed;
+        let used = |leaf: &Arc<Leaf>| leaf.used.load(Relaxed);
+        let mut ages: Vec<u64> = self.leaves.values().map(used).collect();
+        let last = ages.len() / 4;
+        let (_, age, _) = ages.select_nth_unstable(last);
+        let age = *age;
+        self.leaves.retain(|_, leaf| used(leaf) > age);
+    }
+}
+
 struct Leaf {
     certified: Arc<CertifiedKey>,
-    configs: [OnceLock<Arc<ServerConfig>>; Alpn::COUNT],
+    configs: [[OnceLock<Arc<ServerConfig>>; 2]; Alpn::COUNT],
     minted: SystemTime,
     used: std::sync::atomic::AtomicU64,
 }
@@ -183,10 +199,12 @@ impl Mint {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let signer = rustls::crypto::aws_lc_rs::sign::any_ecdsa_type(&der)?;
-        let common = ServerConfig::builder_with_provider(provider.clone())
+        let mut common = ServerConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(NoCertificate));
+        // Enough for one connection after the other; each costs as much as a small request.
+        common.send_tls13_tickets = 1;
         let not_after = SystemTime::UNIX_EPOCH + Duration::from_secs(authority.not_after_s);
         let mint = Self {
             authority: authority.clone(),
@@ -239,16 +257,19 @@ impl Mint {
         Ok(())
     }
 
-    /// The server side of TLS for a host: leaf and intermediate, offering what `alpn` says.
+    /// The server side of TLS for a host: leaf and intermediate, offering what `alpn` says. `own_order`: the order of the
+    /// client's cipher suites counts; else it is ours.
     pub fn server_config(
         &self,
         host: &Host,
         alpn: Alpn,
+        own_order: bool,
         purpose: Purpose,
     ) -> Result<Arc<ServerConfig>, MintError> {
         let leaf = self.leaf(host, purpose)?;
-        let config = leaf.configs[alpn as usize].get_or_init(|| {
+        let config = leaf.configs[alpn as usize][usize::from(own_order)].get_or_init(|| {
             let mut config = self.common.clone();
+            config.ignore_client_order = !own_order;
             config.cert_resolver = Arc::new(SingleCertAndKey::from(leaf.certified.clone()));
             config.alpn_protocols = alpn.protocols();
             Arc::new(config)
@@ -284,13 +305,7 @@ impl Mint {
             used: cache.clock.into(),
         });
         if cache.leaves.len() >= limits::LEAVES {
-            let oldest = cache
-                .leaves
-                .iter()
-                .min_by_key(|(_, leaf)| leaf.used.load(Relaxed));
-            if let Some(oldest) = oldest.map(|(host, _)| host.clone()) {
-                cache.leaves.remove(&oldest);
-            }
+            cache.forget_a_quarter();
         }
         cache.leaves.insert(host.clone(), leaf.clone());
         Ok(leaf)
@@ -309,6 +324,10 @@ impl Mint {
         let mut params = CertificateParams::new(names)?;
         let common: String = host.to_string().chars().take(64).collect();
         params.distinguished_name.push(DnType::CommonName, common);
+        // Of its own, as clients insist on (RFC 5280, section 4.1.2.2): made from the key it would be the same for all.
+        let mut serial = [0; 16];
+        crate::random(&mut serial)?;
+        params.serial_number = Some(SerialNumber::from_slice(&serial));
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];

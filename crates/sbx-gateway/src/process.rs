@@ -10,6 +10,8 @@ use std::time::Instant;
 
 use rustix::event::Timespec;
 use rustix::process::{Resource, Rlimit};
+use rustls::crypto::CryptoProvider;
+use rustls::{CipherSuite, SupportedCipherSuite};
 use sbx_jail::{Jail, Profile};
 use sbx_wire::gateway::GatewayFile;
 use tokio::runtime::Runtime;
@@ -131,7 +133,7 @@ impl Opened {
     /// Opens log, configuration, records and control socket. The frame socket is not touched.
     pub fn open(options: &Options) -> Result<Self, ProcessError> {
         start_log(&options.log)?;
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let provider = Arc::new(crypto());
         // A second installation, as tests in one process would make, changes nothing.
         let _ = provider.as_ref().clone().install_default();
         let host = HostTrust {
@@ -219,6 +221,18 @@ fn parent(path: &Path) -> &Path {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     }
+}
+
+/// The library's choice, in the order that browsers have: AES-128 first, whose hash every processor of today computes in
+/// hardware.
+fn crypto() -> CryptoProvider {
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    let slower = |suite: &SupportedCipherSuite| {
+        let name = suite.suite();
+        name != CipherSuite::TLS13_AES_128_GCM_SHA256
+    };
+    provider.cipher_suites.sort_by_key(slower);
+    provider
 }
 
 fn start_log(path: &Path) -> Result<(), ProcessError> {

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
+use rustls::CipherSuite;
 use rustls::server::{Accepted, Acceptor, ClientHello};
 use sbx_policy::{Host, HostError};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -38,6 +39,8 @@ pub struct Hello {
     pub server_name: Option<Host>,
     /// Which versions of HTTP it speaks.
     pub offers: Offers,
+    /// Its first cipher suite is ChaCha20: it has no hardware for AES, so that its own order counts.
+    pub likes_chacha: bool,
     /// To go on with the handshake.
     pub accepted: Accepted,
     /// The bytes that were read, to pass them on unopened.
@@ -137,7 +140,14 @@ fn hello(accepted: Accepted, seen: Vec<u8>) -> Result<Hello, HelloError> {
     let said = accepted.client_hello();
     let server_name = said.server_name().map(Host::parse).transpose()?;
     let offers = Offers::of(&said);
+    // Values that nobody knows come first by custom (RFC 8701).
+    let mut known = said
+        .cipher_suites()
+        .iter()
+        .filter(|suite| suite.as_str().is_some());
+    let likes_chacha = known.next() == Some(&CipherSuite::TLS13_CHACHA20_POLY1305_SHA256);
     Ok(Hello {
+        likes_chacha,
         server_name,
         offers,
         accepted,

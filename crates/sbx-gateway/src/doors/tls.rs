@@ -217,10 +217,12 @@ async fn accept_tls<S: Client>(
 ) -> Result<TlsStream<Guest<S>>, Option<Reason>> {
     let mint = generation.mint.as_ref();
     let mint = mint.ok_or(Some(Reason::NotConfigured))?;
-    let config = mint.server_config(host, alpn, purpose).map_err(|error| {
-        tracing::error!(%error, %host, "cannot mint a certificate");
-        Some(Reason::NotConfigured)
-    })?;
+    let config = mint
+        .server_config(host, alpn, hello.likes_chacha, purpose)
+        .map_err(|error| {
+            tracing::error!(%error, %host, "cannot mint a certificate");
+            Some(Reason::NotConfigured)
+        })?;
     let accept = StartHandshake::from_parts(hello.accepted, guest).into_stream(config);
     let accept = accept.into_fallible();
     let accepted = tokio::time::timeout(limits::CLIENT_HELLO, accept).await;

@@ -1,5 +1,6 @@
 //! The sandbox's certificate authority: whose key, for whom, for how long.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use sbx_testkit::EchoUpstream;
@@ -48,6 +49,65 @@ fn attack_20_the_key_is_the_gateway_s_own_and_a_restarted_one_has_another() {
         let text = std::fs::read_to_string(lab.path(file)).unwrap_or_default();
         assert!(!text.contains("PRIVATE"), "{file}");
     }
+}
+
+/// The serial number of a certificate of version 3 (RFC 5280, section 4.1).
+fn serial(der: &[u8]) -> &[u8] {
+    const VERSION_3: [u8; 5] = [0xa0, 3, 2, 1, 2];
+    let at = der.windows(5).position(|part| part == VERSION_3).unwrap() + 5;
+    assert_eq!(der[at], 2, "an integer");
+    &der[at + 2..][..usize::from(der[at + 1])]
+}
+
+#[test]
+fn every_leaf_has_a_serial_number_of_its_own() {
+    let upstream = EchoUpstream::start_tls(&[API]).unwrap();
+    let lab = lab(&upstream);
+    run(async {
+        // The second is the one of a page that says no.
+        let chains = [chain(&lab, API).await, chain(&lab, "other.test").await];
+        let serials = chains.each_ref().map(|chain| serial(&chain[0]));
+        assert_ne!(serials[0], serials[1]);
+        for serial in serials {
+            assert!(
+                (8..=20).contains(&serial.len()) && serial[0] < 0x80,
+                "{serial:?}"
+            );
+        }
+    });
+}
+
+#[test]
+fn a_client_gets_aes_128_unless_its_hardware_has_it_prefer_another_cipher() {
+    use rustls::CipherSuite as Suite;
+    let upstream = EchoUpstream::start_tls(&[API]).unwrap();
+    let lab = lab(&upstream);
+    run(async {
+        for (first, want) in [
+            (
+                Suite::TLS13_AES_256_GCM_SHA384,
+                Suite::TLS13_AES_128_GCM_SHA256,
+            ),
+            (
+                Suite::TLS13_CHACHA20_POLY1305_SHA256,
+                Suite::TLS13_CHACHA20_POLY1305_SHA256,
+            ),
+        ] {
+            let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+            provider
+                .cipher_suites
+                .sort_by_key(|suite| suite.suite() != first);
+            let config = rustls::ClientConfig::builder_with_provider(Arc::new(provider))
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_root_certificates(lab.guest_roots())
+                .with_no_client_auth();
+            let stream = lab.connect("api.test:443").await.unwrap();
+            let stream = lab.tls_as(config, stream, API).await.unwrap();
+            let suite = stream.get_ref().1.negotiated_cipher_suite().unwrap();
+            assert_eq!(suite.suite(), want);
+        }
+    });
 }
 
 #[test]

@@ -25,6 +25,8 @@ pub(crate) fn bootstrap(
 ) -> Result<(), ImageError> {
     let mut command = run::command("mmdebstrap");
     command
+        // What a failed run leaves, a folder for keys, goes with the build's own.
+        .env("TMPDIR", tree.parent().unwrap_or(tree))
         // Inside its own namespaces this process is root already.
         .args([
             "--mode=root",

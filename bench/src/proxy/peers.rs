@@ -12,8 +12,8 @@ use crate::tool::{cache, need, output};
 
 /// The sources of the hudsucker peer, in the project's folder.
 const HUDSUCKER: &str = "bench/peers/hudsucker/Cargo.toml";
-/// The mitmproxy that is installed.
-const MITMPROXY: &str = "mitmproxy==12.2.*";
+/// The mitmproxy that is installed: the newest that the distribution's Python runs.
+const MITMPROXY: &str = "mitmproxy>=11,<13";
 
 /// Starts a peer by its name, after installing it if need be.
 pub(crate) fn start(name: &str, stage: &Stage) -> Result<Proxy, String> {

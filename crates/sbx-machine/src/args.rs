@@ -195,6 +195,10 @@ const COMMAND_LINE: &[&str] = &[
     "nokaslr",
     // Self-tests of ciphers, 0.3 s, and of what only disk encryption and FIPS kernels use, 0.25 s.
     "cryptomgr.notests",
+    // No device that nobody asked for, where its driver is built in.
+    "dummy.numdummies=0",
+    // The wait that old processors need before a second one starts, 10 ms for each.
+    "cpu_init_udelay=0",
     "initcall_blacklist=init_encrypted,jent_mod_init,crypto_kdf108_init",
 ];
 

@@ -6,6 +6,7 @@
 //! | [`qmp`] | QEMU's monitor protocol |
 //! | [`qemu`] | finding QEMU and its version |
 //! | [`probe`] | whether hardware virtualisation really works here |
+//! | [`trial`] | which of two kernels starts sooner here |
 //! | [`disk`] | overlay disks |
 //! | [`tsc`] | the frequency of the host's time stamp counter |
 //!
@@ -19,4 +20,5 @@ pub mod probe;
 mod probe_guest;
 pub mod qemu;
 pub mod qmp;
+pub mod trial;
 pub mod tsc;

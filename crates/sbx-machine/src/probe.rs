@@ -8,6 +8,7 @@ use crate::probe_guest::{WORD, initramfs};
 use crate::qemu::{self, QemuError, Version};
 use sbx_wire::launch::Accel;
 use sbx_wire::report::Report;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -118,7 +119,7 @@ pub async fn choose(request: &Request<'_>) -> Result<Verdict, ProbeError> {
         kvm,
         reason: reason.to_owned(),
     };
-    if let Some(known) = recall(&file)
+    if let Some(known) = recall::<Remembered>(&file)
         && known == key(known.kvm, &known.reason)
     {
         let accel = if known.kvm { Accel::Kvm } else { Accel::Tcg };
@@ -161,11 +162,13 @@ fn unusable(device: &Path) -> Option<&'static str> {
     }
 }
 
-fn recall(file: &Path) -> Option<Remembered> {
+/// What an earlier process remembered.
+pub(crate) fn recall<T: DeserializeOwned>(file: &Path) -> Option<T> {
     serde_json::from_slice(&std::fs::read(file).ok()?).ok()
 }
 
-fn remember(file: &Path, known: &Remembered) -> io::Result<()> {
+/// Remembers for later processes.
+pub(crate) fn remember<T: Serialize>(file: &Path, known: &T) -> io::Result<()> {
     let folder = file.parent().ok_or(io::ErrorKind::InvalidInput)?;
     let mut new = tempfile::NamedTempFile::new_in(folder)?;
     new.write_all(&serde_json::to_vec_pretty(known)?)?;

@@ -86,7 +86,7 @@ pub(crate) async fn initramfs(
     guest: &Path,
 ) -> Result<std::path::PathBuf, Report> {
     let (guest, image, cache) = (guest.to_owned(), image.clone(), daemon.home.cache.clone());
-    blocking(move || sbx_image::build_initramfs(&guest, &image, &cache))
+    blocking(move || sbx_image::build_initramfs(&guest, &image.modules, &cache))
         .await?
         .map_err(|error| error.report())
 }

@@ -102,7 +102,7 @@ fn under_lock(
 }
 
 /// A tool's last words are rarely the whole story: says where it is.
-fn name_log(error: &ImageError, log: &Path) -> ImageError {
+pub(crate) fn name_log(error: &ImageError, log: &Path) -> ImageError {
     let mut report = error.report();
     if report.code == "image-build-failed" {
         report.hint = Some(format!("read {}, then repeat the command", log.display()));
@@ -111,7 +111,7 @@ fn name_log(error: &ImageError, log: &Path) -> ImageError {
 }
 
 /// Removes a folder of a build. In a tree that was on disk many users own files: those go in a namespace.
-fn remove(worker: &Path, dir: &Path) -> Result<(), ImageError> {
+pub(crate) fn remove(worker: &Path, dir: &Path) -> Result<(), ImageError> {
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() == ErrorKind::PermissionDenied => in_namespaces(
             worker,
@@ -139,7 +139,7 @@ fn build_base(
     let dir = store.building(&key);
     let job = Job::Base {
         dir: dir.clone(),
-        archive: preflight::archive(request)?,
+        archive: preflight::archive(request.archive.as_ref())?,
         log: store.log_path(&key),
         total: reporter.total(),
     };
@@ -232,7 +232,7 @@ fn manifest(template: &str, key: &str, lower: &str) -> Manifest {
 }
 
 /// Has a second worker do `job` inside new namespaces and returns its answer.
-fn in_namespaces(
+pub(crate) fn in_namespaces(
     worker: &Path,
     job: &Job,
     on_progress: &mut dyn FnMut(Progress) -> Result<(), ImageError>,

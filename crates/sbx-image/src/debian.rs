@@ -16,12 +16,14 @@ const EXCLUDED: [&str; 5] = [
     "/usr/share/lintian/*",
 ];
 
-/// Installs the packages of the recipe into `tree` and leaves apt's package lists there.
+/// Installs `packages` on top of `minbase` into `tree` and leaves apt's package lists there. `on_line` is given
+/// every line that mmdebstrap, apt and dpkg write.
 pub(crate) fn bootstrap(
     tree: &Path,
+    packages: &[&str],
     archive: &AptSources,
     log: &mut File,
-    reporter: &mut Reporter,
+    on_line: &mut dyn FnMut(&str) -> Result<(), ImageError>,
 ) -> Result<(), ImageError> {
     let mut command = run::command("mmdebstrap");
     command
@@ -34,7 +36,7 @@ pub(crate) fn bootstrap(
             "--format=directory",
             "--verbose",
         ])
-        // The package lists are still needed for the kernel.
+        // The package lists are still needed for a kernel.
         .arg("--skip=cleanup/apt")
         // Dropping to the user _apt fails where a parent folder belongs to the caller alone.
         .args([
@@ -42,17 +44,14 @@ pub(crate) fn bootstrap(
             "--aptopt=Acquire::Languages \"none\"",
         ])
         .args(apt::options()?)
-        // Stays in the image: nobody needs a sandbox's packages to survive a power cut half unpacked.
+        // Stays in an image: nobody needs a sandbox's packages to survive a power cut half unpacked.
         .arg("--dpkgopt=force-unsafe-io")
         .args(EXCLUDED.map(|path| format!("--dpkgopt=path-exclude={path}")))
-        .arg(format!("--include={}", recipe::PACKAGES.join(",")))
+        .arg(format!("--include={}", packages.join(",")))
         .arg(recipe::SUITE)
         .arg(tree);
     command.args(apt::lines(archive));
-    reporter.step(Step::Lists)?;
-    run::lines(&mut command, "installing Debian", log, &mut |line| {
-        report(line, reporter)
-    })?;
+    run::lines(&mut command, "installing Debian", log, on_line)?;
     nothing_mounted_below(tree)
 }
 
@@ -91,7 +90,7 @@ pub(crate) fn write_sources(tree: &Path, archive: &AptSources) -> Result<(), Ima
 }
 
 /// Turns mmdebstrap's, apt's and dpkg's lines into steps and details.
-fn report(line: &str, reporter: &mut Reporter) -> Result<(), ImageError> {
+pub(crate) fn report(line: &str, reporter: &mut Reporter) -> Result<(), ImageError> {
     if let Some(stage) = line.strip_prefix("I: ") {
         let step = match stage {
             stage if stage.starts_with("downloading packages") => Step::Download,
@@ -108,7 +107,8 @@ fn report(line: &str, reporter: &mut Reporter) -> Result<(), ImageError> {
     }
 }
 
-fn detail(line: &str) -> Option<String> {
+/// What a line of apt or dpkg says about a package.
+pub(crate) fn detail(line: &str) -> Option<String> {
     let mut words = line.split_whitespace();
     let (verb, package) = match words.next()? {
         // Get:12 ADDRESS SUITE/COMPONENT ARCHITECTURE PACKAGE …

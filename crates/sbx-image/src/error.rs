@@ -94,6 +94,9 @@ pub enum ImageError {
     /// The worker ended without an answer.
     #[error("the image worker ended without an answer ({0})")]
     WorkerDied(String),
+    /// Nobody listens to the worker any more.
+    #[error("whoever asked for this has gone: {0}")]
+    Abandoned(io::Error),
     /// A report that came from the worker.
     #[error("{0}")]
     Reported(Report),
@@ -122,6 +125,16 @@ impl ImageError {
                 }
             }
         }
+    }
+
+    /// For `map_err` on a report to whoever started this worker.
+    pub(crate) fn abandoned(error: io::Error) -> Self {
+        Self::Abandoned(error)
+    }
+
+    /// Whether work only ended because nobody waits for it any more.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        matches!(self, Self::Abandoned(_))
     }
 
     /// The error as every process states it.
@@ -173,7 +186,7 @@ impl ImageError {
                 "image-build-failed",
                 "read the build log in the cache folder, then repeat the command",
             ),
-            Self::Io { .. } => environment(
+            Self::Io { .. } | Self::Abandoned(_) => environment(
                 "image-io",
                 "check that the folder exists and that you may write to it",
             ),

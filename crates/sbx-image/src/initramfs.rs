@@ -1,7 +1,6 @@
 //! The initial RAM file system: `/init` is the guest binary, `/modules/NN-name.ko` what it loads first.
 
 use crate::elf::Elf;
-use crate::image::Image;
 use crate::{ImageError, recipe, store};
 use cpio::newc::{Builder, trailer};
 use sha2::{Digest, Sha256};
@@ -16,14 +15,14 @@ const MAX_BYTES: u64 = 64 << 20;
 /// Mount points that the guest expects.
 const FOLDERS: [&str; 4] = ["dev", "proc", "sys", "modules"];
 
-/// Returns the initramfs (an uncompressed newc archive) of `guest_binary` with the modules of `image`, from
+/// Returns the initramfs (an uncompressed newc archive) of `guest_binary` with `modules`, in load order, from
 /// `<cache>/initramfs/<hash>.cpio`, which it writes when it is not there yet. Takes a few milliseconds.
 ///
 /// # Errors
 /// [`ImageError::GuestBinary`] for a binary that needs a dynamic loader, [`ImageError::Io`] otherwise.
 pub fn build_initramfs(
     guest_binary: &Path,
-    image: &Image,
+    modules: &[PathBuf],
     cache: &Path,
 ) -> Result<PathBuf, ImageError> {
     let guest = read(guest_binary)?;
@@ -39,7 +38,7 @@ pub fn build_initramfs(
         Some(_) => {}
     }
     let mut files = vec![("init".to_owned(), guest)];
-    for path in &image.modules {
+    for path in modules {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         files.push((format!("modules/{name}"), read(path)?));
     }

@@ -30,7 +30,14 @@ pub(crate) fn build(
     fs::create_dir(&work).map_err(ImageError::io("create", &work))?;
     scratch::mount_if_there_is_room(&work)?;
     let tree = work.join("tree");
-    debian::bootstrap(&tree, archive, &mut log_file, reporter)?;
+    reporter.step(Step::Lists)?;
+    debian::bootstrap(
+        &tree,
+        &recipe::PACKAGES,
+        archive,
+        &mut log_file,
+        &mut |line| debian::report(line, reporter),
+    )?;
 
     reporter.step(Step::Kernel)?;
     let config = work.join("apt.conf");

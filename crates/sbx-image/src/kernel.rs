@@ -87,7 +87,8 @@ fn payload(bzimage: &[u8]) -> Option<(&'static str, &[u8])> {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, ImageError> {
+/// Reads a kernel.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, ImageError> {
     let size = path.metadata().map_err(ImageError::io("read", path))?.len();
     if size > MAX_BYTES {
         return Err(ImageError::Unexpected {
@@ -111,31 +112,8 @@ pub(crate) struct Unpacked {
 /// Downloads the kernel package that `meta` depends on, with the package lists of `tree`, and unpacks it
 /// below `dir`. It is not installed: its maintainer scripts would build an initramfs of their own.
 pub(crate) fn fetch(apt_config: &Path, meta: &str, dir: &Path) -> Result<Unpacked, ImageError> {
-    let apt = |program: &str| {
-        let mut command = run::command(program);
-        command.env("APT_CONFIG", apt_config).current_dir(dir);
-        command
-    };
-    let unexpected = |what, detail: &str| ImageError::Unexpected {
-        what,
-        detail: detail.to_owned(),
-    };
     fs::create_dir(dir).map_err(ImageError::io("create", dir))?;
-    let depends = run::output(
-        apt("apt-cache").args(["depends", meta]),
-        "looking for the kernel",
-    )?;
-    let package = depends
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("Depends:"))
-        .map(str::trim)
-        .find(|name| name.starts_with("linux-image-"))
-        .ok_or_else(|| unexpected("the archive names no kernel", meta))?;
-    run::output(
-        apt("apt-get").args(["download", package]),
-        "downloading the kernel",
-    )?;
-    let deb = only_entry(dir)?;
+    let deb = download(apt_config, meta, "linux-image-", dir)?;
     let tree = dir.join("tree");
     run::output(
         run::command("dpkg-deb").arg("-x").arg(&deb).arg(&tree),
@@ -145,7 +123,10 @@ pub(crate) fn fetch(apt_config: &Path, meta: &str, dir: &Path) -> Result<Unpacke
     let version = modules
         .file_name()
         .and_then(|name| name.to_str())
-        .ok_or_else(|| unexpected("the kernel has no usable release name", package))?
+        .ok_or_else(|| ImageError::Unexpected {
+            what: "the kernel has no usable release name",
+            detail: modules.display().to_string(),
+        })?
         .to_owned();
     let bzimage = tree.join(format!("boot/vmlinuz-{version}"));
     Ok(Unpacked {
@@ -155,11 +136,49 @@ pub(crate) fn fetch(apt_config: &Path, meta: &str, dir: &Path) -> Result<Unpacke
     })
 }
 
+/// Downloads the package that `meta` depends on and whose name begins with `prefix` into the empty folder `dir`.
+pub(crate) fn download(
+    apt_config: &Path,
+    meta: &str,
+    prefix: &str,
+    dir: &Path,
+) -> Result<PathBuf, ImageError> {
+    let apt = |program: &str| {
+        let mut command = run::command(program);
+        command.env("APT_CONFIG", apt_config).current_dir(dir);
+        command
+    };
+    let depends = run::output(
+        apt("apt-cache").args(["depends", meta]),
+        "looking for the kernel",
+    )?;
+    let package = depends
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("Depends:"))
+        .map(str::trim)
+        .find(|name| name.starts_with(prefix))
+        .ok_or_else(|| ImageError::Unexpected {
+            what: "the archive names no kernel",
+            detail: meta.to_owned(),
+        })?;
+    run::output(
+        apt("apt-get").args(["download", package]),
+        "downloading the kernel",
+    )?;
+    only_entry(dir)
+}
+
 /// The one entry of a folder that must have exactly one.
 fn only_entry(dir: &Path) -> Result<PathBuf, ImageError> {
+    only_entry_with(dir, "")
+}
+
+/// The one entry of a folder with a name that ends in `suffix`; there must be exactly one.
+pub(crate) fn only_entry_with(dir: &Path, suffix: &str) -> Result<PathBuf, ImageError> {
     let mut entries = fs::read_dir(dir)
         .map_err(ImageError::io("read", dir))?
-        .flatten();
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().ends_with(suffix));
     match (entries.next(), entries.next()) {
         (Some(entry), None) => Ok(entry.path()),
         _ => Err(ImageError::Unexpected {

@@ -7,7 +7,8 @@
 //! namespace of its own, so that the daemon runs none of the tools.
 //!
 //! - [`ensure`] is what the daemon calls: it opens the image or has the worker build it;
-//! - [`build_initramfs`] joins an image's modules with the guest binary;
+//! - [`ensure_small`] does the same for the small kernel, which can take the place of an image's own;
+//! - [`build_initramfs`] joins a kernel's modules with the guest binary;
 //! - [`claude::files`] are the settings that a new sandbox is given.
 
 #![forbid(unsafe_code)]
@@ -33,6 +34,7 @@ mod recipe;
 mod request;
 mod run;
 mod scratch;
+mod small;
 mod store;
 mod tools;
 pub mod worker;
@@ -46,4 +48,5 @@ pub use manifest::{Disk, FinishStep, Kernel, Manifest};
 pub use preflight::check as preflight;
 pub use recipe::SUITE;
 pub use request::{AptSources, Request, Template};
+pub use small::{Priority, SmallKernel, SmallRequest, ensure_small};
 pub use store::Store;

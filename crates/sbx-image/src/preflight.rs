@@ -1,6 +1,7 @@
 //! Everything that can be known to fail is found before anything is written.
 
 use crate::request::{Request, Template};
+use crate::small::SmallRequest;
 use crate::{ImageError, apt, namespace, store::Store, tools};
 use crate::{recipe, request::AptSources};
 use std::path::Path;
@@ -9,6 +10,8 @@ use std::path::Path;
 const BASE_MIB: u64 = 2500;
 /// The same for the layer of the claude template (measured: 930).
 const CLAUDE_MIB: u64 = 1200;
+/// The same for a small kernel (measured: 1,150).
+const SMALL_MIB: u64 = 1800;
 /// Either file holds the keys of the archive.
 const KEYRINGS: [&str; 2] = [
     "/usr/share/keyrings/debian-archive-keyring.gpg",
@@ -26,13 +29,7 @@ pub fn check(request: &Request) -> Result<(), ImageError> {
     let mut need_mib = 0;
     if needs_base {
         need_mib += BASE_MIB;
-        programs(tools::BASE.iter().chain(if namespace::is_root() {
-            &[]
-        } else {
-            tools::USER
-        }))?;
-        namespace::check()?;
-        archive(request)?;
+        debian(request.archive.as_ref())?;
     }
     if request.template == Template::Claude && store.open_key(&recipe::image_key(request)).is_none()
     {
@@ -50,9 +47,33 @@ pub fn check(request: &Request) -> Result<(), ImageError> {
     space(&request.cache, need_mib)
 }
 
+/// The same for a small kernel, which is missing.
+pub(crate) fn check_small(request: &SmallRequest) -> Result<(), ImageError> {
+    if !request.cache.is_absolute() {
+        return Err(ImageError::Unexpected {
+            what: "the cache folder must be an absolute path",
+            detail: request.cache.display().to_string(),
+        });
+    }
+    debian(request.archive.as_ref())?;
+    Store::kernels(&request.cache).prepare()?;
+    space(&request.cache, SMALL_MIB)
+}
+
+/// What making a Debian tree takes.
+fn debian(wanted: Option<&AptSources>) -> Result<(), ImageError> {
+    programs(tools::BASE.iter().chain(if namespace::is_root() {
+        &[]
+    } else {
+        tools::USER
+    }))?;
+    namespace::check()?;
+    archive(wanted).map(drop)
+}
+
 /// The archive to build from.
-pub(crate) fn archive(request: &Request) -> Result<AptSources, ImageError> {
-    match &request.archive {
+pub(crate) fn archive(wanted: Option<&AptSources>) -> Result<AptSources, ImageError> {
+    match wanted {
         Some(archive) => AptSources::new(&archive.main, archive.security.as_deref()),
         None => apt::detect(Path::new("/etc/apt")).ok_or(ImageError::NoArchive),
     }

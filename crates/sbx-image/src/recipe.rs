@@ -105,7 +105,8 @@ pub(crate) fn agent_version(request: &Request) -> &str {
     request.agent_version.as_deref().unwrap_or("latest")
 }
 
-fn key(name: &str, text: &str) -> String {
+/// Key of what is called `name` and made by `text`.
+pub(crate) fn key(name: &str, text: &str) -> String {
     format!("{name}-{}", &hex(&Sha256::digest(text))[..16])
 }
 

@@ -27,6 +27,13 @@ impl Store {
         }
     }
 
+    /// Small kernels, which follow the same rules, below a cache folder.
+    pub(crate) fn kernels(cache: &Path) -> Self {
+        Self {
+            images: cache.join("kernels"),
+        }
+    }
+
     /// The image that `request` asks for, when it is there and whole.
     pub fn open(&self, request: &Request) -> Option<Image> {
         self.open_key(&recipe::image_key(request))
@@ -113,6 +120,22 @@ impl Store {
         Ok(file)
     }
 
+    /// The lock of `key`, unless a build holds it.
+    pub(crate) fn try_lock(&self, key: &str) -> Result<Option<File>, ImageError> {
+        let file = self.open_lock(key)?;
+        Ok(file.try_lock().is_ok().then_some(file))
+    }
+
+    /// Keys of builds that run or were interrupted.
+    pub(crate) fn interrupted(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.images).into_iter().flatten().flatten();
+        entries
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter_map(|name| name.strip_prefix(BUILDING).map(str::to_owned))
+            .filter(|key| is_key(key))
+            .collect()
+    }
+
     fn lock_path(&self, key: &str) -> PathBuf {
         self.images.join(format!("{key}.lock"))
     }
@@ -131,7 +154,7 @@ impl Store {
 
     /// Where the image `key` is built.
     pub(crate) fn building(&self, key: &str) -> PathBuf {
-        self.images.join(format!(".building-{key}"))
+        self.images.join(format!("{BUILDING}{key}"))
     }
 
     /// Where the image `key` is kept.
@@ -171,19 +194,26 @@ impl Store {
                 detail: error.to_string(),
             })?;
         write_new(&building.join(manifest::FILE), &text)?;
-        let dir = self.dir(&manifest.key);
-        fs::rename(&building, &dir).map_err(ImageError::io("rename a finished build to", &dir))?;
-        let parent = File::open(&self.images).map_err(ImageError::io("open", &self.images))?;
-        parent
-            .sync_all()
-            .map_err(ImageError::io("write", &self.images))?;
+        self.name_finished(&building, &self.dir(&manifest.key))?;
         self.open_key(&manifest.key)
             .ok_or_else(|| ImageError::Unexpected {
                 what: "the image that was just built cannot be opened",
                 detail: manifest.key.clone(),
             })
     }
+
+    /// Gives a finished folder, all of which is on disk, its name, for good.
+    pub(crate) fn name_finished(&self, from: &Path, to: &Path) -> Result<(), ImageError> {
+        fs::rename(from, to).map_err(ImageError::io("rename a finished build to", to))?;
+        let parent = File::open(&self.images).map_err(ImageError::io("open", &self.images))?;
+        parent
+            .sync_all()
+            .map_err(ImageError::io("write", &self.images))
+    }
 }
+
+/// How the name of a build's folder begins.
+const BUILDING: &str = ".building-";
 
 /// Keys are names of folders, and nothing else here looks like one: locks and logs have a dot.
 fn is_key(key: &str) -> bool {

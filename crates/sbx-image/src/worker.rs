@@ -2,6 +2,7 @@
 //! of which is `done`, `built` or `failed`.
 
 use crate::request::{AptSources, Request};
+use crate::small::{self, Priority, SmallRequest};
 use crate::{ImageError, build, inside};
 use sbx_wire::api::Progress;
 use sbx_wire::report::Report;
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 /// A job larger than this is not one, bytes.
 const MAX_JOB: u64 = 1 << 20;
 
-/// What the worker is asked to do. All but `ensure` it asks of a second worker inside namespaces.
+/// What the worker is asked to do. All but `ensure…` it asks of a second worker inside namespaces.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Job {
@@ -29,6 +30,22 @@ pub enum Job {
         log: PathBuf,
         /// Steps before and behind this job, for the progress.
         total: u64,
+    },
+    /// Have the small kernel, by building it when it is missing. Answer: `done`.
+    EnsureSmall {
+        /// Which.
+        request: SmallRequest,
+        /// How much the build may get in the way.
+        priority: Priority,
+    },
+    /// Build the small kernel. Answer: `small_built`.
+    Small {
+        /// A folder, empty or as an interrupted build left it.
+        dir: PathBuf,
+        /// Where packages come from.
+        archive: AptSources,
+        /// Log to append to.
+        log: PathBuf,
     },
     /// Remove what a build left, whoever it belongs to. Answer: `done`, with an empty key.
     Clean {
@@ -59,6 +76,13 @@ pub enum Event {
         /// Versions of the packages that the recipe names.
         packages: BTreeMap<String, String>,
     },
+    /// The small kernel is in its folder.
+    SmallBuilt {
+        /// Kernel release.
+        version: String,
+        /// Version of the source package.
+        source: String,
+    },
     /// It did not work; nothing is left that counts as an image.
     Failed(Report),
 }
@@ -77,6 +101,12 @@ pub(crate) enum Step {
     Disks,
     Agent,
     Layer,
+    SmallCompiler,
+    SmallSource,
+    SmallUnpack,
+    SmallConfigure,
+    SmallCompile,
+    SmallWrite,
 }
 
 impl Step {
@@ -84,6 +114,9 @@ impl Step {
     pub(crate) const BASE: u64 = 9;
     /// Number of steps of an agent's layer.
     pub(crate) const LAYER: u64 = 2;
+
+    /// Number of steps of a small kernel.
+    pub(crate) const SMALL: u64 = 6;
 
     fn text(self) -> &'static str {
         match self {
@@ -98,6 +131,12 @@ impl Step {
             Self::Disks => "base image: formatting disks",
             Self::Agent => "claude: fetching the package",
             Self::Layer => "claude: writing the layer",
+            Self::SmallCompiler => "small kernel: installing a compiler",
+            Self::SmallSource => "small kernel: fetching the source",
+            Self::SmallUnpack => "small kernel: unpacking the source",
+            Self::SmallConfigure => "small kernel: configuring",
+            Self::SmallCompile => "small kernel: compiling",
+            Self::SmallWrite => "small kernel: writing it",
         }
     }
 
@@ -106,6 +145,9 @@ impl Step {
         match self {
             Self::Agent => total.saturating_sub(2),
             Self::Layer => total.saturating_sub(1),
+            step if step as u64 >= Self::SmallCompiler as u64 => {
+                step as u64 - Self::SmallCompiler as u64
+            }
             step => step as u64,
         }
     }
@@ -163,7 +205,7 @@ impl<'a> Reporter<'a> {
         self.out
             .write_all(&line)
             .and_then(|()| self.out.flush())
-            .map_err(ImageError::io("report to", Path::new("standard output")))
+            .map_err(ImageError::abandoned)
     }
 }
 
@@ -206,6 +248,15 @@ fn run(worker: &Path, job: Job, reporter: &mut Reporter) -> Result<Event, ImageE
         } => {
             reporter.plan(total);
             inside::build(&dir, &archive, &log, reporter)
+        }
+        Job::EnsureSmall { request, priority } => {
+            priority.take();
+            let kernel = small::ensure(worker, &request, reporter)?;
+            Ok(Event::Done { key: kernel.key })
+        }
+        Job::Small { dir, archive, log } => {
+            reporter.plan(Step::SMALL);
+            small::build_inside(&dir, &archive, &log, reporter)
         }
         Job::Clean { dir } => {
             inside::clean(&dir)?;

@@ -41,7 +41,7 @@ fn archive_holds_init_and_the_modules_in_load_order() {
     let image = sample::image(dir.path());
     let guest = dir.path().join("sbx-guest");
     fs::write(&guest, program(1)).unwrap();
-    let path = build_initramfs(&guest, &image, dir.path()).unwrap();
+    let path = build_initramfs(&guest, &image.modules, dir.path()).unwrap();
     let all = entries(&path);
     let init = all.iter().find(|(name, ..)| name == "init").unwrap();
     assert_eq!(
@@ -69,12 +69,18 @@ fn same_parts_give_the_same_file_and_another_guest_another() {
     let image = sample::image(dir.path());
     let guest = dir.path().join("sbx-guest");
     fs::write(&guest, program(1)).unwrap();
-    let first = build_initramfs(&guest, &image, dir.path()).unwrap();
+    let first = build_initramfs(&guest, &image.modules, dir.path()).unwrap();
     let written = first.metadata().unwrap().modified().unwrap();
-    assert_eq!(build_initramfs(&guest, &image, dir.path()).unwrap(), first);
+    assert_eq!(
+        build_initramfs(&guest, &image.modules, dir.path()).unwrap(),
+        first
+    );
     assert_eq!(first.metadata().unwrap().modified().unwrap(), written);
     fs::write(&guest, program(2)).unwrap();
-    assert_ne!(build_initramfs(&guest, &image, dir.path()).unwrap(), first);
+    assert_ne!(
+        build_initramfs(&guest, &image.modules, dir.path()).unwrap(),
+        first
+    );
 }
 
 #[test]
@@ -82,7 +88,7 @@ fn dynamic_guest_binary_is_refused_with_a_next_step() {
     let dir = tempfile::tempdir().unwrap();
     let image = sample::image(dir.path());
     for guest in [Path::new("/bin/sh"), Path::new("/etc/passwd")] {
-        let report = build_initramfs(guest, &image, dir.path())
+        let report = build_initramfs(guest, &image.modules, dir.path())
             .unwrap_err()
             .report();
         assert_eq!(report.code, "guest-binary");

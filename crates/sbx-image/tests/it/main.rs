@@ -7,5 +7,6 @@
 
 mod initramfs;
 mod sample;
+mod small;
 mod store;
 mod worker;

@@ -9,9 +9,10 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-const WORKER: &str = env!("CARGO_BIN_EXE_sbx-image-worker");
+/// The program.
+pub(crate) const WORKER: &str = env!("CARGO_BIN_EXE_sbx-image-worker");
 /// Longest that anything here may take; a healthy machine needs two seconds.
-const LIMIT: Duration = Duration::from_mins(1);
+pub(crate) const LIMIT: Duration = Duration::from_mins(1);
 
 fn request(cache: &Path, archive: &str) -> Request {
     let archive = Some(AptSources {
@@ -25,26 +26,26 @@ fn request(cache: &Path, archive: &str) -> Request {
 }
 
 /// An archive on which connections are accepted and nothing is ever said.
-fn silent_archive() -> (TcpListener, String) {
+pub(crate) fn silent_archive() -> (TcpListener, String) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}/debian", listener.local_addr().unwrap());
     (listener, address)
 }
 
-fn start(request: &Request) -> (Child, BufReader<std::process::ChildStdout>) {
+pub(crate) fn start(job: &Job) -> (Child, BufReader<std::process::ChildStdout>) {
     let mut child = Command::new(WORKER)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let job = serde_json::to_vec(&Job::Ensure(request.clone())).unwrap();
+    let job = serde_json::to_vec(job).unwrap();
     child.stdin.take().unwrap().write_all(&job).unwrap();
     let out = BufReader::new(child.stdout.take().unwrap());
     (child, out)
 }
 
 /// Returns when the other end is gone.
-fn wait_for_end(mut connection: TcpStream) {
+pub(crate) fn wait_for_end(mut connection: TcpStream) {
     connection.set_read_timeout(Some(LIMIT)).unwrap();
     match connection.read_to_end(&mut Vec::new()) {
         Ok(_) => {}
@@ -52,7 +53,8 @@ fn wait_for_end(mut connection: TcpStream) {
     }
 }
 
-fn names(images: &Path) -> Vec<String> {
+/// What is in a folder.
+pub(crate) fn names(images: &Path) -> Vec<String> {
     let entries = fs::read_dir(images).unwrap().flatten();
     let mut names: Vec<_> = entries
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
@@ -96,7 +98,7 @@ fn killed_build_ends_with_all_its_processes_and_the_next_one_clears_up() {
     let cache = tempfile::tempdir().unwrap();
     let (listener, archive) = silent_archive();
     let request = request(cache.path(), &archive);
-    let (mut worker, _out) = start(&request);
+    let (mut worker, _out) = start(&Job::Ensure(request.clone()));
     let (connection, _) = listener.accept().unwrap(); // apt asks for the package lists
     worker.kill().unwrap();
     worker.wait().unwrap();
@@ -121,9 +123,9 @@ fn second_build_of_the_same_image_waits_for_the_first() {
     let cache = tempfile::tempdir().unwrap();
     let (listener, archive) = silent_archive();
     let request = request(cache.path(), &archive);
-    let (mut first, _out) = start(&request);
+    let (mut first, _out) = start(&Job::Ensure(request.clone()));
     let (connection, _) = listener.accept().unwrap();
-    let (mut second, out) = start(&request);
+    let (mut second, out) = start(&Job::Ensure(request.clone()));
     let mut lines = out.lines();
     let waits = lines
         .by_ref()

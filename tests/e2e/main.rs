@@ -10,6 +10,7 @@
 
 mod agent_job;
 mod clients;
+mod kernel;
 mod life;
 mod neighbours;
 mod network;

@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 /// User of the end-to-end tests when root started them; made by `./dev test`.
 const TEST_USER: &str = "sbx-test";
 
+/// Variable with the kernel that tests run with; none: `stock`.
+const KERNEL: &str = "SBX_E2E_KERNEL";
+
 /// An installation of one test; everything ends when it is dropped, also when the test fails.
 pub(crate) struct Setting {
     pub(crate) installation: Installation,
@@ -50,7 +53,16 @@ impl Setting {
                 .success()
                 .unwrap();
         }
+        setting.kernel(&std::env::var(KERNEL).unwrap_or_else(|_| "stock".to_owned()));
         setting
+    }
+
+    /// Machines that are started from now on have this kernel.
+    pub(crate) fn kernel(&self, setting: &str) {
+        self.installation
+            .sbx(["settings", "set", "machine.kernel", setting])
+            .success()
+            .unwrap();
     }
 
     /// A sandbox for shell commands with one workspace of this name; the workspace.

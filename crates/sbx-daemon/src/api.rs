@@ -118,6 +118,7 @@ async fn status(State(daemon): Shared) -> Json<DaemonStatus> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime_s: daemon.started.elapsed().as_secs(),
         policy_initialized: daemon.store().policy().preset.is_some(),
+        small_kernel: daemon.small.status(),
         notices: daemon.notices(),
     })
 }

@@ -283,6 +283,7 @@ fn record(checked: &Checked, image: &Image) -> Result<Record, Report> {
         accel_wanted: checked.accel,
         // Until the start has chosen one.
         accel: checked.accel.unwrap_or(Accel::Tcg),
+        kernel: None,
         image: image.key.clone(),
         agent_command: image.agent_command.clone(),
         workdir,

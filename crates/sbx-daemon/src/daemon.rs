@@ -7,6 +7,7 @@ use crate::sandbox::Sandbox;
 use crate::secrets::Secrets;
 use crate::services::{SERVICES, Service};
 use crate::settings;
+use crate::small_kernel::Small;
 use crate::store::Store;
 use crate::{files, gateway_link, supervisor_link};
 use sbx_wire::api;
@@ -34,6 +35,8 @@ pub(crate) struct Daemon {
     pub(crate) started: Instant,
     /// The root certificate authority.
     pub(crate) root: Root,
+    /// What is known about the small kernel.
+    pub(crate) small: Arc<Small>,
     /// Becomes true when the daemon is to end.
     pub(crate) ending: watch::Sender<bool>,
     store: Mutex<Store>,
@@ -68,6 +71,7 @@ impl Daemon {
             programs,
             started: Instant::now(),
             root,
+            small: Arc::default(),
             ending: watch::Sender::new(false),
             store: Mutex::new(store),
             secrets: Mutex::new(secrets),

@@ -8,7 +8,7 @@ use sbx_image::{Image, Request, Store, Template};
 use sbx_machine::probe;
 use sbx_wire::launch::Accel;
 use sbx_wire::report::Report;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The image of an agent, built by the worker when it is not there yet.
@@ -19,22 +19,31 @@ pub(crate) async fn ensure(
 ) -> Result<Image, Report> {
     let worker = programs::image_worker(&daemon.programs)?;
     let request = Request::new(daemon.home.cache.clone(), agent);
+    if let Some(image) = Store::new(&request.cache).open(&request) {
+        return Ok(image);
+    }
+    let _waiting = daemon.small.make_way();
     let events = events.clone();
     let ending = daemon.ending.subscribe();
     blocking(move || {
         sbx_image::ensure(&worker, &request, &mut |progress| {
             events.progress(progress);
             if *ending.borrow() {
-                return Err(Report::environment(
-                    "daemon-ending",
-                    "the daemon was stopped while the image was built",
-                    "run the command again",
-                ));
+                return Err(daemon_ending());
             }
             Ok(())
         })
     })
     .await?
+}
+
+/// Why a build ended with the daemon.
+pub(crate) fn daemon_ending() -> Report {
+    Report::environment(
+        "daemon-ending",
+        "the daemon was stopped during a build",
+        "run the command again",
+    )
 }
 
 /// The image that a sandbox's disks lie on.
@@ -58,13 +67,13 @@ pub(crate) fn of(daemon: &Daemon, record: &Record) -> Result<Image, Report> {
         })
 }
 
-/// The accelerator to use: the wanted one, or what a probe finds.
+/// The accelerator to use, the wanted one or what a probe finds, with QEMU's version.
 pub(crate) async fn accelerator(
     daemon: &Daemon,
     image: &Image,
     wanted: Option<Accel>,
     events: &Events,
-) -> Result<Accel, Report> {
+) -> Result<probe::Verdict, Report> {
     let qemu = programs::find(&daemon.programs)?.qemu;
     events.step("choosing the accelerator");
     let request = probe::Request {
@@ -76,17 +85,21 @@ pub(crate) async fn accelerator(
     };
     let verdict = probe::choose(&request).await?;
     tracing::info!(accel = ?verdict.accel, reason = verdict.reason, qemu = %verdict.qemu, "accelerator");
-    Ok(verdict.accel)
+    Ok(verdict)
 }
 
-/// The initramfs of an image with the guest program beside this daemon.
+/// The initramfs of a kernel with the guest program beside this daemon.
 pub(crate) async fn initramfs(
     daemon: &Arc<Daemon>,
-    image: &Image,
+    modules: &[PathBuf],
     guest: &Path,
-) -> Result<std::path::PathBuf, Report> {
-    let (guest, image, cache) = (guest.to_owned(), image.clone(), daemon.home.cache.clone());
-    blocking(move || sbx_image::build_initramfs(&guest, &image.modules, &cache))
+) -> Result<PathBuf, Report> {
+    let (guest, modules, cache) = (
+        guest.to_owned(),
+        modules.to_vec(),
+        daemon.home.cache.clone(),
+    );
+    blocking(move || sbx_image::build_initramfs(&guest, &modules, &cache))
         .await?
         .map_err(|error| error.report())
 }

@@ -3,13 +3,14 @@
 use crate::daemon::Daemon;
 use crate::error::io_report;
 use crate::events::Events;
+use crate::kernel::{self, Chosen};
 use crate::personalise::{personalise, shares};
 use crate::record::Record;
 use crate::sandbox::{Live, Sandbox, last_words};
 use crate::services::SERVICES;
 use crate::{clock, files, finishing, image, lifecycle, programs, workspace};
 use sbx_image::Image;
-use sbx_wire::api::Event;
+use sbx_wire::api::{Event, KernelKind};
 use sbx_wire::launch::{self, Launch, MachineSpec};
 use sbx_wire::report::Report;
 use sbx_wire::session::Phase;
@@ -39,11 +40,29 @@ pub(crate) async fn launch(
     sandbox: &Arc<Sandbox>,
     events: &Events,
 ) -> Result<(), Report> {
+    match launch_with(daemon, sandbox, None, events).await {
+        Err(error) if error.code == FAILED && kernel::was_a_choice(daemon, sandbox) => {
+            kernel::instead(daemon, sandbox, error, events).await
+        }
+        outcome => outcome,
+    }
+}
+
+/// [`launch`], with this kernel or the one that [`kernel::choose`] finds.
+pub(crate) async fn launch_with(
+    daemon: &Arc<Daemon>,
+    sandbox: &Arc<Sandbox>,
+    kind: Option<KernelKind>,
+    events: &Events,
+) -> Result<(), Report> {
     events.step("starting the machine");
     let mut record = sandbox.record();
     workspace::check_again(&record.workspaces)?;
     let image = image::of(daemon, &record)?;
-    record.accel = image::accelerator(daemon, &image, record.accel_wanted, events).await?;
+    let verdict = image::accelerator(daemon, &image, record.accel_wanted, events).await?;
+    record.accel = verdict.accel;
+    let kernel = kernel::choose(daemon, &image, &verdict, &record, kind, events).await?;
+    record.kernel = Some(kernel.shown.clone());
     record.last_used_at = Some(clock::now());
     for service in SERVICES {
         // A service that this sbx knows and the one that made the sandbox did not.
@@ -54,7 +73,7 @@ pub(crate) async fn launch(
         }
     }
     sandbox.set_record(record.clone());
-    write_documents(daemon, sandbox, &record, &image).await?;
+    write_documents(daemon, sandbox, &record, &image, &kernel).await?;
     // What a gateway of an earlier run confirmed does not count.
     let revision = sandbox.gateway.request();
     let child = spawn(daemon, sandbox)?;
@@ -84,6 +103,7 @@ async fn write_documents(
     sandbox: &Sandbox,
     record: &Record,
     image: &Image,
+    kernel: &Chosen,
 ) -> Result<(), Report> {
     sandbox.make_runtime(&daemon.home)?;
     files::private_dir(&sandbox.dir.join(launch::files::GATEWAY_DIR))?;
@@ -103,8 +123,8 @@ async fn write_documents(
             accel: record.accel,
             cpus: record.cpus,
             memory_mib: record.memory_mib,
-            kernel: image.kernel.clone(),
-            initramfs: image::initramfs(daemon, image, &found.guest).await?,
+            kernel: kernel.file.clone(),
+            initramfs: image::initramfs(daemon, &kernel.modules, &found.guest).await?,
             lowers: image.lowers.clone(),
             upper: dir.join(launch::files::UPPER),
             docker: dir.join(launch::files::DOCKER),

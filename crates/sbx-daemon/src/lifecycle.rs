@@ -37,6 +37,7 @@ pub(crate) async fn start(
     sandbox: &Arc<Sandbox>,
     events: &Events,
 ) -> Result<bool, Report> {
+    daemon.small.touch();
     // The way of every `exec`: nobody has to be waited for.
     if sandbox.is_running() && sandbox.gate.try_lock().is_ok() {
         return Ok(false);

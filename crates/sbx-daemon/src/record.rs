@@ -1,7 +1,7 @@
 //! `sandbox.json`: what a sandbox is, whatever happens to the database.
 
 use sbx_image::Template;
-use sbx_wire::api::Workspace;
+use sbx_wire::api::{Kernel, Workspace};
 use sbx_wire::launch::Accel;
 use sbx_wire::name::SandboxName;
 use serde::{Deserialize, Serialize};
@@ -34,6 +34,9 @@ pub(crate) struct Record {
     pub(crate) accel_wanted: Option<Accel>,
     /// Accelerator of the last start.
     pub(crate) accel: Accel,
+    /// Kernel of the last start; `None`: it has not been started by an sbx that notes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) kernel: Option<Kernel>,
     /// Key of the image that the disks lie on.
     pub(crate) image: String,
     /// The agent's command line, from the image.

@@ -130,6 +130,7 @@ impl Sandbox {
             memory_mib: record.memory_mib,
             accel: record.accel,
             image: record.image,
+            kernel: record.kernel,
             uptime_s: up.map(|status| status.uptime_s + age_s),
             ready_ms: up.and_then(|status| status.ready_ms),
             docker: up.map(|status| docker(&status.docker)),

@@ -9,6 +9,7 @@ use crate::listener::OwnUser;
 use crate::logging;
 use crate::reconcile::reconcile;
 use crate::secrets::Secrets;
+use crate::small_kernel;
 use crate::store::Store;
 use sbx_wire::home::Home;
 use sbx_wire::report::Report;
@@ -127,11 +128,13 @@ async fn serve(
     let server =
         axum::serve(listener, api::router(daemon.clone())).with_graceful_shutdown(graceful);
     ready();
+    let background = tokio::spawn(small_kernel::keep(daemon.clone()));
     let outcome = tokio::select! {
         ended = server.into_future() => ended.map_err(fail),
         () = farewell(told_again) => Ok(()),
     };
     signals.abort();
+    background.abort();
     outcome
 }
 

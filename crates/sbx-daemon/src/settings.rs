@@ -18,6 +18,7 @@ pub(crate) const OVERRIDES: &str = "upstream.overrides";
 pub(crate) const EXTRA_ROOTS: &str = "upstream.extraRoots";
 pub(crate) const RESOLVERS: &str = "upstream.resolvers";
 pub(crate) const UDP_EGRESS: &str = "feature.udp-egress";
+pub(crate) const KERNEL: &str = "machine.kernel";
 pub(crate) const DOCKER_VOLUME: &str = "sandbox.disk.dockerVolume";
 
 /// Most overrides or resolvers.
@@ -59,6 +60,15 @@ const KEYS: &[Key] = &[
         restart: false,
         description: "Whether rules with --protocol udp open UDP; without it nothing but DNS to the gateway passes",
         check: |text| flag(text).map(|flag| plain(flag.to_string())),
+    },
+    Key {
+        name: KERNEL,
+        kind: "string",
+        default: "auto",
+        example: "stock",
+        restart: false,
+        description: "Kernel of machines started from now on: stock (Debian's), small (built from Debian's source), or auto: small once it was built and seen to start no later",
+        check: |text| wanted_kernel(text).map(|_| plain(text.trim().to_ascii_lowercase())),
     },
     Key {
         name: DOCKER_VOLUME,
@@ -192,6 +202,34 @@ pub(crate) fn opens_browser(stored: &BTreeMap<String, StoredSetting>) -> bool {
 /// Size of a new sandbox's Docker data disk, bytes; `None`: the image's own.
 pub(crate) fn docker_volume(stored: &BTreeMap<String, StoredSetting>) -> Option<u64> {
     docker_bytes(&stored.get(DOCKER_VOLUME)?.value).ok()
+}
+
+/// Which kernel machines are started with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WantedKernel {
+    /// The small one once it is there and was seen to be no slower, else the distribution's.
+    Auto,
+    /// The distribution's.
+    Stock,
+    /// The small one, built on demand.
+    Small,
+}
+
+/// Which kernel machines are started with.
+pub(crate) fn kernel(stored: &BTreeMap<String, StoredSetting>) -> WantedKernel {
+    stored
+        .get(KERNEL)
+        .and_then(|stored| wanted_kernel(&stored.value).ok())
+        .unwrap_or(WantedKernel::Auto)
+}
+
+fn wanted_kernel(text: &str) -> Result<WantedKernel, String> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "auto" => Ok(WantedKernel::Auto),
+        "stock" => Ok(WantedKernel::Stock),
+        "small" => Ok(WantedKernel::Small),
+        _ => Err(format!("{text:?} is neither auto, stock nor small")),
+    }
 }
 
 fn flag(text: &str) -> Result<bool, String> {

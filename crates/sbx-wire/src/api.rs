@@ -61,6 +61,9 @@ pub struct DaemonStatus {
     pub uptime_s: u64,
     /// Whether `policy init` has been done.
     pub policy_initialized: bool,
+    /// What is known about the small kernel. For people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub small_kernel: String,
     /// What had to be mended when the daemon started, e.g. a broken state file. For people.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<String>,
@@ -195,6 +198,9 @@ pub struct Sandbox {
     pub accel: crate::launch::Accel,
     /// Template and its key.
     pub image: String,
+    /// Kernel of the last start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<Kernel>,
     /// Seconds since the machine was started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uptime_s: Option<u64>,
@@ -215,6 +221,36 @@ pub struct Sandbox {
     pub processes: Vec<(String, u32)>,
     /// The sandbox's directory on the host (disks, console, logs).
     pub dir: PathBuf,
+}
+
+/// A kernel that machines are started with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kernel {
+    /// Which of the two.
+    pub kind: KernelKind,
+    /// Release, as `uname -r` says inside.
+    pub version: String,
+}
+
+/// The two kernels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KernelKind {
+    /// The distribution's own, with modules.
+    Stock,
+    /// Its source, configured for a sandbox's machine and nothing else.
+    Small,
+}
+
+impl std::fmt::Display for Kernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kind = match self.kind {
+            KernelKind::Stock => "stock",
+            KernelKind::Small => "small",
+        };
+        write!(f, "{kind} {}", self.version)
+    }
 }
 
 /// `secret ls`.

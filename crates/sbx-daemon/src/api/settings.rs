@@ -20,6 +20,7 @@ pub(super) async fn set(State(daemon): Shared, body: Bytes) -> ApiResult<Json<Se
     let shown = settings::show(&request.key, Some(&stored))?;
     daemon.store().change_setting(&request.key, Some(stored))?;
     tracing::info!(key = request.key, "setting changed");
+    daemon.small.look_again();
     daemon.push(None).await?;
     Ok(Json(shown))
 }
@@ -29,6 +30,7 @@ pub(super) async fn unset(State(daemon): Shared, body: Bytes) -> ApiResult<Json<
     let shown = settings::show(&request.key, None)?;
     daemon.store().change_setting(&request.key, None)?;
     tracing::info!(key = request.key, "setting unset");
+    daemon.small.look_again();
     daemon.push(None).await?;
     Ok(Json(shown))
 }

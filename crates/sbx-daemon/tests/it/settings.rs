@@ -21,6 +21,7 @@ fn every_setting_is_listed_with_default_type_and_description() {
     let expected = [
         "browser.open",
         "feature.udp-egress",
+        "machine.kernel",
         "sandbox.disk.dockerVolume",
         "upstream.extraRoots",
         "upstream.overrides",
@@ -115,6 +116,7 @@ fn bad_values_are_refused_and_change_nothing() {
         ("upstream.resolvers", r#"["dns.example"]"#),
         ("sandbox.disk.dockerVolume", "100m"),
         ("feature.udp-egress", "maybe"),
+        ("machine.kernel", "newest"),
     ] {
         assert_eq!(
             set(&daemon, key, value).code(),

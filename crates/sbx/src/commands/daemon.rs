@@ -146,6 +146,11 @@ async fn status(context: &mut Context, as_json: bool) -> Result<Exit, Report> {
             context
                 .printer
                 .line(&format!("Logs:   {}", status.logs.display()));
+            if !status.small_kernel.is_empty() {
+                context
+                    .printer
+                    .line(&format!("Kernel: {}", status.small_kernel));
+            }
             for notice in &status.notices {
                 context.printer.line(&format!("Notice: {notice}"));
             }

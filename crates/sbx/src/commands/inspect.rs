@@ -69,6 +69,7 @@ fn shape(sandbox: &Sandbox, daemon: &DaemonStatus) -> Value {
         "cpus": sandbox.cpus,
         "memory_mib": sandbox.memory_mib,
         "accel": match sandbox.accel { Accel::Kvm => "kvm", Accel::Tcg => "tcg" },
+        "kernel": sandbox.kernel.as_ref().map(ToString::to_string),
         "network": "gateway",
         "network_policy": { "scope": format!("sandbox:{}", sandbox.name) },
         "proxy": "gateway.docker.internal:3128",

@@ -1,9 +1,14 @@
 //! Programs in the sandbox, as a user runs them.
 
-use crate::setting::Setting;
+use crate::setting::{Setting, kill};
+use sbx_e2e::terminal::Terminal;
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// Far longer than anything here takes on a terminal, a restart of the machine included.
+const LIMIT: Duration = Duration::from_mins(2);
 
 #[test]
 fn exec_passes_bytes_statuses_signals_and_terminals_through() {
@@ -168,4 +173,142 @@ fn type_when_waiting(mut command: Command, keys: &[u8]) -> (String, Option<i32>)
         }
     }
     (text, child.wait().unwrap().code())
+}
+
+/// `sbx` on a terminal of this size.
+fn at_terminal(setting: &Setting, arguments: &[&str], rows: u16, cols: u16) -> Terminal {
+    let command = setting.installation.command(arguments.iter().copied());
+    Terminal::open(&command, rows, cols).unwrap()
+}
+
+/// The command is killed as by a lost connection, and everybody has noticed.
+fn kill_client(setting: &Setting, name: &str, terminal: &Terminal) {
+    kill(terminal.process("sbx").expect("the command runs"));
+    setting.wait("nobody is attached", 10, || {
+        setting.inspect(name)["attached"] == 0
+    });
+}
+
+#[test]
+fn an_agent_goes_on_without_its_terminal_and_the_next_one_shows_the_same_screen() {
+    let setting = Setting::ordinary("deny-all");
+    let workspace = setting.installation.folder("screens").unwrap();
+    let text: String = (1..=500)
+        .map(|n| format!("line {n} of a long text\n"))
+        .collect();
+    setting
+        .installation
+        .write(&workspace.join("text"), text.as_bytes())
+        .unwrap();
+    let path = workspace.display().to_string();
+    let started = setting.installation.sbx([
+        "run", "shell", &path, "-d", "--name", "screens", "--memory", "1g", "--cpus", "2",
+    ]);
+    assert_eq!(started.success().unwrap(), "screens\n");
+    let attach = |rows, cols| at_terminal(&setting, &["run", "--name", "screens"], rows, cols);
+
+    // A program that fills the screen, with attributes and a place in its text.
+    let mut first = attach(30, 100);
+    first.until_text("$", LIMIT).unwrap();
+    first.type_in("less text\r").unwrap();
+    first.until_text("line 25 of", LIMIT).unwrap();
+    first.type_in("/line 333\r").unwrap();
+    let found = |screen: &vt100::Screen| {
+        screen.contents().contains("line 350 of")
+            && screen.cell(0, 0).is_some_and(vt100::Cell::inverse)
+    };
+    first.until("the match, highlighted", LIMIT, found).unwrap();
+    kill_client(&setting, "screens", &first);
+    let shown = setting.inspect("screens");
+    assert_eq!(shown["agent_running"], true, "{shown:#}");
+    assert_eq!(shown["kept_by"], "sessions", "{shown:#}");
+
+    // Another connection: the same picture, attributes, cursor and modes.
+    let mut next = attach(30, 100);
+    next.until("the match, highlighted", LIMIT, found).unwrap();
+    assert_eq!(next.picture(), first.picture());
+
+    // Two at a time: both see, both type, the smaller one gives the size.
+    let mut other = attach(20, 80);
+    other.until_text("line 333 of", LIMIT).unwrap();
+    other.type_in("q").unwrap();
+    other
+        .type_in("stty size; echo $((6 * 7)) for both\r")
+        .unwrap();
+    for terminal in [&mut other, &mut next] {
+        terminal.until_text("20 80", LIMIT).unwrap();
+        terminal.until_text("42 for both", LIMIT).unwrap();
+    }
+    // The keys that leave it, which give the terminal back.
+    other.type_in("\x1c").unwrap();
+    assert_eq!(other.ended(LIMIT), Ok(Some(0)));
+    let left = other.shown();
+    assert!(
+        left.contains("detached") && left.contains("sbx run --name screens"),
+        "{left}"
+    );
+    next.type_in("stty size\r").unwrap();
+    next.until_text("30 100", LIMIT).unwrap();
+    next.resize(25, 90).unwrap();
+    next.type_in("stty size\r").unwrap();
+    next.until_text("25 90", LIMIT).unwrap();
+
+    // Its end comes to whoever is there, and the sandbox stays, as it was asked to.
+    next.type_in("exit 7\r").unwrap();
+    assert_eq!(next.ended(LIMIT), Ok(Some(7)));
+    setting.wait("held", 10, || {
+        setting.inspect("screens")["kept_by"] == "run -d"
+    });
+    let both = setting
+        .installation
+        .sbx(["run", "--name", "screens", "-d", "--rm"]);
+    assert_eq!(both.code, 2, "{both}");
+}
+
+#[test]
+fn a_sandbox_that_nothing_keeps_stops_and_one_run_to_be_removed_is_removed() {
+    let setting = Setting::ordinary("deny-all");
+    let set = ["settings", "set", "sandbox.autoStop", "3s"];
+    setting.installation.sbx(set).success().unwrap();
+    setting.shell("idle");
+    let shown = setting.inspect("idle");
+    assert!(shown["stops_at"].is_string(), "{shown:#}");
+    setting.inside("idle", "echo kept > ~/kept; sleep 15");
+    setting.wait("it stops", 60, || {
+        setting.inspect("idle")["state"] == "stopped"
+    });
+    let reason = setting.inspect("idle")["state_reason"].clone();
+    assert_eq!(reason, "stopped, because nothing kept it running for 3 s");
+    assert_eq!(setting.inside("idle", "cat ~/kept"), "kept\n");
+
+    // Nobody is left who would remove it when it ends: neither its command nor its daemon.
+    let workspace = setting.installation.folder("gone").unwrap();
+    let path = workspace.display().to_string();
+    let arguments = [
+        "run", "shell", &path, "--rm", "--name", "gone", "--memory", "1g",
+    ];
+    let mut first = at_terminal(&setting, &arguments, 24, 80);
+    first.until_text("$", LIMIT).unwrap();
+    first.type_in("echo $((6 * 7)) times\r").unwrap();
+    first.until_text("42 times", LIMIT).unwrap();
+    kill_client(&setting, "gone", &first);
+    let status = setting
+        .installation
+        .sbx(["daemon", "status", "--json"])
+        .json()
+        .unwrap();
+    kill(u32::try_from(status["pid"].as_u64().unwrap()).unwrap());
+    let mut next = at_terminal(&setting, &["run", "--name", "gone"], 24, 80);
+    next.until_text("42 times", LIMIT).unwrap();
+    next.type_in("exit 3\r").unwrap();
+    assert_eq!(next.ended(LIMIT), Ok(Some(3)));
+    setting.wait("it is gone", 60, || {
+        !setting
+            .installation
+            .sbx(["ls", "-q"])
+            .success()
+            .unwrap()
+            .contains("gone")
+    });
+    assert!(workspace.is_dir());
 }

@@ -10,6 +10,7 @@ pub mod debian;
 pub mod installation;
 pub mod outcome;
 pub mod project;
+pub mod terminal;
 
 pub use installation::{Installation, User};
 pub use outcome::Outcome;

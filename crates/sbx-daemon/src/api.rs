@@ -129,7 +129,8 @@ async fn shutdown(State(daemon): Shared, body: Bytes) -> Nothing {
     if request.stop_sandboxes {
         let mut stops = tokio::task::JoinSet::new();
         for sandbox in daemon.sandboxes() {
-            stops.spawn(async move { lifecycle::stop(&sandbox).await });
+            let daemon = daemon.clone();
+            stops.spawn(async move { lifecycle::stop(&daemon, &sandbox).await });
         }
         while let Some(stopped) = stops.join_next().await {
             // The others are stopped all the same.

@@ -291,6 +291,7 @@ fn record(checked: &Checked, image: &Image) -> Result<Record, Report> {
         placeholders,
         created_at: clock::now(),
         last_used_at: None,
+        remove_when_ended: false,
     })
 }
 

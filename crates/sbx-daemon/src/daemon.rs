@@ -9,7 +9,7 @@ use crate::services::{SERVICES, Service};
 use crate::settings;
 use crate::small_kernel::Small;
 use crate::store::Store;
-use crate::{files, gateway_link, supervisor_link};
+use crate::{files, gateway_link, removal, supervisor_link};
 use sbx_wire::api;
 use sbx_wire::gateway::{Authority, Credential, GatewayConfig, GatewayFile};
 use sbx_wire::home::Home;
@@ -151,6 +151,7 @@ impl Daemon {
             return false;
         };
         gateway_link::spawn(self.clone(), sandbox.clone(), ended);
+        removal::when_ended(self.clone(), sandbox.clone());
         true
     }
 

@@ -92,6 +92,7 @@ async fn run(sandbox: &Sandbox, step: &FinishStep) -> (String, Result<(), String
                 }
                 Some(ToClient::ExecFailed(error)) => return Err(format!("{error:?}")),
                 Some(ToClient::Lost(why)) => return Err(why),
+                Some(other) => return Err(format!("{other:?} is no answer to a program")),
                 None => return Err("the supervisor went away".to_owned()),
             }
         }

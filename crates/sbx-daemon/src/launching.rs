@@ -8,7 +8,7 @@ use crate::personalise::{personalise, shares};
 use crate::record::Record;
 use crate::sandbox::{Live, Sandbox, last_words};
 use crate::services::SERVICES;
-use crate::{clock, files, finishing, image, lifecycle, programs, workspace};
+use crate::{clock, files, finishing, image, lifecycle, programs, settings, workspace};
 use sbx_image::Image;
 use sbx_wire::api::{Event, KernelKind};
 use sbx_wire::launch::{self, Launch, MachineSpec};
@@ -135,6 +135,7 @@ async fn write_documents(
             share: found.share,
         },
         shares,
+        auto_stop_s: settings::auto_stop_s(daemon.store().settings()),
         personalise: personalise(daemon, record, &image.path),
         dir,
     };

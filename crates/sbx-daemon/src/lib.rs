@@ -42,6 +42,7 @@ mod programs;
 mod random;
 mod reconcile;
 mod record;
+mod removal;
 mod sandbox;
 mod secrets;
 mod serve;

@@ -5,11 +5,12 @@ use crate::error::{ApiResult, io_report};
 use crate::events::Events;
 use crate::launching;
 use crate::reconcile::{REMOVING, remove as remove_folder};
+use crate::removal;
 use crate::sandbox::{Live, Sandbox};
 use crate::supervisor_link::Connection;
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
-use sbx_wire::api::Event;
+use sbx_wire::api::{Event, Stopped};
 use sbx_wire::launch::files::{ALIVE, LOCK};
 use sbx_wire::report::Report;
 use sbx_wire::session::{Phase, Reply, Request};
@@ -98,10 +99,16 @@ async fn settle(sandbox: &Sandbox, events: &Events) {
     let _ = tokio::time::timeout(limit, settled).await;
 }
 
-/// Stops the sandbox and keeps what it wrote.
-pub(crate) async fn stop(sandbox: &Arc<Sandbox>) -> Result<(), Report> {
+/// Stops the sandbox and keeps what it wrote, unless it was run to be removed. Returns what ended with it.
+pub(crate) async fn stop(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>) -> Result<Stopped, Report> {
     let _gate = sandbox.gate.lock().await;
-    end(sandbox, GRACE).await
+    let mut stopped = sandbox.what_runs();
+    end(sandbox, GRACE).await?;
+    if sandbox.record().remove_when_ended && daemon.sandbox(&sandbox.name).is_ok() {
+        removal::remove_held(daemon, sandbox).await?;
+        stopped.removed = true;
+    }
+    Ok(stopped)
 }
 
 /// Ends every process of the sandbox: in order within `grace`, then by force.
@@ -207,16 +214,10 @@ pub(crate) async fn remove(daemon: &Arc<Daemon>, name: &str, force: bool) -> Api
     let sandbox = daemon.sandbox(name)?;
     let _gate = sandbox.gate.lock().await;
     daemon.sandbox(name)?;
-    let sessions = sandbox.sessions();
-    if sessions > 0 && !force {
-        let noun = if sessions == 1 {
-            "session is"
-        } else {
-            "sessions are"
-        };
+    if !force && let Some(what) = in_use(sandbox.what_runs()) {
         return Err(Report::user(
             "sessions-attached",
-            format!("{sessions} {noun} attached to sandbox '{name}'"),
+            format!("sandbox '{name}' is in use: {what}"),
             format!("sbx rm --force {name}"),
         )
         .into());
@@ -225,6 +226,26 @@ pub(crate) async fn remove(daemon: &Arc<Daemon>, name: &str, force: bool) -> Api
     discard(daemon, &sandbox)?;
     tracing::info!(sandbox = name, "removed");
     Ok(())
+}
+
+/// What would be torn away; `None`: nothing.
+fn in_use(runs: Stopped) -> Option<String> {
+    let others = runs.sessions.saturating_sub(runs.agent_running.into());
+    let agent = match runs.attached {
+        0 => "its agent runs, detached".to_owned(),
+        1 => "1 terminal is attached to its agent".to_owned(),
+        count => format!("{count} terminals are attached to its agent"),
+    };
+    let programs = match others {
+        1 => "1 session is attached to it".to_owned(),
+        count => format!("{count} sessions are attached to it"),
+    };
+    match (runs.agent_running, others) {
+        (false, 0) => None,
+        (false, _) => Some(programs),
+        (true, 0) => Some(agent),
+        (true, _) => Some(format!("{agent}, and {programs}")),
+    }
 }
 
 /// Takes everything of an ended sandbox away. After the first step it is gone for good, also for the next

@@ -51,4 +51,7 @@ pub(crate) struct Record {
     pub(crate) created_at: String,
     /// RFC 3339; time of the last start.
     pub(crate) last_used_at: Option<String>,
+    /// `run --rm`: it is removed once it has ended.
+    #[serde(default)]
+    pub(crate) remove_when_ended: bool,
 }

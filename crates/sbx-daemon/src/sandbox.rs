@@ -8,7 +8,8 @@ use sbx_wire::guest::DockerState;
 use sbx_wire::home::Home;
 use sbx_wire::launch::{files, sockets};
 use sbx_wire::report::Report;
-use sbx_wire::session::{Phase, Status};
+use sbx_wire::session::{Phase, Sessions, Status, Stay};
+use sbx_wire::time;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -30,6 +31,13 @@ pub(crate) enum Live {
     Up(Box<Status>, Instant),
 }
 
+/// What there is to know about sessions when nobody says.
+const NO_SESSIONS: Sessions = Sessions {
+    agent: false,
+    attached: 0,
+    stay: Stay::Unsettled,
+};
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Sandbox {
@@ -45,6 +53,8 @@ pub(crate) struct Sandbox {
     pub(crate) gate: tokio::sync::Mutex<()>,
     /// What runs.
     pub(crate) live: watch::Sender<Live>,
+    /// What its supervisor last said about sessions. Means something while it is up.
+    pub(crate) sessions: watch::Sender<Sessions>,
     /// The way to its gateway.
     pub(crate) gateway: Link,
     record: Mutex<Record>,
@@ -59,6 +69,7 @@ impl Sandbox {
             name: record.name.as_str().to_owned(),
             runtime: home.sandbox_runtime(&record.id),
             live: watch::Sender::new(Live::Stopped(last_exit(&dir))),
+            sessions: watch::Sender::new(NO_SESSIONS),
             dir,
             gate: tokio::sync::Mutex::new(()),
             gateway: Link::default(),
@@ -89,12 +100,25 @@ impl Sandbox {
         matches!(&*self.live.borrow(), Live::Up(status, _) if status.phase == Phase::Running)
     }
 
-    /// Open sessions.
-    pub(crate) fn sessions(&self) -> u32 {
+    /// What would end with it now.
+    pub(crate) fn what_runs(&self) -> api::Stopped {
         match &*self.live.borrow() {
-            Live::Up(status, _) => status.sessions,
-            _ => 0,
+            Live::Up(status, _) => {
+                let more = *self.sessions.borrow();
+                api::Stopped {
+                    sessions: status.sessions,
+                    agent_running: more.agent,
+                    attached: more.attached,
+                    removed: false,
+                }
+            }
+            _ => api::Stopped::default(),
         }
+    }
+
+    /// Forgets what an earlier supervisor said.
+    pub(crate) fn forget_sessions(&self) {
+        self.sessions.send_replace(NO_SESSIONS);
     }
 
     /// Where its supervisor listens.
@@ -112,6 +136,8 @@ impl Sandbox {
         let record = self.record();
         let live = self.live();
         let (status, status_reason) = describe(&live);
+        let runs = self.what_runs();
+        let (kept_by, stops_at) = stay(self.sessions.borrow().stay);
         let (up, age_s) = match &live {
             Live::Up(status, said) => (Some(status.as_ref()), said.elapsed().as_secs()),
             _ => (None, 0),
@@ -134,7 +160,12 @@ impl Sandbox {
             uptime_s: up.map(|status| status.uptime_s + age_s),
             ready_ms: up.and_then(|status| status.ready_ms),
             docker: up.map(|status| docker(&status.docker)),
-            sessions: up.map_or(0, |status| status.sessions),
+            sessions: runs.sessions,
+            agent_running: runs.agent_running,
+            attached: runs.attached,
+            kept_by: up.and(kept_by),
+            stops_at: up.and(stops_at),
+            remove_when_ended: record.remove_when_ended,
             secrets,
             processes: up.map(processes).unwrap_or_default(),
             dir: self.dir.clone(),
@@ -156,6 +187,17 @@ fn describe(live: &Live) -> (&'static str, Option<String>) {
             Phase::Unresponsive(why) => ("unresponsive", Some(why.clone())),
             Phase::Stopping => ("running", Some("stopping".to_owned())),
         },
+    }
+}
+
+/// What keeps it, and when it stops.
+fn stay(stay: Stay) -> (Option<String>, Option<String>) {
+    match stay {
+        Stay::Unsettled => (None, None),
+        Stay::Sessions => (Some("sessions".to_owned()), None),
+        Stay::Held => (Some("run -d".to_owned()), None),
+        Stay::Always => (Some("setting".to_owned()), None),
+        Stay::Until { unix_ms } => (None, Some(time::rfc3339(unix_ms / 1000))),
     }
 }
 

@@ -8,6 +8,7 @@ use crate::lifecycle;
 use crate::listener::OwnUser;
 use crate::logging;
 use crate::reconcile::reconcile;
+use crate::removal;
 use crate::secrets::Secrets;
 use crate::small_kernel;
 use crate::store::Store;
@@ -91,6 +92,9 @@ async fn adopt(daemon: &Arc<Daemon>) {
                 tracing::error!(sandbox = sandbox.name, %error, "gateway.json");
             }
             if !daemon.follow(&sandbox).await {
+                if let Err(report) = removal::remove_ended(&daemon, &sandbox).await {
+                    tracing::error!(sandbox = sandbox.name, %report, "not removed");
+                }
                 return;
             }
             tracing::info!(sandbox = sandbox.name, "adopted");

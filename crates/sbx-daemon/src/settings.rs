@@ -8,6 +8,7 @@ use rustls::pki_types::pem::PemObject;
 use sbx_policy::{Port, Target};
 use sbx_wire::api::Setting;
 use sbx_wire::gateway::Upstream;
+use sbx_wire::keys::DetachKeys;
 use sbx_wire::report::Report;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -19,6 +20,8 @@ pub(crate) const EXTRA_ROOTS: &str = "upstream.extraRoots";
 pub(crate) const RESOLVERS: &str = "upstream.resolvers";
 pub(crate) const UDP_EGRESS: &str = "feature.udp-egress";
 pub(crate) const KERNEL: &str = "machine.kernel";
+pub(crate) const AUTO_STOP: &str = "sandbox.autoStop";
+pub(crate) const DETACH_KEYS: &str = "session.detachKeys";
 pub(crate) const DOCKER_VOLUME: &str = "sandbox.disk.dockerVolume";
 
 /// Most overrides or resolvers.
@@ -29,6 +32,15 @@ const MAX_PEM: u64 = 1 << 20;
 const DOCKER_BYTES: std::ops::RangeInclusive<u64> = 512 << 20..=4 << 40;
 /// Default of the Docker volume.
 const DOCKER_DEFAULT: &str = "10g";
+
+/// Default of the time without sessions: long enough to read a diff or fetch a coffee between two
+/// commands without a restart, which costs seconds and every process inside; short enough that a forgotten
+/// sandbox gives its memory back.
+const AUTO_STOP_DEFAULT: &str = "15m";
+/// Longest such time that can be set, seconds: a week.
+const AUTO_STOP_MAX_S: u64 = 7 * 24 * 3600;
+/// Default of the keys: one that is kept back from no program while it is unclear what it means.
+const DETACH_DEFAULT: &str = "ctrl-\\";
 
 type Check = fn(&str) -> Result<StoredSetting, String>;
 
@@ -71,6 +83,15 @@ const KEYS: &[Key] = &[
         check: |text| wanted_kernel(text).map(|_| plain(text.trim().to_ascii_lowercase())),
     },
     Key {
+        name: AUTO_STOP,
+        kind: "string",
+        default: AUTO_STOP_DEFAULT,
+        example: "30m",
+        restart: true,
+        description: "How long a sandbox runs on after its last session has ended: 90s, 15m, 8h, 0 (stops at once) or never",
+        check: |text| auto_stop(text).map(|_| plain(text.trim().to_ascii_lowercase())),
+    },
+    Key {
         name: DOCKER_VOLUME,
         kind: "string",
         default: DOCKER_DEFAULT,
@@ -78,6 +99,18 @@ const KEYS: &[Key] = &[
         restart: false,
         description: "Size of the Docker data disk of sandboxes made from now on, at least 512m",
         check: |text| docker_bytes(text).map(|_| plain(text.trim().to_ascii_lowercase())),
+    },
+    Key {
+        name: DETACH_KEYS,
+        kind: "string",
+        default: DETACH_DEFAULT,
+        example: "ctrl-p,ctrl-q",
+        restart: false,
+        description: "Keys that leave an agent running: letters and ctrl- with a letter or @ [ \\ ] ^ _, with commas between, or none",
+        check: |text| {
+            let keys: DetachKeys = text.trim().parse()?;
+            Ok(plain(keys.to_string()))
+        },
     },
     Key {
         name: EXTRA_ROOTS,
@@ -232,6 +265,46 @@ fn wanted_kernel(text: &str) -> Result<WantedKernel, String> {
     }
 }
 
+/// Seconds that a sandbox runs on after its last session; `None`: until it is stopped.
+pub(crate) fn auto_stop_s(stored: &BTreeMap<String, StoredSetting>) -> Option<u64> {
+    let text = stored
+        .get(AUTO_STOP)
+        .map_or(AUTO_STOP_DEFAULT, |stored| &stored.value);
+    // Stored values passed the check; with one that a hand changed since, nothing is stopped by itself.
+    auto_stop(text).unwrap_or_default()
+}
+
+/// Keys that detach a terminal.
+pub(crate) fn detach_keys(stored: &BTreeMap<String, StoredSetting>) -> String {
+    stored
+        .get(DETACH_KEYS)
+        .map_or(DETACH_DEFAULT, |stored| &stored.value)
+        .to_owned()
+}
+
+fn auto_stop(text: &str) -> Result<Option<u64>, String> {
+    let lower = text.trim().to_ascii_lowercase();
+    if lower == "never" {
+        return Ok(None);
+    }
+    let (number, factor) = match lower.chars().last() {
+        Some('s') => (&lower[..lower.len() - 1], 1),
+        Some('m') => (&lower[..lower.len() - 1], 60),
+        Some('h') => (&lower[..lower.len() - 1], 3600),
+        _ if lower == "0" => ("0", 1),
+        _ => ("", 1),
+    };
+    let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    let seconds = number.parse::<u64>().ok().filter(|_| digits);
+    seconds
+        .and_then(|seconds| seconds.checked_mul(factor))
+        .filter(|seconds| *seconds <= AUTO_STOP_MAX_S)
+        .map(Some)
+        .ok_or_else(|| {
+            format!("{text:?} is neither never nor a time such as 90s, 15m or 8h, at most 168h")
+        })
+}
+
 fn flag(text: &str) -> Result<bool, String> {
     match text.trim().to_ascii_lowercase().as_str() {
         "true" | "on" | "1" => Ok(true),
@@ -365,6 +438,35 @@ mod tests {
             assert_eq!(error.code, "setting-invalid", "{bad}");
             assert!(error.hint.is_some());
         }
+    }
+
+    #[test]
+    fn times_without_sessions_are_read_and_bounded() {
+        for (text, seconds) in [
+            ("0", Some(0)),
+            ("90s", Some(90)),
+            ("15M", Some(900)),
+            ("168h", Some(AUTO_STOP_MAX_S)),
+            (" never ", None),
+        ] {
+            assert_eq!(auto_stop(text), Ok(seconds), "{text}");
+        }
+        for bad in [
+            "",
+            "m",
+            "15",
+            "-1m",
+            "+1m",
+            "1.5h",
+            "169h",
+            "1d",
+            "99999999999999999999h",
+        ] {
+            assert!(auto_stop(bad).is_err(), "{bad}");
+        }
+        assert_eq!(auto_stop_s(&BTreeMap::new()), Some(900));
+        let keys: Result<DetachKeys, _> = detach_keys(&BTreeMap::new()).parse();
+        assert_eq!(keys.unwrap().keys().len(), 1);
     }
 
     #[test]

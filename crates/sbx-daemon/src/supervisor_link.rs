@@ -73,8 +73,9 @@ impl Connection {
 /// Connects to the sandbox's supervisor and follows it in the background. `None`: there is none; else a
 /// channel that closes when the supervisor has ended.
 pub(crate) async fn follow(sandbox: &Arc<Sandbox>) -> Option<oneshot::Receiver<()>> {
-    let connection = Connection::open(sandbox, &Request::Watch).await.ok()?;
+    let connection = Connection::open(sandbox, &Request::Follow).await.ok()?;
     let (life, ended) = oneshot::channel();
+    sandbox.forget_sessions();
     sandbox.live.send_replace(Live::Silent);
     let sandbox = sandbox.clone();
     tokio::spawn(async move {
@@ -90,15 +91,26 @@ pub(crate) async fn follow(sandbox: &Arc<Sandbox>) -> Option<oneshot::Receiver<(
 }
 
 async fn listen(sandbox: &Sandbox, mut connection: Connection) -> Result<(), LinkError> {
-    while let Some(reply) = connection.next::<Reply>().await? {
-        if let Reply::Status(status) = reply {
-            if status.id != sandbox.id {
-                return Err(LinkError::Mixup);
+    let mut first = connection.next::<Reply>().await.ok().flatten();
+    if first.is_none() {
+        // One from before an upgrade hangs up on what it does not know.
+        connection = Connection::open(sandbox, &Request::Watch).await?;
+        first = connection.next().await?;
+    }
+    while let Some(reply) = first {
+        match reply {
+            Reply::Status(status) if status.id != sandbox.id => return Err(LinkError::Mixup),
+            Reply::Status(status) => {
+                sandbox
+                    .live
+                    .send_replace(Live::Up(Box::new(status), Instant::now()));
             }
-            sandbox
-                .live
-                .send_replace(Live::Up(Box::new(status), Instant::now()));
+            Reply::Sessions(sessions) => {
+                sandbox.sessions.send_replace(sessions);
+            }
+            Reply::Stopped | Reply::Refused(_) => {}
         }
+        first = connection.next().await?;
     }
     Ok(())
 }

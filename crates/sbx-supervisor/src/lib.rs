@@ -13,6 +13,7 @@
 
 pub mod console;
 pub mod guest;
+pub mod idle;
 pub mod launch;
 pub mod life;
 pub mod log;
@@ -21,3 +22,4 @@ pub mod prepare;
 pub mod server;
 pub mod spawner;
 pub mod state;
+pub mod terminal;

@@ -4,7 +4,7 @@
 use sbx_supervisor::life::{Life, StopRequest};
 use sbx_supervisor::prepare::{Prepared, all_ended, prepare, remove_sockets, write_last_exit};
 use sbx_supervisor::state::{Ended, State};
-use sbx_supervisor::{server, spawner};
+use sbx_supervisor::{idle, server, spawner};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
@@ -63,8 +63,10 @@ async fn run(prepared: Prepared) -> io::Result<bool> {
         alive,
     } = prepared;
     let launch = life.launch.clone();
-    let state = State::new(&launch.id, spawner.id(), launch.shares.len());
+    let grace = launch.auto_stop_s.map(Duration::from_secs);
+    let state = State::new(&launch.id, spawner.id(), launch.shares.len(), grace);
     let (stop, stops) = mpsc::channel(1);
+    tokio::spawn(idle::watch(state.clone(), stop.clone()));
     let server = tokio::spawn(server::serve(listener, state.clone(), stop.clone()));
     tokio::spawn(stop_on_signal(stop)?);
     let ended = match Life::new(life, state.clone()) {
@@ -118,6 +120,7 @@ fn stop_on_signal(
             // Full: it is being stopped already.
             let _ = stop.try_send(StopRequest {
                 grace: SIGNAL_GRACE,
+                idle: None,
             });
         }
     })

@@ -1,14 +1,16 @@
 //! `supervisor.sock`: status, stop, and programs to run. One connection, one request.
 
-use crate::guest::session::{End, Item, Session};
-use crate::guest::{Guest, channel::OpenError};
+mod exec;
+mod run;
+
+use crate::guest::Guest;
+use crate::guest::channel::OpenError;
 use crate::life::StopRequest;
 use crate::state::{Snapshot, State};
+use crate::terminal::Terminals;
 use sbx_wire::frame::{self, CHUNK, Decoder};
-use sbx_wire::guest::{ExecRequest, ToGuest};
-use sbx_wire::session::{FromClient, Phase, Reply, Request, ToClient};
+use sbx_wire::session::{Phase, Reply, Request, ToClient};
 use serde::Serialize;
-use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
@@ -28,14 +30,13 @@ const FAREWELL_LIMIT: Duration = Duration::from_secs(2);
 const PIECE: usize = 16 << 10;
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Standard input that may wait here for the guest, per session, so that signals can overtake it.
-const MAX_STDIN: usize = 1 << 20;
 
 /// What every client task needs.
 #[derive(Debug, Clone)]
 struct Context {
     state: State,
     stops: mpsc::Sender<StopRequest>,
+    terminals: Terminals,
 }
 
 /// Serves until the sandbox has ended and every client has been told.
@@ -51,7 +52,11 @@ pub async fn serve(
     let listener = UnixListener::from_std(listener)?;
     let own = rustix::process::geteuid().as_raw();
     let mut ended = state.watch();
-    let context = Context { state, stops };
+    let context = Context {
+        state,
+        stops,
+        terminals: Terminals::default(),
+    };
     let mut clients = JoinSet::new();
     loop {
         tokio::select! {
@@ -90,48 +95,63 @@ async fn handle(stream: UnixStream, context: Context) -> io::Result<()> {
     let (mut read, mut write) = stream.into_split();
     let mut decoder = Decoder::new(0);
     let request = timeout(REQUEST_LIMIT, receive(&mut read, &mut decoder)).await??;
+    let Some(request) = request else {
+        return Ok(());
+    };
     let mut watch = context.state.watch();
     match request {
-        None => Ok(()),
-        Some(Request::Status) => {
+        Request::Status => {
             let status = context.state.status(&watch.borrow());
             send(&mut write, &Reply::Status(status)).await
         }
-        Some(Request::Watch) => follow(&mut read, &mut write, &context.state, watch).await,
-        Some(Request::Stop { grace_ms }) => {
+        Request::Watch => follow(&mut read, &mut write, &context.state, watch, false).await,
+        Request::Follow => follow(&mut read, &mut write, &context.state, watch, true).await,
+        Request::Stop { grace_ms } => {
             let grace = Duration::from_millis(grace_ms.into());
             // Full: it is being stopped already.
-            let _ = context.stops.try_send(StopRequest { grace });
+            let _ = context.stops.try_send(StopRequest { grace, idle: None });
             has_ended(&mut watch).await;
             send(&mut write, &Reply::Stopped).await
         }
-        Some(Request::Exec(request)) => {
-            let mut client = Client {
-                read,
-                write,
-                decoder,
-            };
-            client.exec(request, watch).await
+        Request::Exec(start) => {
+            // What was appended since is nothing that this client can read.
+            let client = Client::new(read, write, decoder, false);
+            exec::serve(client, &context, start, false).await
+        }
+        Request::Program { start, last } => {
+            let client = Client::new(read, write, decoder, true);
+            exec::serve(client, &context, start, last).await
+        }
+        Request::Run(request) => {
+            let client = Client::new(read, write, decoder, true);
+            run::serve(client, &context, *request).await
         }
     }
 }
 
-/// Sends the status now and on each change; at the end why it ended.
+/// Sends the status (and what it does not say about `sessions`) now and on each change; at the end why it ended.
 async fn follow(
     read: &mut OwnedReadHalf,
     write: &mut OwnedWriteHalf,
     state: &State,
     mut watch: watch::Receiver<Snapshot>,
+    sessions: bool,
 ) -> io::Result<()> {
     let mut last = None;
     loop {
         let snapshot = watch.borrow_and_update().clone();
         let mut status = state.status(&snapshot);
+        let more = sessions.then(|| state.sessions(&snapshot));
         let uptime_s = std::mem::take(&mut status.uptime_s);
-        if last.as_ref() != Some(&status) {
-            last = Some(status.clone());
+        let now = (status, more);
+        if last.as_ref() != Some(&now) {
+            last = Some(now.clone());
+            let (mut status, more) = now;
             status.uptime_s = uptime_s;
             send(write, &Reply::Status(status)).await?;
+            if let Some(more) = more {
+                send(write, &Reply::Sessions(more)).await?;
+            }
         }
         if let Some(ended) = snapshot.ended {
             let reply = if ended.orderly {
@@ -177,48 +197,34 @@ struct Client {
     read: OwnedReadHalf,
     write: OwnedWriteHalf,
     decoder: Decoder,
+    /// It knows [`ToClient::Stopping`].
+    knows_stopping: bool,
 }
 
 impl Client {
-    async fn exec(
-        &mut self,
-        request: ExecRequest,
-        watch: watch::Receiver<Snapshot>,
-    ) -> io::Result<()> {
-        let stdin = request.stdin;
-        let guest = match self.await_guest(watch).await? {
-            Some(Ok(guest)) => guest,
-            Some(Err(why)) => return send(&mut self.write, &ToClient::Lost(why)).await,
-            None => return Ok(()),
-        };
-        let session = match guest.exec(request).await {
-            Ok(session) => session,
-            Err(error @ (OpenError::Full | OpenError::Closed(_) | OpenError::TooLarge(_))) => {
-                return send(&mut self.write, &ToClient::Lost(error.to_string())).await;
-            }
-        };
-        let outcome = tokio::select! {
-            outcome = to_client(&mut self.write, &guest, &session) => outcome,
-            outcome = from_client(&mut self.read, &mut self.decoder, &guest, &session, stdin) => {
-                outcome
-            }
-        };
-        if !matches!(outcome, Ok(Finished::Told)) {
-            guest.hang_up(&session).await;
+    fn new(
+        read: OwnedReadHalf,
+        write: OwnedWriteHalf,
+        decoder: Decoder,
+        knows_stopping: bool,
+    ) -> Self {
+        Self {
+            read,
+            write,
+            decoder,
+            knows_stopping,
         }
-        outcome.map(|_| ())
     }
 
-    /// Waits while the machine is starting. `None`: the client has left meanwhile.
-    async fn await_guest(
-        &mut self,
-        mut watch: watch::Receiver<Snapshot>,
-    ) -> io::Result<Option<Result<Guest, String>>> {
+    /// The guest, once programs can be started. `None`: the client has left meanwhile, or was told that
+    /// there will be none.
+    async fn guest(&mut self, state: &State) -> io::Result<Option<Guest>> {
+        let mut watch = state.watch();
         let mut early = 0;
         let mut piece = vec![0; PIECE];
-        loop {
+        let answer = loop {
             if let Some(answer) = decide(&watch.borrow_and_update()) {
-                return Ok(Some(answer));
+                break answer;
             }
             tokio::select! {
                 changed = watch.changed() => changed.map_err(io::Error::other)?,
@@ -231,121 +237,48 @@ impl Client {
                     }
                 },
             }
+        };
+        match answer {
+            Ok(guest) => Ok(Some(guest)),
+            Err(last) => self.refuse(last).await.map(|()| None),
         }
+    }
+
+    /// Sends the last frame of a client whose program was not started.
+    async fn refuse(&mut self, last: ToClient) -> io::Result<()> {
+        let last = match last {
+            ToClient::Stopping if !self.knows_stopping => {
+                ToClient::Lost("the sandbox is stopping".to_owned())
+            }
+            last => last,
+        };
+        send(&mut self.write, &last).await
+    }
+
+    /// Tells the client why its program was not started.
+    async fn not_started(&mut self, state: &State, error: &OpenError) -> io::Result<()> {
+        // The channel was closed: for a stop, or for a reason that is in the phase.
+        let phase = decide(&state.watch().borrow()).and_then(Result::err);
+        let last = phase.unwrap_or_else(|| ToClient::Lost(error.to_string()));
+        self.refuse(last).await
     }
 }
 
-/// The guest to use, or why there will be none; `None`: not yet.
-fn decide(snapshot: &Snapshot) -> Option<Result<Guest, String>> {
+/// The guest to use, or the last frame of whoever wants it; `None`: not yet.
+fn decide(snapshot: &Snapshot) -> Option<Result<Guest, ToClient>> {
     if let Some(ended) = &snapshot.ended {
-        return Some(Err(ended.reason.clone()));
+        let last = if ended.orderly {
+            ToClient::Stopping
+        } else {
+            ToClient::Lost(ended.reason.clone())
+        };
+        return Some(Err(last));
     }
     match (&snapshot.phase, &snapshot.guest) {
         (Phase::Starting(_), _) => None,
         (Phase::Running, Some(guest)) => Some(Ok(guest.clone())),
-        (Phase::Unresponsive(why), _) => Some(Err(why.clone())),
-        (Phase::Running | Phase::Stopping, _) => Some(Err("the sandbox is stopping".to_owned())),
-    }
-}
-
-/// How one direction of a session came to its end.
-enum Finished {
-    /// The client knows how the program ended.
-    Told,
-    /// The client is gone.
-    Left,
-}
-
-async fn to_client(
-    write: &mut OwnedWriteHalf,
-    guest: &Guest,
-    session: &Session,
-) -> io::Result<Finished> {
-    loop {
-        let last = match session.next().await {
-            Item::Started => {
-                send(write, &ToClient::Started).await?;
-                continue;
-            }
-            Item::Output(stream, data) => {
-                for piece in data.chunks(CHUNK) {
-                    send(write, &ToClient::Output(stream, piece.to_vec())).await?;
-                }
-                let bytes = u32::try_from(data.len()).expect("at most a window waits");
-                guest.passed_on(session, stream, bytes).await;
-                continue;
-            }
-            Item::End(End::Exited(status)) => ToClient::Exited(status),
-            Item::End(End::Failed(error)) => ToClient::ExecFailed(error),
-            Item::End(End::Lost(why)) => ToClient::Lost(why),
-        };
-        send(write, &last).await?;
-        return Ok(Finished::Told);
-    }
-}
-
-/// Standard input that waits for the guest.
-#[derive(Default)]
-struct Stdin {
-    waiting: VecDeque<u8>,
-    /// The client has sent its last byte.
-    closed: bool,
-    /// The guest knows.
-    told: bool,
-}
-
-async fn from_client(
-    read: &mut OwnedReadHalf,
-    decoder: &mut Decoder,
-    guest: &Guest,
-    session: &Session,
-    stdin: bool,
-) -> io::Result<Finished> {
-    let mut input = Stdin::default();
-    let mut piece = vec![0; PIECE];
-    loop {
-        while let Some(message) = decoder.next::<FromClient>().map_err(io::Error::other)? {
-            let message = match message {
-                FromClient::Stdin(data) if data.len() > CHUNK => {
-                    return Err(io::Error::other("a chunk over the limit"));
-                }
-                FromClient::Stdin(data) => {
-                    if stdin && !input.closed {
-                        input.waiting.extend(data);
-                    }
-                    continue;
-                }
-                FromClient::StdinEof => {
-                    input.closed = true;
-                    continue;
-                }
-                FromClient::Resize(size) => ToGuest::Resize {
-                    session: session.id(),
-                    size,
-                },
-                FromClient::Signal(signal @ 1..=64) => ToGuest::Signal {
-                    session: session.id(),
-                    signal,
-                },
-                FromClient::Signal(_) => return Err(io::Error::other("no such signal")),
-            };
-            guest.send(&message).await.map_err(io::Error::other)?;
-        }
-        let full = input.waiting.len() >= MAX_STDIN;
-        let incoming = async {
-            if full {
-                closed(read).await;
-                return Ok(0);
-            }
-            read.read(&mut piece).await
-        };
-        tokio::select! {
-            count = incoming => match count? {
-                0 => return Ok(Finished::Left),
-                count => decoder.push(&piece[..count]),
-            },
-            done = forward(guest, session, &mut input), if stdin => done?,
-        }
+        (Phase::Unresponsive(why), _) => Some(Err(ToClient::Lost(why.clone()))),
+        (Phase::Running | Phase::Stopping, _) => Some(Err(ToClient::Stopping)),
     }
 }
 
@@ -360,29 +293,4 @@ async fn closed(read: &OwnedReadHalf) {
             return;
         }
     }
-}
-
-/// Sends one piece of the waiting input, or its end. Never resolves while there is nothing to send. Cancelling
-/// loses nothing: the room is reserved first, and no wait follows the taking.
-async fn forward(guest: &Guest, session: &Session, input: &mut Stdin) -> io::Result<()> {
-    if input.waiting.is_empty() && (input.told || !input.closed) {
-        return std::future::pending().await;
-    }
-    if !input.waiting.is_empty() && !session.wants_stdin().await {
-        // It has ended: what it never read is dropped, the other direction tells the client.
-        return std::future::pending().await;
-    }
-    let room = guest.room().await.map_err(io::Error::other)?;
-    let id = session.id();
-    let message = if input.waiting.is_empty() {
-        input.told = true;
-        ToGuest::StdinEof { session: id }
-    } else {
-        let count = session.take_stdin_window(input.waiting.len().min(CHUNK));
-        ToGuest::Stdin {
-            session: id,
-            data: input.waiting.drain(..count).collect(),
-        }
-    };
-    room.send(&message).map_err(io::Error::other)
 }

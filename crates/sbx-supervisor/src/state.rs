@@ -1,11 +1,15 @@
-//! What everyone may ask about: phase, processes, Docker, open sessions.
+//! What everyone may ask about: phase, processes, Docker, open sessions, and how long the sandbox stays.
 
 use crate::guest::Guest;
 use sbx_wire::guest::DockerState;
-use sbx_wire::session::{Phase, Processes, Status};
+use sbx_wire::session::{Phase, Processes, Sessions, Status, Stay};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// A machine stays this long, so that whoever had it started reaches it.
+const FIRST_SESSION: Duration = Duration::from_secs(10);
 
 /// How the run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +29,18 @@ pub struct Snapshot {
     pub docker: DockerState,
     /// Open sessions.
     pub sessions: u32,
+    /// An agent runs on a terminal of its own.
+    pub agent: bool,
+    /// Clients attached to it.
+    pub attached: u32,
+    /// `run -d`: it stays without sessions.
+    pub held: bool,
+    /// `run --rm`: that session has ended, so the sandbox ends with the last of the others.
+    pub ending: bool,
+    /// Since when it runs.
+    pub running: Option<Instant>,
+    /// Since when it has had no session; `None`: it has one, or does not run.
+    pub quiet: Option<Quiet>,
     /// Host processes.
     pub processes: Processes,
     /// Milliseconds to readiness.
@@ -35,17 +51,48 @@ pub struct Snapshot {
     pub ended: Option<Ended>,
 }
 
+/// A time without sessions.
+#[derive(Debug, Clone, Copy)]
+pub struct Quiet {
+    since: Instant,
+    /// By the wall clock, to be shown.
+    shown: SystemTime,
+}
+
+impl Snapshot {
+    /// Keeps [`Self::running`] and [`Self::quiet`] true.
+    fn settle(&mut self) {
+        let now = Instant::now();
+        if self.phase != Phase::Running {
+            self.running = None;
+            self.quiet = None;
+            return;
+        }
+        self.running.get_or_insert(now);
+        if self.sessions > 0 {
+            self.quiet = None;
+        } else {
+            self.quiet.get_or_insert(Quiet {
+                since: now,
+                shown: SystemTime::now(),
+            });
+        }
+    }
+}
+
 /// Shared, observable state. Clones are the same state.
 #[derive(Debug, Clone)]
 pub struct State {
     id: Arc<str>,
     started: Instant,
+    grace: Option<Duration>,
     snapshot: Arc<watch::Sender<Snapshot>>,
 }
 
 impl State {
-    /// A sandbox that is about to start, with `shares` shares.
-    pub fn new(id: &str, spawner: u32, shares: usize) -> Self {
+    /// A sandbox that is about to start, with `shares` shares. `grace`: how long it stays without sessions;
+    /// `None`: until it is stopped.
+    pub fn new(id: &str, spawner: u32, shares: usize, grace: Option<Duration>) -> Self {
         let processes = Processes {
             supervisor: std::process::id(),
             spawner,
@@ -57,6 +104,12 @@ impl State {
             phase: Phase::Starting("helpers".to_owned()),
             docker: DockerState::Starting,
             sessions: 0,
+            agent: false,
+            attached: 0,
+            held: false,
+            ending: false,
+            running: None,
+            quiet: None,
             processes,
             ready_ms: None,
             guest: None,
@@ -65,13 +118,44 @@ impl State {
         Self {
             id: id.into(),
             started: Instant::now(),
+            grace,
             snapshot: Arc::new(watch::Sender::new(snapshot)),
         }
     }
 
     /// Changes the state and tells the watchers.
     pub fn update(&self, change: impl FnOnce(&mut Snapshot)) {
-        self.snapshot.send_modify(change);
+        self.snapshot.send_modify(|snapshot| {
+            change(snapshot);
+            snapshot.settle();
+        });
+    }
+
+    /// How long the sandbox stays without sessions, and from when on it is to stop for want of them.
+    pub fn stops_at(&self, snapshot: &Snapshot) -> Option<(Duration, Instant)> {
+        let (quiet, running) = (snapshot.quiet?, snapshot.running?);
+        if snapshot.ending {
+            return Some((Duration::ZERO, quiet.since));
+        }
+        let grace = self.grace.filter(|_| !snapshot.held)?;
+        Some((grace, (quiet.since + grace).max(running + FIRST_SESSION)))
+    }
+
+    fn stay(&self, snapshot: &Snapshot) -> Stay {
+        match (&snapshot.phase, snapshot.quiet) {
+            (Phase::Running, None) => Stay::Sessions,
+            (Phase::Running, Some(quiet)) => match self.stops_at(snapshot) {
+                Some((_, at)) => {
+                    let then = quiet.shown + (at - quiet.since);
+                    let since_epoch = then.duration_since(UNIX_EPOCH).unwrap_or_default();
+                    let unix_ms = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
+                    Stay::Until { unix_ms }
+                }
+                None if snapshot.held => Stay::Held,
+                None => Stay::Always,
+            },
+            _ => Stay::Unsettled,
+        }
     }
 
     /// Sets the phase.
@@ -88,6 +172,15 @@ impl State {
     /// Follows the state.
     pub fn watch(&self) -> watch::Receiver<Snapshot> {
         self.snapshot.subscribe()
+    }
+
+    /// What the status does not say about sessions.
+    pub fn sessions(&self, snapshot: &Snapshot) -> Sessions {
+        Sessions {
+            agent: snapshot.agent,
+            attached: snapshot.attached,
+            stay: self.stay(snapshot),
+        }
     }
 
     /// The answer to a status request.

@@ -8,7 +8,7 @@
 //! | `POST /v1/sandboxes` | [`Create`] | stream of [`Event`], ends with `Done(Attach)` |
 //! | `GET /v1/sandboxes/{name}` | | [`Sandbox`] |
 //! | `POST /v1/sandboxes/{name}/start` | [`Start`] | stream of [`Event`], ends with `Done(Attach)` |
-//! | `POST /v1/sandboxes/{name}/stop` | | `{}` |
+//! | `POST /v1/sandboxes/{name}/stop` | | [`Stopped`] |
 //! | `DELETE /v1/sandboxes/{name}?force=true` | | `{}` |
 //! | `POST /v1/policy/init` | [`PolicyInit`] | `{}` |
 //! | `POST /v1/policy/reset` | `{}` | [`PolicyReset`] |
@@ -106,12 +106,36 @@ pub struct Create {
     pub deny_network: Vec<String>,
     /// Accelerator; `None`: probed.
     pub accel: Option<crate::launch::Accel>,
+    /// `run --rm`: it is removed once it has ended, however it ends.
+    #[serde(default)]
+    pub remove: bool,
 }
 
 /// Make sure that a sandbox runs.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Start {}
+pub struct Start {
+    /// `run --rm`: it is removed once it has ended, however it ends.
+    #[serde(default)]
+    pub remove: bool,
+}
+
+/// What ended with a sandbox that was stopped.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stopped {
+    /// Sessions, the agent among them.
+    #[serde(default)]
+    pub sessions: u32,
+    /// Whether its agent ran on a terminal of its own.
+    #[serde(default)]
+    pub agent_running: bool,
+    /// Terminals attached to the agent.
+    #[serde(default)]
+    pub attached: u32,
+    /// Whether the sandbox was removed (`run --rm`).
+    #[serde(default)]
+    pub removed: bool,
+}
 
 /// How to reach a running sandbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,6 +152,9 @@ pub struct Attach {
     /// stored now, which may be others than at the machine's start.
     #[serde(default)]
     pub env: Vec<(String, String)>,
+    /// Keys that detach a terminal, as the user set them ([`crate::keys::DetachKeys`]).
+    #[serde(default)]
+    pub detach_keys: String,
     /// True when this call made or (re)started the machine.
     pub started: bool,
 }
@@ -210,9 +237,25 @@ pub struct Sandbox {
     /// `starting`, `ready` (with milliseconds since guest start) or `failed: …`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub docker: Option<String>,
-    /// Open sessions.
+    /// Open sessions: programs that run, the agent among them.
     #[serde(default)]
     pub sessions: u32,
+    /// Whether its agent runs on a terminal of its own, which `run` attaches to.
+    #[serde(default)]
+    pub agent_running: bool,
+    /// Terminals attached to that agent.
+    #[serde(default)]
+    pub attached: u32,
+    /// Why it runs on: `sessions`, `run -d`, or `setting` (it is never stopped by itself); `None`: nothing, or
+    /// it does not run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_by: Option<String>,
+    /// RFC 3339, UTC: when it stops unless a session is opened before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stops_at: Option<String>,
+    /// `run --rm`: it is removed once it has ended.
+    #[serde(default)]
+    pub remove_when_ended: bool,
     /// Services whose secret is injected.
     #[serde(default)]
     pub secrets: Vec<String>,

@@ -261,6 +261,23 @@ pub struct TermSize {
     pub cols: u16,
 }
 
+impl TermSize {
+    /// Largest terminal whose screen a supervisor keeps.
+    pub const MAX: Self = Self {
+        rows: 300,
+        cols: 600,
+    };
+
+    /// The size within 1 × 1 and [`Self::MAX`].
+    #[must_use]
+    pub fn bounded(self) -> Self {
+        Self {
+            rows: self.rows.clamp(1, Self::MAX.rows),
+            cols: self.cols.clamp(1, Self::MAX.cols),
+        }
+    }
+}
+
 /// What to start inside the guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecRequest {

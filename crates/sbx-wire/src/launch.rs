@@ -36,6 +36,9 @@ pub struct Launch {
     pub machine: MachineSpec,
     /// Host directories to share, in mount order; `personalise.mounts` names the same tags.
     pub shares: Vec<ShareSpec>,
+    /// Seconds that the sandbox runs on after its last session has ended; `None`: until it is stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auto_stop_s: Option<u64>,
     /// What the guest is told. `entropy` and `unix_ns` are filled in by the supervisor at each start.
     pub personalise: Personalise,
 }

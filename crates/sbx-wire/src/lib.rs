@@ -23,6 +23,7 @@ pub mod frame;
 pub mod gateway;
 pub mod guest;
 pub mod home;
+pub mod keys;
 pub mod launch;
 pub mod name;
 pub mod report;

@@ -1,10 +1,12 @@
 //! A session: this terminal (or pipe) on one side, a program inside the sandbox on the other, the
 //! supervisor's socket in between.
 
+use crate::detach::{Typed, Watch};
 use crate::exit::Exit;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use sbx_wire::frame::{CHUNK, Decoder, encode};
 use sbx_wire::guest::{ExecError, ExecRequest, ExitStatus, Stream, TermSize};
+use sbx_wire::keys::DetachKeys;
 use sbx_wire::report::Report;
 use sbx_wire::session::{FromClient, Request, ToClient};
 use std::io::IsTerminal;
@@ -34,53 +36,93 @@ pub(crate) fn terminal_size() -> TermSize {
     })
 }
 
-/// Runs a program and passes everything through until it ends.
-pub(crate) async fn run(
+/// How a conversation came to its end.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// The program ended.
+    Exited(ExitStatus),
+    /// It did not start.
+    ExecFailed(ExecError),
+    /// The machine ended or broke under it.
+    Lost(String),
+    /// Nothing was started: the sandbox is on its way down, or has just ended.
+    Stopping,
+    /// Nothing was started: an agent runs already.
+    Busy,
+    /// The agent goes on without us.
+    Detached,
+    /// The supervisor does not know such a request: it is of an earlier version.
+    Unknown,
+}
+
+/// How this terminal takes part.
+#[derive(Debug, Clone)]
+pub(crate) struct Part {
+    /// Ours is a terminal, and so is the program's.
+    pub(crate) terminal: bool,
+    /// What is typed or piped in goes to the program.
+    pub(crate) stdin: bool,
+    /// The program outlives us, and these keys leave it.
+    pub(crate) keys: Option<DetachKeys>,
+}
+
+impl Part {
+    /// Of a program that ends with us.
+    pub(crate) fn of(request: &ExecRequest) -> Self {
+        Self {
+            terminal: request.terminal.is_some(),
+            stdin: request.stdin,
+            keys: None,
+        }
+    }
+}
+
+/// Asks for a session and passes everything through until it ends.
+pub(crate) async fn converse(
     socket: &Path,
-    sandbox: &str,
-    request: ExecRequest,
-) -> Result<Exit, Report> {
-    let stream = UnixStream::connect(socket).await.map_err(|error| {
-        Report::environment(
-            "sandbox-lost",
-            format!("cannot reach sandbox '{sandbox}': {error}"),
-            format!("sbx inspect {sandbox}"),
-        )
-    })?;
-    let (reader, mut writer) = stream.into_split();
-    let terminal = request.terminal.is_some();
-    let program = request
-        .argv
-        .first()
-        .map(|p| String::from_utf8_lossy(p).into_owned());
-    let stdin = request.stdin;
-    send(&mut writer, &Request::Exec(request)).await?;
-    let raw = if terminal && stdin {
-        RawMode::enter()
-    } else {
-        None
+    request: &Request,
+    part: &Part,
+) -> Result<Ended, Report> {
+    // It is there while its supervisor lives.
+    let Ok(stream) = UnixStream::connect(socket).await else {
+        return Ok(Ended::Stopping);
     };
+    let (mut reader, mut writer) = stream.into_split();
+    let request = encoded(request)?;
+    if writer.write_all(&request).await.is_err() {
+        return Ok(Ended::Stopping);
+    }
+    let raw = (part.terminal && part.stdin).then(RawMode::enter).flatten();
     let (sender, receiver) = mpsc::channel(16);
     let input = tokio::spawn(forward(writer, receiver));
-    if stdin {
-        tokio::spawn(read_stdin(sender.clone()));
+    let signals = tokio::spawn(watch_signals(sender.clone(), part.clone()));
+    // Not before the program runs: until then it may turn out that somebody else is to get what is typed.
+    let begin = || {
+        if part.stdin {
+            tokio::spawn(read_stdin(sender.clone(), part.keys.clone()));
+        }
+    };
+    let mut ended = receive(&mut reader, begin).await;
+    if matches!(ended, Ended::Unknown) && UnixStream::connect(socket).await.is_err() {
+        // It did not hang up: it ended.
+        ended = Ended::Stopping;
     }
-    let signals = tokio::spawn(watch_signals(sender, terminal));
-    let ended = receive(reader).await;
     signals.abort();
     input.abort();
+    if part.keys.is_some() && raw.is_some() && matches!(ended, Ended::Lost(_)) {
+        // The supervisor, which knows what the program told the terminal, is gone.
+        let _terminal_gone = write(&mut tokio::io::stdout(), UNUSABLE_NO_MORE).await;
+    }
     drop(raw);
-    conclude(ended, sandbox, program.as_deref().unwrap_or_default())
+    Ok(ended)
 }
 
-/// How a session came to its end.
-enum Ended {
-    Exited(ExitStatus),
-    ExecFailed(ExecError),
-    Lost(String),
-}
+/// Takes back what programs usually set: keyboard, keypad, mouse, focus, pastes, cursor, pen.
+const UNUSABLE_NO_MORE: &[u8] =
+    b"\x1b[<99u\x1b>\x1b[?1l\x1b[?1000;1002;1003;1004;1006;2004l\x1b[?25h\x1b[m\r\n";
 
-fn conclude(ended: Ended, sandbox: &str, program: &str) -> Result<Exit, Report> {
+/// The exit code of a session, or why there was none. `program` names it in an error.
+pub(crate) fn conclude(ended: Ended, sandbox: &str, program: &str) -> Result<Exit, Report> {
     match ended {
         Ended::Exited(status) => Ok(Exit::Program(status.code())),
         Ended::ExecFailed(error) => {
@@ -107,32 +149,60 @@ fn conclude(ended: Ended, sandbox: &str, program: &str) -> Result<Exit, Report> 
             ),
             format!("run the command again; `sbx inspect {sandbox}` tells more"),
         )),
+        Ended::Stopping => Err(Report::environment(
+            "sandbox-lost",
+            format!("sandbox '{sandbox}' stopped each time before the program could start"),
+            format!("sbx inspect {sandbox}"),
+        )),
+        Ended::Busy => Err(Report::user(
+            "agent-running",
+            format!("the agent of sandbox '{sandbox}' runs already, with arguments of its own"),
+            format!("sbx run --name {sandbox}"),
+        )),
+        Ended::Unknown => Err(Report::environment(
+            "older-supervisor",
+            format!(
+                "sandbox '{sandbox}' was started by an earlier version of sbx, which cannot do this"
+            ),
+            format!("sbx stop {sandbox}, then run the command again"),
+        )),
+        Ended::Detached => Ok(Exit::Success),
     }
 }
 
-async fn receive(mut reader: OwnedReadHalf) -> Ended {
+/// `begin` is called once, when the program runs.
+async fn receive(reader: &mut OwnedReadHalf, begin: impl Fn()) -> Ended {
     let mut decoder = Decoder::new(0);
     let mut buffer = vec![0; CHUNK];
+    let mut heard = false;
     let (mut stdout, mut stderr) = (tokio::io::stdout(), tokio::io::stderr());
     loop {
         loop {
-            match decoder.next::<ToClient>() {
-                Ok(Some(ToClient::Started)) => {}
-                Ok(Some(ToClient::Output(stream, data))) => {
+            let message = match decoder.next::<ToClient>() {
+                Ok(Some(message)) => message,
+                Ok(None) => break,
+                Err(error) => return Ended::Lost(error.to_string()),
+            };
+            heard = true;
+            match message {
+                ToClient::Started => begin(),
+                ToClient::Output(stream, data) => {
                     // A reader that closed its end (`| head`) must not stop the program's other stream.
                     let _reader_gone = match stream {
                         Stream::Stdout => write(&mut stdout, &data).await,
                         Stream::Stderr => write(&mut stderr, &data).await,
                     };
                 }
-                Ok(Some(ToClient::Exited(status))) => return Ended::Exited(status),
-                Ok(Some(ToClient::ExecFailed(error))) => return Ended::ExecFailed(error),
-                Ok(Some(ToClient::Lost(why))) => return Ended::Lost(why),
-                Ok(None) => break,
-                Err(error) => return Ended::Lost(error.to_string()),
+                ToClient::Exited(status) => return Ended::Exited(status),
+                ToClient::ExecFailed(error) => return Ended::ExecFailed(error),
+                ToClient::Lost(why) => return Ended::Lost(why),
+                ToClient::Stopping => return Ended::Stopping,
+                ToClient::Busy => return Ended::Busy,
+                ToClient::Detached => return Ended::Detached,
             }
         }
         match reader.read(&mut buffer).await {
+            Ok(0) | Err(_) if !heard => return Ended::Unknown,
             Ok(0) => return Ended::Lost("the sandbox's supervisor ended".to_owned()),
             Ok(count) => decoder.push(&buffer[..count]),
             Err(error) => return Ended::Lost(error.to_string()),
@@ -147,7 +217,8 @@ async fn write(to: &mut (impl AsyncWriteExt + Unpin), data: &[u8]) -> std::io::R
 
 async fn forward(mut writer: OwnedWriteHalf, mut frames: mpsc::Receiver<FromClient>) {
     while let Some(frame) = frames.recv().await {
-        if send(&mut writer, &frame).await.is_err() {
+        let Ok(bytes) = encoded(&frame) else { return };
+        if writer.write_all(&bytes).await.is_err() {
             return;
         }
     }
@@ -155,40 +226,54 @@ async fn forward(mut writer: OwnedWriteHalf, mut frames: mpsc::Receiver<FromClie
     std::future::pending::<()>().await;
 }
 
-async fn send<T: serde::Serialize>(writer: &mut OwnedWriteHalf, frame: &T) -> Result<(), Report> {
-    let bytes = encode(0, frame).map_err(|error| {
+fn encoded<T: serde::Serialize>(frame: &T) -> Result<Vec<u8>, Report> {
+    encode(0, frame).map_err(|error| {
         Report::user(
             "too-long",
             error.to_string(),
             "pass less on the command line",
         )
-    })?;
-    writer.write_all(&bytes).await.map_err(|error| {
-        Report::environment(
-            "sandbox-lost",
-            format!("the sandbox's supervisor went away: {error}"),
-            "run the command again",
-        )
     })
 }
 
-async fn read_stdin(frames: mpsc::Sender<FromClient>) {
+async fn read_stdin(frames: mpsc::Sender<FromClient>, keys: Option<DetachKeys>) {
     let mut stdin = tokio::io::stdin();
     let mut buffer = vec![0; CHUNK];
+    let mut watch = keys.map(Watch::new);
     loop {
-        let frame = match stdin.read(&mut buffer).await {
-            Ok(0) | Err(_) => FromClient::StdinEof,
-            Ok(count) => FromClient::Stdin(buffer[..count].to_vec()),
+        let count = stdin.read(&mut buffer).await.unwrap_or_default();
+        if count == 0 {
+            let _session_over = frames.send(FromClient::StdinEof).await;
+            return;
+        }
+        let typed = match &mut watch {
+            Some(watch) => watch.feed(&buffer[..count]),
+            None => Typed::Input(buffer[..count].to_vec()),
         };
-        let end = matches!(frame, FromClient::StdinEof);
-        if frames.send(frame).await.is_err() || end {
+        let (input, detach) = match typed {
+            Typed::Input(input) => (input, false),
+            Typed::Detach(input) => (input, true),
+        };
+        // What was kept back may have made it longer than one chunk.
+        for piece in input.chunks(CHUNK) {
+            if frames
+                .send(FromClient::Stdin(piece.to_vec()))
+                .await
+                .is_err()
+            {
+                return;
+            }
+        }
+        if detach {
+            let _session_over = frames.send(FromClient::Detach).await;
             return;
         }
     }
 }
 
-/// Terminal size changes and the signals that people send to us are meant for the program.
-async fn watch_signals(frames: mpsc::Sender<FromClient>, terminal: bool) {
+/// Terminal size changes and the signals that people send to us are meant for the program; but when our
+/// terminal goes away, an agent stays.
+async fn watch_signals(frames: mpsc::Sender<FromClient>, part: Part) {
     let kinds = [
         SignalKind::window_change(),
         SignalKind::interrupt(),
@@ -202,13 +287,16 @@ async fn watch_signals(frames: mpsc::Sender<FromClient>, terminal: bool) {
         let Ok(mut stream) = signal(kind) else {
             continue;
         };
+        let part = part.clone();
         tasks.spawn(async move {
             while stream.recv().await.is_some() {
                 let frame = if kind == SignalKind::window_change() {
-                    if !terminal {
+                    if !part.terminal {
                         continue;
                     }
                     FromClient::Resize(terminal_size())
+                } else if kind == SignalKind::hangup() && part.keys.is_some() {
+                    FromClient::Detach
                 } else {
                     FromClient::Signal(kind.as_raw_value())
                 };

@@ -6,6 +6,7 @@ mod attach;
 mod cli;
 mod client;
 mod commands;
+mod detach;
 mod environment;
 mod exit;
 mod lookup;

@@ -6,13 +6,13 @@ use crate::error::ApiResult;
 use crate::events::Events;
 use crate::personalise::session_variables;
 use crate::sandbox::Sandbox;
-use crate::{create as creation, lifecycle};
+use crate::{create as creation, lifecycle, removal, settings};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
-use sbx_wire::api::{Attach, Create, Event, Sandboxes, Start};
+use sbx_wire::api::{Attach, Create, Event, Sandboxes, Start, Stopped};
 use sbx_wire::report::Report;
 use serde::Deserialize;
 use std::sync::Arc;
@@ -45,11 +45,18 @@ pub(super) async fn inspect(
 
 pub(super) async fn create(State(daemon): Shared, body: Bytes) -> ApiResult<Response> {
     let request: Create = parse(&body)?;
+    let remove = request.remove;
     let checked = creation::check(&daemon, request)?;
     let (events, receiver) = Events::new();
     // On its own: it goes on, or cleans up, when the client has gone.
     tokio::spawn(async move {
-        let made = creation::create(&daemon, checked, &events).await;
+        let mut made = creation::create(&daemon, checked, &events).await;
+        if let Ok(sandbox) = &made
+            && remove
+            && let Err(report) = removal::mark(&daemon, sandbox).await
+        {
+            made = Err(report);
+        }
         events
             .send(last(&daemon, made.map(|sandbox| (sandbox, true))))
             .await;
@@ -62,12 +69,18 @@ pub(super) async fn start(
     Path(name): Path<String>,
     body: Bytes,
 ) -> ApiResult<Response> {
-    let Start {} = parse(&body)?;
+    let Start { remove } = parse(&body)?;
     daemon.require_policy()?;
     let sandbox = daemon.sandbox(&name)?;
     let (events, receiver) = Events::new();
     tokio::spawn(async move {
-        let started = lifecycle::start(&daemon, &sandbox, &events).await;
+        let mut started = lifecycle::start(&daemon, &sandbox, &events).await;
+        if started.is_ok()
+            && remove
+            && let Err(report) = removal::mark(&daemon, &sandbox).await
+        {
+            started = Err(report);
+        }
         events
             .send(last(&daemon, started.map(|started| (sandbox, started))))
             .await;
@@ -75,10 +88,13 @@ pub(super) async fn start(
     Ok(stream(receiver))
 }
 
-pub(super) async fn stop(State(daemon): Shared, Path(name): Path<String>) -> Nothing {
+pub(super) async fn stop(
+    State(daemon): Shared,
+    Path(name): Path<String>,
+) -> ApiResult<Json<Stopped>> {
     let sandbox = daemon.sandbox(&name)?;
-    detached(async move { lifecycle::stop(&sandbox).await }).await?;
-    Ok(nothing())
+    let stopped = detached(async move { lifecycle::stop(&daemon, &sandbox).await }).await?;
+    Ok(Json(stopped))
 }
 
 pub(super) async fn remove(
@@ -98,9 +114,9 @@ pub(super) async fn remove(
 }
 
 /// Work that is not left half-done when its client goes away.
-async fn detached(
-    work: impl Future<Output = Result<(), Report>> + Send + 'static,
-) -> Result<(), Report> {
+async fn detached<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Report>> + Send + 'static,
+) -> Result<T, Report> {
     tokio::spawn(work)
         .await
         .map_err(|error| Report::bug("task", format!("a task of the daemon failed: {error}")))?
@@ -115,6 +131,7 @@ fn last(daemon: &Daemon, outcome: Result<(Arc<Sandbox>, bool), Report>) -> Event
                 agent_command: record.agent_command.clone(),
                 workdir: record.workdir.clone(),
                 env: session_variables(daemon, &record),
+                detach_keys: settings::detach_keys(daemon.store().settings()),
                 sandbox: daemon.show(&sandbox),
                 started,
             }))

@@ -6,7 +6,7 @@ use rustls::pki_types::pem::PemObject;
 use sbx_wire::frame::{Decoder, encode};
 use sbx_wire::gateway::{Answer, Command, PublicKey};
 use sbx_wire::guest::DockerState;
-use sbx_wire::session::{Phase, Processes, Reply, Request, Status};
+use sbx_wire::session::{Phase, Processes, Reply, Request, Sessions, Status, Stay};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
@@ -37,6 +37,20 @@ fn status(phase: Phase, sessions: u32) -> Reply {
     })
 }
 
+fn about(sessions: u32) -> Reply {
+    Reply::Sessions(Sessions {
+        agent: sessions > 0,
+        attached: sessions,
+        stay: if sessions > 0 {
+            Stay::Sessions
+        } else {
+            Stay::Until {
+                unix_ms: 1_800_000_000_000,
+            }
+        },
+    })
+}
+
 fn request(stream: &mut UnixStream) -> Option<Request> {
     let mut decoder = Decoder::new(0);
     loop {
@@ -51,8 +65,18 @@ fn request(stream: &mut UnixStream) -> Option<Request> {
     }
 }
 
-/// Listens as a supervisor. Each watcher's connection is handed out after the first status.
+/// Listens as a supervisor, whose agent runs when there are sessions. Each watcher's connection is handed out
+/// after the first status.
 pub(crate) fn supervisor(runtime: &Path, sessions: u32) -> mpsc::Receiver<UnixStream> {
+    supervisor_of_any_age(runtime, sessions, true)
+}
+
+/// `knows_follow`: false for one from before sessions were followed.
+pub(crate) fn supervisor_of_any_age(
+    runtime: &Path,
+    sessions: u32,
+    knows_follow: bool,
+) -> mpsc::Receiver<UnixStream> {
     let listener = UnixListener::bind(runtime.join("supervisor.sock")).unwrap();
     let path = runtime.join("supervisor.sock");
     let (watchers, received) = mpsc::channel();
@@ -61,8 +85,13 @@ pub(crate) fn supervisor(runtime: &Path, sessions: u32) -> mpsc::Receiver<UnixSt
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
             match request(&mut stream) {
-                Some(Request::Watch) => {
-                    let first = encode(0, &status(Phase::Running, sessions)).unwrap();
+                // What it does not know does not decode, and it hangs up.
+                Some(Request::Follow) if !knows_follow => {}
+                Some(asked @ (Request::Watch | Request::Follow)) => {
+                    let mut first = encode(0, &status(Phase::Running, sessions)).unwrap();
+                    if matches!(asked, Request::Follow) {
+                        first.extend(encode(0, &about(sessions)).unwrap());
+                    }
                     stream.write_all(&first).unwrap();
                     open.push(stream.try_clone().unwrap());
                     let _ = watchers.send(stream);
@@ -333,6 +362,11 @@ fn sandbox_with_sessions_is_removed_only_by_force_and_leaves_nothing() {
     daemon.restart();
     let refused = daemon.request("DELETE", "/v1/sandboxes/one", &Value::Null);
     assert_eq!((refused.status, refused.code()), (409, "sessions-attached"));
+    let message = refused.body["message"].as_str().unwrap();
+    assert!(
+        message.contains("2 terminals are attached to its agent") && message.contains("1 session"),
+        "{message}"
+    );
     assert_eq!(daemon.get("/v1/sandboxes/one").ok()["status"], "running");
     daemon
         .request("DELETE", "/v1/sandboxes/one?force=true", &Value::Null)

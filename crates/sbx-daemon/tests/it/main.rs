@@ -10,4 +10,5 @@ mod harness;
 mod life;
 mod policy;
 mod secrets;
+mod sessions;
 mod settings;

@@ -41,6 +41,8 @@ const MAX_GRACE: Duration = Duration::from_mins(5);
 pub struct StopRequest {
     /// Time until force is used.
     pub grace: Duration,
+    /// It is stopped because it had no session for so long.
+    pub idle: Option<Duration>,
 }
 
 /// Why a run ends. The text is the line in `last-exit`.
@@ -58,6 +60,17 @@ enum EndReason {
     Spawner(#[from] LinkError),
     #[error("stopped")]
     Stopped,
+    #[error("stopped, because nothing kept it running{}", for_so_long(.0))]
+    Idle(Duration),
+}
+
+/// As people say it; nothing for no time.
+fn for_so_long(time: &Duration) -> String {
+    match time.as_secs() {
+        0 => String::new(),
+        seconds if seconds % 60 == 0 => format!(" for {} min", seconds / 60),
+        seconds => format!(" for {seconds} s"),
+    }
 }
 
 /// A run.
@@ -113,7 +126,9 @@ impl Life {
             request = stops.recv() => {
                 // All senders gone is no way to run on either.
                 let grace = request.map_or(Duration::ZERO, |request| request.grace);
-                self.stop(grace.min(MAX_GRACE)).await
+                self.stop(grace.min(MAX_GRACE)).await;
+                let idle = request.and_then(|request| request.idle);
+                idle.map_or(EndReason::Stopped, EndReason::Idle)
             }
         };
         let text = self.explain(&reason);
@@ -123,7 +138,10 @@ impl Life {
             guest.close(&text);
         }
         self.end_helpers().await;
-        let orderly = matches!(reason, EndReason::Stopped | EndReason::ShutDown);
+        let orderly = matches!(
+            reason,
+            EndReason::Stopped | EndReason::Idle(_) | EndReason::ShutDown
+        );
         Ended {
             reason: text,
             orderly,
@@ -251,7 +269,7 @@ impl Life {
     }
 
     /// Shuts the guest down, in the end by force.
-    async fn stop(&mut self, grace: Duration) -> EndReason {
+    async fn stop(&mut self, grace: Duration) {
         let healthy = matches!(self.state.watch().borrow().phase, Phase::Running);
         self.state.phase(Phase::Stopping);
         let grace = if healthy {
@@ -263,7 +281,7 @@ impl Life {
             let grace_ms = u32::try_from(grace.as_millis() / 2).unwrap_or(u32::MAX);
             let asked = guest.send_now(&ToGuest::Shutdown { grace_ms });
             if asked && self.await_end_of(Role::Machine, grace).await {
-                return EndReason::Stopped;
+                return;
             }
             tracing::warn!("the guest did not shut down in time");
         }
@@ -273,7 +291,6 @@ impl Life {
             let _ = timeout(QUIT_LIMIT, quit).await;
             self.await_end_of(Role::Machine, QUIT_LIMIT).await;
         }
-        EndReason::Stopped
     }
 
     /// Waits for a helper to end. True when it has.

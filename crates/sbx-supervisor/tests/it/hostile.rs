@@ -10,9 +10,9 @@ use sbx_wire::session::{FromClient, Phase, Reply, Request, ToClient};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 
-struct Sandbox {
-    lab: Lab,
-    guest: Client,
+pub(crate) struct Sandbox {
+    pub(crate) lab: Lab,
+    pub(crate) guest: Client,
     _monitor: UnixStream,
 }
 
@@ -74,7 +74,7 @@ fn answer(mut channel: UnixStream) -> Client {
 }
 
 /// A running sandbox whose guest is the test.
-fn sandbox() -> Sandbox {
+pub(crate) fn sandbox() -> Sandbox {
     let lab = Lab::new("exec sleep 600").start();
     let (monitor, channel) = qemu(&lab);
     let mut guest = answer(channel);
@@ -99,7 +99,7 @@ fn sandbox() -> Sandbox {
 
 impl Sandbox {
     /// The next message that is about a session.
-    fn next(&mut self) -> ToGuest {
+    pub(crate) fn next(&mut self) -> ToGuest {
         loop {
             match self.guest.next().expect("the channel is open") {
                 ToGuest::Ping { token } => self.guest.send(&FromGuest::Pong { token }),
@@ -119,7 +119,7 @@ impl Sandbox {
     }
 }
 
-fn request(stdin: bool) -> ExecRequest {
+pub(crate) fn request(stdin: bool) -> ExecRequest {
     let argv = vec![b"true".to_vec()];
     ExecRequest {
         argv,

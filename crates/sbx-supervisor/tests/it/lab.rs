@@ -101,6 +101,7 @@ impl Lab {
             programs,
             machine,
             shares: Vec::new(),
+            auto_stop_s: None,
             personalise: personalise(),
         };
         Self {

@@ -8,3 +8,4 @@
 mod chain;
 mod hostile;
 mod lab;
+mod terminal;

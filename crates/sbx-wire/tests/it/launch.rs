@@ -37,6 +37,7 @@ fn the_launch_document_is_as_in_schema_1() {
             host: "/work".into(),
             read_only: true,
         }],
+        auto_stop_s: None,
         personalise: personalise(),
     };
     frozen::json("launch-v1.txt", "", &[("launch-json", launch)]);

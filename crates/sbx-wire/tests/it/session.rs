@@ -4,7 +4,9 @@
 use crate::frozen::{self, Row};
 use crate::guest::exec;
 use sbx_wire::guest::{DockerState, ExecError, ExitStatus, Stream, TermSize};
-use sbx_wire::session::{FromClient, Phase, Processes, Reply, Request, Status, ToClient};
+use sbx_wire::session::{
+    FromClient, Phase, Processes, Reply, Request, RunRequest, Sessions, Status, Stay, ToClient,
+};
 
 const FILE: &str = "session-v1.txt";
 
@@ -14,6 +16,9 @@ fn request_name(request: &Request) -> &'static str {
         Request::Watch => "watch",
         Request::Stop { .. } => "stop",
         Request::Exec(_) => "exec",
+        Request::Program { .. } => "program",
+        Request::Run(_) => "run",
+        Request::Follow => "follow",
     }
 }
 
@@ -24,6 +29,18 @@ fn requests_are_encoded_as_in_version_1() {
         Request::Watch,
         Request::Stop { grace_ms: 10_000 },
         Request::Exec(exec()),
+        Request::Program {
+            start: exec(),
+            last: true,
+        },
+        Request::Run(Box::new(RunRequest {
+            start: exec(),
+            join: true,
+            attach: false,
+            hold: true,
+            last: false,
+        })),
+        Request::Follow,
     ];
     let table: Vec<Row<Request>> = all.into_iter().map(|m| (request_name(&m), m)).collect();
     frozen::bytes(FILE, "request.", &table);
@@ -39,6 +56,13 @@ fn reply_name(reply: &Reply) -> &'static str {
         },
         Reply::Stopped => "stopped",
         Reply::Refused(_) => "refused",
+        Reply::Sessions(sessions) => match sessions.stay {
+            Stay::Unsettled => "sessions.unsettled",
+            Stay::Sessions => "sessions.sessions",
+            Stay::Held => "sessions.held",
+            Stay::Always => "sessions.always",
+            Stay::Until { .. } => "sessions.until",
+        },
     }
 }
 
@@ -61,6 +85,13 @@ fn replies_are_encoded_as_in_version_1() {
             uptime_s: 5,
         })
     };
+    let sessions = |stay| {
+        Reply::Sessions(Sessions {
+            agent: true,
+            attached: 3,
+            stay,
+        })
+    };
     let all = vec![
         status(Phase::Starting("machine".into())),
         status(Phase::Running),
@@ -68,6 +99,13 @@ fn replies_are_encoded_as_in_version_1() {
         status(Phase::Stopping),
         Reply::Stopped,
         Reply::Refused("no".into()),
+        sessions(Stay::Unsettled),
+        sessions(Stay::Sessions),
+        sessions(Stay::Held),
+        sessions(Stay::Always),
+        sessions(Stay::Until {
+            unix_ms: 1_800_000_000_000,
+        }),
     ];
     let table: Vec<Row<Reply>> = all.into_iter().map(|m| (reply_name(&m), m)).collect();
     frozen::bytes(FILE, "reply.", &table);
@@ -79,6 +117,7 @@ fn client_name(message: &FromClient) -> &'static str {
         FromClient::StdinEof => "stdin-eof",
         FromClient::Resize(_) => "resize",
         FromClient::Signal(_) => "signal",
+        FromClient::Detach => "detach",
     }
 }
 
@@ -89,6 +128,7 @@ fn what_a_client_says_is_encoded_as_in_version_1() {
         FromClient::StdinEof,
         FromClient::Resize(TermSize { rows: 24, cols: 80 }),
         FromClient::Signal(15),
+        FromClient::Detach,
     ];
     let table: Vec<Row<FromClient>> = all.into_iter().map(|m| (client_name(&m), m)).collect();
     frozen::bytes(FILE, "from-client.", &table);
@@ -101,6 +141,9 @@ fn answer_name(message: &ToClient) -> &'static str {
         ToClient::Exited(_) => "exited",
         ToClient::ExecFailed(_) => "exec-failed",
         ToClient::Lost(_) => "lost",
+        ToClient::Stopping => "stopping",
+        ToClient::Busy => "busy",
+        ToClient::Detached => "detached",
     }
 }
 
@@ -112,6 +155,9 @@ fn what_a_client_hears_is_encoded_as_in_version_1() {
         ToClient::Exited(ExitStatus::Signal(9)),
         ToClient::ExecFailed(ExecError::NotExecutable("a".into())),
         ToClient::Lost("b".into()),
+        ToClient::Stopping,
+        ToClient::Busy,
+        ToClient::Detached,
     ];
     let table: Vec<Row<ToClient>> = all.into_iter().map(|m| (answer_name(&m), m)).collect();
     frozen::bytes(FILE, "to-client.", &table);

@@ -52,7 +52,7 @@ pub(crate) async fn run(context: &mut Context, args: Args) -> Result<Exit, Repor
         .iter()
         .map(|path| lookup::workspace(path))
         .collect::<Result<Vec<_>, _>>()?;
-    let attach = create(context, &args.agent, workspaces, &args.sandbox).await?;
+    let attach = create(context, &args.agent, workspaces, &args.sandbox, false).await?;
     let name = &attach.sandbox.name;
     if args.quiet {
         context.printer.line(name);
@@ -66,12 +66,13 @@ pub(crate) async fn run(context: &mut Context, args: Args) -> Result<Exit, Repor
     Ok(Exit::Success)
 }
 
-/// Asks the daemon for a new sandbox and shows its progress.
+/// Asks the daemon for a new sandbox and shows its progress. `remove`: it is to be gone once it has ended.
 pub(crate) async fn create(
     context: &mut Context,
     agent: &str,
     workspaces: Vec<Workspace>,
     args: &SandboxArgs,
+    remove: bool,
 ) -> Result<Attach, Report> {
     let request = Create {
         name: args.name.clone(),
@@ -82,6 +83,7 @@ pub(crate) async fn create(
         env: args.environment.resolve()?,
         deny_network: args.deny_network.clone(),
         accel: args.accel,
+        remove,
     };
     context
         .client

@@ -1,13 +1,14 @@
 //! `sbx exec`: a program in a sandbox.
 
 use super::Context;
-use crate::attach::{self, terminal_size};
+use crate::attach::{self, Ended, Part, terminal_size};
 use crate::client::encode;
 use crate::environment::{EnvironmentArgs, over};
 use crate::exit::Exit;
 use sbx_wire::api::{Attach, Start};
 use sbx_wire::guest::ExecRequest;
 use sbx_wire::report::Report;
+use sbx_wire::session::Request;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
@@ -37,22 +38,77 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(context: &mut Context, args: Args) -> Result<Exit, Report> {
     let given = args.environment.resolve()?;
-    let path = format!("/v1/sandboxes/{}/start", encode(&args.sandbox));
-    let attach: Attach = context
-        .client
-        .stream(&path, &Start::default(), &mut context.printer)
-        .await?;
+    let mut attach = start(context, &args.sandbox, Start::default()).await?;
+    let program = args.command.first().map(|word| word.to_string_lossy());
+    let program = program.unwrap_or_default().into_owned();
     let request = ExecRequest {
         argv: args
             .command
             .into_iter()
             .map(OsStringExt::into_vec)
             .collect(),
-        env: over(attach.env, given),
+        env: over(std::mem::take(&mut attach.env), given),
         workdir: args.workdir,
         user: args.user,
         terminal: args.tty.then(terminal_size),
         stdin: args.interactive,
     };
-    attach::run(&attach.socket, &attach.sandbox.name, request).await
+    let ended = program_with(context, &attach, request, false).await?;
+    attach::conclude(ended, &attach.sandbox.name, &program)
+}
+
+/// Makes sure that a sandbox runs.
+pub(crate) async fn start(
+    context: &mut Context,
+    sandbox: &str,
+    how: Start,
+) -> Result<Attach, Report> {
+    let path = format!("/v1/sandboxes/{}/start", encode(sandbox));
+    context
+        .client
+        .stream(&path, &how, &mut context.printer)
+        .await
+}
+
+/// Times that a sandbox is started again because it stopped before it heard us: for want of sessions, at the
+/// very moment that we came.
+const ATTEMPTS: usize = 3;
+
+/// Asks until the sandbox does not stop meanwhile.
+pub(crate) async fn ask(
+    context: &mut Context,
+    attach: &Attach,
+    request: &Request,
+    part: &Part,
+) -> Result<Ended, Report> {
+    let mut ended = Ended::Stopping;
+    for attempt in 0..ATTEMPTS {
+        if attempt > 0 {
+            start(context, &attach.sandbox.name, Start::default()).await?;
+        }
+        ended = attach::converse(&attach.socket, request, part).await?;
+        if !matches!(ended, Ended::Stopping) {
+            break;
+        }
+    }
+    Ok(ended)
+}
+
+/// Runs a program that ends with us. `last`: the sandbox is to end with it.
+pub(crate) async fn program_with(
+    context: &mut Context,
+    attach: &Attach,
+    start: ExecRequest,
+    last: bool,
+) -> Result<Ended, Report> {
+    let part = Part::of(&start);
+    let request = Request::Program {
+        start: start.clone(),
+        last,
+    };
+    match ask(context, attach, &request, &part).await? {
+        // A supervisor from before an upgrade knows the same program without its end.
+        Ended::Unknown if !last => ask(context, attach, &Request::Exec(start), &part).await,
+        ended => Ok(ended),
+    }
 }

@@ -1,18 +1,21 @@
-//! `sbx run`: an agent in a sandbox, made or found again, attached to this terminal.
+//! `sbx run`: an agent in a sandbox, made or found again, attached to this terminal. On a terminal the agent
+//! outlives the command: whoever detaches, or whose connection breaks, finds it again as it is.
 
 use super::Context;
 use super::create::{SandboxArgs, create, summary};
-use crate::attach::{self, terminal_size};
-use crate::client::encode;
+use super::exec::{ask, program_with, start};
+use crate::attach::{self, Ended, Part, terminal_size};
 use crate::environment::over;
 use crate::exit::Exit;
 use crate::lookup;
 use sbx_wire::api::{Attach, Sandbox, Start, Workspace};
 use sbx_wire::guest::ExecRequest;
+use sbx_wire::keys::DetachKeys;
 use sbx_wire::report::Report;
+use sbx_wire::session::{Request, RunRequest};
 use std::io::IsTerminal;
 
-/// Run an agent in a sandbox: created on the first run, found again later
+/// Run an agent in a sandbox: created on the first run, found again later, with the agent that still runs there
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Args {
     /// Agent (claude, shell); with --name of an existing sandbox it can be left out
@@ -22,6 +25,15 @@ pub(crate) struct Args {
     paths: Vec<String>,
     #[command(flatten)]
     sandbox: SandboxArgs,
+    /// Start the agent without attaching, print the sandbox's name, and keep the sandbox until it is stopped
+    #[arg(short, long)]
+    detached: bool,
+    /// Remove the sandbox when the agent has ended and nothing else runs in it
+    #[arg(long, conflicts_with = "detached")]
+    rm: bool,
+    /// Keys that leave the agent running, e.g. ctrl-p,ctrl-q, or none [default: the setting session.detachKeys]
+    #[arg(long, value_name = "KEYS")]
+    detach_keys: Option<DetachKeys>,
     /// Arguments for the agent: added to its default flags when the first starts with '-', else in their place
     #[arg(last = true, value_name = "AGENT_ARGS")]
     arguments: Vec<String>,
@@ -31,26 +43,83 @@ pub(crate) async fn run(context: &mut Context, args: Args) -> Result<Exit, Repor
     context.require_policy().await?;
     let existing = find(context, &args).await?;
     let given = args.sandbox.environment.resolve()?;
-    let attach = if let Some(sandbox) = &existing {
+    let mut attach = if let Some(sandbox) = &existing {
         refuse_creation_flags(&args, sandbox)?;
-        let path = format!("/v1/sandboxes/{}/start", encode(&sandbox.name));
-        context
-            .client
-            .stream(&path, &Start::default(), &mut context.printer)
-            .await?
+        start(context, &sandbox.name, Start { remove: args.rm }).await?
     } else {
         create_new(context, &args).await?
     };
-    let interactive = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    if attach.sandbox.agent_running && terminal && args.arguments.is_empty() && !given.is_empty() {
+        context
+            .printer
+            .notice("note: the agent runs already, so it does not see the variables given now");
+    }
     let request = ExecRequest {
         argv: command_line(&attach.agent_command, &args.arguments),
-        env: over(attach.env, given),
+        env: over(std::mem::take(&mut attach.env), given),
         workdir: None,
         user: None,
-        terminal: interactive.then(terminal_size),
+        terminal: (terminal || args.detached).then(terminal_size),
         stdin: true,
     };
-    attach::run(&attach.socket, &attach.sandbox.name, request).await
+    let program = request.argv.first();
+    let program = program.map(|word| String::from_utf8_lossy(word).into_owned());
+    let ended = if request.terminal.is_some() {
+        agent(context, &attach, request, &args).await?
+    } else {
+        program_with(context, &attach, request, args.rm).await?
+    };
+    let name = &attach.sandbox.name;
+    match ended {
+        Ended::Detached if args.detached => context.printer.line(name),
+        Ended::Detached => context.printer.notice(&format!(
+            "detached: the agent in sandbox '{name}' goes on\n  come back with: sbx run --name {name}"
+        )),
+        _ => {}
+    }
+    attach::conclude(ended, name, program.as_deref().unwrap_or_default())
+}
+
+/// Runs the agent on a terminal of its own, or joins the one that runs.
+async fn agent(
+    context: &mut Context,
+    attach: &Attach,
+    start: ExecRequest,
+    args: &Args,
+) -> Result<Ended, Report> {
+    // Arguments given now would be lost on an agent that runs already.
+    let join = args.arguments.is_empty();
+    let request = Request::Run(Box::new(RunRequest {
+        start: start.clone(),
+        join,
+        attach: !args.detached,
+        hold: args.detached,
+        last: args.rm,
+    }));
+    let keys = match &args.detach_keys {
+        Some(keys) => keys.clone(),
+        // The daemon has checked it; without keys there are other ways to leave.
+        None => attach
+            .detach_keys
+            .parse()
+            .or_else(|_| "none".parse())
+            .map_err(|why: String| Report::bug("detach-keys", why))?,
+    };
+    let part = Part {
+        terminal: !args.detached,
+        stdin: !args.detached,
+        keys: Some(keys),
+    };
+    match ask(context, attach, &request, &part).await? {
+        Ended::Busy if !args.detached => {
+            context
+                .printer
+                .notice("note: an agent runs here already; this one, with its own arguments, ends with this terminal");
+            program_with(context, attach, start, args.rm).await
+        }
+        ended => Ok(ended),
+    }
 }
 
 async fn create_new(context: &mut Context, args: &Args) -> Result<Attach, Report> {
@@ -62,7 +131,7 @@ async fn create_new(context: &mut Context, args: &Args) -> Result<Attach, Report
             format!("sbx run --name {name} claude"),
         )
     })?;
-    let attach = create(context, agent, workspaces(args)?, &args.sandbox).await?;
+    let attach = create(context, agent, workspaces(args)?, &args.sandbox, args.rm).await?;
     if std::io::stderr().is_terminal() {
         summary(context, &attach);
     }

@@ -6,6 +6,7 @@
     reason = "figures are what this prints"
 )]
 
+mod attach;
 mod debian_vm;
 mod figure;
 mod net;
@@ -20,6 +21,7 @@ const USAGE: &str = "\
 usage: ./dev bench NAME [--json]
 
   start           from nothing to a first program; beside podman and a stock Debian VM
+  attach          coming back to an agent that runs, until its screen is painted
   proxy [PEER…]   the gateway as an intercepting proxy; beside squid, mitmproxy, hudsucker
   net             bytes in and out of a guest; beside QEMU's user network and passt";
 
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         .collect();
     let figures = match names.as_slice() {
         ["start"] => start::run(),
+        ["attach"] => attach::run(),
         ["net"] => net::run(),
         ["proxy", peers @ ..] => proxy::run(peers),
         // Processes of a benchmark that are started by itself.

@@ -17,4 +17,5 @@ mod network;
 mod sessions;
 mod setting;
 mod trust;
+mod warm;
 mod workspaces;

@@ -7,8 +7,9 @@ fn two_sandboxes_have_engines_of_their_own_and_cannot_reach_each_other() {
     let setting = Setting::ordinary("allow-all");
     setting.shell("one");
     setting.shell("two");
-    let id = |name| setting.inside(name, "docker info --format '{{.ID}}'");
-    assert_ne!(id("one"), id("two"));
+    setting.inside("one", "docker volume create of-one");
+    assert_eq!(setting.inside("one", "docker volume ls -q"), "of-one\n");
+    assert_eq!(setting.inside("two", "docker volume ls -q"), "");
     assert_ne!(
         setting.inside("one", "cat /etc/machine-id"),
         setting.inside("two", "cat /etc/machine-id")

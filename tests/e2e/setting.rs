@@ -46,15 +46,39 @@ impl Setting {
         let installation = Installation::new(root.path(), cache, user).unwrap();
         installation.own(root.path()).unwrap();
         let setting = Self { installation, root };
+        setting.take_authority(&cache.join("sbx-e2e-authority"));
         if !preset.is_empty() {
             setting
                 .installation
                 .sbx(["policy", "init", preset])
                 .success()
                 .unwrap();
+            setting.leave_authority(&cache.join("sbx-e2e-authority"));
         }
         setting.kernel(&std::env::var(KERNEL).unwrap_or_else(|_| "stock".to_owned()));
         setting
+    }
+
+    /// A snapshot trusts the certificate authority of its installation: with the same one, all tests use the same
+    /// snapshots.
+    fn take_authority(&self, kept: &Path) {
+        if !kept.is_dir() {
+            return;
+        }
+        let mut folder = self.installation.state();
+        std::fs::create_dir_all(&folder).unwrap();
+        for parent in [folder.parent().unwrap(), &folder] {
+            self.installation.own(parent).unwrap();
+        }
+        folder.push("ca");
+        copy_private(kept, &folder, &self.installation);
+    }
+
+    fn leave_authority(&self, kept: &Path) {
+        let made = self.installation.state().join("ca");
+        if !kept.exists() && made.is_dir() {
+            copy_private(&made, kept, &self.installation);
+        }
     }
 
     /// Machines that are started from now on have this kernel.
@@ -63,6 +87,14 @@ impl Setting {
             .sbx(["settings", "set", "machine.kernel", setting])
             .success()
             .unwrap();
+    }
+
+    /// Waits for the snapshots that are being made, so that what follows is not disturbed.
+    pub(crate) fn await_snapshots(&self) {
+        self.wait("no snapshot is being made", 240, || {
+            let status = self.installation.sbx(["daemon", "status", "--json"]);
+            status.json().unwrap()["snapshots"]["pending"] == serde_json::json!([])
+        });
     }
 
     /// A sandbox for shell commands with one workspace of this name; the workspace.
@@ -75,6 +107,7 @@ impl Setting {
             ])
             .success()
             .unwrap();
+        self.await_snapshots();
         workspace
     }
 
@@ -137,6 +170,20 @@ pub(crate) fn cache() -> PathBuf {
         .map(PathBuf::from)
         .unwrap_or_default();
     base.unwrap_or_else(|| home.join(".cache"))
+}
+
+/// Copies the files of a folder, for the installation's user alone.
+fn copy_private(from: &Path, to: &Path, installation: &Installation) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::create_dir(to).unwrap();
+    std::fs::set_permissions(to, std::fs::Permissions::from_mode(0o700)).unwrap();
+    installation.own(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = to.join(entry.as_ref().unwrap().file_name());
+        std::fs::copy(entry.unwrap().path(), &path).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        installation.own(&path).unwrap();
+    }
 }
 
 /// Gives `to` the images of `from` as hard links.

@@ -120,6 +120,7 @@ async fn status(State(daemon): Shared) -> Json<DaemonStatus> {
         policy_initialized: daemon.store().policy().preset.is_some(),
         small_kernel: daemon.small.status(),
         notices: daemon.notices(),
+        snapshots: daemon.snapshots(),
     })
 }
 

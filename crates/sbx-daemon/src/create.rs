@@ -7,6 +7,7 @@ use crate::events::Events;
 use crate::record::{Record, SCHEMA};
 use crate::sandbox::Sandbox;
 use crate::services::SERVICES;
+use crate::warm::{self, Beginning, Snapshot};
 use crate::{
     agents, clock, files, image, launching, lifecycle, policy, programs, random, reconcile,
     settings, workspace,
@@ -14,6 +15,7 @@ use crate::{
 use rustix::fs::statvfs;
 use sbx_image::{Image, Template};
 use sbx_machine::disk::create_overlay;
+use sbx_machine::snapshot::copy_sparse;
 use sbx_policy::Rule;
 use sbx_wire::api::{AddRule, Create, Event, Workspace};
 use sbx_wire::launch::{self, Accel};
@@ -239,12 +241,13 @@ pub(crate) async fn create(
         events.send(Event::Notice(notice)).await;
     }
     let image = image::ensure(daemon, checked.agent, events).await?;
-    let record = record(&checked, &image)?;
+    let mut record = record(&checked, &image)?;
+    let beginning = warm::beginning(daemon, &mut record, &image, events).await?;
     let sandbox = Arc::new(Sandbox::new(&daemon.home, record));
     // Whoever asks for it by name waits until it runs.
     let gate = sandbox.gate.lock().await;
-    let outcome = match make(daemon, &sandbox, &checked, &image, events).await {
-        Ok(()) => lifecycle::ensure_running(daemon, &sandbox, events).await,
+    let outcome = match make(daemon, &sandbox, &checked, &image, &beginning, events).await {
+        Ok(()) => begin(daemon, &sandbox, &image, beginning, events).await,
         Err(error) => Err(error),
     };
     if let Err(mut error) = outcome {
@@ -302,18 +305,15 @@ async fn make(
     sandbox: &Arc<Sandbox>,
     checked: &Checked,
     image: &Image,
+    beginning: &Beginning,
     events: &Events,
 ) -> Result<(), Report> {
     events.step("making the disks");
     files::private_dir(&sandbox.dir.join(launch::files::GATEWAY_DIR))?;
-    let qemu_img = programs::find(&daemon.programs)?.qemu_img;
-    let upper = sandbox.dir.join(launch::files::UPPER);
-    let template = docker_template(daemon, sandbox, image).await?;
-    let docker = sandbox.dir.join(launch::files::DOCKER);
-    tokio::try_join!(
-        create_overlay(&qemu_img, &image.upper, &upper, None),
-        create_overlay(&qemu_img, &template, &docker, None),
-    )?;
+    match beginning {
+        Beginning::Warm(snapshot) => copy_disks(sandbox, snapshot).await?,
+        Beginning::Cold { .. } => make_disks(daemon, sandbox, image).await?,
+    }
     if !checked.rules.is_empty() {
         daemon.store().change_policy(|policy| {
             checked
@@ -327,6 +327,73 @@ async fn make(
     daemon.store().put_sandbox(&record)?;
     daemon.add_sandbox(sandbox.clone());
     Ok(())
+}
+
+/// The sandbox's disks, empty.
+async fn make_disks(daemon: &Daemon, sandbox: &Sandbox, image: &Image) -> Result<(), Report> {
+    let qemu_img = programs::find(&daemon.programs)?.qemu_img;
+    let upper = sandbox.dir.join(launch::files::UPPER);
+    let template = docker_template(daemon, sandbox, image).await?;
+    let docker = sandbox.dir.join(launch::files::DOCKER);
+    tokio::try_join!(
+        create_overlay(&qemu_img, &image.upper, &upper, None),
+        create_overlay(&qemu_img, &template, &docker, None),
+    )?;
+    Ok(())
+}
+
+/// The sandbox's disks, as the snapshot's machine left them. A machine that is booted from them finds them as
+/// after a crash.
+async fn copy_disks(sandbox: &Sandbox, snapshot: &Snapshot) -> Result<(), Report> {
+    let pairs = [
+        (
+            snapshot.upper.clone(),
+            sandbox.dir.join(launch::files::UPPER),
+        ),
+        (
+            snapshot.docker.clone(),
+            sandbox.dir.join(launch::files::DOCKER),
+        ),
+    ];
+    image::blocking(move || {
+        pairs.iter().try_for_each(|(from, to)| {
+            copy_sparse(from, to).map_err(|error| io_report("copy", from, &error))
+        })
+    })
+    .await?
+}
+
+/// Starts the sandbox for the first time: from its snapshot, or else by booting.
+async fn begin(
+    daemon: &Arc<Daemon>,
+    sandbox: &Arc<Sandbox>,
+    image: &Image,
+    beginning: Beginning,
+    events: &Events,
+) -> Result<(), Report> {
+    match beginning {
+        Beginning::Warm(snapshot) => {
+            let started = launching::launch(daemon, sandbox, Some(&snapshot), events).await;
+            let Err(why) = started else { return Ok(()) };
+            warm::give_up(snapshot, &why, events).await;
+            // What the machine did to its disks before it failed is nobody's work yet.
+            for name in [launch::files::UPPER, launch::files::DOCKER] {
+                let path = sandbox.dir.join(name);
+                std::fs::remove_file(&path).map_err(|e| io_report("remove", &path, &e))?;
+            }
+            make_disks(daemon, sandbox, image).await?;
+            launching::launch(daemon, sandbox, None, events).await
+        }
+        Beginning::Cold { reason, next } => {
+            tracing::info!(sandbox = sandbox.name, reason, "booted");
+            events.step(&format!("booting the machine: {reason}"));
+            launching::launch(daemon, sandbox, None, events).await?;
+            if let Some(next) = next {
+                warm::make_later(daemon, *next);
+            }
+            Ok(())
+        }
+    }
 }
 
 /// The image's own empty Docker disk, or, for another size, one of the sandbox's own.

@@ -2,6 +2,7 @@
 
 use crate::authority::Root;
 use crate::error::ApiResult;
+use crate::image::InitramfsCache;
 use crate::policy;
 use crate::sandbox::Sandbox;
 use crate::secrets::Secrets;
@@ -9,6 +10,7 @@ use crate::services::{SERVICES, Service};
 use crate::settings;
 use crate::small_kernel::Small;
 use crate::store::Store;
+use crate::warm::{self, Warm};
 use crate::{files, gateway_link, removal, supervisor_link};
 use sbx_wire::api;
 use sbx_wire::gateway::{Authority, Credential, GatewayConfig, GatewayFile};
@@ -37,6 +39,10 @@ pub(crate) struct Daemon {
     pub(crate) root: Root,
     /// What is known about the small kernel.
     pub(crate) small: Arc<Small>,
+    /// Initial RAM disks that were built.
+    pub(crate) initramfs: InitramfsCache,
+    /// Snapshots that are being made.
+    pub(crate) warm: Warm,
     /// Becomes true when the daemon is to end.
     pub(crate) ending: watch::Sender<bool>,
     store: Mutex<Store>,
@@ -72,6 +78,8 @@ impl Daemon {
             started: Instant::now(),
             root,
             small: Arc::default(),
+            initramfs: InitramfsCache::default(),
+            warm: Warm::default(),
             ending: watch::Sender::new(false),
             store: Mutex::new(store),
             secrets: Mutex::new(secrets),
@@ -95,6 +103,16 @@ impl Daemon {
     /// What had to be mended at the start.
     pub(crate) fn notices(&self) -> Vec<String> {
         lock(&self.notices).clone()
+    }
+
+    /// What there is for a warm start.
+    pub(crate) fn snapshots(&self) -> api::Snapshots {
+        let (pending, failed) = self.warm.progress();
+        api::Snapshots {
+            ready: warm::keys(&self.home.cache),
+            pending,
+            failed,
+        }
     }
 
     /// All sandboxes, in order of name.

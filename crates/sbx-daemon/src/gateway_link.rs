@@ -20,6 +20,10 @@ use tokio::sync::{oneshot, watch};
 
 /// Between two attempts to connect.
 pub(crate) const RETRY: Duration = Duration::from_millis(50);
+/// The same for the first [`EARLY`] attempts: a gateway that is being started is there in a moment, and is waited
+/// for.
+const SOON: Duration = Duration::from_millis(5);
+const EARLY: u32 = 100;
 /// Time for an answer; building a large policy takes well under a second.
 const ANSWER: Duration = Duration::from_secs(10);
 /// How often an intermediate's age is looked at. By the wall clock, because it goes on while the machine sleeps.
@@ -104,16 +108,19 @@ pub(crate) fn spawn(daemon: Arc<Daemon>, sandbox: Arc<Sandbox>, ended: oneshot::
 }
 
 async fn serve(daemon: &Daemon, sandbox: &Sandbox) {
+    let mut attempts = 0;
     loop {
         match connect(sandbox).await {
             Ok((read, write)) => {
+                attempts = 0;
                 if let Err(error) = converse(daemon, sandbox, read, write).await {
                     tracing::warn!(sandbox = sandbox.name, %error, "gateway connection");
                 }
             }
             Err(error) => tracing::debug!(sandbox = sandbox.name, %error, "no gateway yet"),
         }
-        tokio::time::sleep(RETRY).await;
+        attempts += 1;
+        tokio::time::sleep(if attempts < EARLY { SOON } else { RETRY }).await;
     }
 }
 

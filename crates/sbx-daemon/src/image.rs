@@ -8,8 +8,9 @@ use sbx_image::{Image, Request, Store, Template};
 use sbx_machine::probe;
 use sbx_wire::launch::Accel;
 use sbx_wire::report::Report;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The image of an agent, built by the worker when it is not there yet.
 pub(crate) async fn ensure(
@@ -94,14 +95,73 @@ pub(crate) async fn initramfs(
     modules: &[PathBuf],
     guest: &Path,
 ) -> Result<PathBuf, Report> {
+    let built_from = BuiltFrom::new(guest, modules);
+    if let Some(built_from) = &built_from
+        && let Some(path) = daemon.initramfs.find(built_from)
+    {
+        return Ok(path);
+    }
     let (guest, modules, cache) = (
         guest.to_owned(),
         modules.to_vec(),
         daemon.home.cache.clone(),
     );
-    blocking(move || sbx_image::build_initramfs(&guest, &modules, &cache))
+    let path = blocking(move || sbx_image::build_initramfs(&guest, &modules, &cache))
         .await?
-        .map_err(|error| error.report())
+        .map_err(|error| error.report())?;
+    if let Some(built_from) = built_from {
+        daemon.initramfs.remember(built_from, path.clone());
+    }
+    Ok(path)
+}
+
+/// Initial RAM disks by what they were built from: naming one takes reading and hashing 14 MB.
+#[derive(Debug, Default)]
+pub(crate) struct InitramfsCache(Mutex<Vec<(BuiltFrom, PathBuf)>>);
+
+/// A guest program at one time, and the modules of an image.
+#[derive(Debug, PartialEq, Eq)]
+struct BuiltFrom {
+    guest: PathBuf,
+    inode: (u64, u64),
+    modified: (i64, i64),
+    modules: Vec<PathBuf>,
+}
+
+impl BuiltFrom {
+    fn new(guest: &Path, modules: &[PathBuf]) -> Option<Self> {
+        let found = std::fs::metadata(guest).ok()?;
+        Some(Self {
+            guest: guest.to_owned(),
+            inode: (found.dev(), found.ino()),
+            modified: (found.mtime(), found.mtime_nsec()),
+            modules: modules.to_vec(),
+        })
+    }
+}
+
+impl InitramfsCache {
+    /// Most that are remembered.
+    const MOST: usize = 16;
+
+    fn known(&self) -> MutexGuard<'_, Vec<(BuiltFrom, PathBuf)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find(&self, built_from: &BuiltFrom) -> Option<PathBuf> {
+        let known = self.known();
+        let (_, path) = known.iter().find(|(other, _)| other == built_from)?;
+        path.exists().then(|| path.clone())
+    }
+
+    fn remember(&self, built_from: BuiltFrom, path: PathBuf) {
+        let mut known = self.known();
+        known.retain(|(other, _)| *other != built_from);
+        known.push((built_from, path));
+        if known.len() > Self::MOST {
+            known.remove(0);
+        }
+    }
 }
 
 /// Runs something that blocks. It panicking is our bug, not the caller's end.

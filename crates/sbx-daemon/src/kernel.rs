@@ -160,7 +160,8 @@ pub(crate) async fn instead(
     let text = format!("{failure}: trying again with the distribution's kernel");
     events.send(Event::Notice(text)).await;
     // It is the older failure that says more, when both fail.
-    let started = launching::launch_with(daemon, sandbox, Some(KernelKind::Stock), events).await;
+    let started =
+        launching::launch_with(daemon, sandbox, (Some(KernelKind::Stock), None), events).await;
     if started.is_err() {
         return Err(failure);
     }

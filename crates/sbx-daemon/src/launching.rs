@@ -8,10 +8,11 @@ use crate::personalise::{personalise, shares};
 use crate::record::Record;
 use crate::sandbox::{Live, Sandbox, last_words};
 use crate::services::SERVICES;
+use crate::warm::Snapshot;
 use crate::{clock, files, finishing, image, lifecycle, programs, settings, workspace};
 use sbx_image::Image;
 use sbx_wire::api::{Event, KernelKind};
-use sbx_wire::launch::{self, Launch, MachineSpec};
+use sbx_wire::launch::{self, Launch, MachineSpec, Origin};
 use sbx_wire::report::Report;
 use sbx_wire::session::Phase;
 use std::fs::OpenOptions;
@@ -34,13 +35,16 @@ const GATEWAY_LIMIT: Duration = Duration::from_secs(10);
 const INHERITED: [&str; 3] = ["PATH", "TMPDIR", "RUST_LOG"];
 
 /// Starts the machine of a sandbox that has no process, and waits until programs can be started in it. When
-/// it fails, no process is left.
+/// it fails, no process is left. `snapshot`: what the sandbox's disks were just copied from.
 pub(crate) async fn launch(
     daemon: &Arc<Daemon>,
     sandbox: &Arc<Sandbox>,
+    snapshot: Option<&Snapshot>,
     events: &Events,
 ) -> Result<(), Report> {
-    match launch_with(daemon, sandbox, None, events).await {
+    match launch_with(daemon, sandbox, (None, snapshot), events).await {
+        // A snapshot that does not start is its caller's to replace.
+        Err(error) if snapshot.is_some() => Err(error),
         Err(error) if error.code == FAILED && kernel::was_a_choice(daemon, sandbox) => {
             kernel::instead(daemon, sandbox, error, events).await
         }
@@ -52,7 +56,7 @@ pub(crate) async fn launch(
 pub(crate) async fn launch_with(
     daemon: &Arc<Daemon>,
     sandbox: &Arc<Sandbox>,
-    kind: Option<KernelKind>,
+    (kind, snapshot): (Option<KernelKind>, Option<&Snapshot>),
     events: &Events,
 ) -> Result<(), Report> {
     events.step("starting the machine");
@@ -73,7 +77,10 @@ pub(crate) async fn launch_with(
         }
     }
     sandbox.set_record(record.clone());
-    write_documents(daemon, sandbox, &record, &image, &kernel).await?;
+    let origin = snapshot.map_or(Origin::Boot, |snapshot| {
+        Origin::Restore(snapshot.files.clone())
+    });
+    write_documents(daemon, sandbox, &record, &image, (&kernel, origin)).await?;
     // What a gateway of an earlier run confirmed does not count.
     let revision = sandbox.gateway.request();
     let child = spawn(daemon, sandbox)?;
@@ -103,7 +110,7 @@ async fn write_documents(
     sandbox: &Sandbox,
     record: &Record,
     image: &Image,
-    kernel: &Chosen,
+    (kernel, origin): (&Chosen, Origin),
 ) -> Result<(), Report> {
     sandbox.make_runtime(&daemon.home)?;
     files::private_dir(&sandbox.dir.join(launch::files::GATEWAY_DIR))?;
@@ -137,6 +144,7 @@ async fn write_documents(
         shares,
         auto_stop_s: settings::auto_stop_s(daemon.store().settings()),
         personalise: personalise(daemon, record, &image.path),
+        origin,
         dir,
     };
     files::replace_json(&sandbox.dir.join(launch::FILE), &document)
@@ -145,7 +153,16 @@ async fn write_documents(
 /// Starts the supervisor: a session of its own (which it makes itself), nothing inherited but its log.
 fn spawn(daemon: &Daemon, sandbox: &Sandbox) -> Result<Child, Report> {
     let program = programs::supervisor(&daemon.programs)?;
-    let path = sandbox.dir.join(launch::files::SUPERVISOR_LOG);
+    let mut command = supervisor(&program, &sandbox.dir)?;
+    command.arg(&sandbox.dir);
+    command
+        .spawn()
+        .map_err(|error| io_report("start", &program, &error))
+}
+
+/// `program`, to become the supervisor of the sandbox in `dir`: nothing inherited but its log.
+pub(crate) fn supervisor(program: &Path, dir: &Path) -> Result<Command, Report> {
+    let path = dir.join(launch::files::SUPERVISOR_LOG);
     let log = OpenOptions::new()
         .append(true)
         .create(true)
@@ -155,17 +172,15 @@ fn spawn(daemon: &Daemon, sandbox: &Sandbox) -> Result<Child, Report> {
     let second = log
         .try_clone()
         .map_err(|error| io_report("open", &path, &error))?;
-    let mut command = Command::new(&program);
-    command.arg(&sandbox.dir).current_dir("/").env_clear();
+    let mut command = Command::new(program);
+    command.current_dir("/").env_clear();
     command.envs(
         INHERITED
             .iter()
             .filter_map(|name| Some((name, std::env::var_os(name)?))),
     );
     command.stdin(Stdio::null()).stdout(log).stderr(second);
-    command
-        .spawn()
-        .map_err(|error| io_report("start", &program, &error))
+    Ok(command)
 }
 
 async fn bring_up(

@@ -8,6 +8,7 @@
 //! | [`secrets`], [`services`], [`authority`] | what is kept from guests |
 //! | [`policy`], [`policy_log`], [`policy_follow`], [`settings`] | what may leave, what did, and where to |
 //! | [`create`], [`lifecycle`], [`launching`], [`finishing`] | from a request to a running machine and back |
+//! | [`warm`] | snapshots of booted machines that new sandboxes begin from |
 //! | [`supervisor_link`], [`gateway_link`] | connections to running sandboxes |
 //! | [`api`] | the local API |
 //!
@@ -51,6 +52,7 @@ mod settings;
 mod small_kernel;
 mod store;
 mod supervisor_link;
+mod warm;
 mod workspace;
 
 pub use serve::run;

@@ -73,7 +73,7 @@ pub(crate) async fn ensure_running(
         events.send(Event::Notice(text)).await;
     }
     end(sandbox, Duration::ZERO).await?;
-    launching::launch(daemon, sandbox, events).await?;
+    launching::launch(daemon, sandbox, None, events).await?;
     Ok(true)
 }
 
@@ -174,14 +174,16 @@ fn is_free(path: &Path) -> bool {
     }
 }
 
+/// Whether no process of the sandbox in `dir` is left.
+pub(crate) fn nothing_runs(dir: &Path) -> bool {
+    // In this order: the supervisor takes its own lock first.
+    [LOCK, ALIVE].iter().all(|name| is_free(&dir.join(name)))
+}
+
 /// Whether the sandbox's last process has ended: the machine and the helpers outlive a killed supervisor by a
 /// moment.
 fn is_gone(sandbox: &Sandbox) -> bool {
-    // In this order: the supervisor takes its own lock first.
-    let free = [LOCK, ALIVE]
-        .iter()
-        .all(|name| is_free(&sandbox.dir.join(name)));
-    free && matches!(sandbox.live(), Live::Stopped(_))
+    nothing_runs(&sandbox.dir) && matches!(sandbox.live(), Live::Stopped(_))
 }
 
 async fn wait_until_gone(sandbox: &Sandbox) -> Result<(), Report> {

@@ -1,12 +1,13 @@
 //! One sandbox as the daemon knows it: its record, what its supervisor last said, and who is busy with it.
 
+use crate::files::{Found, read_json};
 use crate::gateway_link::Link;
 use crate::host;
 use crate::record::Record;
 use sbx_wire::api;
 use sbx_wire::guest::DockerState;
 use sbx_wire::home::Home;
-use sbx_wire::launch::{files, sockets};
+use sbx_wire::launch::{self, Origin, files, sockets};
 use sbx_wire::report::Report;
 use sbx_wire::session::{Phase, Sessions, Status, Stay};
 use sbx_wire::time;
@@ -159,6 +160,7 @@ impl Sandbox {
             kernel: record.kernel,
             uptime_s: up.map(|status| status.uptime_s + age_s),
             ready_ms: up.and_then(|status| status.ready_ms),
+            start: up.and_then(|_| start(&self.dir)),
             docker: up.map(|status| docker(&status.docker)),
             sessions: runs.sessions,
             agent_running: runs.agent_running,
@@ -171,6 +173,23 @@ impl Sandbox {
             dir: self.dir.clone(),
         }
     }
+}
+
+/// How the present run began, by its launch document.
+fn start(dir: &Path) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Document {
+        #[serde(default)]
+        origin: Origin,
+    }
+    let Found::Good(document) = read_json::<Document>(&dir.join(launch::FILE)) else {
+        return None;
+    };
+    let start = match document.origin {
+        Origin::Restore(_) => "warm",
+        Origin::Boot | Origin::Save(_) => "cold",
+    };
+    Some(start.to_owned())
 }
 
 /// The status column, and why.

@@ -23,6 +23,7 @@ pub(crate) const KERNEL: &str = "machine.kernel";
 pub(crate) const AUTO_STOP: &str = "sandbox.autoStop";
 pub(crate) const DETACH_KEYS: &str = "session.detachKeys";
 pub(crate) const DOCKER_VOLUME: &str = "sandbox.disk.dockerVolume";
+pub(crate) const WARM_START: &str = "sandbox.warmStart";
 
 /// Most overrides or resolvers.
 const MAX_ENTRIES: usize = 1000;
@@ -111,6 +112,15 @@ const KEYS: &[Key] = &[
             let keys: DetachKeys = text.trim().parse()?;
             Ok(plain(keys.to_string()))
         },
+    },
+    Key {
+        name: WARM_START,
+        kind: "bool",
+        default: "true",
+        example: "false",
+        restart: false,
+        description: "Whether new sandboxes begin from a snapshot of a booted machine, and such snapshots are made",
+        check: |text| flag(text).map(|flag| plain(flag.to_string())),
     },
     Key {
         name: EXTRA_ROOTS,
@@ -229,6 +239,13 @@ pub(crate) fn upstream(stored: &BTreeMap<String, StoredSetting>) -> Upstream {
 pub(crate) fn opens_browser(stored: &BTreeMap<String, StoredSetting>) -> bool {
     stored
         .get(BROWSER)
+        .is_none_or(|stored| stored.value == "true")
+}
+
+/// Whether new sandboxes begin from snapshots.
+pub(crate) fn starts_warm(stored: &BTreeMap<String, StoredSetting>) -> bool {
+    stored
+        .get(WARM_START)
         .is_none_or(|stored| stored.value == "true")
 }
 

@@ -4,7 +4,7 @@
 use crate::agent::{Agent, Inbox, Platform, Port};
 use crate::reaper::Reaper;
 use rustix::fd::AsFd;
-use sbx_wire::guest::Personalise;
+use sbx_wire::guest::{Personalise, Prepare};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,10 @@ struct Nothing;
 
 impl Platform for Nothing {
     fn personalise(&self, _: &Personalise) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn prepare(&self, _: &Prepare) -> Result<(), String> {
         Ok(())
     }
 

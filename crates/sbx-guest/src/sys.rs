@@ -125,6 +125,13 @@ pub fn add_entropy(random: impl AsFd, bytes: &[u8]) -> rustix::io::Result<()> {
     unsafe { ioctl::ioctl(random, Setter::<RNDADDENTROPY, _>::new(info)) }
 }
 
+/// Makes the kernel's generators start anew from the pool, at once (`RNDRESEEDCRNG`, `random(4)`).
+pub fn reseed(random: impl AsFd) -> rustix::io::Result<()> {
+    const RNDRESEEDCRNG: ioctl::Opcode = ioctl::opcode::none(b'R', 0x07);
+    // SAFETY: the opcode takes no argument.
+    unsafe { ioctl::ioctl(random, ioctl::NoArg::<RNDRESEEDCRNG>::new()) }
+}
+
 /// Grows a mounted ext4 to `blocks` file-system blocks (`EXT4_IOC_RESIZE_FS`, `linux/ext4.h`).
 pub fn ext4_grow(mount_point: impl AsFd, blocks: u64) -> rustix::io::Result<()> {
     const EXT4_IOC_RESIZE_FS: ioctl::Opcode = ioctl::opcode::write::<u64>(b'f', 16);

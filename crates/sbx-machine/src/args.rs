@@ -57,9 +57,28 @@ pub struct Plan<'a> {
     pub guest: &'a Path,
     /// QEMU listens here for the gateway.
     pub frames: &'a Path,
-    /// Shares, in mount order.
+    /// Shares that are there from the start, in mount order.
     pub shares: &'a [Share],
+    /// Where memory and state come from.
+    pub life: Life,
 }
+
+/// Where a machine's memory and state come from. The descriptors are inherited by QEMU, because nothing may be
+/// opened for it by name or started by it under its own sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// Memory of its own, and a boot.
+    Boot,
+    /// Memory in [`MEMORY_FD`], and a boot.
+    Save,
+    /// Memory in [`MEMORY_FD`], the state from [`STATE_FD`].
+    Restore,
+}
+
+/// Descriptor of a file in memory, of the machine's size.
+pub const MEMORY_FD: i32 = 60;
+/// Descriptor of a pipe that the state waits in.
+pub const STATE_FD: i32 = 61;
 
 /// The arguments for `qemu-system-x86_64`. Its standard output carries the serial console.
 ///
@@ -80,7 +99,7 @@ pub fn arguments(plan: &Plan<'_>) -> Result<Vec<String>, ArgsError> {
     args.device(&json!({"driver": "virtio-rng-pci", "rng": "rng"}));
     ports(&mut args, plan.shares);
     shares(&mut args, plan.shares)?;
-    boot(&mut args, plan.spec)?;
+    boot(&mut args, plan)?;
     Ok(args.0)
 }
 
@@ -114,12 +133,19 @@ fn base(args: &mut Args, plan: &Plan<'_>) {
     }
     args.pair("-smp", spec.cpus.to_string());
     args.pair("-m", format!("{}M", spec.memory_mib));
-    let memory = format!(
-        "memory-backend-memfd,id=mem,size={}M,share=on",
-        spec.memory_mib
-    );
+    let size = spec.memory_mib;
+    let memory = match plan.life {
+        Life::Boot => format!("memory-backend-memfd,id=mem,size={size}M,share=on"),
+        Life::Save | Life::Restore => format!(
+            "memory-backend-file,id=mem,size={size}M,share=on,mem-path=/proc/self/fd/{MEMORY_FD}"
+        ),
+    };
     args.pair("-object", memory);
     args.pair("-object", "rng-builtin,id=rng");
+    if plan.life == Life::Restore {
+        // The monitor says when and how: not every property of a load can be given here.
+        args.pair("-incoming", "defer");
+    }
 }
 
 fn channels(args: &mut Args, plan: &Plan<'_>) -> Result<(), ArgsError> {
@@ -176,10 +202,17 @@ fn shares(args: &mut Args, shares: &[Share]) -> Result<(), ArgsError> {
     Ok(())
 }
 
-fn boot(args: &mut Args, spec: &MachineSpec) -> Result<(), ArgsError> {
+fn boot(args: &mut Args, plan: &Plan<'_>) -> Result<(), ArgsError> {
+    let spec = plan.spec;
+    // The kernel of a restored machine has read its command line long ago.
+    let khz = if plan.life == Life::Restore {
+        None
+    } else {
+        tsc::khz()
+    };
     args.pair("-kernel", text(&spec.kernel)?);
     args.pair("-initrd", text(&spec.initramfs)?);
-    args.pair("-append", command_line(spec.accel, tsc::khz()));
+    args.pair("-append", command_line(spec.accel, khz));
     Ok(())
 }
 
@@ -308,6 +341,7 @@ mod tests {
             guest,
             frames,
             shares,
+            life: Life::Boot,
         })
     }
 

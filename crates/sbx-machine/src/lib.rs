@@ -8,6 +8,9 @@
 //! | [`probe`] | whether hardware virtualisation really works here |
 //! | [`trial`] | which of two kernels starts sooner here |
 //! | [`disk`] | overlay disks |
+//! | [`snapshot`] | a saved machine: memory and state |
+//! | [`migration`] | saving and loading the state |
+//! | [`plug`] | shares that come to a running machine |
 //! | [`tsc`] | the frequency of the host's time stamp counter |
 //!
 //! Every machine is snapshot-ready from its first boot: shared guest memory, q35 with spare hot-plug
@@ -16,9 +19,12 @@
 
 pub mod args;
 pub mod disk;
+pub mod migration;
+pub mod plug;
 pub mod probe;
 mod probe_guest;
 pub mod qemu;
 pub mod qmp;
+pub mod snapshot;
 pub mod trial;
 pub mod tsc;

@@ -3,8 +3,10 @@
 use sbx_wire::report::Report;
 use std::fmt;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::process::Command;
 
@@ -111,11 +113,52 @@ pub fn find(name: &str, path: &std::ffi::OsStr) -> Result<PathBuf, QemuError> {
         .ok_or_else(|| QemuError::Missing(name.to_owned()))
 }
 
-/// Asks the program for its version and refuses one that is too old.
+/// Asks the program for its version and refuses one that is too old. Asked once per process for as long as the
+/// program's file does not change: an answer takes some 20 ms.
 ///
 /// # Errors
 /// See [`QemuError`].
 pub async fn version(program: &Path) -> Result<Version, QemuError> {
+    static KNOWN: Mutex<Vec<(Identity, Version)>> = Mutex::new(Vec::new());
+    let identity = Identity::of(program);
+    let known = |identity: &Identity| {
+        let known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        known.iter().find(|(i, _)| i == identity).map(|(_, v)| *v)
+    };
+    if let Some(version) = identity.as_ref().and_then(known) {
+        return Ok(version);
+    }
+    let version = ask(program).await?;
+    if let Some(identity) = identity {
+        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|(other, _)| other.program != identity.program);
+        known.push((identity, version));
+    }
+    Ok(version)
+}
+
+/// What a program's file is told from another by.
+#[derive(Debug, PartialEq, Eq)]
+struct Identity {
+    program: PathBuf,
+    inode: (u64, u64),
+    modified: (i64, i64),
+    length: u64,
+}
+
+impl Identity {
+    fn of(program: &Path) -> Option<Self> {
+        let found = std::fs::metadata(program).ok()?;
+        Some(Self {
+            program: program.to_owned(),
+            inode: (found.dev(), found.ino()),
+            modified: (found.mtime(), found.mtime_nsec()),
+            length: found.len(),
+        })
+    }
+}
+
+async fn ask(program: &Path) -> Result<Version, QemuError> {
     let run = |source| match source {
         source if io::Error::kind(&source) == io::ErrorKind::NotFound => {
             QemuError::Missing(program.display().to_string())

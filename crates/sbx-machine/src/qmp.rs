@@ -3,11 +3,14 @@
 //! The peer is QEMU, which a hostile guest may have taken over: lines are bounded, events beyond a small
 //! queue are dropped, unknown documents are ignored.
 
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
@@ -60,6 +63,7 @@ pub struct Qmp {
 struct Command {
     name: String,
     arguments: Value,
+    descriptor: Option<OwnedFd>,
     answer: oneshot::Sender<Result<Value, QmpError>>,
 }
 
@@ -95,10 +99,31 @@ impl Qmp {
     /// # Errors
     /// See [`QmpError`]. There is no time limit here: the caller knows how long its command may take.
     pub async fn execute(&self, command: &str, arguments: Value) -> Result<Value, QmpError> {
+        self.run(command, arguments, None).await
+    }
+
+    /// Gives QEMU a descriptor under a name (`getfd`), for a later command to use.
+    ///
+    /// # Errors
+    /// See [`QmpError`].
+    pub async fn give(&self, name: &str, descriptor: OwnedFd) -> Result<(), QmpError> {
+        let arguments = json!({"fdname": name});
+        self.run("getfd", arguments, Some(descriptor))
+            .await
+            .map(drop)
+    }
+
+    async fn run(
+        &self,
+        command: &str,
+        arguments: Value,
+        descriptor: Option<OwnedFd>,
+    ) -> Result<Value, QmpError> {
         let (answer, reply) = oneshot::channel();
         let command = Command {
             name: command.to_owned(),
             arguments,
+            descriptor,
             answer,
         };
         self.commands
@@ -139,7 +164,11 @@ async fn serve(
                 if !command.arguments.is_null() {
                     document["arguments"] = command.arguments;
                 }
-                if let Err(error) = send(&mut write, &document).await {
+                let sent = match command.descriptor {
+                    Some(descriptor) => send_with(&mut write, &document, &descriptor).await,
+                    None => send(&mut write, &document).await,
+                };
+                if let Err(error) = sent {
                     let _ = command.answer.send(Err(error));
                     return;
                 }
@@ -167,6 +196,33 @@ async fn send(write: &mut OwnedWriteHalf, document: &Value) -> Result<(), QmpErr
     let mut line = document.to_string();
     line.push('\n');
     Ok(write.write_all(line.as_bytes()).await?)
+}
+
+/// Sends a command together with a descriptor (`SCM_RIGHTS`, `unix(7)`), which goes with its first byte.
+async fn send_with(
+    write: &mut OwnedWriteHalf,
+    document: &Value,
+    descriptor: &OwnedFd,
+) -> Result<(), QmpError> {
+    let line = format!("{document}\n");
+    let socket: &UnixStream = write.as_ref();
+    let sent = socket
+        .async_io(Interest::WRITABLE, || {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut ancillary = SendAncillaryBuffer::new(&mut space);
+            let descriptors = [descriptor.as_fd()];
+            ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+            let pieces = [io::IoSlice::new(line.as_bytes())];
+            let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+            Ok(rustix::net::sendmsg(
+                socket,
+                &pieces,
+                &mut ancillary,
+                flags,
+            )?)
+        })
+        .await?;
+    Ok(write.write_all(&line.as_bytes()[sent..]).await?)
 }
 
 /// Bounded lines of JSON. Cancelling [`Lines::next`] loses nothing.
@@ -254,6 +310,44 @@ mod tests {
             1
         );
         assert_eq!(events.recv().await.unwrap().name, "STOP");
+    }
+
+    #[tokio::test]
+    async fn a_descriptor_goes_with_its_command() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("qmp");
+        let listener = UnixListener::bind(&path).unwrap();
+        let qemu = tokio::task::spawn_blocking(move || {
+            let listener = listener.into_std().unwrap();
+            listener.set_nonblocking(false).unwrap();
+            let (mut socket, _) = listener.accept().unwrap();
+            let mut write = |text: &str| io::Write::write_all(&mut socket, text.as_bytes());
+            write("{\"QMP\": {}}\n{\"return\":{},\"id\":0}\n{\"return\":{},\"id\":1}\n").unwrap();
+            let mut text = String::new();
+            loop {
+                let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+                let mut ancillary = rustix::net::RecvAncillaryBuffer::new(&mut space);
+                let mut bytes = [0; 4096];
+                let mut pieces = [io::IoSliceMut::new(&mut bytes)];
+                let flags = rustix::net::RecvFlags::empty();
+                let got =
+                    rustix::net::recvmsg(&socket, &mut pieces, &mut ancillary, flags).unwrap();
+                text.push_str(std::str::from_utf8(&bytes[..got.bytes]).unwrap());
+                for message in ancillary.drain() {
+                    if let rustix::net::RecvAncillaryMessage::ScmRights(mut given) = message {
+                        return (text, given.next().unwrap());
+                    }
+                }
+            }
+        });
+        let (qmp, _events) = Qmp::connect(&path).await.unwrap();
+        let (read, write) = rustix::pipe::pipe().unwrap();
+        qmp.give("state", write).await.unwrap();
+        let (text, given) = qemu.await.unwrap();
+        assert!(text.contains("getfd") && text.contains("state"), "{text}");
+        rustix::io::write(&given, b"x").unwrap();
+        let mut byte = [0];
+        assert_eq!(rustix::io::read(&read, &mut byte).unwrap(), 1);
     }
 
     #[tokio::test]

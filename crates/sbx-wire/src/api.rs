@@ -67,6 +67,21 @@ pub struct DaemonStatus {
     /// What had to be mended when the daemon started, e.g. a broken state file. For people.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<String>,
+    /// Snapshots that new sandboxes begin from.
+    #[serde(default)]
+    pub snapshots: Snapshots,
+}
+
+/// Snapshots by their keys.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Snapshots {
+    /// There, the one used last first.
+    pub ready: Vec<String>,
+    /// Being made, or waiting for it.
+    pub pending: Vec<String>,
+    /// Given up, each with the reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed: Vec<String>,
 }
 
 /// End the daemon.
@@ -234,6 +249,9 @@ pub struct Sandbox {
     /// Milliseconds from start to the first possible `exec`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready_ms: Option<u64>,
+    /// `warm`: its present run began from a snapshot; `cold`: with a boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<String>,
     /// `starting`, `ready` (with milliseconds since guest start) or `failed: …`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub docker: Option<String>,

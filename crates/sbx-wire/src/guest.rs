@@ -165,6 +165,9 @@ pub enum ToGuest {
         /// Time between SIGTERM and SIGKILL, in milliseconds.
         grace_ms: u32,
     },
+    /// Get ready to be saved and to become any sandbox later: what is the same in all of them is done now.
+    /// In the place of [`ToGuest::Personalise`]; the machine serves nothing else in this life.
+    Prepare(Box<Prepare>),
 }
 
 /// Guest to supervisor. Every field is a claim by a hostile party.
@@ -227,6 +230,8 @@ pub enum FromGuest {
     Docker(DockerState),
     /// A line for the sandbox's log (not the console).
     Log(String),
+    /// Answer to [`ToGuest::Prepare`]: nothing is on its way to a disk, and nobody does anything.
+    Prepared(Result<(), String>),
 }
 
 /// A stream of a session.
@@ -335,6 +340,54 @@ impl ExitStatus {
             Self::Signal(signal) => 128u8.saturating_add(signal),
         }
     }
+}
+
+/// What every sandbox of a snapshot has in common. It holds nothing that one of them could be told from another
+/// by, and no secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prepare {
+    /// As in [`Personalise::ca_pem`].
+    pub ca_pem: String,
+    /// MTU of the networks that the Docker Engine makes, bytes.
+    pub mtu: u16,
+    /// Variables of the Docker Engine, of those that it takes over from [`Personalise::env`]
+    /// ([`ENGINE_VARIABLES`]).
+    pub env: Vec<(String, String)>,
+    /// Wall clock, nanoseconds since the Unix epoch.
+    pub unix_ns: u64,
+}
+
+/// Variables of a sandbox that its Docker Engine gets as well, in any case of letters: what it pulls goes through
+/// the sandbox's proxy and trusts its roots.
+pub const ENGINE_VARIABLES: [&str; 5] = [
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "ALL_PROXY",
+    "SSL_CERT_FILE",
+];
+
+impl Personalise {
+    /// What a snapshot that is to become this sandbox has to be prepared with. Without the time.
+    pub fn prepare(&self) -> Prepare {
+        Prepare {
+            ca_pem: self.ca_pem.clone(),
+            mtu: self.network.mtu,
+            env: engine_variables(&self.env),
+            unix_ns: 0,
+        }
+    }
+}
+
+/// Those of a sandbox's variables that its Docker Engine gets.
+pub fn engine_variables(sandbox: &[(String, String)]) -> Vec<(String, String)> {
+    let wanted = |name: &str| {
+        ENGINE_VARIABLES
+            .iter()
+            .any(|wanted| wanted.eq_ignore_ascii_case(name))
+    };
+    let chosen = sandbox.iter().filter(|(name, _)| wanted(name));
+    chosen.cloned().collect()
 }
 
 /// Everything that makes a booted (or restored) machine this sandbox and no other.

@@ -41,7 +41,45 @@ pub struct Launch {
     pub auto_stop_s: Option<u64>,
     /// What the guest is told. `entropy` and `unix_ns` are filled in by the supervisor at each start.
     pub personalise: Personalise,
+    /// How the machine comes to life.
+    #[serde(default, skip_serializing_if = "Origin::is_boot")]
+    pub origin: Origin,
 }
+
+/// How a machine comes to life, and what for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// From its kernel.
+    #[default]
+    Boot,
+    /// From a snapshot of a machine with the same devices, on disks that are copies of those it was taken with.
+    Restore(SnapshotFiles),
+    /// From its kernel, to be saved as soon as it is ready to become any sandbox: there are no shares and no
+    /// network, and the run ends when the snapshot is written.
+    Save(SnapshotFiles),
+}
+
+impl Origin {
+    /// Whether this is an ordinary boot.
+    pub fn is_boot(&self) -> bool {
+        *self == Self::Boot
+    }
+}
+
+/// A saved machine, without its disks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotFiles {
+    /// The guest's memory, as long as the machine's, with holes where it is zero.
+    pub memory: PathBuf,
+    /// Everything else: QEMU's migration stream, at most [`MAX_STATE`] bytes.
+    pub state: PathBuf,
+}
+
+/// Most bytes of [`SnapshotFiles::state`]: it goes in one frame, and through a pipe that holds it whole. A machine
+/// of 2 CPUs has some 300 KiB.
+pub const MAX_STATE: u32 = (1 << 20) - (4 << 10);
 
 /// Programs that a sandbox consists of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -71,6 +71,13 @@ impl Agent {
                     platform.shutdown(Duration::from_millis(grace_ms.into()));
                 });
             }
+            ToGuest::Prepare(request) => {
+                let platform = Arc::clone(&self.platform);
+                self.background("prepare", move |mailbox| {
+                    let result = platform.prepare(&request);
+                    mailbox.send(Event::Prepared { epoch, result });
+                });
+            }
         }
         Ok(())
     }
@@ -157,6 +164,11 @@ impl Agent {
                     }
                 }
                 Event::Personalised { epoch, result } => self.personalised(epoch, result),
+                Event::Prepared { epoch, result } => {
+                    if matches!(&self.channel, Channel::Open(life) if life.epoch == epoch) {
+                        self.tell(&FromGuest::Prepared(result));
+                    }
+                }
                 Event::Docker(state) => {
                     self.docker = Some(state.clone());
                     self.tell(&FromGuest::Docker(state));

@@ -22,6 +22,13 @@ pub enum Event {
         /// As it is reported.
         result: Result<(), String>,
     },
+    /// Preparing for a snapshot is done, for the channel life with this epoch.
+    Prepared {
+        /// The life that asked.
+        epoch: u32,
+        /// As it is reported.
+        result: Result<(), String>,
+    },
     /// The Docker Engine's state changed.
     Docker(DockerState),
     /// A line for the sandbox's log.

@@ -23,7 +23,7 @@ use port::{Outbox, Received};
 use rustix::event::{PollFd, PollFlags};
 use rustix::time::Timespec;
 use sbx_wire::frame::{Decoder, FrameError};
-use sbx_wire::guest::{DockerState, FromGuest, Personalise, Preamble, ToGuest, VERSION};
+use sbx_wire::guest::{DockerState, FromGuest, Personalise, Preamble, Prepare, ToGuest, VERSION};
 use session::{Context, READ, Ready, Session};
 use std::io;
 use std::sync::Arc;
@@ -40,6 +40,11 @@ pub trait Platform: Send + Sync + 'static {
     /// # Errors
     /// A text for the host.
     fn personalise(&self, request: &Personalise) -> Result<(), String>;
+    /// Makes the machine ready to be saved.
+    ///
+    /// # Errors
+    /// A text for the host.
+    fn prepare(&self, request: &Prepare) -> Result<(), String>;
     /// Sets the wall clock.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use crate::users::Database;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::FdFlags;
 use rustix::process::Signal;
-use sbx_wire::guest::{DockerState, ExitStatus, Personalise};
+use sbx_wire::guest::{DockerState, ExitStatus, Personalise, Prepare};
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read as _, Write as _};
@@ -22,7 +22,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -51,6 +51,39 @@ pub(super) struct Engine {
     started: AtomicBool,
     /// The machine is going down: an end is expected.
     leave_alone: AtomicBool,
+    state: Mutex<DockerState>,
+    changed: Condvar,
+}
+
+/// What an engine is started with.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted {
+    /// Whether at all.
+    engine: bool,
+    /// See [`Prepare::mtu`].
+    mtu: u16,
+    /// The sandbox's variables.
+    env: Vec<(String, String)>,
+}
+
+impl From<&Personalise> for Wanted {
+    fn from(request: &Personalise) -> Self {
+        Self {
+            engine: request.docker,
+            mtu: request.network.mtu,
+            env: request.env.clone(),
+        }
+    }
+}
+
+impl From<&Prepare> for Wanted {
+    fn from(request: &Prepare) -> Self {
+        Self {
+            engine: true,
+            mtu: request.mtu,
+            env: request.env.clone(),
+        }
+    }
 }
 
 /// What the supervising thread is told.
@@ -77,6 +110,8 @@ impl Engine {
             disk: Mutex::new(Some(disk)),
             started: AtomicBool::new(false),
             leave_alone: AtomicBool::new(false),
+            state: Mutex::new(DockerState::Starting),
+            changed: Condvar::new(),
         })
     }
 
@@ -86,15 +121,15 @@ impl Engine {
     }
 
     /// Starts and supervises the engine, once; returns at the end of it.
-    pub(super) fn run(&self, request: &Personalise) {
+    pub(super) fn run(&self, wanted: &Wanted) {
         if self.started.swap(true, Ordering::SeqCst) {
             return;
         }
-        let outcome = if request.docker {
+        let outcome = if wanted.engine {
             self.tell(DockerState::Starting);
             self.disk()
-                .and_then(|()| prepare(request))
-                .and_then(|()| self.supervise(request))
+                .and_then(|()| prepare(wanted))
+                .and_then(|()| self.supervise(wanted))
         } else {
             Err(io::Error::other("not wanted for this sandbox"))
         };
@@ -117,7 +152,27 @@ impl Engine {
     }
 
     fn tell(&self, state: DockerState) {
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone_from(&state);
+        self.changed.notify_all();
         self.mailbox.send(Event::Docker(state));
+    }
+
+    /// Waits until the engine answers, or until there is no hope.
+    pub(super) fn await_ready(&self) -> io::Result<()> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let starting = |state: &mut DockerState| matches!(state, DockerState::Starting);
+        let (state, _) = self
+            .changed
+            .wait_timeout_while(state, READY_LIMIT, starting)
+            .unwrap_or_else(PoisonError::into_inner);
+        match &*state {
+            DockerState::Ready { .. } => Ok(()),
+            DockerState::Failed(why) => Err(io::Error::other(why.clone())),
+            DockerState::Starting => Err(io::ErrorKind::TimedOut.into()),
+        }
     }
 
     /// Closes the socket: whoever waits in its queue is refused, and so is whoever comes.
@@ -136,14 +191,14 @@ impl Engine {
     }
 
     /// Keeps the engine running. Returns with the reason when it is not to be started again.
-    fn supervise(&self, request: &Personalise) -> io::Result<()> {
+    fn supervise(&self, wanted: &Wanted) -> io::Result<()> {
         let mut deaths: Vec<Instant> = Vec::new();
         loop {
             let (tell, news) = mpsc::channel();
             // Started together, they start up on two processors; the engine's own way is one after the
             // other, which takes seconds longer under emulation.
-            let containerd = self.spawn(containerd(), request, &tell)?;
-            let engine = self.spawn(self.dockerd()?, request, &tell)?;
+            let containerd = self.spawn(containerd(), wanted, &tell)?;
+            let engine = self.spawn(self.dockerd()?, wanted, &tell)?;
             console::debug("docker engine started");
             let ended = self.accompany(tell, &news);
             // Neither is of use without the other.
@@ -215,13 +270,13 @@ impl Engine {
     fn spawn(
         &self,
         mut command: Command,
-        request: &Personalise,
+        wanted: &Wanted,
         tell: &mpsc::Sender<News>,
     ) -> io::Result<u32> {
         let log = fs::OpenOptions::new().create(true).append(true).open(LOG)?;
         command
             .env_clear()
-            .envs(engine_config::environment(&request.env))
+            .envs(engine_config::environment(&wanted.env))
             .current_dir("/")
             .process_group(0)
             .stdout(Stdio::from(log.try_clone()?))
@@ -263,12 +318,12 @@ fn containerd() -> Command {
 }
 
 /// Configuration and log.
-fn prepare(request: &Personalise) -> io::Result<()> {
+fn prepare(wanted: &Wanted) -> io::Result<()> {
     if !Path::new(DAEMON).exists() {
         return Err(io::Error::other("the image has no dockerd"));
     }
     let path = Path::new(CONFIG);
-    let config = engine_config::dockerd(request.network.mtu);
+    let config = engine_config::dockerd(wanted.mtu);
     if let Some(parent) = path.parent() {
         files::scaffold(parent, Some(0))?;
     }

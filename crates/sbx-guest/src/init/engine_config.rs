@@ -2,6 +2,7 @@
 
 use super::disks::DOCKER_ROOT;
 use super::shims::FOLDER;
+use sbx_wire::guest::engine_variables;
 
 /// Where containerd listens.
 pub(super) const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
@@ -46,13 +47,6 @@ pub(super) fn dockerd(mtu: u16) -> String {
 
 /// The engine's own surroundings: what it pulls goes through the sandbox's proxy and trusts its roots.
 pub(super) fn environment(sandbox: &[(String, String)]) -> Vec<(String, String)> {
-    const PASSED_ON: [&str; 5] = [
-        "HTTP_PROXY",
-        "HTTPS_PROXY",
-        "NO_PROXY",
-        "ALL_PROXY",
-        "SSL_CERT_FILE",
-    ];
     let mut env = vec![
         (
             "PATH".to_owned(),
@@ -61,12 +55,7 @@ pub(super) fn environment(sandbox: &[(String, String)]) -> Vec<(String, String)>
         ),
         ("HOME".to_owned(), "/root".to_owned()),
     ];
-    let wanted = |name: &str| {
-        PASSED_ON
-            .iter()
-            .any(|wanted| wanted.eq_ignore_ascii_case(name))
-    };
-    env.extend(sandbox.iter().filter(|(name, _)| wanted(name)).cloned());
+    env.extend(engine_variables(sandbox));
     env
 }
 

@@ -1,14 +1,15 @@
 //! The machine as the agent sees it.
 
 use super::disks::{self, Disks};
-use super::docker::Engine;
-use super::{mounts, personalise, shutdown};
+use super::docker::{Engine, Wanted};
+use super::{mounts, personalise, prepare, shutdown};
 use crate::agent::{Mailbox, Platform};
 use crate::console;
 use crate::reaper::Reaper;
 use rustix::fd::OwnedFd;
-use sbx_wire::guest::{NetworkIdentity, Personalise};
+use sbx_wire::guest::{NetworkIdentity, Personalise, Prepare};
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ pub(super) struct Machine {
     /// What the last personalisation set; also keeps two from running at a time.
     network: Mutex<Option<NetworkIdentity>>,
     shutting_down: Mutex<bool>,
+    /// It was made ready to be saved, so there may be others like it.
+    prepared: AtomicBool,
 }
 
 impl Machine {
@@ -40,6 +43,7 @@ impl Machine {
             booted: OnceLock::new(),
             network: Mutex::new(None),
             shutting_down: Mutex::new(false),
+            prepared: AtomicBool::new(false),
         }
     }
 
@@ -82,22 +86,42 @@ impl Machine {
     }
 }
 
+fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let builder = std::thread::Builder::new().name(name.into());
+    builder.spawn(work).map(drop)
+}
+
+/// Starts the engine, if this has not been done.
+fn start_engine(engine: &Arc<Engine>, wanted: Wanted) -> io::Result<()> {
+    let engine = Arc::clone(engine);
+    thread("docker", move || engine.run(&wanted))
+}
+
 impl Platform for Machine {
     fn personalise(&self, request: &Personalise) -> Result<(), String> {
         let mut network = self.network();
         let booted = self.booted()?;
         personalise::apply(request, network.as_ref()).map_err(|error| error.to_string())?;
+        if self.prepared.load(Ordering::SeqCst) {
+            // After the entropy: what is drawn here is this machine's alone.
+            prepare::part().map_err(|error| error.to_string())?;
+            self.prepared.store(false, Ordering::SeqCst);
+        }
         *network = Some(request.network.clone());
-        let engine = Arc::clone(&booted.engine);
         let (device, upper) = (booted.disks.upper().to_owned(), Arc::clone(&booted.upper));
-        let request = request.clone();
-        let threads = || -> io::Result<()> {
-            let builder = |name: &str| std::thread::Builder::new().name(name.into());
-            builder("docker").spawn(move || engine.run(&request))?;
-            builder("grow").spawn(move || disks::grow(&device, &upper))?;
-            Ok(())
-        };
-        threads().map_err(|error| format!("no thread: {error}"))
+        start_engine(&booted.engine, request.into())
+            .and_then(|()| thread("grow", move || disks::grow(&device, &upper)))
+            .map_err(|error| format!("no thread: {error}"))
+    }
+
+    fn prepare(&self, request: &Prepare) -> Result<(), String> {
+        let booted = self.booted()?;
+        self.prepared.store(true, Ordering::SeqCst);
+        let prepared = prepare::begin(request)
+            .and_then(|()| start_engine(&booted.engine, request.into()))
+            .and_then(|()| booted.engine.await_ready())
+            .and_then(|()| prepare::settle(&self.reaper));
+        prepared.map_err(|error| error.to_string())
     }
 
     fn set_clock(&self, unix_ns: u64) -> Result<(), String> {

@@ -10,6 +10,7 @@ mod machine;
 mod mounts;
 mod net;
 mod personalise;
+mod prepare;
 mod shims;
 mod shutdown;
 mod uevent;

@@ -1,16 +1,21 @@
 //! Makes a booted machine this sandbox and no other. Everything here may run again: in a later life of the
 //! channel, and at the next boot on the same upper disk.
 
-use super::{net, shims};
+use super::{net, shims, uevent};
 use crate::console;
 use crate::files::{self, managed};
 use crate::{sys, trust};
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 use rustix::time::{ClockId, Timespec};
 use sbx_wire::guest::{GuestFile, Mount, NetworkIdentity, Personalise};
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
+
+/// For a share to be found by the kernel.
+const SHARE_LIMIT: Duration = Duration::from_secs(15);
 
 /// Applies all of it but the Docker Engine. `previous`: the network of the last time.
 pub(super) fn apply(request: &Personalise, previous: Option<&NetworkIdentity>) -> io::Result<()> {
@@ -51,6 +56,8 @@ fn entropy(bytes: &[u8]) -> io::Result<()> {
     for piece in bytes.chunks(sys::ENTROPY_MAX) {
         sys::add_entropy(&random, piece)?;
     }
+    // Without this the generators of a restored machine would go on as they were saved for up to a minute.
+    sys::reseed(&random)?;
     Ok(())
 }
 
@@ -120,7 +127,14 @@ fn mount_share(wanted: &Mount) -> io::Result<()> {
     }
     let mut flags = MountFlags::NODEV | MountFlags::NOSUID;
     flags.set(MountFlags::RDONLY, wanted.read_only);
-    mount(wanted.tag.as_str(), path, "virtiofs", flags, c"").map_err(|error| {
+    // A share that is plugged into a running machine takes a moment to be found; until then its tag is unknown.
+    let mounted = uevent::wait_for(SHARE_LIMIT, || {
+        match mount(wanted.tag.as_str(), path, "virtiofs", flags, c"") {
+            Err(Errno::INVAL | Errno::NODEV) => None,
+            other => Some(other),
+        }
+    })?;
+    mounted.unwrap_or(Err(Errno::NODEV)).map_err(|error| {
         io::Error::other(format!(
             "share {:?} at {}: {error}",
             wanted.tag, wanted.path

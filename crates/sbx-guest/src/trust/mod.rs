@@ -30,6 +30,9 @@ pub(crate) fn install(pem: &str) -> io::Result<()> {
         return Ok(());
     }
     let bundle = Path::new(BUNDLE);
+    if is_installed(pem) {
+        return Ok(());
+    }
     for path in [Path::new(ROOTS), bundle] {
         if let Some(parent) = path.parent() {
             files::scaffold(parent, Some(0))?;
@@ -57,6 +60,15 @@ pub(crate) fn install(pem: &str) -> io::Result<()> {
     }
     let roots = certificates(new.as_deref().unwrap_or(&old));
     files::write(store, &jks::store(&roots), 0o644, 0)
+}
+
+/// Whether an earlier call did all of it, and nobody has touched it since: making the key store takes a while.
+fn is_installed(pem: &str) -> bool {
+    let changed = |path: &str| fs::metadata(path).and_then(|found| found.modified()).ok();
+    fs::read(ROOTS).is_ok_and(|roots| roots == pem.as_bytes())
+        && fs::read_link(LINK).is_ok_and(|target| target == Path::new(ROOTS))
+        && fs::read_to_string(BUNDLE).is_ok_and(|bundle| bundle.contains(pem.trim()))
+        && matches!((changed(JAVA_STORE), changed(BUNDLE)), (Some(store), Some(bundle)) if store >= bundle)
 }
 
 /// The bundle with `pem` in it; `None` when it is in there already, put by us or by a rebuild.

@@ -37,6 +37,8 @@ pub enum GuestEvent {
     },
     /// Answer to `Personalise`.
     Personalised(Result<(), String>),
+    /// Answer to `Prepare`.
+    Prepared(Result<(), String>),
     /// Answer to `Ping`.
     Pong(u64),
     /// The channel is broken; last event.
@@ -357,6 +359,10 @@ impl Reader {
             FromGuest::Personalised(result) => {
                 let result = result.map_err(|text| clean(&text, TEXT));
                 self.tell(GuestEvent::Personalised(result));
+            }
+            FromGuest::Prepared(result) => {
+                let result = result.map_err(|text| clean(&text, TEXT));
+                self.tell(GuestEvent::Prepared(result));
             }
             FromGuest::Pong { token } => self.tell(GuestEvent::Pong(token)),
         }

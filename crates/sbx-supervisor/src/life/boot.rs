@@ -7,7 +7,7 @@ use crate::spawner::{Order, Role};
 use crate::state::State;
 use sbx_machine::qmp::{Event, Qmp, QmpError};
 use sbx_wire::guest::{Personalise, ToGuest};
-use sbx_wire::launch::sockets;
+use sbx_wire::launch::{Origin, sockets};
 use sbx_wire::session::Phase;
 use std::io::ErrorKind;
 use std::path::Path;
@@ -26,22 +26,17 @@ type Events = (mpsc::Receiver<GuestEvent>, mpsc::Receiver<Event>);
 impl Life {
     /// Starts everything. Returns when the guest has been personalised.
     pub(super) async fn start(&mut self) -> Result<Events, EndReason> {
-        self.start_shares().await?;
-        self.state.phase(Phase::Starting("machine".to_owned()));
-        self.link.order(Order::Start(Role::Machine)).await?;
-        self.start_gateway().await?;
-        let qmp_path = self.launch.runtime.join(sockets::QMP);
-        let (qmp, mut qmp_events) = self.attend(connect_monitor(&qmp_path)).await?;
-        self.qmp = Some(qmp);
+        let mut qmp_events = if matches!(self.launch.origin, Origin::Restore(_)) {
+            self.restore().await?
+        } else {
+            self.start_shares().await?;
+            self.state.phase(Phase::Starting("machine".to_owned()));
+            self.link.order(Order::Start(Role::Machine)).await?;
+            self.start_gateway().await?;
+            self.connect_monitor().await?
+        };
         self.state.phase(Phase::Starting("guest".to_owned()));
-        let path = self.launch.runtime.join(sockets::GUEST);
-        let (epoch, state) = (self.epoch, self.state.clone());
-        let stream = self.attend(connect_guest(&path)).await?;
-        // From here on the guest is listened to, and nothing is connected to any more: a guest that takes this
-        // process over does not reach the daemon. New gateways are the spawner's to start.
-        self.seal()?;
-        let (guest, mut events) = self.attend(open_guest(stream, epoch, state)).await?;
-        self.guest = Some(guest.clone());
+        let (guest, mut events) = self.connect_guest().await?;
         let personalise = self.launch.personalise.clone();
         let outcome = self.attend(greet(&guest, &mut events, personalise)).await;
         while let Ok(event) = qmp_events.try_recv() {
@@ -49,6 +44,29 @@ impl Life {
         }
         outcome?;
         Ok((events, qmp_events))
+    }
+
+    /// Connects to the monitor of the machine that is being started.
+    pub(super) async fn connect_monitor(&mut self) -> Result<mpsc::Receiver<Event>, EndReason> {
+        let path = self.launch.runtime.join(sockets::QMP);
+        let (qmp, events) = self.attend(connect_monitor(&path)).await?;
+        self.qmp = Some(qmp);
+        Ok(events)
+    }
+
+    /// Connects to the guest, and from then on to nothing else.
+    pub(super) async fn connect_guest(
+        &mut self,
+    ) -> Result<(Guest, mpsc::Receiver<GuestEvent>), EndReason> {
+        let path = self.launch.runtime.join(sockets::GUEST);
+        let (epoch, state) = (self.epoch, self.state.clone());
+        let stream = self.attend(connect_guest(&path)).await?;
+        // From here on the guest is listened to, and nothing is connected to any more: a guest that takes this
+        // process over does not reach the daemon. New gateways are the spawner's to start.
+        self.seal()?;
+        let (guest, events) = self.attend(open_guest(stream, epoch, state)).await?;
+        self.guest = Some(guest.clone());
+        Ok((guest, events))
     }
 
     /// Gives up making connections, then begins to read the console.
@@ -61,11 +79,21 @@ impl Life {
 
     async fn start_shares(&mut self) -> Result<(), EndReason> {
         self.state.phase(Phase::Starting("shares".to_owned()));
+        self.order_shares().await?;
+        self.await_shares().await
+    }
+
+    pub(super) async fn order_shares(&mut self) -> Result<(), EndReason> {
         let shares: Vec<Role> = self.helpers.shares().collect();
-        for role in shares.iter().copied() {
+        for role in shares {
             self.link.order(Order::Start(role)).await?;
         }
-        while self.helpers.listening < shares.len() {
+        Ok(())
+    }
+
+    /// Waits until every share listens.
+    pub(super) async fn await_shares(&mut self) -> Result<(), EndReason> {
+        while self.helpers.listening < self.launch.shares.len() {
             let news = self.link.next().await?;
             self.on_news(news)?;
         }
@@ -73,7 +101,7 @@ impl Life {
     }
 
     /// Runs `work` while looking after the helpers.
-    async fn attend<T>(
+    pub(super) async fn attend<T>(
         &mut self,
         work: impl Future<Output = Result<T, String>>,
     ) -> Result<T, EndReason> {
@@ -174,7 +202,7 @@ async fn greet(
                 return Err(format!("the guest could not be set up: {why}"));
             }
             GuestEvent::Broken(error) => return Err(error.to_string()),
-            GuestEvent::Pong(_) => {}
+            GuestEvent::Pong(_) | GuestEvent::Prepared(_) => {}
         }
     }
     Err("the guest channel was closed".to_owned())

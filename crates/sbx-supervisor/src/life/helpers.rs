@@ -61,7 +61,7 @@ impl Helpers {
                 self.running.insert(*role, *pid);
             }
             News::Listening(_) => self.listening += 1,
-            News::Failed { .. } => {}
+            News::Failed { .. } | News::Kept(_) => {}
             News::Ended { role, .. } => {
                 self.running.remove(role);
             }
@@ -109,7 +109,7 @@ impl Life {
             .update(|snapshot| snapshot.processes = helpers.processes(&snapshot.processes));
         match news {
             News::Started { role, pid } => tracing::info!(%role, pid, "started"),
-            News::Listening(_) => {}
+            News::Listening(_) | News::Kept(_) => {}
             News::Failed {
                 role: Role::Gateway,
                 reason,

@@ -4,12 +4,16 @@
 //! |---|---|
 //! | [`run`](self) | the order of things |
 //! | `boot` | connecting to QEMU and the guest, `personalise` |
+//! | `restore` | the same with a machine that comes from a snapshot |
+//! | `save` | making the snapshot |
 //! | `helpers` | what the end of each helper means |
 //! | `clock` | noticing that time was lost |
 
 mod boot;
 mod clock;
 mod helpers;
+mod restore;
+mod save;
 
 use crate::console::{self, Feed};
 use crate::guest::{Guest, GuestEvent};
@@ -20,7 +24,7 @@ use clock::{Clock, unix_ns};
 use helpers::Helpers;
 use sbx_machine::qmp::{Event, Qmp};
 use sbx_wire::guest::ToGuest;
-use sbx_wire::launch::Launch;
+use sbx_wire::launch::{Launch, Origin};
 use sbx_wire::session::Phase;
 use std::time::Duration;
 use tokio::net::unix::pipe::Receiver;
@@ -62,6 +66,8 @@ enum EndReason {
     Stopped,
     #[error("stopped, because nothing kept it running{}", for_so_long(.0))]
     Idle(Duration),
+    #[error("saved")]
+    Saved,
 }
 
 /// As people say it; nothing for no time.
@@ -140,7 +146,7 @@ impl Life {
         self.end_helpers().await;
         let orderly = matches!(
             reason,
-            EndReason::Stopped | EndReason::Idle(_) | EndReason::ShutDown
+            EndReason::Stopped | EndReason::Idle(_) | EndReason::ShutDown | EndReason::Saved
         );
         Ended {
             reason: text,
@@ -172,10 +178,16 @@ impl Life {
     }
 
     async fn drive_until_error(&mut self) -> Result<std::convert::Infallible, EndReason> {
-        let late = || EndReason::Start(format!("not ready after {} s", START_LIMIT.as_secs()));
-        let (events, qmp_events) = timeout(START_LIMIT, self.start())
-            .await
-            .map_err(|_| late())??;
+        let limit = match self.launch.origin {
+            Origin::Boot | Origin::Save(_) => START_LIMIT,
+            Origin::Restore(_) => restore::LIMIT,
+        };
+        let late = |_| EndReason::Start(format!("not ready after {} s", limit.as_secs()));
+        if matches!(self.launch.origin, Origin::Save(_)) {
+            timeout(limit, self.save()).await.map_err(late)??;
+            return Err(EndReason::Saved);
+        }
+        let (events, qmp_events) = timeout(limit, self.start()).await.map_err(late)??;
         let ready_ms = self.state.age_ms();
         let guest = self.guest.clone();
         self.state.update(|snapshot| {
@@ -233,7 +245,7 @@ impl Life {
             }
             GuestEvent::Broken(error) => self.unresponsive(&error.to_string()),
             // Once is enough; a guest that says it again is not listened to.
-            GuestEvent::Booted { .. } | GuestEvent::Personalised(_) => {}
+            GuestEvent::Booted { .. } | GuestEvent::Personalised(_) | GuestEvent::Prepared(_) => {}
         }
     }
 

@@ -1,8 +1,8 @@
 //! The command line of each helper.
 
-use super::Role;
+use super::{Role, snapshot};
 use crate::os;
-use sbx_machine::args::{Plan, Share, arguments};
+use sbx_machine::args::{Life, Plan, Share, arguments};
 use sbx_wire::launch::{Launch, files, sockets};
 use std::fs::File;
 use std::io;
@@ -33,15 +33,12 @@ pub(super) fn build(launch: &Launch, role: Role, console: &OwnedFd) -> io::Resul
 }
 
 fn machine(launch: &Launch, console: &OwnedFd) -> io::Result<Command> {
-    let shares: Vec<Share> = launch
-        .shares
-        .iter()
-        .enumerate()
-        .map(|(index, share)| Share {
-            tag: share.tag.clone(),
-            socket: launch.runtime.join(sockets::share(index)),
-        })
-        .collect();
+    let life = snapshot::life(launch);
+    // A restored machine has the devices of the snapshot; its shares are plugged in when it runs.
+    let shares = match life {
+        Life::Boot => shares(launch),
+        Life::Save | Life::Restore => Vec::new(),
+    };
     let args = arguments(&Plan {
         label: &format!("sbx-{}", launch.id),
         spec: &launch.machine,
@@ -49,6 +46,7 @@ fn machine(launch: &Launch, console: &OwnedFd) -> io::Result<Command> {
         guest: &launch.runtime.join(sockets::GUEST),
         frames: &launch.runtime.join(sockets::FRAMES),
         shares: &shares,
+        life,
     })
     .map_err(io::Error::other)?;
     let mut command = Command::new(&launch.programs.qemu);
@@ -57,6 +55,17 @@ fn machine(launch: &Launch, console: &OwnedFd) -> io::Result<Command> {
         .stdout(console.try_clone()?)
         .stderr(console.try_clone()?);
     Ok(command)
+}
+
+/// The shares as the machine knows them, in mount order.
+pub(crate) fn shares(launch: &Launch) -> Vec<Share> {
+    let numbered = launch.shares.iter().enumerate();
+    numbered
+        .map(|(index, share)| Share {
+            tag: share.tag.clone(),
+            socket: launch.runtime.join(sockets::share(index)),
+        })
+        .collect()
 }
 
 fn gateway(launch: &Launch) -> io::Result<Command> {

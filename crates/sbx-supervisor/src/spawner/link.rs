@@ -63,7 +63,7 @@ impl Link {
         })
     }
 
-    /// Sends an order. Orders are a few bytes, the socket takes hundreds of them at once.
+    /// Sends an order. Nearly all are a few bytes; the socket takes hundreds of them at once.
     ///
     /// # Errors
     /// See [`LinkError`].

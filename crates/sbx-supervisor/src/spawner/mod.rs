@@ -7,7 +7,9 @@
 mod commands;
 mod link;
 mod process;
+mod snapshot;
 
+pub(crate) use commands::shares;
 pub use link::{Link, LinkError, launch};
 pub use process::run;
 
@@ -39,7 +41,7 @@ impl fmt::Display for Role {
 }
 
 /// Supervisor to spawner.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Order {
     /// Start a helper that is not running.
     Start(Role),
@@ -49,6 +51,11 @@ pub enum Order {
         role: Role,
         /// SIGKILL.
         force: bool,
+    },
+    /// Write the snapshot that the launch document names: the machine is stopped.
+    Keep {
+        /// Everything but its memory.
+        state: Vec<u8>,
     },
 }
 
@@ -64,6 +71,8 @@ pub enum News {
     },
     /// A share's socket accepts connections.
     Listening(Role),
+    /// The answer to [`Order::Keep`], with the reason if it is not on disk.
+    Kept(Result<(), String>),
     /// It could not be started.
     Failed {
         /// Which.

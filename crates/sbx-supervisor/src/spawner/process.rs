@@ -1,10 +1,11 @@
 //! The spawner process itself.
 
-use super::{News, Order, Role, commands};
+use super::{News, Order, Role, commands, snapshot};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use sbx_wire::frame::{self, Decoder};
-use sbx_wire::launch::{Launch, sockets};
+use sbx_wire::launch::{Launch, Origin, sockets};
+use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -31,6 +32,8 @@ struct Spawner {
     control: UnixStream,
     console: OwnedFd,
     helpers: Vec<Helper>,
+    /// Memory of a machine that is to be saved.
+    kept: Option<File>,
 }
 
 /// Runs the spawner for the sandbox in `dir`: standard input is the socket to the supervisor, standard output
@@ -44,13 +47,16 @@ pub fn run(dir: &Path) -> io::Result<()> {
     let control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let console = io::stdout().as_fd().try_clone_to_owned()?;
     let launch = crate::launch::load(dir).map_err(io::Error::other)?;
-    // Measured now, while the shares start, not when the machine is waited for.
-    let _ = sbx_machine::tsc::khz();
+    if !matches!(launch.origin, Origin::Restore(_)) {
+        // Measured now, while the shares start, not when the machine is waited for. A restored guest knows it.
+        let _ = sbx_machine::tsc::khz();
+    }
     let mut spawner = Spawner {
         launch,
         control,
         console,
         helpers: Vec::new(),
+        kept: None,
     };
     let result = spawner.serve();
     spawner.end_all();
@@ -65,7 +71,7 @@ impl Spawner {
             self.reap()?;
             self.look_for_sockets()?;
             if readable {
-                let mut piece = [0; 4096];
+                let mut piece = [0; 64 << 10];
                 let count = self.control.read(&mut piece)?;
                 if count == 0 {
                     return Ok(());
@@ -118,6 +124,10 @@ impl Spawner {
                 }
                 Ok(())
             }
+            Order::Keep { state } => {
+                let kept = snapshot::keep(&self.launch, self.kept.take(), &state);
+                self.tell(&News::Kept(kept.map_err(|error| error.to_string())))
+            }
         }
     }
 
@@ -127,9 +137,17 @@ impl Spawner {
         }
         let mut command = commands::build(&self.launch, role, &self.console)?;
         let program = command.get_program().to_owned();
+        let inherited = if role == Role::Machine {
+            let prepared = snapshot::prepare(&self.launch)?;
+            self.kept = prepared.kept;
+            prepared.inherited
+        } else {
+            Vec::new()
+        };
         let child = command.spawn().map_err(|error| {
             io::Error::other(format!("{}: {error}", Path::new(&program).display()))
         })?;
+        drop(inherited);
         let pid = child.id();
         let exit = rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
         let awaited = matches!(role, Role::Share(_));

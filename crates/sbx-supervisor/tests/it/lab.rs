@@ -3,7 +3,7 @@
 use sbx_wire::frame::{self, Decoder};
 use sbx_wire::guest::{NetworkIdentity, Personalise};
 use sbx_wire::launch::{
-    Accel, FILE, Launch, MachineSpec, Programs, SCHEMA, ShareSpec, files, sockets,
+    Accel, FILE, Launch, MachineSpec, Origin, Programs, SCHEMA, ShareSpec, files, sockets,
 };
 use sbx_wire::session::{Phase, Reply, Request, Status};
 use std::fs::{self, Permissions};
@@ -103,6 +103,7 @@ impl Lab {
             shares: Vec::new(),
             auto_stop_s: None,
             personalise: personalise(),
+            origin: Origin::Boot,
         };
         Self {
             root,

@@ -4,7 +4,7 @@ use crate::frozen::{self, Row};
 use sbx_wire::frame;
 use sbx_wire::guest::{
     DockerState, ExecError, ExecRequest, ExitStatus, FromGuest, GuestFile, Mount, NetworkIdentity,
-    Personalise, Preamble, Stream, TermSize, ToGuest, VERSION,
+    Personalise, Preamble, Prepare, Stream, TermSize, ToGuest, VERSION,
 };
 
 const FILE: &str = "guest-v1.txt";
@@ -66,6 +66,7 @@ fn name_of(message: &ToGuest) -> &'static str {
         ToGuest::SetClock { .. } => "set-clock",
         ToGuest::Ping { .. } => "ping",
         ToGuest::Shutdown { .. } => "shutdown",
+        ToGuest::Prepare(_) => "prepare",
     }
 }
 
@@ -100,6 +101,12 @@ fn what_the_host_says_is_encoded_as_in_version_1() {
         ToGuest::SetClock { unix_ns: 5 },
         ToGuest::Ping { token: 6 },
         ToGuest::Shutdown { grace_ms: 10_000 },
+        ToGuest::Prepare(Box::new(Prepare {
+            ca_pem: "pem".into(),
+            mtu: 1500,
+            env: vec![("A".into(), "1".into())],
+            unix_ns: 5,
+        })),
     ];
     let table: Vec<Row<ToGuest>> = all.into_iter().map(|m| (name_of(&m), m)).collect();
     frozen::bytes(FILE, "to-guest.", &table);
@@ -132,6 +139,8 @@ fn variant_of(message: &FromGuest) -> &'static str {
             DockerState::Failed(_) => "docker.failed",
         },
         FromGuest::Log(_) => "log",
+        FromGuest::Prepared(Ok(())) => "prepared",
+        FromGuest::Prepared(Err(_)) => "not-prepared",
     }
 }
 
@@ -170,6 +179,8 @@ fn what_the_guest_says_is_encoded_as_in_version_1() {
         FromGuest::Docker(DockerState::Ready { uptime_ms: 8000 }),
         FromGuest::Docker(DockerState::Failed("c".into())),
         FromGuest::Log("line".into()),
+        FromGuest::Prepared(Ok(())),
+        FromGuest::Prepared(Err("no".into())),
     ];
     let table: Vec<Row<FromGuest>> = all.into_iter().map(|m| (variant_of(&m), m)).collect();
     frozen::bytes(FILE, "from-guest.", &table);

@@ -2,7 +2,9 @@
 
 use crate::frozen;
 use crate::guest::personalise;
-use sbx_wire::launch::{self, Accel, Launch, MachineSpec, Programs, ShareSpec};
+use sbx_wire::launch::{
+    self, Accel, Launch, MachineSpec, Origin, Programs, ShareSpec, SnapshotFiles,
+};
 
 #[test]
 fn the_launch_document_is_as_in_schema_1() {
@@ -39,6 +41,16 @@ fn the_launch_document_is_as_in_schema_1() {
         }],
         auto_stop_s: None,
         personalise: personalise(),
+        origin: Origin::Boot,
     };
-    frozen::json("launch-v1.txt", "", &[("launch-json", launch)]);
+    frozen::json("launch-v1.txt", "launch", &[("-json", launch)]);
+    let files = SnapshotFiles {
+        memory: "/cache/snapshots/a/memory".into(),
+        state: "/cache/snapshots/a/state".into(),
+    };
+    let origins = [
+        ("-restore", Origin::Restore(files.clone())),
+        ("-save", Origin::Save(files)),
+    ];
+    frozen::json("launch-v1.txt", "origin", &origins);
 }

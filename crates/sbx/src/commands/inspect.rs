@@ -86,6 +86,7 @@ fn shape(sandbox: &Sandbox, daemon: &DaemonStatus) -> Value {
         "state_reason": sandbox.status_reason,
         "uptime": sandbox.uptime_s,
         "ready_ms": sandbox.ready_ms,
+        "start": sandbox.start,
         "docker": sandbox.docker,
         "processes": processes,
         "directory": sandbox.dir,

@@ -1,0 +1,193 @@
+//! Making a snapshot: a supervisor boots a machine of its own, prepares it, and writes it down.
+
+use super::folder::{self, Snapshot};
+use super::key::Wanted;
+use crate::daemon::Daemon;
+use crate::error::io_report;
+use crate::{files, host, launching, lifecycle, programs, random, reconcile};
+use rustix::fs::{FlockOperation, flock};
+use sbx_machine::disk::create_overlay;
+use sbx_wire::launch::{self, Launch, MachineSpec, Origin, files as names};
+use sbx_wire::report::Report;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// From nothing to a written snapshot. It runs at low priority, beside whatever the user does.
+const LIMIT: Duration = Duration::from_mins(5);
+/// Space that has to be free beside the memory of the machine, which is mostly zero, MiB.
+const MIN_FREE_MIB: u64 = 2048;
+/// Whom others go before (`nice(2)`).
+const NICE: &str = "10";
+
+/// Makes the snapshot, unless it is there or another daemon makes it.
+pub(super) async fn make(daemon: &Daemon, wanted: &Wanted) -> Result<(), Report> {
+    let cache = &daemon.home.cache;
+    let root = folder::root(cache);
+    files::private_dir(&root)?;
+    let Some(_lock) = lock(&root.join(format!("{}.lock", wanted.key)))? else {
+        return Ok(());
+    };
+    if folder::open(cache, &wanted.key).is_ok() {
+        return Ok(());
+    }
+    check_space(&root)?;
+    let building = root.join(format!(".building-{}", wanted.key));
+    if building.exists() {
+        // Of a daemon that was killed: its supervisor may be at work still, and is then left alone.
+        if !lifecycle::nothing_runs(&building) {
+            return Ok(());
+        }
+        reconcile::remove(&building)?;
+    }
+    files::private_dir(&building)?;
+    let id = random::hex(12)?;
+    let runtime = host::sandbox_runtime(&daemon.home, &id)?;
+    let made = run(daemon, wanted, &building, &id, &runtime).await;
+    let cleaned = reconcile::remove(&runtime);
+    if let Err(report) = made.and(cleaned) {
+        // The logs say why; the next attempt takes them away.
+        return Err(report);
+    }
+    tidy(&building)?;
+    let machine = &wanted.machine;
+    let manifest = folder::manifest(
+        &wanted.key,
+        &wanted.template,
+        machine.cpus,
+        machine.memory_mib,
+    );
+    folder::commit(cache, &building, &manifest)?;
+    tracing::info!(
+        key = wanted.key,
+        template = wanted.template,
+        "snapshot made"
+    );
+    Ok(())
+}
+
+/// `None`: somebody else holds it.
+fn lock(path: &Path) -> Result<Option<File>, Report> {
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .map_err(|error| io_report("open", path, &error))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(file)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(io_report("lock", path, &error.into())),
+    }
+}
+
+fn check_space(root: &Path) -> Result<(), Report> {
+    let stat = rustix::fs::statvfs(root).map_err(|e| io_report("look at", root, &e.into()))?;
+    let free_mib = stat.f_bavail.saturating_mul(stat.f_frsize) >> 20;
+    if free_mib >= MIN_FREE_MIB {
+        return Ok(());
+    }
+    Err(Report::environment(
+        "disk-full",
+        format!("{free_mib} MiB are free for snapshots, {MIN_FREE_MIB} are wanted"),
+        "free space on the disk that holds the cache",
+    ))
+}
+
+async fn run(
+    daemon: &Daemon,
+    wanted: &Wanted,
+    building: &Path,
+    id: &str,
+    runtime: &Path,
+) -> Result<(), Report> {
+    let found = programs::find(&daemon.programs)?;
+    let dir = building
+        .canonicalize()
+        .map_err(|error| io_report("find", building, &error))?;
+    let snapshot = Snapshot::at(&dir, &wanted.key);
+    tokio::try_join!(
+        create_overlay(&found.qemu_img, &wanted.upper, &snapshot.upper, None),
+        create_overlay(&found.qemu_img, &wanted.docker, &snapshot.docker, None),
+    )?;
+    let document = Launch {
+        schema: launch::SCHEMA,
+        id: id.to_owned(),
+        name: format!("snapshot-{}", wanted.key),
+        runtime: runtime.to_owned(),
+        machine: MachineSpec {
+            upper: snapshot.upper,
+            docker: snapshot.docker,
+            ..wanted.machine.clone()
+        },
+        programs: launch::Programs {
+            qemu: found.qemu,
+            gateway: found.gateway,
+            share: found.share,
+        },
+        shares: Vec::new(),
+        personalise: wanted.personalise.clone(),
+        origin: Origin::Save(snapshot.files),
+        dir,
+    };
+    files::replace_json(&building.join(launch::FILE), &document)?;
+    supervise(daemon, building).await
+}
+
+/// Runs a supervisor to its end.
+async fn supervise(daemon: &Daemon, building: &Path) -> Result<(), Report> {
+    let program = programs::supervisor(&daemon.programs)?;
+    let mut command = launching::supervisor(Path::new("nice"), building)?;
+    command.args(["-n", NICE]).arg(&program).arg(building);
+    let mut child = command
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| io_report("start", &program, &error))?;
+    let mut ending = daemon.ending.subscribe();
+    let failed = |why: String| {
+        let log = building.join(names::SUPERVISOR_LOG);
+        Report::environment(
+            "snapshot-failed",
+            format!("the machine for a snapshot was not saved: {why}"),
+            format!("read {}", log.display()),
+        )
+    };
+    let why = tokio::select! {
+        status = child.wait() => match status {
+            Ok(status) if status.success() => return Ok(()),
+            Ok(status) => crate::sandbox::last_words(building).unwrap_or_else(|| status.to_string()),
+            Err(error) => error.to_string(),
+        },
+        () = tokio::time::sleep(LIMIT) => format!("it took more than {} s", LIMIT.as_secs()),
+        _ = ending.wait_for(|ending| *ending) => "the daemon was stopped".to_owned(),
+    };
+    // Its helpers die with it.
+    let _ = child.kill().await;
+    Err(failed(why))
+}
+
+/// Leaves only what belongs to a snapshot.
+fn tidy(building: &Path) -> Result<(), Report> {
+    let snapshot = Snapshot::at(building, "");
+    let kept: [PathBuf; 4] = [
+        snapshot.files.memory,
+        snapshot.files.state,
+        snapshot.upper,
+        snapshot.docker,
+    ];
+    let io = |error| io_report("tidy", building, &error);
+    for entry in fs::read_dir(building).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        if kept.contains(&path) {
+            // The disks were written by QEMU; the memory is on disk already.
+            File::open(&path)
+                .and_then(|file| file.sync_all())
+                .map_err(io)?;
+        } else if path.is_dir() {
+            reconcile::remove(&path)?;
+        } else {
+            fs::remove_file(&path).map_err(io)?;
+        }
+    }
+    Ok(())
+}

@@ -8,10 +8,12 @@
 
 mod attach;
 mod debian_vm;
+mod density;
 mod figure;
 mod net;
 mod podman;
 mod proxy;
+mod srt;
 mod start;
 mod tool;
 
@@ -20,7 +22,8 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: ./dev bench NAME [--json]
 
-  start           from nothing to a first program; beside podman and a stock Debian VM
+  start           from nothing to a first program; beside podman, srt and a stock Debian VM
+  density         memory and processor time of many idle sandboxes
   attach          coming back to an agent that runs, until its screen is painted
   proxy [PEER…]   the gateway as an intercepting proxy; beside squid, mitmproxy, hudsucker
   net             bytes in and out of a guest; beside QEMU's user network and passt";
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         .collect();
     let figures = match names.as_slice() {
         ["start"] => start::run(),
+        ["density"] => density::run(),
         ["attach"] => attach::run(),
         ["net"] => net::run(),
         ["proxy", peers @ ..] => proxy::run(peers),

@@ -1,16 +1,25 @@
 //! `bench start`: from nothing to a first program, to a Docker Engine that answers, and a program in a
-//! sandbox that runs.
+//! sandbox that runs. Warm: there is a snapshot of such a machine. Cold: it boots.
 
+use crate::attach::attaches;
 use crate::debian_vm::DebianVm;
 use crate::figure::Figure;
 use crate::podman::Podman;
+use crate::srt::Srt;
 use crate::tool::cache;
 use sbx_e2e::Installation;
+use std::time::{Duration, Instant};
 
 /// Boots of each side; they take turns.
 const BOOTS: usize = 3;
+/// Warm starts; they take turns with podman and srt.
+const WARM: usize = 9;
 /// Programs in a running sandbox.
 const EXECS: usize = 20;
+/// For a snapshot to be made.
+const SNAPSHOT_LIMIT: Duration = Duration::from_mins(5);
+/// The setting that decides.
+const SETTING: &str = "sandbox.warmStart";
 
 pub(crate) fn run() -> Result<Vec<Figure>, String> {
     let cache = cache("")?;
@@ -20,48 +29,109 @@ pub(crate) fn run() -> Result<Vec<Figure>, String> {
         .map_err(|e| e.to_string())?;
     let installation = Installation::new(root.path(), &cache, None)?;
     installation.sbx(["policy", "init", "deny-all"]).success()?;
-    // The image and the probe's verdict are there before anything is timed, as the peers' images are.
-    cold(&installation, &["true"])?;
-    let vm = DebianVm::prepare(&cache.join("sbx-bench-debian-vm"))?;
-    let podman = Podman::prepare(&vm.rootfs_tar())?;
-    let result = measure(&installation, &vm, &podman);
+    // Nothing is built in the background while something is timed.
+    installation
+        .sbx(["settings", "set", "machine.kernel", "stock"])
+        .success()?;
+    // Images, the probe's verdict and the snapshot are there before anything is timed, as the peers' images are.
+    create_exec(&installation, &["true"])?;
+    await_snapshot(&installation)?;
+    let peers = Peers {
+        vm: DebianVm::prepare(&cache.join("sbx-bench-debian-vm"))?,
+        srt: Srt::prepare(&cache.join("sbx-bench-srt"))?,
+    };
+    let podman = Podman::prepare(&peers.vm.rootfs_tar())?;
+    let result = measure(&installation, &peers, &podman);
     installation.tear_down();
     result
 }
 
+struct Peers {
+    vm: DebianVm,
+    srt: Srt,
+}
+
 fn measure(
     installation: &Installation,
-    vm: &DebianVm,
+    peers: &Peers,
     podman: &Podman,
 ) -> Result<Vec<Figure>, String> {
-    let (mut exec, mut docker, mut vm_exec, mut vm_docker, mut runs) =
+    let mut figures = warm(installation, peers, podman)?;
+    let (mut exec, mut docker, mut vm_exec, mut vm_docker, mut warm_docker) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..BOOTS {
-        exec.push(cold(installation, &["true"])?);
-        docker.push(cold(installation, &["docker", "version"])?);
-        let (ssh, engine) = vm.boot()?;
+        set_warm(installation, false)?;
+        exec.push(create_exec(installation, &["true"])?);
+        docker.push(create_exec(installation, &["docker", "version"])?);
+        set_warm(installation, true)?;
+        warm_docker.push(create_exec(installation, &["docker", "version"])?);
+        let (ssh, engine) = peers.vm.boot()?;
         vm_exec.push(ssh);
         vm_docker.push(engine);
-        runs.push(podman.run()?);
     }
+    let vm = "debian-vm";
+    figures.extend([
+        Figure::new("warm_create_docker_s", "s", &warm_docker, &vm_docker, vm),
+        Figure::new("cold_create_exec_s", "s", &exec, &vm_exec, vm),
+        Figure::new("cold_create_docker_s", "s", &docker, &vm_docker, vm),
+    ]);
     let seconds = second_execs(installation)?;
     let peer: Vec<f64> = podman.exec(EXECS)?.iter().map(|s| s * 1000.0).collect();
+    figures.push(Figure::new(
+        "second_exec_ms",
+        "ms",
+        &seconds,
+        &peer,
+        "podman",
+    ));
+    Ok(figures)
+}
+
+fn warm(
+    installation: &Installation,
+    peers: &Peers,
+    podman: &Podman,
+) -> Result<Vec<Figure>, String> {
+    let (mut ours, mut runs, mut srts) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..WARM {
+        ours.push(create_exec(installation, &["true"])?);
+        runs.push(podman.run()?);
+        srts.push(peers.srt.run()?);
+    }
+    let metric = "warm_create_exec_s";
     Ok(vec![
-        Figure::new("cold_create_exec_s", "s", &exec, &vm_exec, "debian-vm"),
-        Figure::new("cold_create_exec_s", "s", &exec, &runs, "podman"),
-        Figure::new(
-            "cold_create_docker_s",
-            "s",
-            &docker,
-            &vm_docker,
-            "debian-vm",
-        ),
-        Figure::new("second_exec_ms", "ms", &seconds, &peer, "podman"),
+        Figure::new(metric, "s", &ours, &runs, "podman"),
+        Figure::new(metric, "s", &ours, &srts, "srt"),
     ])
 }
 
+fn set_warm(installation: &Installation, warm: bool) -> Result<(), String> {
+    let value = if warm { "true" } else { "false" };
+    let set = installation.sbx(["settings", "set", SETTING, value]);
+    set.success().map(drop)
+}
+
+/// Waits until the snapshot that the last creation asked for is there.
+pub(crate) fn await_snapshot(installation: &Installation) -> Result<(), String> {
+    let begun = Instant::now();
+    loop {
+        let status = installation.sbx(["daemon", "status", "--json"]).json()?;
+        let snapshots = &status["snapshots"];
+        if let Some([why, ..]) = snapshots["failed"].as_array().map(Vec::as_slice) {
+            return Err(format!("no snapshot: {why}"));
+        }
+        if snapshots["pending"].as_array().is_none_or(Vec::is_empty) {
+            return Ok(());
+        }
+        if begun.elapsed() > SNAPSHOT_LIMIT {
+            return Err("no snapshot was made in time".to_owned());
+        }
+        std::thread::park_timeout(Duration::from_millis(200));
+    }
+}
+
 /// Seconds from no sandbox until a program in a new one has ended.
-fn cold(installation: &Installation, program: &[&str]) -> Result<f64, String> {
+fn create_exec(installation: &Installation, program: &[&str]) -> Result<f64, String> {
     let create = installation.sbx([
         "create", "shell", "--name", "bench", "--memory", "2g", "--cpus", "2",
     ]);
@@ -79,7 +149,9 @@ fn cold(installation: &Installation, program: &[&str]) -> Result<f64, String> {
 /// Milliseconds for a program in a sandbox that runs.
 fn second_execs(installation: &Installation) -> Result<Vec<f64>, String> {
     installation
-        .sbx(["create", "shell", "--name", "bench", "--memory", "2g"])
+        .sbx([
+            "create", "shell", "--name", "bench", "--memory", "2g", "--cpus", "2",
+        ])
         .success()?;
     installation
         .sbx(["exec", "bench", "docker", "version"])

@@ -51,7 +51,7 @@ pub(crate) fn gateway() -> &'static Arc<Gateway> {
     static GATEWAY: OnceLock<Arc<Gateway>> = OnceLock::new();
     GATEWAY.get_or_init(|| {
         let generation = Generation::from_file(file(), host()).expect("a good file");
-        let (records, _) = Records::open(Path::new("/dev/null")).expect("records");
+        let records = Records::open(Path::new("/dev/null")).expect("records");
         let key = SigningKey::generate().expect("randomness");
         Gateway::new(generation, host().clone(), key, records, Pins::default())
     })

@@ -45,10 +45,8 @@ pub(super) async fn make(daemon: &Daemon, wanted: &Wanted) -> Result<(), Report>
     let runtime = host::sandbox_runtime(&daemon.home, &id)?;
     let made = run(daemon, wanted, &building, &id, &runtime).await;
     let cleaned = reconcile::remove(&runtime);
-    if let Err(report) = made.and(cleaned) {
-        // The logs say why; the next attempt takes them away.
-        return Err(report);
-    }
+    // When it failed, its logs stay until the next attempt.
+    made.and(cleaned)?;
     tidy(&building)?;
     let machine = &wanted.machine;
     let manifest = folder::manifest(

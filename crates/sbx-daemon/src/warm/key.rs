@@ -81,7 +81,7 @@ pub(super) async fn wanted(
         format: FORMAT,
         guest: sbx_wire::guest::VERSION,
         qemu: qemu::version(qemu).await?.to_string(),
-        arguments: without_frequency(arguments),
+        arguments: without_frequency(&arguments),
         image: &image.key,
         upper: &image.upper,
         docker: &image.docker,
@@ -106,7 +106,7 @@ pub(super) async fn wanted(
 
 /// The counter's frequency is measured anew by every process, and differs in the last digits; it is compared with
 /// a tolerance when a snapshot is used.
-fn without_frequency(arguments: Vec<String>) -> Vec<String> {
+fn without_frequency(arguments: &[String]) -> Vec<String> {
     let words = |text: &String| {
         let kept = text.split(' ').filter(|w| !w.starts_with("tsc_early_khz="));
         kept.collect::<Vec<_>>().join(" ")
@@ -156,7 +156,7 @@ mod tests {
                 format!("quiet tsc_early_khz={khz} tsc=reliable"),
             ]
         };
-        assert_eq!(without_frequency(line(1)), without_frequency(line(2)));
-        assert_eq!(without_frequency(line(1))[1], "quiet tsc=reliable");
+        assert_eq!(without_frequency(&line(1)), without_frequency(&line(2)));
+        assert_eq!(without_frequency(&line(1))[1], "quiet tsc=reliable");
     }
 }

@@ -22,7 +22,8 @@ impl Life {
         self.start_gateway().await?;
         self.link.order(Order::Start(Role::Machine)).await?;
         let mut events = self.connect_monitor().await?;
-        let qmp = self.qmp.clone().ok_or(QmpError::Closed).map_err(start)?;
+        let closed = || EndReason::Start(QmpError::Closed.to_string());
+        let qmp = self.qmp.clone().ok_or_else(closed)?;
         let running = async {
             let loaded = migration::load(&qmp, &mut events).await;
             loaded.map_err(|error| error.to_string())
@@ -41,8 +42,4 @@ impl Life {
         self.attend(plugged).await?;
         Ok(events)
     }
-}
-
-fn start(error: QmpError) -> EndReason {
-    EndReason::Start(error.to_string())
 }

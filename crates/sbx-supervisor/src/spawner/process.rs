@@ -71,7 +71,7 @@ impl Spawner {
             self.reap()?;
             self.look_for_sockets()?;
             if readable {
-                let mut piece = [0; 64 << 10];
+                let mut piece = vec![0; 64 << 10];
                 let count = self.control.read(&mut piece)?;
                 if count == 0 {
                     return Ok(());

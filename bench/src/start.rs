@@ -84,6 +84,7 @@ fn measure(
         &peer,
         "podman",
     ));
+    figures.push(Figure::alone("attach_ms", "ms", &attaches(installation)?));
     Ok(figures)
 }
 

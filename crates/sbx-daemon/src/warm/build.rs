@@ -124,6 +124,7 @@ async fn run(
             share: found.share,
         },
         shares: Vec::new(),
+        auto_stop_s: None,
         personalise: wanted.personalise.clone(),
         origin: Origin::Save(snapshot.files),
         dir,

@@ -198,7 +198,7 @@ mod tests {
         let size = 8 << 20;
         let before = memory(size).unwrap();
         before.write_all_at(&[7; 5000], 3 * 4096 + 100).unwrap();
-        before.write_all_at(&[0; 1 << 20], 4 << 20).unwrap();
+        before.write_all_at(&vec![0; 1 << 20], 4 << 20).unwrap();
         before.write_all_at(b"end", size - 3).unwrap();
         assert_eq!(save_memory(&before, &path).unwrap(), 3 * 4096);
         let blocks = std::fs::metadata(&path).unwrap().blocks();

@@ -177,7 +177,7 @@ fn share_machine_and_supervisor_can_be_killed_and_nothing_is_lost_or_orphaned() 
 }
 
 #[test]
-fn the_clock_is_right_after_a_pause() {
+fn attack_70_the_clock_is_right_after_a_pause() {
     let setting = Setting::ordinary("deny-all");
     setting.shell("clock");
     let machine = setting.process("clock", "machine");

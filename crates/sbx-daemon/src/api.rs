@@ -21,6 +21,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// The daemon, as handlers get it.
@@ -129,9 +130,10 @@ async fn shutdown(State(daemon): Shared, body: Bytes) -> Nothing {
     let mut outcome = Ok(());
     if request.stop_sandboxes {
         let mut stops = tokio::task::JoinSet::new();
+        let grace = request.grace_s.map(|s| Duration::from_secs(s.into()));
         for sandbox in daemon.sandboxes() {
             let daemon = daemon.clone();
-            stops.spawn(async move { lifecycle::stop(&daemon, &sandbox).await });
+            stops.spawn(async move { lifecycle::stop(&daemon, &sandbox, grace).await });
         }
         while let Some(stopped) = stops.join_next().await {
             // The others are stopped all the same.

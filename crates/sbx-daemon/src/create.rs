@@ -33,7 +33,7 @@ const MIN_MEMORY: u32 = 512;
 /// Most memory by default, MiB.
 const MAX_DEFAULT_MEMORY: u32 = 32 << 10;
 /// Space that has to be free for a new sandbox: its disks are sparse, but an engine and a checkout are not.
-const MIN_FREE_MIB: u64 = 512;
+pub(crate) const MIN_FREE_MIB: u64 = 512;
 /// All variables together, bytes: they travel to the guest in one frame of 1 MiB.
 const MAX_ENV: usize = 256 << 10;
 
@@ -295,6 +295,7 @@ fn record(checked: &Checked, image: &Image) -> Result<Record, Report> {
         created_at: clock::now(),
         last_used_at: None,
         remove_when_ended: false,
+        newer: serde_json::Map::new(),
     })
 }
 
@@ -314,6 +315,8 @@ async fn make(
         Beginning::Warm(snapshot) => copy_disks(sandbox, snapshot).await?,
         Beginning::Cold { .. } => make_disks(daemon, sandbox, image).await?,
     }
+    // Rules and secrets of another sandbox of this name that could not be taken away when it was removed.
+    daemon.forget_name(&sandbox.name)?;
     if !checked.rules.is_empty() {
         daemon.store().change_policy(|policy| {
             checked

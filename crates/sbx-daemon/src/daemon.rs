@@ -142,6 +142,22 @@ impl Daemon {
         lock(&self.sandboxes).remove(name);
     }
 
+    /// Takes away the rules and secrets that belong to a name. They would come into force for a later sandbox of it.
+    pub(crate) fn forget_name(&self, name: &str) -> Result<(), Report> {
+        let mut store = self.store();
+        let of_name = |rule: &sbx_policy::Rule| rule.scope.sandbox() == Some(name);
+        let rules = if store.policy().document.rules.iter().any(of_name) {
+            store.change_policy(|policy| {
+                policy.document.remove_sandbox(name);
+                Ok(())
+            })
+        } else {
+            Ok(())
+        };
+        drop(store);
+        rules.and(self.secrets().remove_sandbox(name))
+    }
+
     /// Takes a name for a sandbox that is being made, until the reservation is dropped. `None`: it is in use.
     pub(crate) fn reserve(self: &Arc<Self>, name: &str) -> Option<Reservation> {
         // In this order: a sandbox is added before its reservation ends.
@@ -151,6 +167,11 @@ impl Daemon {
             daemon: self.clone(),
             name: name.to_owned(),
         })
+    }
+
+    /// Whether a sandbox is being made.
+    pub(crate) fn is_creating(&self) -> bool {
+        !lock(&self.reserved).is_empty()
     }
 
     /// Fails until `policy init` has been done.
@@ -201,9 +222,17 @@ impl Daemon {
             .flat_map(|service| service.hosts.iter().map(|host| (*host).to_owned()))
             .collect();
         let store = self.store();
+        let mut policy = store.policy().for_sandbox(Some(&sandbox.name));
+        if sandbox
+            .damage
+            .as_ref()
+            .is_some_and(|damage| damage.nameless)
+        {
+            policy.rules.clear();
+        }
         GatewayFile {
             sandbox: sandbox.name.clone(),
-            policy: store.policy().for_sandbox(Some(&sandbox.name)),
+            policy,
             upstream: settings::upstream(store.settings()),
             credential_hosts,
         }

@@ -27,7 +27,8 @@ const NOT_FOUND: [&str; 5] = [
     "setting-unknown",
     "no-such-request",
 ];
-const CONFLICT: [&str; 6] = [
+const CONFLICT: [&str; 7] = [
+    "sandbox-not-stopped",
     "name-in-use",
     "policy-conflict",
     "policy-already-initialized",

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 /// Largest state file that is read, bytes.
 const MAX_FILE: u64 = 64 << 20;
+/// End of the name of a file that is not in its place yet.
+pub(crate) const NEW: &str = ".new";
 
 /// Makes a folder and its parents, for the user alone.
 pub(crate) fn private_dir(path: &Path) -> Result<(), Report> {
@@ -23,10 +25,29 @@ pub(crate) fn private_dir(path: &Path) -> Result<(), Report> {
 
 /// Replaces a file in one step (mode 0600): after a crash it is the old one or the new one.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), Report> {
-    let temporary = beside(path, ".new");
+    prepare(path, content)?.finish()
+}
+
+/// New content of a file, on the disk already but not in its place yet. What still has to be done takes no space, so
+/// that a full disk is found before anything is changed. Dropped, it leaves no trace.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Prepared {
+    path: PathBuf,
+    temporary: PathBuf,
+    finished: bool,
+}
+
+/// Writes the new content of a file beside it.
+pub(crate) fn prepare(path: &Path, content: &[u8]) -> Result<Prepared, Report> {
+    let prepared = Prepared {
+        path: path.to_owned(),
+        temporary: beside(path, NEW),
+        finished: false,
+    };
     let write = || -> io::Result<()> {
         // Left by a daemon that was killed; the lock says that nobody else writes here.
-        if let Err(error) = fs::remove_file(&temporary)
+        if let Err(error) = fs::remove_file(&prepared.temporary)
             && error.kind() != io::ErrorKind::NotFound
         {
             return Err(error);
@@ -35,27 +56,62 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), Report> {
             .write(true)
             .create_new(true)
             .mode(0o600)
-            .open(&temporary)?;
+            .open(&prepared.temporary)?;
         file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        path.parent()
-            .map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+        file.sync_all()
     };
-    write().map_err(|error| {
-        // Best effort: the failure itself is what gets reported.
-        let _ = fs::remove_file(&temporary);
-        io_report("write", path, &error)
-    })
+    write().map_err(|error| io_report("write", path, &error))?;
+    Ok(prepared)
+}
+
+/// [`prepare`] with pretty JSON.
+pub(crate) fn prepare_json<T: Serialize>(path: &Path, value: &T) -> Result<Prepared, Report> {
+    prepare(path, &pretty(path, value)?)
+}
+
+impl Prepared {
+    /// Puts the new content in place.
+    pub(crate) fn finish(mut self) -> Result<(), Report> {
+        fs::rename(&self.temporary, &self.path)
+            .and_then(|()| {
+                self.finished = true;
+                self.path
+                    .parent()
+                    .map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+            })
+            .map_err(|error| io_report("write", &self.path, &error))
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        if !self.finished {
+            // Best effort: whoever gave up has the reason.
+            let _ = fs::remove_file(&self.temporary);
+        }
+    }
 }
 
 /// [`replace`] with pretty JSON.
 pub(crate) fn replace_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Report> {
+    replace(path, &pretty(path, value)?)
+}
+
+/// [`replace_json`], but a file that says the same already is left alone: that takes no space.
+pub(crate) fn ensure_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Report> {
+    let text = pretty(path, value)?;
+    if read(path).is_ok_and(|old| old.as_ref() == Some(&text)) {
+        return Ok(());
+    }
+    replace(path, &text)
+}
+
+fn pretty<T: Serialize>(path: &Path, value: &T) -> Result<Vec<u8>, Report> {
     let mut text = serde_json::to_vec_pretty(value).map_err(|error| {
         Report::bug("json", format!("cannot encode {}: {error}", path.display()))
     })?;
     text.push(b'\n');
-    replace(path, &text)
+    Ok(text)
 }
 
 /// Reads a bounded file; `None` when there is none.
@@ -101,7 +157,20 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Found<T> {
 
 /// Renames a broken file to `<name>.corrupt-<unix seconds>` and returns the new path.
 pub(crate) fn set_aside(path: &Path) -> Result<PathBuf, Report> {
-    let target = beside(path, &format!(".corrupt-{}", crate::clock::unix_s()));
+    set_aside_as(path, "corrupt")
+}
+
+/// Renames a file to `<name>.<why>-<unix seconds>`, or, where that is taken, to one with a number behind it: what was
+/// set aside earlier stays, also when the clock was set back.
+pub(crate) fn set_aside_as(path: &Path, why: &str) -> Result<PathBuf, Report> {
+    let stem = format!(".{why}-{}", crate::clock::unix_s());
+    let mut target = beside(path, &stem);
+    for number in 2.. {
+        if target.symlink_metadata().is_err() {
+            break;
+        }
+        target = beside(path, &format!("{stem}-{number}"));
+    }
     fs::rename(path, &target).map_err(|error| io_report("set aside", path, &error))?;
     Ok(target)
 }
@@ -129,6 +198,34 @@ mod tests {
         );
         assert!(matches!(read_json::<Vec<u8>>(&path), Found::Good(v) if v == [1]));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_was_prepared_takes_its_place_or_leaves_no_trace() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.json");
+        replace_json(&path, &1).unwrap();
+        drop(prepare_json(&path, &2).unwrap());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "1\n");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        prepare_json(&path, &2).unwrap().finish().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "2\n");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn nothing_that_was_set_aside_is_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.json");
+        // Three within the same second, or by a clock that goes backwards.
+        let mut kept = std::collections::BTreeSet::new();
+        for text in ["1", "2", "3"] {
+            fs::write(&path, text).unwrap();
+            let aside = set_aside(&path).unwrap();
+            assert_eq!(fs::read_to_string(&aside).unwrap(), text);
+            assert!(kept.insert(aside));
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
     }
 
     #[test]

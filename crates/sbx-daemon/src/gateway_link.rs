@@ -11,6 +11,7 @@ use sbx_wire::gateway::{Answer, Command, PublicKey};
 use sbx_wire::launch::sockets;
 use sbx_wire::report::Report;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -198,7 +199,12 @@ async fn ask(
 pub(crate) async fn connect(
     sandbox: &Sandbox,
 ) -> io::Result<(BufReader<OwnedReadHalf>, OwnedWriteHalf)> {
-    let stream = UnixStream::connect(sandbox.runtime.join(sockets::GATEWAY)).await?;
+    open(&sandbox.runtime.join(sockets::GATEWAY)).await
+}
+
+/// Connects to a gateway's control socket.
+pub(crate) async fn open(socket: &Path) -> io::Result<(BufReader<OwnedReadHalf>, OwnedWriteHalf)> {
+    let stream = UnixStream::connect(socket).await?;
     if stream.peer_cred()?.uid() != rustix::process::geteuid().as_raw() {
         return Err(io::Error::other("the socket belongs to another user"));
     }

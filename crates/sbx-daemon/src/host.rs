@@ -79,7 +79,7 @@ fn socket_taken(socket: &Path, error: &io::Error) -> Report {
 }
 
 /// Takes the lock. A daemon that no longer answers is on its way out: it is waited for.
-async fn lock(path: &Path, socket: &Path) -> Result<File, Report> {
+pub(crate) async fn lock(path: &Path, socket: &Path) -> Result<File, Report> {
     let mut file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -115,7 +115,8 @@ async fn lock(path: &Path, socket: &Path) -> Result<File, Report> {
         file.rewind()?;
         writeln!(file, "{}", std::process::id())
     };
-    note(&mut file).map_err(|error| io_report("write", path, &error))?;
+    // Only for the message above: a full disk is no reason not to start.
+    let _ = note(&mut file);
     Ok(file)
 }
 

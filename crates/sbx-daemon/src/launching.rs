@@ -92,8 +92,14 @@ pub(crate) async fn launch_with(
         }
         return Err(error);
     }
-    files::replace_json(&sandbox.dir.join(launch::files::SANDBOX), &record)?;
-    daemon.store().put_sandbox(&record)?;
+    // It runs: that the time of its start cannot be written down, on a full disk, is no reason to end it.
+    let kept = files::replace_json(&sandbox.dir.join(launch::files::SANDBOX), &record)
+        .and_then(|()| daemon.store().put_sandbox(&record));
+    if let Err(report) = kept {
+        tracing::warn!(sandbox = sandbox.name, %report, "the record after a start");
+        let text = format!("the start is not written down: {report}");
+        events.send(Event::Notice(text)).await;
+    }
     // The machine is as usable as it will get: what is missing is said, and tried again at the next start.
     if let Err(report) = finishing::finish(sandbox, &image, events).await {
         tracing::warn!(sandbox = sandbox.name, %report, "image");

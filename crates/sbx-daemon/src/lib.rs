@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`host`] | folders, lock and socket that belong to one daemon alone |
 //! | [`store`] | SQLite with its mirrors; [`record`]: what a sandbox is |
-//! | [`reconcile`] | rows and folders brought together at the start |
+//! | [`reconcile`], [`salvage`] | rows and folders brought together at the start; what is left of a damaged sandbox |
 //! | [`secrets`], [`services`], [`authority`] | what is kept from guests |
 //! | [`policy`], [`policy_log`], [`policy_follow`], [`settings`] | what may leave, what did, and where to |
 //! | [`create`], [`lifecycle`], [`launching`], [`finishing`] | from a request to a running machine and back |
@@ -44,6 +44,7 @@ mod random;
 mod reconcile;
 mod record;
 mod removal;
+mod salvage;
 mod sandbox;
 mod secrets;
 mod serve;

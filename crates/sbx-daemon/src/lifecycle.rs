@@ -9,7 +9,7 @@ use crate::removal;
 use crate::sandbox::{Live, Sandbox};
 use crate::supervisor_link::Connection;
 use rustix::fs::{FlockOperation, flock};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, pidfd_send_signal};
 use sbx_wire::api::{Event, Stopped};
 use sbx_wire::launch::files::{ALIVE, LOCK};
 use sbx_wire::report::Report;
@@ -63,6 +63,7 @@ pub(crate) async fn ensure_running(
     if sandbox.is_running() {
         return Ok(false);
     }
+    sandbox.intact()?;
     if let Live::Up(status, _) = sandbox.live()
         && let Phase::Unresponsive(why) = &status.phase
     {
@@ -99,11 +100,16 @@ async fn settle(sandbox: &Sandbox, events: &Events) {
     let _ = tokio::time::timeout(limit, settled).await;
 }
 
-/// Stops the sandbox and keeps what it wrote, unless it was run to be removed. Returns what ended with it.
-pub(crate) async fn stop(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>) -> Result<Stopped, Report> {
+/// Stops the sandbox and keeps what it wrote, unless it was run to be removed. Returns what ended with it. `grace`: what
+/// programs inside get, instead of the usual time.
+pub(crate) async fn stop(
+    daemon: &Arc<Daemon>,
+    sandbox: &Arc<Sandbox>,
+    grace: Option<Duration>,
+) -> Result<Stopped, Report> {
     let _gate = sandbox.gate.lock().await;
     let mut stopped = sandbox.what_runs();
-    end(sandbox, GRACE).await?;
+    end(sandbox, grace.unwrap_or(GRACE)).await?;
     if sandbox.record().remove_when_ended && daemon.sandbox(&sandbox.name).is_ok() {
         removal::remove_held(daemon, sandbox).await?;
         stopped.removed = true;
@@ -115,7 +121,7 @@ pub(crate) async fn stop(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>) -> Result
 pub(crate) async fn end(sandbox: &Sandbox, grace: Duration) -> Result<(), Report> {
     let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
     if let Ok(connection) = Connection::open(sandbox, &Request::Stop { grace_ms }).await {
-        let pid = connection.peer_pid();
+        let supervisor = connection.peer();
         if tokio::time::timeout(grace + STOP_LIMIT, stopped(connection))
             .await
             .is_err()
@@ -124,10 +130,8 @@ pub(crate) async fn end(sandbox: &Sandbox, grace: Duration) -> Result<(), Report
                 sandbox = sandbox.name,
                 "does not stop: killing its supervisor"
             );
-            // Its helpers die with it. The process id is that of the socket's listener.
-            let _ = pid
-                .and_then(Pid::from_raw)
-                .map(|pid| kill_process(pid, Signal::KILL));
+            // Its helpers die with it.
+            let _ = supervisor.map(|process| pidfd_send_signal(&process, Signal::KILL));
         }
     }
     wait_until_gone(sandbox).await?;
@@ -166,7 +170,7 @@ async fn stopped(mut connection: Connection) {
 }
 
 /// Whether nobody holds this lock. What cannot be told counts as held.
-fn is_free(path: &Path) -> bool {
+pub(crate) fn is_free(path: &Path) -> bool {
     match File::open(path) {
         Ok(file) => flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok(),
         // It never ran.
@@ -178,6 +182,16 @@ fn is_free(path: &Path) -> bool {
 pub(crate) fn nothing_runs(dir: &Path) -> bool {
     // In this order: the supervisor takes its own lock first.
     [LOCK, ALIVE].iter().all(|name| is_free(&dir.join(name)))
+}
+
+/// Takes this lock, until what is returned is dropped. `None`: somebody has it.
+pub(crate) fn hold(path: &Path) -> Option<File> {
+    let mut options = File::options();
+    let file = options.write(true).create(true).truncate(false).open(path);
+    let file = file.ok()?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive)
+        .is_ok()
+        .then_some(file)
 }
 
 /// Whether the sandbox's last process has ended: the machine and the helpers outlive a killed supervisor by a
@@ -211,12 +225,31 @@ async fn wait_until_gone(sandbox: &Sandbox) -> Result<(), Report> {
     }
 }
 
+/// When a sandbox is to be removed.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Removal {
+    /// Also while sessions are attached.
+    pub(crate) force: bool,
+    /// Only if it has this id, nothing of it runs and it is not damaged: what was listed is what is removed.
+    pub(crate) only_stopped: Option<String>,
+}
+
 /// Removes the sandbox with its processes, sockets, files, rules and secrets.
-pub(crate) async fn remove(daemon: &Arc<Daemon>, name: &str, force: bool) -> ApiResult<()> {
+pub(crate) async fn remove(daemon: &Arc<Daemon>, name: &str, wanted: &Removal) -> ApiResult<()> {
     let sandbox = daemon.sandbox(name)?;
     let _gate = sandbox.gate.lock().await;
-    daemon.sandbox(name)?;
-    if !force && let Some(what) = in_use(sandbox.what_runs()) {
+    // It may have been removed while we waited, and another made.
+    let now = daemon.sandbox(name)?;
+    if let Some(id) = &wanted.only_stopped {
+        let stopped = is_gone(&sandbox) && sandbox.damage.is_none();
+        if !stopped || *id != sandbox.id || now.id != sandbox.id {
+            let message = format!("sandbox '{name}' is not a stopped one any more");
+            return Err(Report::user("sandbox-not-stopped", message, "sbx ls").into());
+        }
+    }
+    if !wanted.force
+        && let Some(what) = in_use(sandbox.what_runs())
+    {
         return Err(Report::user(
             "sessions-attached",
             format!("sandbox '{name}' is in use: {what}"),
@@ -259,25 +292,10 @@ pub(crate) fn discard(daemon: &Daemon, sandbox: &Sandbox) -> Result<(), Report> 
         .join(format!("{REMOVING}{}", sandbox.id));
     fs::rename(&sandbox.dir, &trash).map_err(|error| io_report("remove", &sandbox.dir, &error))?;
     daemon.forget_sandbox(&sandbox.name);
-    let name = sandbox.name.as_str();
-    let mut store = daemon.store();
-    let rows = store.remove_sandbox(&sandbox.id);
-    let rules = if store
-        .policy()
-        .document
-        .rules
-        .iter()
-        .any(|r| r.scope.sandbox() == Some(name))
-    {
-        store.change_policy(|policy| {
-            policy.document.remove_sandbox(name);
-            Ok(())
-        })
-    } else {
-        Ok(())
-    };
-    drop(store);
-    let secrets = daemon.secrets().remove_sandbox(name);
+    // The folder first: on a full disk that makes the room which the rest needs.
     let folders = remove_folder(&trash).and(remove_folder(&sandbox.runtime));
-    rows.and(rules).and(secrets).and(folders)
+    let rows = daemon.store().remove_sandbox(&sandbox.id);
+    // A sandbox whose real name belongs to another one has neither rules nor secrets.
+    let rest = daemon.forget_name(&sandbox.name);
+    rows.and(rest).and(folders)
 }

@@ -1,10 +1,16 @@
 //! `sandbox.json`: what a sandbox is, whatever happens to the database.
+//!
+//! Versions: a document with a higher [`SCHEMA`] is of a version that this one cannot understand; it is left as it is.
+//! Within a schema a newer version may have added fields at the top: they are written back as they were read and have
+//! no effect here. So a field that an older version must not ignore (because it restricts something) raises the
+//! schema, and so does every change inside of the other documents in here, such as a workspace.
 
 use sbx_image::Template;
 use sbx_wire::api::{Kernel, Workspace};
 use sbx_wire::launch::Accel;
 use sbx_wire::name::SandboxName;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 /// Version of the document.
@@ -12,7 +18,6 @@ pub(crate) const SCHEMA: u32 = 1;
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct Record {
     /// [`SCHEMA`].
     pub(crate) schema: u32,
@@ -54,4 +59,47 @@ pub(crate) struct Record {
     /// `run --rm`: it is removed once it has ended.
     #[serde(default)]
     pub(crate) remove_when_ended: bool,
+    /// Fields that a newer version added.
+    #[serde(flatten)]
+    pub(crate) newer: Map<String, Value>,
+}
+
+/// Why a text is no usable record.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unusable {
+    /// Of a version with another schema.
+    #[error("it was written by a newer sbx (schema {0}, this one knows {SCHEMA})")]
+    Newer(u64),
+    /// It is about another sandbox, e.g. because a folder was copied.
+    #[error("it is about another sandbox ({0})")]
+    Other(String),
+    /// No such document.
+    #[error("{0}")]
+    Broken(String),
+}
+
+impl Record {
+    /// Reads the document of the sandbox `id`.
+    pub(crate) fn parse(id: &str, text: &[u8]) -> Result<Self, Unusable> {
+        let broken = |error: serde_json::Error| Unusable::Broken(error.to_string());
+        let value: Value = serde_json::from_slice(text).map_err(broken)?;
+        let schema = value.get("schema").and_then(Value::as_u64);
+        if let Some(newer) = schema.filter(|schema| *schema > u64::from(SCHEMA)) {
+            return Err(Unusable::Newer(newer));
+        }
+        let record: Self = serde_json::from_value(value).map_err(broken)?;
+        if record.schema != SCHEMA {
+            return Err(Unusable::Broken(format!("it has schema {}", record.schema)));
+        }
+        if record.id != id {
+            let shown: String = record
+                .id
+                .chars()
+                .filter(|c| !c.is_control())
+                .take(40)
+                .collect();
+            return Err(Unusable::Other(shown));
+        }
+        Ok(record)
+    }
 }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 /// From now on the sandbox is removed when it has ended. It runs, or did a moment ago.
 pub(crate) async fn mark(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>) -> Result<(), Report> {
     let gate = sandbox.gate.lock().await;
+    sandbox.intact()?;
     let mut record = sandbox.record();
     record.remove_when_ended = true;
     files::replace_json(&sandbox.dir.join(launch::files::SANDBOX), &record)?;

@@ -10,12 +10,12 @@ use sbx_wire::home::Home;
 use sbx_wire::launch::{self, Origin, files, sockets};
 use sbx_wire::report::Report;
 use sbx_wire::session::{Phase, Sessions, Status, Stay};
-use sbx_wire::time;
+use sbx_wire::time::rfc3339;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, UNIX_EPOCH};
 use tokio::sync::watch;
 
 /// Longest reason that is read from `last-exit`, bytes.
@@ -39,6 +39,19 @@ const NO_SESSIONS: Sessions = Sessions {
     stay: Stay::Unsettled,
 };
 
+/// Why a sandbox cannot be started: its document is not readable by this version. Its files are left as they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Damage {
+    /// What is wrong, one line.
+    pub(crate) reason: String,
+    /// Whether a newer version of sbx can read it.
+    pub(crate) newer: bool,
+    /// The agent as the document names it; this version may not know it.
+    pub(crate) agent: String,
+    /// Its real name is not known or is another's, so neither are its rules: nothing may leave it.
+    pub(crate) nameless: bool,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Sandbox {
@@ -58,6 +71,8 @@ pub(crate) struct Sandbox {
     pub(crate) sessions: watch::Sender<Sessions>,
     /// The way to its gateway.
     pub(crate) gateway: Link,
+    /// `Some`: it can be stopped and removed, and nothing else. Its record is what could be made out.
+    pub(crate) damage: Option<Damage>,
     record: Mutex<Record>,
 }
 
@@ -74,8 +89,33 @@ impl Sandbox {
             dir,
             gate: tokio::sync::Mutex::new(()),
             gateway: Link::default(),
+            damage: None,
             record: Mutex::new(record),
         }
+    }
+
+    /// A sandbox whose document cannot be used. It may run all the same. `record`: what could be made out.
+    pub(crate) fn damaged(home: &Home, record: Record, damage: Damage) -> Self {
+        Self {
+            damage: Some(damage),
+            ..Self::new(home, record)
+        }
+    }
+
+    /// Fails for a damaged one.
+    pub(crate) fn intact(&self) -> Result<(), Report> {
+        let Some(damage) = &self.damage else {
+            return Ok(());
+        };
+        Err(Report::environment(
+            "sandbox-damaged",
+            format!("sandbox '{}' is damaged: {}", self.name, damage.reason),
+            if damage.newer {
+                "use that version of sbx; nothing of the sandbox was changed"
+            } else {
+                "sbx diagnose says what can be done; its files are in the folder that sbx inspect names"
+            },
+        ))
     }
 
     /// A copy of the record.
@@ -136,7 +176,7 @@ impl Sandbox {
     pub(crate) fn show(&self, secrets: Vec<String>) -> api::Sandbox {
         let record = self.record();
         let live = self.live();
-        let (status, status_reason) = describe(&live);
+        let (status, status_reason) = self.describe(&live);
         let runs = self.what_runs();
         let (kept_by, stops_at) = stay(self.sessions.borrow().stay);
         let (up, age_s) = match &live {
@@ -146,13 +186,17 @@ impl Sandbox {
         api::Sandbox {
             name: self.name.clone(),
             id: self.id.clone(),
-            agent: record.agent.name().to_owned(),
+            agent: self.damage.as_ref().map_or_else(
+                || record.agent.name().to_owned(),
+                |damage| damage.agent.clone(),
+            ),
             status: status.to_owned(),
             status_reason,
             socket_path: up.map(|_| self.supervisor_socket()),
             workspaces: record.workspaces,
             created_at: record.created_at,
             last_used_at: record.last_used_at,
+            stopped_at: stopped_at(&self.dir).filter(|_| matches!(live, Live::Stopped(_))),
             cpus: record.cpus,
             memory_mib: record.memory_mib,
             accel: record.accel,
@@ -173,6 +217,40 @@ impl Sandbox {
             dir: self.dir.clone(),
         }
     }
+
+    /// The status column, and why.
+    fn describe(&self, live: &Live) -> (&'static str, Option<String>) {
+        let (status, reason) = match live {
+            Live::Stopped(why) => ("stopped", why.clone()),
+            Live::Silent => (
+                "unresponsive",
+                Some("its supervisor does not answer".to_owned()),
+            ),
+            Live::Up(status, _) => match &status.phase {
+                Phase::Starting(step) => ("starting", Some(step.clone())),
+                Phase::Running => ("running", None),
+                Phase::Unresponsive(why) => ("unresponsive", Some(why.clone())),
+                Phase::Stopping => ("running", Some("stopping".to_owned())),
+            },
+        };
+        match &self.damage {
+            Some(damage) if status == "stopped" => ("damaged", Some(damage.reason.clone())),
+            // It runs, and cannot be started again.
+            Some(damage) if status == "running" => (status, Some(damage.reason.clone())),
+            _ => (status, reason),
+        }
+    }
+}
+
+/// What keeps it, and when it stops.
+fn stay(stay: Stay) -> (Option<String>, Option<String>) {
+    match stay {
+        Stay::Unsettled => (None, None),
+        Stay::Sessions => (Some("sessions".to_owned()), None),
+        Stay::Held => (Some("run -d".to_owned()), None),
+        Stay::Always => (Some("setting".to_owned()), None),
+        Stay::Until { unix_ms } => (None, Some(rfc3339(unix_ms / 1000))),
+    }
 }
 
 /// How the present run began, by its launch document.
@@ -190,34 +268,6 @@ fn start(dir: &Path) -> Option<String> {
         Origin::Boot | Origin::Save(_) => "cold",
     };
     Some(start.to_owned())
-}
-
-/// The status column, and why.
-fn describe(live: &Live) -> (&'static str, Option<String>) {
-    match live {
-        Live::Stopped(why) => ("stopped", why.clone()),
-        Live::Silent => (
-            "unresponsive",
-            Some("its supervisor does not answer".to_owned()),
-        ),
-        Live::Up(status, _) => match &status.phase {
-            Phase::Starting(step) => ("starting", Some(step.clone())),
-            Phase::Running => ("running", None),
-            Phase::Unresponsive(why) => ("unresponsive", Some(why.clone())),
-            Phase::Stopping => ("running", Some("stopping".to_owned())),
-        },
-    }
-}
-
-/// What keeps it, and when it stops.
-fn stay(stay: Stay) -> (Option<String>, Option<String>) {
-    match stay {
-        Stay::Unsettled => (None, None),
-        Stay::Sessions => (Some("sessions".to_owned()), None),
-        Stay::Held => (Some("run -d".to_owned()), None),
-        Stay::Always => (Some("setting".to_owned()), None),
-        Stay::Until { unix_ms } => (None, Some(time::rfc3339(unix_ms / 1000))),
-    }
 }
 
 fn docker(state: &DockerState) -> String {
@@ -249,6 +299,14 @@ pub(crate) fn last_exit(dir: &Path) -> Option<String> {
     let emptied = dir.join(files::LAST_EXIT).exists();
     let silent = || "its supervisor was killed, or the host went down".to_owned();
     last_words(dir).or_else(|| emptied.then(silent))
+}
+
+/// When the last run ended, RFC 3339. `None`: it never ran, or was killed together with its supervisor.
+pub(crate) fn stopped_at(dir: &Path) -> Option<String> {
+    // Emptied at each start and written at the end.
+    let meta = dir.join(files::LAST_EXIT).metadata().ok()?;
+    let since = meta.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    (meta.len() > 0).then(|| rfc3339(since.as_secs()))
 }
 
 /// What the supervisor wrote at its end, one line.

@@ -12,22 +12,34 @@ use sbx_wire::api::SecretRow;
 use sbx_wire::report::Report;
 use sbx_wire::secret::SecretText;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
 /// What `secret ls` says about where values are.
 pub(crate) const STORE: &str = "encrypted file";
-const FOLDER: &str = "secrets";
+pub(crate) const FOLDER: &str = "secrets";
 const IDENTITY: &str = "identity";
 const FILE: &str = "secrets.age";
 const SCHEMA: u32 = 1;
 /// Scope of a secret that every sandbox may use, as it is shown.
 const GLOBAL: &str = "(global)";
 
+/// A higher schema is of a version that this one does not understand: the file is left as it is and nothing is stored.
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Document {
     schema: u32,
-    secrets: Vec<Secret>,
+    secrets: Vec<Entry>,
+    /// Fields that a newer version added; written back as they were read.
+    #[serde(flatten)]
+    newer: Map<String, Value>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Entry {
+    Known(Secret),
+    /// Of a newer version: kept and never used, because what is not understood could bind it to something.
+    Newer(Value),
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -44,6 +56,14 @@ pub(crate) struct Secrets {
     file: PathBuf,
     identity: x25519::Identity,
     document: Document,
+    /// The file is of a newer version, with this schema.
+    newer: Option<u64>,
+}
+
+/// Why a file is not used.
+enum Unusable {
+    Newer(u64),
+    Broken(String),
 }
 
 impl std::fmt::Debug for Secrets {
@@ -75,10 +95,19 @@ impl Secrets {
             }
         };
         let content = files::read(&file).map_err(|error| io_report("read", &file, &error))?;
+        let mut newer = None;
         let document = match content.map(|bytes| decode(&identity, &bytes)) {
             None => Document::default(),
             Some(Ok(document)) => document,
-            Some(Err(why)) => {
+            Some(Err(Unusable::Newer(schema))) => {
+                notices.push(format!(
+                    "{} was written by a newer sbx (schema {schema}): no secret is used, and the file is left as it is",
+                    file.display()
+                ));
+                newer = Some(schema);
+                Document::default()
+            }
+            Some(Err(Unusable::Broken(why))) => {
                 let aside = files::set_aside(&file)?;
                 notices.push(format!(
                     "the secrets could not be decrypted ({why}); the file is kept as {}: store them again",
@@ -91,6 +120,7 @@ impl Secrets {
             file,
             identity,
             document,
+            newer,
         })
     }
 
@@ -107,9 +137,9 @@ impl Secrets {
         match document
             .secrets
             .iter_mut()
-            .find(|secret| secret.is(service, sandbox))
+            .find(|entry| entry.is(service, sandbox))
         {
-            Some(secret) if force => secret.value = value,
+            Some(entry) if force => *entry = Entry::new(service, sandbox, value),
             Some(_) => {
                 return Err(Report::user(
                     "secret-exists",
@@ -121,11 +151,7 @@ impl Secrets {
                     format!("sbx secret set {} --force{}", service.name, flag(sandbox)),
                 ));
             }
-            None => document.secrets.push(Secret {
-                service: service.name.to_owned(),
-                sandbox: sandbox.map(str::to_owned),
-                value,
-            }),
+            None => document.secrets.push(Entry::new(service, sandbox, value)),
         }
         self.keep(document)
     }
@@ -137,9 +163,7 @@ impl Secrets {
         sandbox: Option<&str>,
     ) -> Result<(), Report> {
         let mut document = self.document.clone();
-        document
-            .secrets
-            .retain(|secret| !secret.is(service, sandbox));
+        document.secrets.retain(|entry| !entry.is(service, sandbox));
         if document.secrets.len() == self.document.secrets.len() {
             return Err(Report::user(
                 "secret-not-found",
@@ -159,7 +183,7 @@ impl Secrets {
         let mut document = self.document.clone();
         document
             .secrets
-            .retain(|secret| secret.sandbox.as_deref() != Some(sandbox));
+            .retain(|entry| entry.sandbox() != Some(sandbox));
         if document.secrets.len() == self.document.secrets.len() {
             return Ok(());
         }
@@ -172,11 +196,13 @@ impl Secrets {
             self.document
                 .secrets
                 .iter()
-                .find(|secret| secret.is(service, sandbox))
+                .find(|entry| entry.is(service, sandbox))
         };
-        find(Some(sandbox))
-            .or_else(|| find(None))
-            .map(|secret| &secret.value)
+        // The sandbox's own one counts also when it is not understood.
+        match find(Some(sandbox)).or_else(|| find(None))? {
+            Entry::Known(secret) => Some(&secret.value),
+            Entry::Newer(_) => None,
+        }
     }
 
     /// What may be shown.
@@ -185,11 +211,14 @@ impl Secrets {
             .document
             .secrets
             .iter()
-            .map(|secret| SecretRow {
-                scope: scope(secret.sandbox.as_deref()).to_owned(),
+            .map(|entry| SecretRow {
+                scope: scope(entry.sandbox()).to_owned(),
                 kind: "service".to_owned(),
-                name: secret.service.clone(),
-                secret: mask(secret.value.expose()),
+                name: entry.service().to_owned(),
+                secret: match entry {
+                    Entry::Known(secret) => mask(secret.value.expose()),
+                    Entry::Newer(_) => "of a newer sbx, not used".to_owned(),
+                },
             })
             .collect();
         rows.sort_by(|a, b| (&a.scope, &a.name).cmp(&(&b.scope, &b.name)));
@@ -197,6 +226,16 @@ impl Secrets {
     }
 
     fn keep(&mut self, mut document: Document) -> Result<(), Report> {
+        if let Some(schema) = self.newer {
+            return Err(Report::user(
+                "state-too-new",
+                format!(
+                    "{} was written by a newer sbx (schema {schema}) and is left as it is",
+                    self.file.display()
+                ),
+                "use that version of sbx, or move the file away",
+            ));
+        }
         document.schema = SCHEMA;
         let encode = |document: &Document| -> Result<Vec<u8>, String> {
             let text = serde_json::to_vec(document).map_err(|error| error.to_string())?;
@@ -214,9 +253,31 @@ impl Secrets {
     }
 }
 
-impl Secret {
+impl Entry {
+    fn new(service: &Service, sandbox: Option<&str>, value: SecretText) -> Self {
+        Self::Known(Secret {
+            service: service.name.to_owned(),
+            sandbox: sandbox.map(str::to_owned),
+            value,
+        })
+    }
+
+    fn service(&self) -> &str {
+        match self {
+            Self::Known(secret) => &secret.service,
+            Self::Newer(value) => value["service"].as_str().unwrap_or("?"),
+        }
+    }
+
+    fn sandbox(&self) -> Option<&str> {
+        match self {
+            Self::Known(secret) => secret.sandbox.as_deref(),
+            Self::Newer(value) => value["sandbox"].as_str(),
+        }
+    }
+
     fn is(&self, service: &Service, sandbox: Option<&str>) -> bool {
-        self.service == service.name && self.sandbox.as_deref() == sandbox
+        self.service() == service.name && self.sandbox() == sandbox
     }
 }
 
@@ -228,17 +289,19 @@ fn read_identity(path: &Path) -> Result<Option<x25519::Identity>, Report> {
     Ok(text.and_then(|text| text.expose().trim().parse().ok()))
 }
 
-fn decode(identity: &x25519::Identity, sealed: &[u8]) -> Result<Document, String> {
-    let text = age::decrypt(identity, sealed).map_err(|error| error.to_string())?;
-    let text = SecretText::new(String::from_utf8(text).map_err(|_| "not text".to_owned())?);
+fn decode(identity: &x25519::Identity, sealed: &[u8]) -> Result<Document, Unusable> {
+    let broken = |why: &str| Unusable::Broken(why.to_owned());
+    let text = age::decrypt(identity, sealed).map_err(|error| broken(&error.to_string()))?;
+    let text = SecretText::new(String::from_utf8(text).map_err(|_| broken("not text"))?);
     // The error of the parser could quote a value.
-    let document: Document =
-        serde_json::from_str(text.expose()).map_err(|_| "not the expected document".to_owned())?;
-    if document.schema == SCHEMA {
-        Ok(document)
-    } else {
-        Err("another version".to_owned())
+    let strange = |_| broken("not the expected document");
+    let value: Value = serde_json::from_str(text.expose()).map_err(strange)?;
+    match value["schema"].as_u64() {
+        Some(schema) if schema > u64::from(SCHEMA) => return Err(Unusable::Newer(schema)),
+        Some(schema) if schema == u64::from(SCHEMA) => {}
+        _ => return Err(broken("another version")),
     }
+    serde_json::from_value(value).map_err(strange)
 }
 
 fn scope(sandbox: Option<&str>) -> &str {
@@ -302,6 +365,50 @@ mod tests {
         let again = Secrets::open(dir.path(), &mut notices).unwrap();
         assert!(again.rows().is_empty());
         assert_eq!(notices.len(), 1);
+    }
+
+    #[test]
+    fn secrets_of_a_newer_version_are_kept_and_not_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut secrets = Secrets::open(dir.path(), &mut Vec::new()).unwrap();
+        let text = |value: &str| SecretText::new(value.to_owned());
+        secrets
+            .set(anthropic(), None, text("global"), false)
+            .unwrap();
+        let seal = |secrets: &Secrets, value: &Value| {
+            let sealed = age::encrypt(&secrets.identity.to_public(), value.to_string().as_bytes());
+            files::replace(&secrets.file, &sealed.unwrap()).unwrap();
+        };
+        let bound = serde_json::json!({"service": "anthropic", "sandbox": "box", "value": "v", "only": "x.test"});
+        let known = serde_json::json!({"service": "anthropic", "sandbox": null, "value": "global"});
+        let mut document = serde_json::json!({"schema": 1, "secrets": [bound, known], "more": 7});
+        seal(&secrets, &document);
+        let mut again = Secrets::open(dir.path(), &mut Vec::new()).unwrap();
+        assert!(again.get(anthropic(), "box").is_none());
+        let global = again.get(anthropic(), "other").unwrap();
+        assert_eq!(global.expose(), "global");
+        again
+            .set(anthropic(), Some("other"), text("own"), false)
+            .unwrap();
+        let sealed = files::read(&again.file).unwrap().unwrap();
+        let kept = age::decrypt(&again.identity, &sealed).unwrap();
+        let kept: Value = serde_json::from_slice(&kept).unwrap();
+        assert_eq!(
+            (&kept["more"], &kept["secrets"][0]),
+            (&document["more"], &bound)
+        );
+
+        // A schema that is not ours: nothing is used, nothing is written.
+        document["schema"] = 2.into();
+        seal(&secrets, &document);
+        let before = files::read(&secrets.file).unwrap();
+        let mut notices = Vec::new();
+        let mut newer = Secrets::open(dir.path(), &mut notices).unwrap();
+        assert!(notices[0].contains("newer sbx"), "{notices:?}");
+        assert!(newer.rows().is_empty());
+        let refused = newer.set(anthropic(), None, text("x"), true).unwrap_err();
+        assert_eq!(refused.code, "state-too-new");
+        assert_eq!(files::read(&secrets.file).unwrap(), before);
     }
 
     #[test]

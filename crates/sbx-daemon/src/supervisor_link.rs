@@ -2,9 +2,12 @@
 //! supervisor has ended.
 
 use crate::sandbox::{Live, Sandbox, last_exit};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use sbx_wire::frame::{Decoder, FrameError, encode};
 use sbx_wire::session::{Reply, Request};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -64,9 +67,16 @@ impl Connection {
         }
     }
 
-    /// The process that listens, as the kernel knows it.
-    pub(crate) fn peer_pid(&self) -> Option<i32> {
-        self.stream.peer_cred().ok()?.pid()
+    /// The process that listens: a descriptor, which means this process and never a later one with its id. `None`: it
+    /// has ended, or the kernel cannot tell.
+    pub(crate) fn peer(&self) -> Option<OwnedFd> {
+        let pid = Pid::from_raw(self.stream.peer_cred().ok()?.pid()?)?;
+        let process = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+        // While its end of the connection is open it lives, so its id was not another's when we took hold of it.
+        let mut ends = [PollFd::new(&self.stream, PollFlags::empty())];
+        let now = Timespec::default();
+        poll(&mut ends, Some(&now)).ok()?;
+        (!ends[0].revents().contains(PollFlags::HUP)).then_some(process)
     }
 }
 

@@ -9,7 +9,8 @@
 //! | `GET /v1/sandboxes/{name}` | | [`Sandbox`] |
 //! | `POST /v1/sandboxes/{name}/start` | [`Start`] | stream of [`Event`], ends with `Done(Attach)` |
 //! | `POST /v1/sandboxes/{name}/stop` | | [`Stopped`] |
-//! | `DELETE /v1/sandboxes/{name}?force=true` | | `{}` |
+//! | `DELETE /v1/sandboxes/{name}?force=true&only_stopped=ID` | | `{}` |
+//! | `POST /v1/cache/prune` | [`PruneCache`] | [`PrunedCache`] |
 //! | `POST /v1/policy/init` | [`PolicyInit`] | `{}` |
 //! | `POST /v1/policy/reset` | `{}` | [`PolicyReset`] |
 //! | `GET /v1/policy?sandbox=` | | [`PolicyState`] |
@@ -89,6 +90,37 @@ pub struct Snapshots {
 pub struct Shutdown {
     /// Also stop every running sandbox (`daemon stop`); `daemon restart` leaves them running.
     pub stop_sandboxes: bool,
+    /// Seconds that programs inside get between SIGTERM and SIGKILL; `None`: the usual time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_s: Option<u32>,
+}
+
+/// Remove images and snapshots that no sandbox needs.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PruneCache {
+    /// Only say what would be removed.
+    pub dry_run: bool,
+}
+
+/// What was, or would be, removed from the cache.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrunedCache {
+    /// Keys of images.
+    pub images: Vec<String>,
+    /// Keys of snapshots.
+    pub snapshots: Vec<String>,
+}
+
+/// What `sbx reset` took away.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reset {
+    /// Names of sandboxes.
+    pub sandboxes: Vec<String>,
+    /// Whether stored secrets were kept.
+    pub secrets_kept: bool,
+    /// Folders that were emptied.
+    pub emptied: Vec<PathBuf>,
 }
 
 /// A host directory in the sandbox.
@@ -217,7 +249,8 @@ pub struct Sandbox {
     pub id: String,
     /// Agent.
     pub agent: String,
-    /// `running`, `stopped`, `starting` or `unresponsive`.
+    /// `running`, `stopped`, `starting`, `unresponsive` or `damaged` (listed, and
+    /// not to be started by this version).
     pub status: String,
     /// Why it is in this state, where there is something to say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -232,6 +265,9 @@ pub struct Sandbox {
     /// RFC 3339, UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_used_at: Option<String>,
+    /// RFC 3339, UTC: when the last run ended, where that is known and nothing runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped_at: Option<String>,
     /// Virtual CPUs.
     pub cpus: u16,
     /// Memory, MiB.

@@ -23,6 +23,8 @@ use std::sync::Arc;
 pub(super) struct Removal {
     #[serde(default)]
     force: bool,
+    /// An id: see [`lifecycle::Removal`].
+    only_stopped: Option<String>,
 }
 
 pub(super) async fn list(State(daemon): Shared) -> Json<Sandboxes> {
@@ -93,7 +95,7 @@ pub(super) async fn stop(
     Path(name): Path<String>,
 ) -> ApiResult<Json<Stopped>> {
     let sandbox = daemon.sandbox(&name)?;
-    let stopped = detached(async move { lifecycle::stop(&daemon, &sandbox).await }).await?;
+    let stopped = detached(async move { lifecycle::stop(&daemon, &sandbox, None).await }).await?;
     Ok(Json(stopped))
 }
 
@@ -104,8 +106,12 @@ pub(super) async fn remove(
 ) -> Nothing {
     let Query(removal) = query
         .map_err(|error| Report::user("bad-request", error.body_text(), "sbx rm --force NAME"))?;
+    let wanted = lifecycle::Removal {
+        force: removal.force,
+        only_stopped: removal.only_stopped,
+    };
     detached(async move {
-        lifecycle::remove(&daemon, &name, removal.force)
+        lifecycle::remove(&daemon, &name, &wanted)
             .await
             .map_err(|error| error.0)
     })

@@ -1,6 +1,6 @@
 //! The SQLite file.
 
-use super::{Policy, StoredSetting};
+use super::{Policy, Row, StoredSetting};
 use crate::record::Record;
 use rusqlite::{Connection, ErrorCode, Transaction, params};
 use sbx_policy::{PolicyDocument, Rule};
@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Version of the schema, in `PRAGMA user_version`.
-const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 1;
 
 const SCHEMA: &str = "
     CREATE TABLE sandboxes (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, document TEXT NOT NULL) STRICT;
@@ -65,13 +65,15 @@ impl Database {
     pub(super) fn open(path: &Path) -> Result<(Self, Content), OpenError> {
         let mut connection = Connection::open(path)?;
         connection.busy_timeout(std::time::Duration::from_secs(5))?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
-        // Every change is on disk before it is answered.
-        connection.pragma_update(None, "synchronous", "FULL")?;
-        let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        let version = version(&connection)?;
         if version > VERSION {
             return Err(OpenError::Newer(version));
         }
+        // A journal beside it, and only while something changes: opening and reading take no space, so that a daemon
+        // starts on a full disk and sandboxes can be removed from it.
+        connection.pragma_update(None, "journal_mode", "DELETE")?;
+        // Every change is on disk before it is answered. The folder's entry of the journal too: EXTRA.
+        connection.pragma_update(None, "synchronous", "EXTRA")?;
         let check: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
         if check != "ok" {
             return Err(OpenError::Corrupt(check));
@@ -150,7 +152,7 @@ impl Database {
             for (id, (scope, text)) in &new {
                 if old.get(id) != Some(text) {
                     transaction.execute(
-                        "INSERT INTO rules VALUES (?1, ?2, ?3)
+                        "INSERT INTO rules (id, scope, document) VALUES (?1, ?2, ?3)
                          ON CONFLICT (id) DO UPDATE SET scope = ?2, document = ?3",
                         params![id, scope, text],
                     )?;
@@ -173,7 +175,8 @@ impl Database {
         self.in_transaction(|transaction| match value {
             Some(setting) => transaction
                 .execute(
-                    "INSERT OR REPLACE INTO settings VALUES (?1, ?2, ?3)",
+                    "INSERT INTO settings (key, value, content) VALUES (?1, ?2, ?3)
+                     ON CONFLICT (key) DO UPDATE SET value = ?2, content = ?3",
                     params![key, setting.value, setting.content],
                 )
                 .map(drop),
@@ -187,10 +190,17 @@ impl Database {
         let text = serde_json::to_string(record)
             .map_err(|error| Report::bug("json", format!("cannot encode a sandbox: {error}")))?;
         self.in_transaction(|transaction| {
+            let name = record.name.as_str();
+            // Of a sandbox that is gone: two never have one name.
+            transaction.execute(
+                "DELETE FROM sandboxes WHERE name = ?1 AND id <> ?2",
+                params![name, record.id],
+            )?;
             transaction
                 .execute(
-                    "INSERT OR REPLACE INTO sandboxes VALUES (?1, ?2, ?3)",
-                    params![record.id, record.name.as_str(), text],
+                    "INSERT INTO sandboxes (id, name, document) VALUES (?1, ?2, ?3)
+                     ON CONFLICT (id) DO UPDATE SET name = ?2, document = ?3",
+                    params![record.id, name, text],
                 )
                 .map(drop)
         })
@@ -204,14 +214,16 @@ impl Database {
         })
     }
 
-    pub(super) fn sandboxes(&self) -> Result<Vec<(String, Option<Record>)>, Report> {
-        let read = || -> Result<Vec<(String, Option<Record>)>, rusqlite::Error> {
+    pub(super) fn sandboxes(&self) -> Result<BTreeMap<String, Row>, Report> {
+        let read = || -> Result<BTreeMap<String, Row>, rusqlite::Error> {
             let mut statement = self
                 .connection
-                .prepare("SELECT id, document FROM sandboxes")?;
+                .prepare("SELECT id, name, document FROM sandboxes")?;
             let rows = statement.query_map([], |row| {
-                let text: String = row.get(1)?;
-                Ok((row.get(0)?, serde_json::from_str(&text).ok()))
+                let (id, name): (String, String) = (row.get(0)?, row.get(1)?);
+                let text: String = row.get(2)?;
+                let record = Record::parse(&id, text.as_bytes()).ok();
+                Ok((id, Row { name, record }))
             })?;
             rows.collect()
         };
@@ -230,6 +242,11 @@ impl Database {
         };
         run().map_err(|error| database_report(&error))
     }
+}
+
+/// The version of the schema.
+pub(super) fn version(connection: &Connection) -> Result<i64, rusqlite::Error> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
 /// A change that could not be stored.

@@ -1,8 +1,12 @@
 //! Desired state: `sbx.db` (SQLite), and beside it `policy.json` and `settings.json`, from which it can be
 //! rebuilt together with the sandboxes' folders.
 //!
-//! The daemon is the only writer. The database is what counts; the mirrors are rewritten in one step after
+//! The daemon is the only writer. The database is what counts; the mirrors are rewritten in one step with
 //! each change and again at each start.
+//!
+//! Versions: a schema that is higher than ours is not touched. Within a schema a newer version may have added columns
+//! that have a default; they keep their values. A rule that is not understood makes the whole policy not understood,
+//! because leaving out a deny would open something.
 
 mod database;
 mod open;
@@ -19,7 +23,7 @@ use std::path::PathBuf;
 
 /// File names inside the state folder.
 pub(crate) const DATABASE: &str = "sbx.db";
-const POLICY: &str = "policy.json";
+pub(crate) const POLICY: &str = "policy.json";
 const SETTINGS: &str = "settings.json";
 
 /// The global policy with every sandbox's own rules.
@@ -87,9 +91,11 @@ impl Store {
         let mut policy = self.policy.clone();
         let outcome = change(&mut policy)?;
         policy.document.generation = self.policy.document.generation.saturating_add(1);
+        // The mirror's content first, its name last: a full disk shows before anything has changed.
+        let mirror = files::prepare_json(&self.state.join(POLICY), &policy)?;
         self.database.put_policy(&policy)?;
         self.policy = policy;
-        files::replace_json(&self.state.join(POLICY), &self.policy)?;
+        in_place(mirror);
         Ok(outcome)
     }
 
@@ -99,12 +105,16 @@ impl Store {
         key: &str,
         value: Option<StoredSetting>,
     ) -> Result<(), Report> {
-        self.database.put_setting(key, value.as_ref())?;
+        let mut settings = self.settings.clone();
         match value {
-            Some(value) => self.settings.insert(key.to_owned(), value),
-            None => self.settings.remove(key),
+            Some(value) => settings.insert(key.to_owned(), value),
+            None => settings.remove(key),
         };
-        files::replace_json(&self.state.join(SETTINGS), &self.settings)
+        let mirror = files::prepare_json(&self.state.join(SETTINGS), &settings)?;
+        self.database.put_setting(key, settings.get(key))?;
+        self.settings = settings;
+        in_place(mirror);
+        Ok(())
     }
 
     /// Adds or replaces a sandbox's row.
@@ -117,8 +127,8 @@ impl Store {
         self.database.remove_sandbox(id)
     }
 
-    /// All rows. One that cannot be read comes as its id alone.
-    pub(crate) fn sandboxes(&self) -> Result<Vec<(String, Option<Record>)>, Report> {
+    /// All rows, by id.
+    pub(crate) fn sandboxes(&self) -> Result<BTreeMap<String, Row>, Report> {
         self.database.sandboxes()
     }
 
@@ -126,8 +136,24 @@ impl Store {
     /// for everything that had to be mended.
     ///
     /// # Errors
-    /// A database of a newer version, or files that cannot be written.
+    /// A database of a newer version whose policy is not understood either, or a database that cannot be written.
     pub(crate) fn open(home: &Home, notices: &mut Vec<String>) -> Result<Self, Report> {
         open::open(home, notices)
+    }
+}
+
+/// A sandbox's row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Row {
+    /// Its name.
+    pub(crate) name: String,
+    /// What it is; `None`: not readable by this version.
+    pub(crate) record: Option<Record>,
+}
+
+/// The database, which counts, has changed: a mirror that does not follow is written at the next start.
+fn in_place(mirror: files::Prepared) {
+    if let Err(error) = mirror.finish() {
+        tracing::error!(%error, "a mirror of the database");
     }
 }

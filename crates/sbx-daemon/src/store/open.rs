@@ -23,13 +23,8 @@ pub(super) fn open(home: &Home, notices: &mut Vec<String>) -> Result<Store, Repo
     let opened = match Database::open(&path) {
         Ok(opened) if !fresh => Some(opened),
         Ok(_) => None,
-        Err(OpenError::Corrupt(why)) => {
-            let aside = files::set_aside(&path)?;
-            remove_companions(&path)?;
-            notices.push(format!(
-                "the state database was broken ({why}); it is kept as {} and was rebuilt",
-                aside.display()
-            ));
+        Err(error @ (OpenError::Corrupt(_) | OpenError::Newer(_))) => {
+            put_aside(home, &path, &error, notices)?;
             None
         }
         Err(error) => return Err(refusal(&path, &error)),
@@ -44,9 +39,42 @@ pub(super) fn open(home: &Home, notices: &mut Vec<String>) -> Result<Store, Repo
         policy,
         settings,
     };
-    files::replace_json(&store.state.join(POLICY), &store.policy)?;
-    files::replace_json(&store.state.join(SETTINGS), &store.settings)?;
+    // A full disk is no reason not to start: what is on it can be removed only by a daemon that runs.
+    let mirrored = files::ensure_json(&store.state.join(POLICY), &store.policy)
+        .and_then(|()| files::ensure_json(&store.state.join(SETTINGS), &store.settings));
+    if let Err(error) = mirrored {
+        notices.push(format!(
+            "the mirrors of the database are not up to date: {error}"
+        ));
+    }
     Ok(store)
+}
+
+/// Renames a database that cannot be used. One of a newer version stays where it is when the policy beside it is not
+/// understood either: going on without it would put another policy in its place.
+fn put_aside(
+    home: &Home,
+    path: &Path,
+    error: &OpenError,
+    notices: &mut Vec<String>,
+) -> Result<(), Report> {
+    let newer = matches!(error, OpenError::Newer(_));
+    let mirror = home.state.join(POLICY);
+    if newer && matches!(files::read_json::<Policy>(&mirror), Found::Corrupt(_)) {
+        return Err(refusal(path, error));
+    }
+    let aside = files::set_aside_as(path, if newer { "newer" } else { "corrupt" })?;
+    remove_companions(path)?;
+    notices.push(format!(
+        "the state database was {} ({error}); it is kept as {} and was rebuilt",
+        if newer {
+            "written by a newer sbx"
+        } else {
+            "broken"
+        },
+        aside.display()
+    ));
+    Ok(())
 }
 
 /// A new database with what the mirrors hold, or else the sandboxes' folders. The sandboxes themselves come from
@@ -164,9 +192,9 @@ fn mirror<T: DeserializeOwned>(
     })
 }
 
-/// A write-ahead log of another database would be replayed into the new one.
+/// A journal of another database would be replayed into the new one.
 fn remove_companions(path: &Path) -> Result<(), Report> {
-    for suffix in ["-wal", "-shm"] {
+    for suffix in ["-journal", "-wal", "-shm"] {
         let mut name = path.as_os_str().to_owned();
         name.push(suffix);
         let companion = Path::new(&name);
@@ -185,7 +213,7 @@ fn refusal(path: &Path, error: &OpenError) -> Report {
         OpenError::Newer(_) => Report::user(
             "state-too-new",
             format!("{} was written by a newer sbx: {error}", path.display()),
-            "use that version of sbx, or another SBX_HOME",
+            "use that version of sbx; or sbx diagnose --repair, which sets its policy aside",
         ),
         OpenError::Corrupt(_) | OpenError::Sqlite(_) => Report::environment(
             "database",

@@ -198,29 +198,6 @@ fn broken_database_is_set_aside_and_rebuilt_from_folders_and_mirrors() {
 }
 
 #[test]
-fn database_of_a_newer_version_is_left_alone_with_one_clear_error() {
-    let mut daemon = Daemon::start();
-    daemon.kill();
-    let database = daemon.state().join("sbx.db");
-    rusqlite::Connection::open(&database)
-        .unwrap()
-        .pragma_update(None, "user_version", 99)
-        .unwrap();
-    let before = fs::read(&database).unwrap();
-    let output = daemon
-        .command(&program())
-        .arg("--foreground")
-        .output()
-        .unwrap();
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert!(
-        text.contains("newer sbx") && text.contains("  try: "),
-        "{text}"
-    );
-    assert_eq!(fs::read(&database).unwrap(), before);
-}
-
-#[test]
 fn half_made_sandbox_is_removed_and_a_mended_one_is_kept() {
     let mut daemon = Daemon::stopped();
     let half = daemon.state().join("sandboxes/ffffffffffff");

@@ -8,6 +8,7 @@ mod browser;
 mod creation;
 mod harness;
 mod life;
+mod never_lost;
 mod policy;
 mod secrets;
 mod sessions;

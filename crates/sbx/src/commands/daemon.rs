@@ -95,6 +95,7 @@ async fn start(context: &mut Context, policy: Option<String>) -> Result<Exit, Re
 async fn stop(context: &mut Context) -> Result<Exit, Report> {
     let body = Shutdown {
         stop_sandboxes: true,
+        grace_s: None,
     };
     match context
         .client
@@ -111,8 +112,18 @@ async fn stop(context: &mut Context) -> Result<Exit, Report> {
 }
 
 async fn restart(context: &mut Context) -> Result<Exit, Report> {
+    let status = replace(context).await?;
+    context
+        .printer
+        .line(&format!("Daemon restarted (pid {})", status.pid));
+    Ok(Exit::Success)
+}
+
+/// Ends the daemon, if there is one, and starts another; sandboxes keep running.
+pub(super) async fn replace(context: &Context) -> Result<DaemonStatus, Report> {
     let body = Shutdown {
         stop_sandboxes: false,
+        grace_s: None,
     };
     if context
         .client
@@ -122,11 +133,7 @@ async fn restart(context: &mut Context) -> Result<Exit, Report> {
     {
         context.client.wait_until_gone().await?;
     }
-    let status: DaemonStatus = context.client.get("/v1/status").await?;
-    context
-        .printer
-        .line(&format!("Daemon restarted (pid {})", status.pid));
-    Ok(Exit::Success)
+    context.client.get("/v1/status").await
 }
 
 async fn status(context: &mut Context, as_json: bool) -> Result<Exit, Report> {

@@ -35,7 +35,11 @@ pub(crate) async fn run(context: &mut Context, args: Args) -> Result<Exit, Repor
         let rows: Vec<Vec<String>> = sandboxes.iter().map(row).collect();
         let header = ["SANDBOX", "AGENT", "STATUS", "PORTS", "WORKSPACE"];
         context.printer.line(&table::render(&header, &rows));
-        for sandbox in sandboxes.iter().filter(|s| s.status == "unresponsive") {
+        let explained = ["unresponsive", "damaged"];
+        for sandbox in sandboxes
+            .iter()
+            .filter(|s| explained.contains(&s.status.as_str()))
+        {
             let reason = sandbox
                 .status_reason
                 .as_deref()

@@ -1,5 +1,6 @@
 //! The local API's routes: each handler parses into a typed request and answers with a typed document.
 
+mod cache;
 mod policy;
 mod sandboxes;
 mod secrets;
@@ -42,6 +43,7 @@ pub(crate) fn router(daemon: Arc<Daemon>) -> Router {
         .route("/v1/sandboxes/{name}", delete(sandboxes::remove))
         .route("/v1/sandboxes/{name}/start", post(sandboxes::start))
         .route("/v1/sandboxes/{name}/stop", post(sandboxes::stop))
+        .route("/v1/cache/prune", post(cache::prune))
         .route("/v1/policy", get(policy::list))
         .route("/v1/policy/init", post(policy::init))
         .route("/v1/policy/reset", post(policy::reset))

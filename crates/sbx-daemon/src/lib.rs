@@ -11,6 +11,7 @@
 //! | [`warm`] | snapshots of booted machines that new sandboxes begin from |
 //! | [`supervisor_link`], [`gateway_link`] | connections to running sandboxes |
 //! | [`api`] | the local API |
+//! | [`diagnose`], [`reset`] | what has to work without a daemon |
 //!
 //! Killing the daemon changes nothing in any sandbox: supervisors are processes of their own, and the next
 //! daemon connects to them again.
@@ -23,6 +24,7 @@ mod browser;
 mod clock;
 mod create;
 mod daemon;
+mod diagnose;
 mod error;
 mod events;
 mod files;
@@ -44,6 +46,7 @@ mod random;
 mod reconcile;
 mod record;
 mod removal;
+mod reset;
 mod salvage;
 mod sandbox;
 mod secrets;
@@ -56,4 +59,6 @@ mod supervisor_link;
 mod warm;
 mod workspace;
 
+pub use diagnose::diagnose;
+pub use reset::reset;
 pub use serve::run;

@@ -1,4 +1,5 @@
 //! `sbx-daemon [--foreground]`: the daemon, detached from whoever starts it unless told otherwise.
+//! `sbx-daemon --diagnose` and `--reset`: what has to work without a daemon, for the commands of those names.
 #![forbid(unsafe_code)]
 
 use sbx_wire::home::Home;
@@ -15,9 +16,13 @@ fn main() -> ExitCode {
     let outcome = match arguments.as_slice() {
         [] => detach(),
         [flag] if flag == "--foreground" => run().map(|()| ExitCode::SUCCESS),
+        [flag] if flag == "--diagnose" => diagnose(false),
+        [flag, repair] if flag == "--diagnose" && repair == "--repair" => diagnose(true),
+        [flag] if flag == "--reset" => reset(false),
+        [flag, keep] if flag == "--reset" && keep == "--preserve-secrets" => reset(true),
         _ => Err(Report::user(
             "usage",
-            "sbx-daemon knows one argument, --foreground",
+            "sbx-daemon knows --foreground, --diagnose [--repair] and --reset [--preserve-secrets]",
             "sbx daemon start",
         )),
     };
@@ -44,18 +49,53 @@ fn complain(report: &Report) {
 }
 
 fn run() -> Result<(), Report> {
+    sbx_daemon::run(home()?, programs()?, || {
+        let mut out = std::io::stdout().lock();
+        // Whoever started us may have gone.
+        let _ = writeln!(out, "{READY}").and_then(|()| out.flush());
+    })
+}
+
+/// Looks at everything, for `sbx diagnose`.
+fn diagnose(repair: bool) -> Result<ExitCode, Report> {
+    let (home, programs) = (home()?, programs()?);
+    let report = block_on(sbx_daemon::diagnose(&home, &programs, repair))?;
+    print(&report)
+}
+
+/// Removes everything, for `sbx reset`.
+fn reset(preserve_secrets: bool) -> Result<ExitCode, Report> {
+    let removed = block_on(sbx_daemon::reset(home()?, preserve_secrets))??;
+    print(&removed)
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Report> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime
+        .map(|runtime| runtime.block_on(work))
+        .map_err(|error| Report::bug("runtime", format!("the runtime does not start: {error}")))
+}
+
+/// Writes a document for the command that started us.
+fn print(document: &impl serde::Serialize) -> Result<ExitCode, Report> {
+    let text = serde_json::to_string(document)
+        .map_err(|error| Report::bug("json", format!("cannot encode the report: {error}")))?;
+    let mut out = std::io::stdout().lock();
+    // Whoever started us may have gone.
+    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn home() -> Result<Home, Report> {
     let uid = rustix::process::getuid().as_raw();
-    let home = Home::from_env(|name| std::env::var_os(name), uid).map_err(|error| {
+    Home::from_env(|name| std::env::var_os(name), uid).map_err(|error| {
         Report::environment(
             "home",
             error.to_string(),
             "set HOME or SBX_HOME to a folder",
         )
-    })?;
-    sbx_daemon::run(home, programs()?, || {
-        let mut out = std::io::stdout().lock();
-        // Whoever started us may have gone.
-        let _ = writeln!(out, "{READY}").and_then(|()| out.flush());
     })
 }
 

@@ -38,6 +38,7 @@ const PINS: &str = "pins";
 #[derive(Debug, clap::Parser)]
 #[command(
     name = "sbx-gateway",
+    version,
     about = "Everything one sandbox sends to a network"
 )]
 pub struct Options {

@@ -45,6 +45,7 @@ pub use error::ImageError;
 pub use image::Image;
 pub use initramfs::build_initramfs;
 pub use manifest::{Disk, FinishStep, Kernel, Manifest};
+pub use namespace::check as check_namespaces;
 pub use preflight::check as preflight;
 pub use recipe::SUITE;
 pub use request::{AptSources, Request, Template};

@@ -33,8 +33,8 @@ pub(crate) fn enter() -> Command {
     command
 }
 
-/// Fails with the reason when [`enter`] cannot work on this machine.
-pub(crate) fn check() -> Result<(), ImageError> {
+/// Fails with the reason when images cannot be built in a namespace on this machine. Takes a few milliseconds.
+pub fn check() -> Result<(), ImageError> {
     let Err(error) = run::output(enter().arg("true"), "trying out namespaces") else {
         return Ok(());
     };

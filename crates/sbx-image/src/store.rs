@@ -53,16 +53,8 @@ impl Store {
     /// gone. One that is being built is left alone. `keep` are the keys of all sandboxes' images and of the
     /// images that are still to be used.
     pub fn prune(&self, keep: &[String]) -> Result<Vec<String>, ImageError> {
-        let mut kept: BTreeSet<String> = keep.iter().cloned().collect();
-        kept.extend(keep.iter().filter_map(|key| self.manifest(key)?.base));
         let mut gone = Vec::new();
-        let Ok(entries) = fs::read_dir(&self.images) else {
-            return Ok(gone);
-        };
-        let keys = entries
-            .flatten()
-            .filter_map(|entry| entry.file_name().into_string().ok());
-        for key in keys.filter(|key| is_key(key) && !kept.contains(key)) {
+        for key in self.unused(keep)? {
             let lock = self.open_lock(&key)?;
             if lock.try_lock().is_err() {
                 continue;
@@ -74,6 +66,36 @@ impl Store {
             gone.push(key);
         }
         Ok(gone)
+    }
+
+    /// What [`Self::prune`] would remove.
+    pub fn unused(&self, keep: &[String]) -> Result<Vec<String>, ImageError> {
+        let mut kept: BTreeSet<String> = keep.iter().cloned().collect();
+        kept.extend(keep.iter().filter_map(|key| self.manifest(key)?.base));
+        let mut keys = self.keys()?;
+        keys.retain(|key| !kept.contains(key));
+        Ok(keys)
+    }
+
+    /// Keys of all images, whole or broken, in order.
+    pub fn keys(&self) -> Result<Vec<String>, ImageError> {
+        let entries = match fs::read_dir(&self.images) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(ImageError::io("read", &self.images)(error)),
+        };
+        let names = entries.flatten().map(|entry| entry.file_name());
+        let mut keys: Vec<String> = names
+            .filter_map(|name| name.into_string().ok())
+            .filter(|name| is_key(name))
+            .collect();
+        keys.sort();
+        Ok(keys)
+    }
+
+    /// Whether every file of the image with this key is there in its size.
+    pub fn is_whole(&self, key: &str) -> bool {
+        self.manifest(key).is_some()
     }
 
     /// Reads and checks one manifest: a file that is missing or has another size spoils the image.

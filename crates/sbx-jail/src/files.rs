@@ -6,8 +6,8 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access as _, AccessFs, AccessNet, BitFlags, LandlockStatus, PathBeneath, Ruleset,
-    RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus,
+    PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
 };
 use rustix::fs::{FileType, Mode, OFlags};
 
@@ -132,6 +132,26 @@ impl fmt::Display for FilesEnforced {
             Self::Not => write!(f, "landlock NOT enforced (the kernel does not offer it)"),
         }
     }
+}
+
+/// The Landlock ABI version that the kernel offers, as far as the library knows it; `None`: no Landlock. Restricts
+/// nobody.
+pub fn landlock_abi() -> Option<u32> {
+    [ABI::V6, ABI::V5, ABI::V4, ABI::V3, ABI::V2, ABI::V1]
+        .into_iter()
+        .find(|abi| {
+            Ruleset::default()
+                .set_compatibility(CompatLevel::HardRequirement)
+                .handle_access(AccessFs::from_all(*abi))
+                .and_then(|rules| match *abi {
+                    ABI::V4 => rules.handle_access(AccessNet::from_all(*abi)),
+                    ABI::V6 => rules.scope(Scope::from_all(*abi)),
+                    _ => Ok(rules),
+                })
+                .and_then(Ruleset::create)
+                .is_ok()
+        })
+        .map(|abi| abi as u32)
 }
 
 /// Restricts the calling thread and all it starts from now on.

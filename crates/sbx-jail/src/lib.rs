@@ -31,7 +31,7 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 pub use descriptors::close_on_exec_from;
-pub use files::FilesEnforced;
+pub use files::{FilesEnforced, landlock_abi};
 
 /// Which helper is being jailed. Each has its own list of system calls, see the `lists` module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

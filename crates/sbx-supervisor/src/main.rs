@@ -22,6 +22,7 @@ const SPAWNER_LIMIT: Duration = Duration::from_secs(5);
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
     let result = match args.as_slice() {
+        [flag] if flag == "--version" => tell_version(),
         [flag, dir] if flag == spawner::FLAG => spawner::run(Path::new(dir)).map(|()| true),
         [dir] if !dir.as_encoded_bytes().starts_with(b"-") => supervise(Path::new(dir)),
         _ => Err(io::Error::other("usage: sbx-supervisor DIR")),
@@ -34,6 +35,13 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// For `sbx diagnose`.
+fn tell_version() -> io::Result<bool> {
+    use io::Write as _;
+    writeln!(io::stdout(), "sbx-supervisor {}", env!("CARGO_PKG_VERSION"))?;
+    Ok(true)
 }
 
 /// Whoever starts this process may read standard error; the log has it too.

@@ -19,6 +19,7 @@
 
 pub mod api;
 pub mod browser;
+pub mod diagnosis;
 pub mod frame;
 pub mod gateway;
 pub mod guest;

@@ -1,7 +1,8 @@
 //! The command line as types. Help texts are the doc comments here and on each verb's `Args`.
 
 use crate::commands::{
-    create, daemon, exec, inspect, login, ls, policy, rm, run, secret, settings, stop, version,
+    create, daemon, diagnose, exec, inspect, login, ls, policy, prune, reset, rm, run, secret,
+    settings, stop, version,
 };
 use clap::{Args, Parser, Subcommand};
 
@@ -42,6 +43,9 @@ pub(crate) enum Command {
     Inspect(inspect::Args),
     Stop(stop::Args),
     Rm(rm::Args),
+    Prune(prune::Args),
+    Reset(reset::Args),
+    Diagnose(diagnose::Args),
     #[command(subcommand)]
     Policy(policy::Command),
     #[command(subcommand)]

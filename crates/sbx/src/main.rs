@@ -12,6 +12,7 @@ mod exit;
 mod lookup;
 mod printer;
 mod prompt;
+mod since;
 mod table;
 
 use clap::Parser;

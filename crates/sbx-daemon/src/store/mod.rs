@@ -9,6 +9,7 @@
 //! because leaving out a deny would open something.
 
 mod database;
+pub(crate) mod health;
 mod open;
 
 use crate::files;

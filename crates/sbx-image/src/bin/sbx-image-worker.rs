@@ -2,9 +2,20 @@
 
 #![forbid(unsafe_code)]
 
+use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|flag| flag == "--version")
+    {
+        let version = env!("CARGO_PKG_VERSION");
+        return match writeln!(std::io::stdout(), "sbx-image-worker {version}") {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        };
+    }
     let Ok(worker) = std::env::current_exe() else {
         return ExitCode::FAILURE;
     };

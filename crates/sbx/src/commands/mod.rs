@@ -2,11 +2,14 @@
 
 pub(crate) mod create;
 pub(crate) mod daemon;
+pub(crate) mod diagnose;
 pub(crate) mod exec;
 pub(crate) mod inspect;
 pub(crate) mod login;
 pub(crate) mod ls;
 pub(crate) mod policy;
+pub(crate) mod prune;
+pub(crate) mod reset;
 pub(crate) mod rm;
 pub(crate) mod run;
 pub(crate) mod secret;
@@ -79,6 +82,9 @@ pub(crate) async fn dispatch(context: &mut Context, command: Command) -> Result<
         Command::Secret(command) => secret::run(context, command).await,
         Command::Settings(command) => settings::run(context, command).await,
         Command::Daemon(command) => daemon::run(context, command).await,
+        Command::Diagnose(args) => diagnose::run(context, args).await,
+        Command::Prune(args) => prune::run(context, args).await,
+        Command::Reset(args) => reset::run(context, args).await,
         Command::Login(args) => login::run(context, args).await,
         Command::Version(args) => version::run(context, args).await,
     }

@@ -5,7 +5,9 @@
 )]
 
 mod bad_input;
+mod care;
 mod daemon;
+mod full_disk;
 mod policy;
 mod policy_log;
 mod secret;

@@ -1,11 +1,11 @@
 //! `sbx policy log --follow`: one line a record, as they are written.
 
 use super::log::{Args, proxy};
-use super::since::Since;
 use crate::client::Lines;
 use crate::commands::Context;
 use crate::exit::Exit;
 use crate::printer::Printer;
+use crate::since::Since;
 use crate::table;
 use sbx_wire::api::LogEvent;
 use sbx_wire::gateway::EgressRecord;

@@ -1,10 +1,10 @@
 //! `sbx policy log`.
 
 use super::follow;
-use super::since::{self, Since};
 use crate::client::encode;
 use crate::commands::Context;
 use crate::exit::Exit;
+use crate::since::{self, Since};
 use crate::table;
 use sbx_wire::api::{LogRow, PolicyLog};
 use sbx_wire::gateway::ProxyKind;

@@ -9,7 +9,6 @@ mod ls;
 mod reset;
 mod rm;
 mod rule;
-mod since;
 mod view;
 
 pub(super) use init::choose_preset;

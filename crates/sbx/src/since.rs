@@ -5,17 +5,17 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Milliseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Since(pub(super) u64);
+pub(crate) struct Since(pub(crate) u64);
 
 impl Since {
-    pub(super) fn now() -> Self {
+    pub(crate) fn now() -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         Self(now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX)))
     }
 }
 
 /// Reads a time (UTC) or how long ago it was: `2026-01-31T12:00:00Z`, `2026-01-31`, `90s`, `10m`, `2h`, `3d`, `1w`.
-pub(super) fn parse(text: &str) -> Result<Since, String> {
+pub(crate) fn parse(text: &str) -> Result<Since, String> {
     if let Some(seconds) = parse_rfc3339(text) {
         return Ok(Since(seconds * 1000));
     }

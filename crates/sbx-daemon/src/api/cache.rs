@@ -1,0 +1,96 @@
+//! `/v1/cache`: what can be made anew.
+
+use super::{Shared, parse};
+use crate::daemon::Daemon;
+use crate::error::{ApiResult, io_report};
+use crate::image::blocking;
+use crate::reconcile;
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use sbx_image::Store;
+use sbx_wire::api::{PruneCache, PrunedCache};
+use sbx_wire::report::Report;
+use std::fs;
+use std::path::Path;
+
+/// Folder of the snapshots in the cache, one folder each; hidden ones are being made.
+const SNAPSHOTS: &str = "snapshots";
+
+/// Removes images that no sandbox lies on, and all snapshots: nothing depends on those, a machine without one boots.
+pub(super) async fn prune(State(daemon): Shared, body: Bytes) -> ApiResult<Json<PrunedCache>> {
+    let request: PruneCache = parse(&body)?;
+    let keep = needed(&daemon)?;
+    let cache = daemon.home.cache.clone();
+    let pruned = blocking(move || {
+        let store = Store::new(&cache);
+        // Without its manifest nobody knows what an image lies on.
+        if let Some(key) = keep.iter().find(|key| store.open_key(key).is_none()) {
+            return Err(Report::environment(
+                "image-missing",
+                format!("image {key}, which a sandbox lies on, is broken, so nothing is removed"),
+                "sbx diagnose",
+            ));
+        }
+        let images = if request.dry_run {
+            store.unused(&keep)
+        } else {
+            store.prune(&keep)
+        };
+        Ok(PrunedCache {
+            images: images.map_err(|error| error.report())?,
+            snapshots: snapshots(&cache.join(SNAPSHOTS), request.dry_run)?,
+        })
+    });
+    Ok(Json(pruned.await??))
+}
+
+/// Keys of the images that sandboxes lie on.
+fn needed(daemon: &Daemon) -> Result<Vec<String>, Report> {
+    if daemon.is_creating() {
+        return Err(Report::user(
+            "busy",
+            "a sandbox is being made, so nothing is removed from the cache",
+            "run the command again when it is there",
+        ));
+    }
+    let sandboxes = daemon.sandboxes();
+    let unknown = sandboxes
+        .iter()
+        .find(|sandbox| sandbox.damage.is_some() && sandbox.record().image.is_empty());
+    if let Some(sandbox) = unknown {
+        return Err(Report::environment(
+            "sandbox-damaged",
+            format!(
+                "nobody knows which image the damaged sandbox '{}' lies on, so nothing is removed from the cache",
+                sandbox.name
+            ),
+            "sbx diagnose",
+        ));
+    }
+    let mut keys: Vec<String> = sandboxes.iter().map(|s| s.record().image).collect();
+    keys.sort();
+    keys.dedup();
+    Ok(keys)
+}
+
+fn snapshots(folder: &Path, dry_run: bool) -> Result<Vec<String>, Report> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(io_report("read", folder, &error)),
+    };
+    let mut keys: Vec<String> = entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| !name.starts_with('.'))
+        .collect();
+    keys.sort();
+    if !dry_run {
+        for key in &keys {
+            reconcile::remove(&folder.join(key))?;
+        }
+    }
+    Ok(keys)
+}

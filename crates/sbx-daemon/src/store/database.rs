@@ -5,7 +5,7 @@ use crate::record::Record;
 use rusqlite::{Connection, ErrorCode, Transaction, params};
 use sbx_policy::{PolicyDocument, Rule};
 use sbx_wire::report::Report;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Version of the schema, in `PRAGMA user_version`.
@@ -134,23 +134,37 @@ impl Database {
 
     pub(super) fn put_policy(&mut self, policy: &Policy) -> Result<(), Report> {
         let generation = i64::try_from(policy.document.generation).unwrap_or(i64::MAX);
-        let old: BTreeMap<String, String> = self.in_transaction(|transaction| {
-            let mut statement = transaction.prepare("SELECT id, document FROM rules")?;
+        let stored: Vec<(String, String)> = self.in_transaction(|transaction| {
+            let mut statement =
+                transaction.prepare("SELECT id, document FROM rules ORDER BY rowid")?;
             let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
             rows.collect()
         })?;
-        let mut new = BTreeMap::new();
+        let old: BTreeMap<&String, &String> = stored.iter().map(|(id, text)| (id, text)).collect();
+        let mut new = Vec::new();
         for rule in &policy.document.rules {
             let text = serde_json::to_string(rule)
                 .map_err(|error| Report::bug("json", format!("cannot encode a rule: {error}")))?;
-            new.insert(rule.id.clone(), (rule.scope.to_string(), text));
+            new.push((&rule.id, rule.scope.to_string(), text));
         }
+        let ids: BTreeSet<&String> = new.iter().map(|(id, ..)| *id).collect();
+        // Rows come out in the order in which they went in. Mostly rules come at the end; the rules of a preset that is
+        // chosen again move there.
+        let kept = stored
+            .iter()
+            .map(|(id, _)| id)
+            .filter(|id| ids.contains(id));
+        let added = new
+            .iter()
+            .map(|(id, ..)| *id)
+            .filter(|id| !old.contains_key(id));
+        let in_order = kept.chain(added).eq(new.iter().map(|(id, ..)| *id));
         self.in_transaction(|transaction| {
-            for id in old.keys().filter(|id| !new.contains_key(*id)) {
+            for id in old.keys().filter(|id| !in_order || !ids.contains(*id)) {
                 transaction.execute("DELETE FROM rules WHERE id = ?1", [id])?;
             }
-            for (id, (scope, text)) in &new {
-                if old.get(id) != Some(text) {
+            for (id, scope, text) in &new {
+                if !in_order || old.get(id) != Some(&text) {
                     transaction.execute(
                         "INSERT INTO rules (id, scope, document) VALUES (?1, ?2, ?3)
                          ON CONFLICT (id) DO UPDATE SET scope = ?2, document = ?3",

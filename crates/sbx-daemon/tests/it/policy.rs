@@ -466,3 +466,27 @@ fn a_policy_that_is_lost_comes_back_from_what_the_sandboxes_work_with() {
         "{notices}"
     );
 }
+
+#[test]
+fn rules_keep_their_order_through_a_restart() {
+    let mut daemon = Daemon::start();
+    let rules = |daemon: &Daemon| daemon.get("/v1/policy").ok()["rules"].clone();
+    // Its rules come all at once, and their ids sort otherwise.
+    daemon.init("balanced");
+    daemon
+        .post("/v1/policy/rules", &rule(true, "first.example"))
+        .ok();
+    let before = rules(&daemon);
+    assert!(before.as_array().unwrap().len() > 5, "{before}");
+    daemon.restart();
+    assert_eq!(rules(&daemon), before);
+    // The same rules under the same ids, now behind one that stays.
+    let again = json!({"preset": "balanced", "replace": true});
+    daemon.post("/v1/policy/init", &again).ok();
+    daemon
+        .post("/v1/policy/rules", &rule(true, "last.example"))
+        .ok();
+    let before = rules(&daemon);
+    daemon.restart();
+    assert_eq!(rules(&daemon), before);
+}

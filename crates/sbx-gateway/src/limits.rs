@@ -4,16 +4,26 @@ use std::time::Duration;
 
 /// Open TCP connections of the guest. A further SYN is answered with RST and a record.
 pub const CONNECTIONS: usize = 1024;
-/// Ended connections of the guest whose buffers are kept for the next ones.
+/// Ended connections of the guest whose buffers are kept for the next ones: so many with [`SOCKET_BUFFER`], and [`FEW`] with
+/// [`WIDE_BUFFER`].
 pub const SPARE_SOCKETS: usize = 16;
 /// SYNs to other ports than 53, 80, 443 and 3128 whose upstream is being dialled. Beyond: RST.
 pub const PARKED_SYNS: usize = 64;
-/// smoltcp's buffers of a connection, one each way, in bytes. Pages are only used once written. Four of the largest
-/// segments: fewer are no pipeline.
+/// smoltcp's buffer for what the guest sends on a connection that begins while fewer than [`FEW`] others are there, in bytes.
+/// Pages are only used once written. Sixteen of the largest segments: with four, an emulated guest ran out of window so
+/// often that it took its own segments for lost.
+pub const WIDE_BUFFER: usize = 1024 * 1024;
+/// The same for what the guest receives. With 4 MiB, a guest threw away now and then what it had no memory for, and smoltcp
+/// notices that a second later.
+pub const WIDE_SEND_BUFFER: usize = 512 * 1024;
+/// Connections with the widest buffers.
+pub const FEW: usize = 8;
+/// The same, each way, for a connection that begins while [`FEW`] others are there. Four of the largest segments: fewer are
+/// no pipeline.
 pub const SOCKET_BUFFER: usize = 256 * 1024;
 /// The same for a connection that begins while [`CROWD`] others are there.
 pub const CROWDED_BUFFER: usize = 64 * 1024;
-/// Connections with the larger buffers. With [`CONNECTIONS`] at most 176 MiB are buffered.
+/// Connections with more than the smallest buffers. With [`CONNECTIONS`] at most 184 MiB are buffered.
 pub const CROWD: usize = 128;
 /// Bytes on their way to the VM before the network thread stops producing more.
 pub const FRAMES_OUT: usize = 256 * 1024;

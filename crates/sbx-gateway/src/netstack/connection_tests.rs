@@ -338,3 +338,31 @@ async fn an_answer_takes_the_acknowledgement_with_it_and_without_one_it_comes_so
     pair.guest_talks().await;
     assert_eq!(pair.guest_socket().send_queue(), 0);
 }
+
+#[test]
+fn the_first_connections_get_the_widest_buffers_and_a_crowd_the_smallest() {
+    let wake = Arc::<Wake>::default();
+    let mut pipes = Vec::new();
+    let mut sizes = std::collections::BTreeMap::new();
+    for _ in 0..limits::CROWD + 3 {
+        let socket = wake.socket();
+        let size = (socket.recv_capacity(), socket.send_capacity());
+        *sizes.entry(size).or_insert(0) += 1;
+        pipes.push(Pipe::new(FLOW, socket, wake.clone()));
+    }
+    let expected = [
+        ((limits::CROWDED_BUFFER, limits::CROWDED_BUFFER), 3),
+        (
+            (limits::SOCKET_BUFFER, limits::SOCKET_BUFFER),
+            limits::CROWD - limits::FEW,
+        ),
+        ((limits::WIDE_BUFFER, limits::WIDE_SEND_BUFFER), limits::FEW),
+    ];
+    assert_eq!(sizes, expected.into());
+    // What is kept of them is bounded, and each gets what it would get of new ones.
+    drop(pipes);
+    let kept = limits::FEW + limits::SPARE_SOCKETS;
+    assert_eq!(wake.spares(), kept);
+    assert_eq!(wake.socket().recv_capacity(), limits::WIDE_BUFFER);
+    assert_eq!(wake.spares(), kept - 1);
+}

@@ -50,11 +50,17 @@ impl Wake {
 
     /// A socket that is not in use.
     pub(super) fn socket(&self) -> tcp::Socket<'static> {
-        if self.alive() >= limits::CROWD {
-            return socket(limits::CROWDED_BUFFER);
-        }
-        let spare = self.spare().pop();
-        spare.unwrap_or_else(|| socket(limits::SOCKET_BUFFER))
+        let (receive, send) = match self.alive() {
+            ..limits::FEW => (limits::WIDE_BUFFER, limits::WIDE_SEND_BUFFER),
+            limits::FEW..limits::CROWD => (limits::SOCKET_BUFFER, limits::SOCKET_BUFFER),
+            _ => return socket(limits::CROWDED_BUFFER, limits::CROWDED_BUFFER),
+        };
+        let spare = {
+            let mut spare = self.spare();
+            let place = spare.iter().rposition(|it| it.recv_capacity() == receive);
+            place.map(|place| spare.swap_remove(place))
+        };
+        spare.unwrap_or_else(|| socket(receive, send))
     }
 
     #[cfg(test)]
@@ -67,8 +73,14 @@ impl Wake {
     }
 
     fn keep(&self, mut socket: tcp::Socket<'static>) {
+        let size = socket.recv_capacity();
+        let most = match size {
+            limits::WIDE_BUFFER => limits::FEW,
+            limits::SOCKET_BUFFER => limits::SPARE_SOCKETS,
+            _ => return,
+        };
         let mut spare = self.spare();
-        if socket.recv_capacity() == limits::SOCKET_BUFFER && spare.len() < limits::SPARE_SOCKETS {
+        if spare.iter().filter(|it| it.recv_capacity() == size).count() < most {
             socket.abort();
             spare.push(socket);
         }
@@ -83,9 +95,9 @@ impl Wake {
     }
 }
 
-fn socket(size: usize) -> tcp::Socket<'static> {
-    let buffer = || tcp::SocketBuffer::new(vec![0; size]);
-    tcp::Socket::new(buffer(), buffer())
+fn socket(receive: usize, send: usize) -> tcp::Socket<'static> {
+    let buffer = |size| tcp::SocketBuffer::new(vec![0; size]);
+    tcp::Socket::new(buffer(receive), buffer(send))
 }
 
 /// State shared by both ends.

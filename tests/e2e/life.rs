@@ -1,6 +1,7 @@
 //! Kills: each process of a sandbox, and what the others and the user see of it.
 
 use crate::setting::{Setting, alive, kill};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -208,4 +209,59 @@ fn attack_70_the_clock_is_right_after_a_pause() {
         offset() < 2_000_000_000
     });
     println!("right within {} ms", resumed.elapsed().as_millis());
+}
+
+#[test]
+fn attack_72_after_a_power_cut_and_a_removal_while_running_nothing_is_lost_and_nothing_left() {
+    let setting = Setting::ordinary("deny-all");
+    let workspace = setting.shell("cut");
+    setting.inside(
+        "cut",
+        "echo synced > ~/note && sync && echo here > there && sync there",
+    );
+    let roles = ["supervisor", "spawner", "machine", "gateway", "share0"];
+    let pids = || -> Vec<u32> {
+        let all = roles.iter().map(|role| setting.process("cut", role));
+        all.collect()
+    };
+    let cut = pids();
+    let socket = setting.inspect("cut")["socket_path"].clone();
+    let runtime = Path::new(socket.as_str().unwrap()).parent().unwrap();
+    let status = setting.installation.sbx(["daemon", "status", "--json"]);
+    let daemon = status.json().unwrap()["pid"].as_u64().unwrap();
+    let daemon = u32::try_from(daemon).unwrap();
+    // Everything at once, and a runtime folder that does not survive.
+    for pid in cut.iter().chain([&daemon]) {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(*pid).unwrap()).unwrap();
+        // The helpers may have ended with the first.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+    setting.wait("everything has ended", 10, || {
+        cut.iter().chain([&daemon]).all(|pid| !alive(*pid))
+    });
+    std::fs::remove_dir_all(runtime.parent().unwrap()).unwrap();
+
+    assert_eq!(setting.inspect("cut")["state"], "stopped");
+    assert_eq!(setting.inside("cut", "cat ~/note there"), "synced\nhere\n");
+    let errors = setting.inside(
+        "cut",
+        "sudo dmesg | grep -ciE 'ext4.*(error|corrupt)' || true",
+    );
+    assert_eq!(errors.trim(), "0");
+    let report = setting.installation.sbx(["diagnose", "--json"]);
+    let report = report.json().unwrap();
+    let checks = report["checks"].as_array().unwrap().iter();
+    let failed: Vec<_> = checks.filter(|check| check["status"] == "fail").collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+
+    // Removed while it runs.
+    let (again, dir) = (pids(), setting.inspect("cut")["directory"].clone());
+    let removed = setting.installation.sbx(["rm", "--force", "cut"]);
+    removed.success().unwrap();
+    assert!(again.iter().all(|pid| !alive(*pid)));
+    assert!(!Path::new(dir.as_str().unwrap()).exists() && !runtime.exists());
+    assert_eq!(
+        std::fs::read_to_string(workspace.join("there")).unwrap(),
+        "here\n"
+    );
 }

@@ -16,7 +16,7 @@ const OWN: &[(&str, &str)] = &[
     ("id of a new container", "docker create --network none own:1 /x"),
     (
         "key that signs its certificates",
-        "openssl s_client -connect denied.example:443 -servername denied.example -showcerts </dev/null 2>/dev/null \
+        "openssl s_client -proxy gateway.docker.internal:3128 -connect denied.example:443 -servername denied.example -showcerts </dev/null 2>/dev/null \
          | awk '/BEGIN/{n++} n==2' | openssl x509 -noout -pubkey | tail -n +2 | tr -d '\\n'",
     ),
     (

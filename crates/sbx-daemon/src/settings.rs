@@ -102,6 +102,15 @@ const KEYS: &[Key] = &[
         check: |text| docker_bytes(text).map(|_| plain(text.trim().to_ascii_lowercase())),
     },
     Key {
+        name: WARM_START,
+        kind: "bool",
+        default: "true",
+        example: "false",
+        restart: false,
+        description: "Whether new sandboxes begin from a snapshot of a booted machine, and such snapshots are made",
+        check: |text| flag(text).map(|flag| plain(flag.to_string())),
+    },
+    Key {
         name: DETACH_KEYS,
         kind: "string",
         default: DETACH_DEFAULT,
@@ -112,15 +121,6 @@ const KEYS: &[Key] = &[
             let keys: DetachKeys = text.trim().parse()?;
             Ok(plain(keys.to_string()))
         },
-    },
-    Key {
-        name: WARM_START,
-        kind: "bool",
-        default: "true",
-        example: "false",
-        restart: false,
-        description: "Whether new sandboxes begin from a snapshot of a booted machine, and such snapshots are made",
-        check: |text| flag(text).map(|flag| plain(flag.to_string())),
     },
     Key {
         name: EXTRA_ROOTS,

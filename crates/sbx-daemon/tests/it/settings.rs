@@ -24,6 +24,7 @@ fn every_setting_is_listed_with_default_type_and_description() {
         "machine.kernel",
         "sandbox.autoStop",
         "sandbox.disk.dockerVolume",
+        "sandbox.warmStart",
         "session.detachKeys",
         "upstream.extraRoots",
         "upstream.overrides",

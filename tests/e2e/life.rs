@@ -157,9 +157,9 @@ fn share_machine_and_supervisor_can_be_killed_and_nothing_is_lost_or_orphaned() 
         .success()
         .unwrap();
     assert!(all.iter().all(|pid| !alive(*pid)), "a process outlived rm");
-    assert!(!std::path::Path::new(dir).exists(), "{dir} outlived rm");
+    assert!(!Path::new(dir).exists(), "{dir} outlived rm");
     assert!(
-        !std::path::Path::new(&socket).parent().unwrap().exists(),
+        !Path::new(&socket).parent().unwrap().exists(),
         "sockets outlived rm"
     );
     let left = std::process::Command::new("pgrep")

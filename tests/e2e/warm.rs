@@ -22,13 +22,13 @@ const OWN: &[(&str, &str)] = &[
     (
         "first sequence number of a connection",
         "sudo python3 -c \"import socket,struct,threading
-raw=socket.socket(socket.AF_PACKET,socket.SOCK_RAW,socket.htons(0x0800))
-raw.bind(('eth0',0))
+raw=socket.socket(socket.AF_PACKET,socket.SOCK_RAW,socket.htons(3))
+raw.bind(('eth0',0)); raw.settimeout(20)
 s=socket.socket(); s.setsockopt(socket.SOL_SOCKET,socket.SO_REUSEADDR,1)
 s.bind(('0.0.0.0',40000)); s.setblocking(False); s.connect_ex(('192.168.127.1',3128))
 while True:
     p=raw.recv(2048)
-    if p[23]==6 and struct.unpack('!H',p[34:36])[0]==40000: print(struct.unpack('!I',p[38:42])[0]); break\"",
+    if p[12:14]==b'\\x08\\x00' and p[23]==6 and struct.unpack('!H',p[34:36])[0]==40000: print(struct.unpack('!I',p[38:42])[0]); break\"",
     ),
 ];
 

@@ -225,18 +225,25 @@ fn neither() -> Report {
     )
 }
 
-async fn in_background(daemon: &Daemon, request: SmallRequest) -> Result<SmallKernel, Report> {
+fn made_way() -> Report {
+    let text = "the build of the small kernel made way";
+    Report::environment(MADE_WAY, text, "")
+}
+
+async fn in_background(daemon: &Arc<Daemon>, request: SmallRequest) -> Result<SmallKernel, Report> {
     daemon.small.quiet(BEFORE_BUILD).await;
+    let asking = daemon.clone();
+    // The setting may be another one by now, and may change while it is built.
+    let unwanted = move || settings::kernel(asking.store().settings()) != WantedKernel::Auto;
+    if unwanted() {
+        return Err(made_way());
+    }
     let waiting = daemon.small.waiting.subscribe();
     let small = daemon.small.clone();
     tracing::info!(log = %request.log().display(), "building the small kernel");
     build(daemon, request, Priority::Idle, move |progress| {
-        if *waiting.borrow() > 0 {
-            return Err(Report::environment(
-                MADE_WAY,
-                "the build of the small kernel made way",
-                "",
-            ));
+        if *waiting.borrow() > 0 || unwanted() {
+            return Err(made_way());
         }
         small.say(format!(
             "being built: {} {}",

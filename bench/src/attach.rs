@@ -30,9 +30,10 @@ pub(crate) fn run() -> Result<Vec<Figure>, String> {
 /// painted, for each attach. The installation has a policy; a sandbox is made for this and removed again.
 pub(crate) fn attaches(installation: &Installation) -> Result<Vec<f64>, String> {
     const NAME: &str = "bench-attach";
+    let project = installation.folder("attach")?.display().to_string();
     installation
         .sbx([
-            "run", "shell", "-d", "--name", NAME, "--memory", "2g", "--cpus", "2",
+            "run", "shell", &project, "-d", "--name", NAME, "--memory", "2g", "--cpus", "2",
         ])
         .success()?;
     let measured = measure(installation, NAME);

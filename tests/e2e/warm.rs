@@ -164,4 +164,13 @@ fn a_snapshot_that_does_not_load_is_given_up_and_the_machine_is_booted() {
     setting.shell("third");
     setting.shell("fourth");
     assert_eq!(start(&setting, "fourth"), "warm");
+    // A sandbox needs its snapshot no more: neither while it runs nor to start again.
+    std::fs::remove_dir_all(newest()).unwrap();
+    setting.inside("fourth", "echo kept > ~/kept && docker version >/dev/null");
+    setting
+        .installation
+        .sbx(["stop", "fourth"])
+        .success()
+        .unwrap();
+    assert_eq!(setting.inside("fourth", "cat ~/kept"), "kept\n");
 }

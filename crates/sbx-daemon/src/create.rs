@@ -377,7 +377,11 @@ async fn begin(
     match beginning {
         Beginning::Warm(snapshot) => {
             let started = launching::launch(daemon, sandbox, Some(&snapshot), events).await;
-            let Err(why) = started else { return Ok(()) };
+            let why = match started {
+                Err(why) if why.code == launching::FAILED => why,
+                // A workspace that is gone, or a disk that is full, is not the snapshot's fault.
+                other => return other,
+            };
             warm::give_up(snapshot, &why, events).await;
             // What the machine did to its disks before it failed is nobody's work yet.
             for name in [launch::files::UPPER, launch::files::DOCKER] {

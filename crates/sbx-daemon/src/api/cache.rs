@@ -4,7 +4,7 @@ use super::{Shared, parse};
 use crate::daemon::Daemon;
 use crate::error::{ApiResult, io_report};
 use crate::image::blocking;
-use crate::reconcile;
+use crate::{reconcile, warm};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -13,9 +13,6 @@ use sbx_wire::api::{PruneCache, PrunedCache};
 use sbx_wire::report::Report;
 use std::fs;
 use std::path::Path;
-
-/// Folder of the snapshots in the cache, one folder each; hidden ones are being made.
-const SNAPSHOTS: &str = "snapshots";
 
 /// Removes images that no sandbox lies on, and all snapshots: nothing depends on those, a machine without one boots.
 pub(super) async fn prune(State(daemon): Shared, body: Bytes) -> ApiResult<Json<PrunedCache>> {
@@ -39,7 +36,7 @@ pub(super) async fn prune(State(daemon): Shared, body: Bytes) -> ApiResult<Json<
         };
         Ok(PrunedCache {
             images: images.map_err(|error| error.report())?,
-            snapshots: snapshots(&cache.join(SNAPSHOTS), request.dry_run)?,
+            snapshots: snapshots(&warm::root(&cache), request.dry_run)?,
         })
     });
     Ok(Json(pruned.await??))
@@ -74,6 +71,7 @@ fn needed(daemon: &Daemon) -> Result<Vec<String>, Report> {
     Ok(keys)
 }
 
+/// Each has a folder; hidden ones are being made.
 fn snapshots(folder: &Path, dry_run: bool) -> Result<Vec<String>, Report> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,

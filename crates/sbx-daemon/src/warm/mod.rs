@@ -17,7 +17,7 @@ use crate::daemon::Daemon;
 use crate::events::Events;
 use crate::record::Record;
 use crate::{image, kernel, programs, settings};
-pub(crate) use folder::{Snapshot, keys};
+pub(crate) use folder::{Snapshot, keys, root};
 use key::Wanted;
 use sbx_image::Image;
 use sbx_machine::args::SPARE_PORTS;

@@ -320,9 +320,12 @@ mod tests {
         let qemu = tokio::task::spawn_blocking(move || {
             let listener = listener.into_std().unwrap();
             listener.set_nonblocking(false).unwrap();
-            let (mut socket, _) = listener.accept().unwrap();
-            let mut write = |text: &str| io::Write::write_all(&mut socket, text.as_bytes());
-            write("{\"QMP\": {}}\n{\"return\":{},\"id\":0}\n{\"return\":{},\"id\":1}\n").unwrap();
+            let (socket, _) = listener.accept().unwrap();
+            let answer = |text: &str| io::Write::write_all(&mut &socket, text.as_bytes()).unwrap();
+            answer("{\"QMP\": {}}\n");
+            let mut byte = [0; 4096];
+            io::Read::read(&mut &socket, &mut byte).unwrap();
+            answer("{\"return\":{},\"id\":0}\n");
             let mut text = String::new();
             loop {
                 let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -335,6 +338,8 @@ mod tests {
                 text.push_str(std::str::from_utf8(&bytes[..got.bytes]).unwrap());
                 for message in ancillary.drain() {
                     if let rustix::net::RecvAncillaryMessage::ScmRights(mut given) = message {
+                        // Only now: nobody waits for an answer to what was not asked yet.
+                        answer("{\"return\":{},\"id\":1}\n");
                         return (text, given.next().unwrap());
                     }
                 }

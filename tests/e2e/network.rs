@@ -7,12 +7,16 @@ const TINY: &str = "set -e; cd /; tar -ch usr/bin/cat usr/bin/getent $(ldd /usr/
                     grep -v : | sort -u | sed 's|^/||') etc/nsswitch.conf $(ls -d usr/lib/x86_64-linux-gnu/libnss_dns* 2>/dev/null) | \
                     docker import - tiny >/dev/null";
 
+/// What a connection may have in memory: least, at first, most.
+const ROOM: &str = "cat /proc/sys/net/ipv4/tcp_rmem";
+
 #[test]
-fn large_packets_and_no_ipv6_reach_into_containers() {
+fn large_packets_room_for_them_and_no_ipv6_reach_into_containers() {
     let setting = Setting::ordinary("allow-all");
     setting.shell("net");
     let inside = |line: &str| setting.inside("net", line);
     assert_eq!(inside("cat /sys/class/net/eth0/mtu").trim(), "65520");
+    assert_eq!(inside(ROOM), "4096\t1048576\t6291456\n");
     // No address, no route, and no way to make one of them by asking.
     assert_eq!(
         inside("grep -c eth0 /proc/net/if_inet6 || true").trim(),
@@ -35,6 +39,8 @@ fn large_packets_and_no_ipv6_reach_into_containers() {
             "docker run --rm --network {network} tiny /usr/bin/cat /sys/class/net/eth0/mtu"
         );
         assert_eq!(inside(&mtu).trim(), "65520", "{network}");
+        let room = format!("docker run --rm --network {network} tiny /usr/bin/{ROOM}");
+        assert_eq!(inside(&room), "4096\t1048576\t6291456\n", "{network}");
         for name in [
             "host.docker.internal",
             "gateway.docker.internal",

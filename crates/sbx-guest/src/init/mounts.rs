@@ -186,6 +186,10 @@ fn limits() {
         ("fs/inotify/max_user_instances", "1024"),
         ("vm/max_map_count", "262144"),
         ("net/ipv4/ping_group_range", "0 2147483647"),
+        // A connection begins with room for what the gateway may have on its way (`WIDE_SEND_BUFFER` there). With the
+        // kernel's 128 KiB, two of the largest segments, the kernel threw segments away that it had offered to take,
+        // before it gave the connection more (`TCPRcvQDrop`): a second of silence each time. Containers inherit it.
+        ("net/ipv4/tcp_rmem", "4096 1048576 6291456"),
     ] {
         let _ = fs::write(Path::new("/proc/sys").join(knob), value);
     }

@@ -14,6 +14,7 @@ mod kernel;
 mod life;
 mod neighbours;
 mod network;
+mod power;
 mod sessions;
 mod setting;
 mod trust;

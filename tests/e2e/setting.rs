@@ -25,7 +25,7 @@ impl Setting {
     }
 
     /// As root, with the images that the ordinary user has built. `None` when we are not root.
-    pub(crate) fn root(preset: &str) -> Option<Self> {
+    pub(crate) fn as_root(preset: &str) -> Option<Self> {
         rustix::process::getuid().is_root().then(|| {
             let cache = PathBuf::from("/var/tmp/sbx-e2e-cache-root");
             link_images(&self::cache(), &cache);
@@ -79,6 +79,11 @@ impl Setting {
         if !kept.exists() && made.is_dir() {
             copy_private(&made, kept, &self.installation);
         }
+    }
+
+    /// Folder of the test.
+    pub(crate) fn root(&self) -> &Path {
+        self.root.path()
     }
 
     /// Machines that are started from now on have this kernel.
@@ -156,7 +161,6 @@ impl Drop for Setting {
                 eprintln!("clean-up: {outcome}");
             }
         }
-        let _ = self.root.path();
     }
 }
 

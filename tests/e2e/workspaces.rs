@@ -43,7 +43,7 @@ fn the_owner_appears_as_uid_1000_and_its_files_are_its_own() {
 
 #[test]
 fn root_on_the_host_appears_as_uid_1000_too_below_root_tmp_and_home_agent() {
-    let Some(setting) = Setting::root("deny-all") else {
+    let Some(setting) = Setting::as_root("deny-all") else {
         println!("not root: the share's own tests run as other users");
         return;
     };

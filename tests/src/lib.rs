@@ -11,6 +11,7 @@ pub mod installation;
 pub mod outcome;
 pub mod project;
 pub mod terminal;
+pub mod trace;
 
 pub use installation::{Installation, User};
 pub use outcome::Outcome;

@@ -55,6 +55,7 @@ const PACKAGES: &[(&str, Sign, For)] = &[
     ("npm", Sign::Program("npm"), For::Running),
     ("iproute2", Sign::Program("ip"), For::Running),
     ("curl", Sign::Program("curl"), For::Testing),
+    ("strace", Sign::Program("strace"), For::Testing),
     ("python3-venv", Sign::PythonVenv, For::Testing),
 ];
 

@@ -274,6 +274,9 @@ fn decide(snapshot: &Snapshot) -> Option<Result<Guest, ToClient>> {
         };
         return Some(Err(last));
     }
+    if let (Phase::Running, Some(why)) = (&snapshot.phase, &snapshot.waits) {
+        return Some(Err(ToClient::Lost(why.clone())));
+    }
     match (&snapshot.phase, &snapshot.guest) {
         (Phase::Starting(_), _) => None,
         (Phase::Running, Some(guest)) => Some(Ok(guest.clone())),

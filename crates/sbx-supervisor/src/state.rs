@@ -37,6 +37,8 @@ pub struct Snapshot {
     pub held: bool,
     /// `run --rm`: that session has ended, so the sandbox ends with the last of the others.
     pub ending: bool,
+    /// Why the machine stands still for now; `None`: it does not.
+    pub waits: Option<String>,
     /// Since when it runs.
     pub running: Option<Instant>,
     /// Since when it has had no session; `None`: it has one, or does not run.
@@ -108,6 +110,7 @@ impl State {
             attached: 0,
             held: false,
             ending: false,
+            waits: None,
             running: None,
             quiet: None,
             processes,

@@ -6,11 +6,13 @@
 //! | `boot` | connecting to QEMU and the guest, `personalise` |
 //! | `restore` | the same with a machine that comes from a snapshot |
 //! | `save` | making the snapshot |
+//! | `full_disk` | a machine that waits for space |
 //! | `helpers` | what the end of each helper means |
 //! | `clock` | noticing that time was lost |
 
 mod boot;
 mod clock;
+mod full_disk;
 mod helpers;
 mod restore;
 mod save;
@@ -21,6 +23,7 @@ use crate::prepare::Parts;
 use crate::spawner::{Link, LinkError, Order, Role};
 use crate::state::{Ended, State};
 use clock::{Clock, unix_ns};
+use full_disk::FullDisk;
 use helpers::Helpers;
 use sbx_machine::qmp::{Event, Qmp};
 use sbx_wire::guest::ToGuest;
@@ -33,7 +36,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 /// Time from the start to the guest being ready: long, because ten emulated guests may start at a time.
 pub const START_LIMIT: Duration = Duration::from_mins(2);
-/// Grace of a guest whose share or channel is broken: it can hardly unmount anything.
+/// Grace of a guest whose share or channel is broken, or that waits for space: it can hardly unmount anything.
 const BROKEN_GRACE: Duration = Duration::from_secs(3);
 /// Time for QEMU to end after `quit`, and for helpers after SIGTERM.
 const QUIT_LIMIT: Duration = Duration::from_secs(2);
@@ -90,6 +93,7 @@ pub struct Life {
     console_waits: Option<oneshot::Sender<std::convert::Infallible>>,
     state: State,
     helpers: Helpers,
+    full_disk: FullDisk,
     guest: Option<Guest>,
     qmp: Option<Qmp>,
     /// `SHUTDOWN` event's reason, e.g. `guest-shutdown`.
@@ -119,6 +123,7 @@ impl Life {
             console_waits: Some(console_waits),
             state,
             helpers,
+            full_disk: FullDisk::default(),
             guest: None,
             qmp: None,
             shutdown_reason: None,
@@ -209,10 +214,14 @@ impl Life {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let due = self.helpers.next_deadline();
+            let full = self.full_disk.due();
             tokio::select! {
                 news = self.link.next() => self.on_news(news?)?,
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     self.on_deadline().await?;
+                }
+                () = sleep_until(full.unwrap_or_else(Instant::now)), if full.is_some() => {
+                    self.on_full_disk().await;
                 }
                 Some(event) = qmp_events.recv() => {
                     if event.name == "RESUME" {
@@ -227,6 +236,7 @@ impl Life {
     }
 
     fn on_qmp(&mut self, event: &Event) {
+        self.on_disk_error(event);
         if event.name == "SHUTDOWN" {
             let reason = event.data.get("reason").and_then(|reason| reason.as_str());
             self.shutdown_reason = reason.map(|text| console::clean(text, 40));
@@ -282,7 +292,11 @@ impl Life {
 
     /// Shuts the guest down, in the end by force.
     async fn stop(&mut self, grace: Duration) {
-        let healthy = matches!(self.state.watch().borrow().phase, Phase::Running);
+        let healthy = {
+            let watch = self.state.watch();
+            let snapshot = watch.borrow();
+            matches!(snapshot.phase, Phase::Running) && snapshot.waits.is_none()
+        };
         self.state.phase(Phase::Stopping);
         let grace = if healthy {
             grace

@@ -13,7 +13,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 pub(crate) struct Sandbox {
     pub(crate) lab: Lab,
     pub(crate) guest: Client,
-    _monitor: UnixStream,
+    pub(crate) monitor: UnixStream,
 }
 
 /// Plays QEMU up to the monitor's capabilities, and accepts the guest channel.
@@ -93,7 +93,7 @@ pub(crate) fn sandbox() -> Sandbox {
     Sandbox {
         lab,
         guest,
-        _monitor: monitor,
+        monitor,
     }
 }
 

@@ -6,6 +6,7 @@
 )]
 
 mod chain;
+mod full_disk;
 mod hostile;
 mod lab;
 mod terminal;

@@ -1,11 +1,15 @@
 //! Power loss: what a guest was told is safe, is safe on the host.
 
 use crate::setting::Setting;
+use sbx_e2e::power::{self, run};
 use sbx_e2e::trace::{Call, Trace};
 use std::path::PathBuf;
 
 /// Seconds that each flush of the host is held up.
 const DELAY_S: u32 = 3;
+/// Items that the guest confirms before its power is cut, and cuts that are looked at on each side.
+const ITEMS: u64 = 12;
+const CUTS: usize = 6;
 
 /// A place inside, and the file on the host that holds it.
 struct Place {
@@ -109,4 +113,18 @@ fn flushed_behind(calls: &[Call], place: &Place, mark: &str) {
         place.file.display(),
         shown()
     );
+}
+
+#[test]
+fn after_a_power_cut_at_any_flush_everything_that_was_confirmed_is_there() {
+    let mut setting = Setting::ordinary("deny-all");
+    let root = setting.root().to_owned();
+    let logs = run::prepare(&mut setting.installation, &root).unwrap();
+    let workspace = setting.shell("cut");
+    let logged = run::work(&setting.installation, ("cut", &workspace), ITEMS, &logs).unwrap();
+    let report = power::check(&logged, &setting.installation, CUTS, |line| {
+        println!("{line}");
+    })
+    .unwrap();
+    println!("{report}");
 }

@@ -61,6 +61,7 @@ pub struct Installation {
     root: PathBuf,
     cache: PathBuf,
     user: Option<User>,
+    first: Option<PathBuf>,
 }
 
 impl Installation {
@@ -84,6 +85,7 @@ impl Installation {
             root: root.into(),
             cache: cache.into(),
             user: None,
+            first: None,
         };
         for folder in [root, cache] {
             fs::create_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
@@ -97,6 +99,25 @@ impl Installation {
             this.user = Some(user);
         }
         Ok(this)
+    }
+
+    /// Programs of the system are looked for in this folder first, by commands from now on.
+    pub fn find_first(&mut self, folder: &Path) {
+        self.first = Some(folder.into());
+    }
+
+    /// One of our programs.
+    pub fn built(&self, program: &str) -> PathBuf {
+        self.bin.join(program)
+    }
+
+    /// The same programs and user with other state.
+    #[must_use]
+    pub fn elsewhere(&self, root: &Path) -> Self {
+        Self {
+            root: root.into(),
+            ..self.clone()
+        }
     }
 
     /// The user that commands run as.
@@ -135,6 +156,24 @@ impl Installation {
             None => Ok(()),
             Some(user) => chown(path, Some(user.uid), Some(user.gid)).map_err(|e| e.to_string()),
         }
+    }
+
+    /// Gives a folder and everything below it to the user.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn own_all(&self, folder: &Path) -> Result<(), String> {
+        self.own(folder)?;
+        let entries = fs::read_dir(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+        for entry in entries.flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                self.own_all(&entry.path())?;
+            } else if let Some(user) = &self.user {
+                std::os::unix::fs::lchown(entry.path(), Some(user.uid), Some(user.gid))
+                    .map_err(|e| e.to_string())?;
+            }
+        }
+        Ok(())
     }
 
     /// State folder.
@@ -180,6 +219,12 @@ impl Installation {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
             }
+        }
+        if let Some(first) = &self.first {
+            let usual = std::env::var_os("PATH").unwrap_or_default();
+            let folders = std::iter::once(first.clone()).chain(std::env::split_paths(&usual));
+            // A folder of ours, without a colon in its name.
+            command.env("PATH", std::env::join_paths(folders).unwrap_or(usual));
         }
         command
             .env("HOME", home)
@@ -291,7 +336,7 @@ fn tail(path: &Path) -> String {
 }
 
 /// `target/release`, from where we run: the folder of a program, or the parent of a test's.
-fn built_programs() -> Result<PathBuf, String> {
+pub(crate) fn built_programs() -> Result<PathBuf, String> {
     let exe = std::env::current_exe().map_err(|e| e.to_string())?;
     let folder = exe.parent().ok_or("this program has no folder")?;
     let folder = if folder.ends_with("deps") {

@@ -9,6 +9,7 @@ pub mod claims;
 pub mod debian;
 pub mod installation;
 pub mod outcome;
+pub mod power;
 pub mod project;
 pub mod terminal;
 pub mod trace;

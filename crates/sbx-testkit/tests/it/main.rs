@@ -10,3 +10,4 @@ mod dns;
 mod netns;
 mod programs;
 mod upstream;
+mod write_log;

@@ -1,4 +1,4 @@
-//! `./dev soak boot [N]`: N cold boots in a row (50 unless told) while every core is busy; none may be lost.
+//! The long suites that drive sandboxes: `./dev soak NAME`.
 #![forbid(unsafe_code)]
 #![expect(
     clippy::print_stdout,
@@ -6,24 +6,34 @@
     reason = "a long suite reports as it goes"
 )]
 
+mod boot;
+mod power;
+
 use sbx_e2e::Installation;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+
+const USAGE: &str = "\
+usage: ./dev soak boot [N]             N cold boots with every core busy (50)
+       ./dev soak power [ITEMS [CUTS]] power cuts of a disk: of this many changes (100), at this many flushes (200)";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let (name, rest) = arguments
-        .split_first()
-        .map_or(("boot", &[][..]), |(n, r)| (n.as_str(), r));
-    let count = rest.first().map_or(Ok(50), |text| text.parse::<u32>());
-    let ("boot", Ok(count)) = (name, count) else {
-        eprintln!("usage: ./dev soak boot [N]");
-        return ExitCode::from(2);
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let number = |text: &str| text.parse::<u32>().ok();
+    let numbers: Option<Vec<u32>> = words.iter().skip(1).map(|word| number(word)).collect();
+    let done = match (words.first().copied(), numbers.as_deref()) {
+        (None | Some("boot"), Some([])) => boot::run(50),
+        (Some("boot"), Some([count])) => boot::run(*count),
+        (Some("power"), Some([])) => power::run(100, 200),
+        (Some("power"), Some([items])) => power::run(*items, 200),
+        (Some("power"), Some([items, cuts])) => power::run(*items, *cuts),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
     };
-    match boots(count) {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             eprintln!("error: {why}");
@@ -32,10 +42,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn boots(count: u32) -> Result<(), String> {
+/// An installation of its own, with this user's images; its folder.
+fn setting() -> Result<(tempfile::TempDir, Installation), String> {
     let root = tempfile::Builder::new()
         .prefix("sbx-soak-")
-        .tempdir()
+        .tempdir_in("/var/tmp")
         .map_err(|e| e.to_string())?;
     let home = std::env::var_os("HOME")
         .map(PathBuf::from)
@@ -44,58 +55,5 @@ fn boots(count: u32) -> Result<(), String> {
         std::env::var_os("XDG_CACHE_HOME").map_or_else(|| home.join(".cache"), PathBuf::from);
     let installation = Installation::new(root.path(), &cache, None)?;
     installation.sbx(["policy", "init", "deny-all"]).success()?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    let load: Vec<_> = (0..cores)
-        .map(|_| std::thread::spawn(busy(Arc::clone(&stop))))
-        .collect();
-    let result = boot_all(&installation, count);
-    stop.store(true, Ordering::Relaxed);
-    for thread in load {
-        let _ended = thread.join();
-    }
-    installation.tear_down();
-    result
-}
-
-fn boot_all(installation: &Installation, count: u32) -> Result<(), String> {
-    let create = ["create", "shell", "--name", "soak", "--memory", "1g"];
-    installation.sbx(create).success()?;
-    let mut took = Vec::new();
-    for number in 1..=count {
-        installation.sbx(["stop", "soak"]).success()?;
-        let outcome = installation.inside("soak", "cat /proc/uptime");
-        if !outcome.ok() {
-            return Err(format!(
-                "boot {number} of {count}: {outcome}\n{}",
-                installation.logs()
-            ));
-        }
-        println!("boot {number}/{count}: {:.1} s", outcome.took.as_secs_f64());
-        took.push(outcome.took);
-    }
-    took.sort();
-    let seconds = |d: Option<&Duration>| d.map_or(0.0, Duration::as_secs_f64);
-    println!(
-        "{count} cold boots under load, none lost: fastest {:.1} s, median {:.1} s, slowest {:.1} s",
-        seconds(took.first()),
-        seconds(took.get(took.len() / 2)),
-        seconds(took.last())
-    );
-    Ok(())
-}
-
-fn busy(stop: Arc<AtomicBool>) -> impl FnOnce() + Send + 'static {
-    move || {
-        let mut value = 1u64;
-        while !stop.load(Ordering::Relaxed) {
-            for _ in 0..100_000 {
-                value = std::hint::black_box(
-                    value
-                        .wrapping_mul(6_364_136_223_846_793_005)
-                        .wrapping_add(1),
-                );
-            }
-        }
-    }
+    Ok((root, installation))
 }

@@ -39,6 +39,14 @@ fn share_engine_networks_limits_and_debuggers_work_with_the_small_kernel() {
         "guest\n"
     );
 
+    // Under emulation code that a share has brought into memory must not be mistaken for what was there before: a
+    // program of many pages, again and again.
+    let program = workspace.join("program");
+    std::fs::copy(setting.installation.built("sbx"), &program).unwrap();
+    setting.installation.own(&program).unwrap();
+    let runs = "for i in $(seq 40); do ./program --version >/dev/null || echo failed; done";
+    assert_eq!(inside(runs), "");
+
     inside(IMAGE);
     let served = inside(
         "mkdir -p /tmp/build && cd /tmp/build

@@ -240,6 +240,9 @@ pub fn command_line(accel: Accel, tsc_khz: Option<u32>) -> String {
     let mut line = COMMAND_LINE.join(" ");
     if accel == Accel::Tcg {
         line.push_str(" no_timer_check");
+        // A share writes into the guest's memory behind QEMU's back, which goes on executing what it once translated
+        // from there: programs in a workspace crash at random. A page that the guest has made zero first is noticed.
+        line.push_str(" init_on_alloc=1");
         if let Some(khz) = tsc_khz {
             // Without these about one boot in three hangs for ever on a loaded host.
             let words = format!(" tsc_early_khz={khz} tsc=reliable");
@@ -428,5 +431,14 @@ mod tests {
     fn emulated_boots_are_told_the_counter_frequency() {
         assert!(command_line(Accel::Tcg, Some(2_596_142)).contains("tsc_early_khz=2596142"));
         assert!(!command_line(Accel::Kvm, Some(2_596_142)).contains("tsc_early_khz"));
+    }
+
+    #[test]
+    fn emulated_guests_make_pages_zero_before_a_share_fills_them() {
+        let zero = |accel| {
+            let line = command_line(accel, None);
+            line.split(' ').any(|word| word == "init_on_alloc=1")
+        };
+        assert!(zero(Accel::Tcg) && !zero(Accel::Kvm));
     }
 }

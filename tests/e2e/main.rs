@@ -10,6 +10,7 @@
 
 mod agent_job;
 mod clients;
+mod exhaustion;
 mod kernel;
 mod life;
 mod neighbours;

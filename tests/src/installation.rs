@@ -62,6 +62,8 @@ pub struct Installation {
     cache: PathBuf,
     user: Option<User>,
     first: Option<PathBuf>,
+    /// Process whose user and mount namespaces commands run in.
+    entered: Option<u32>,
 }
 
 impl Installation {
@@ -86,6 +88,7 @@ impl Installation {
             cache: cache.into(),
             user: None,
             first: None,
+            entered: None,
         };
         for folder in [root, cache] {
             fs::create_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
@@ -104,6 +107,16 @@ impl Installation {
     /// Programs of the system are looked for in this folder first, by commands from now on.
     pub fn find_first(&mut self, folder: &Path) {
         self.first = Some(folder.into());
+    }
+
+    /// Commands run in the user and mount namespaces of this process from now on.
+    pub(crate) fn enter(&mut self, pid: u32) {
+        self.entered = Some(pid);
+    }
+
+    /// Commands run in our own namespaces again.
+    pub fn leave(&mut self) {
+        self.entered = None;
     }
 
     /// One of our programs.
@@ -211,6 +224,10 @@ impl Installation {
             }
             None => std::env::var_os("HOME").map_or_else(|| "/".into(), PathBuf::from),
         };
+        if let Some(pid) = self.entered {
+            command.args(["nsenter", "--user", "--mount", "--preserve-credentials"]);
+            command.args([&format!("--target={pid}")]);
+        }
         command
             .arg(path)
             .args(arguments.into_iter().map(Into::into));

@@ -11,6 +11,7 @@ pub mod installation;
 pub mod outcome;
 pub mod power;
 pub mod project;
+pub mod small_state;
 pub mod terminal;
 pub mod trace;
 

@@ -92,6 +92,23 @@ impl Drop for Prepared {
     }
 }
 
+/// Removes what a daemon that was killed had prepared in a folder and not put in its place. Only the holder of the
+/// daemon's lock writes there.
+pub(crate) fn remove_unfinished(folder: &Path) {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    for path in entries.map(|entry| entry.path()) {
+        if path
+            .as_os_str()
+            .as_encoded_bytes()
+            .ends_with(NEW.as_bytes())
+            && path.is_file()
+        {
+            // Best effort: it is in nobody's way, and the next change removes it.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
 /// [`replace`] with pretty JSON.
 pub(crate) fn replace_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Report> {
     replace(path, &pretty(path, value)?)

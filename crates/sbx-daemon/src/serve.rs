@@ -3,6 +3,7 @@
 use crate::api;
 use crate::authority::Root;
 use crate::daemon::Daemon;
+use crate::files;
 use crate::host::{self, Held};
 use crate::lifecycle;
 use crate::listener::OwnUser;
@@ -12,6 +13,7 @@ use crate::removal;
 use crate::secrets::Secrets;
 use crate::small_kernel;
 use crate::store::Store;
+use crate::warm;
 use sbx_wire::home::Home;
 use sbx_wire::report::Report;
 use std::path::PathBuf;
@@ -54,9 +56,13 @@ async fn live(home: Home, programs: PathBuf, ready: impl FnOnce()) -> Result<(),
     let daemon =
         Arc::new(open(home, programs).inspect_err(|error| tracing::error!(%error, "start"))?);
     adopt(&daemon).await;
+    let swept = tokio::spawn(warm::sweep(daemon.clone()));
     let ended = serve(&daemon, OwnUser(listener), ready).await;
     // The next daemon makes its own; without this one, commands start it at once.
     let _ = std::fs::remove_file(daemon.home.daemon_socket());
+    daemon.ending.send_replace(true);
+    swept.abort();
+    warm::leave(&daemon).await;
     lifecycle::clear_runtime(&daemon);
     drop(lock);
     tracing::info!("daemon ends");
@@ -68,6 +74,9 @@ fn open(home: Home, programs: PathBuf) -> Result<Daemon, Report> {
     let mut store = Store::open(&home, &mut notices)?;
     let mut secrets = Secrets::open(&home.state, &mut notices)?;
     let root = Root::open(&home.state, &mut notices)?;
+    for folder in ["", "secrets", "ca"] {
+        files::remove_unfinished(&home.state.join(folder));
+    }
     let sandboxes = reconcile(&home, &mut store, &mut secrets, &mut notices)?;
     for notice in &notices {
         tracing::warn!("{notice}");

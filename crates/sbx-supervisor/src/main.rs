@@ -5,12 +5,16 @@ use sbx_supervisor::life::{Life, StopRequest};
 use sbx_supervisor::prepare::{Prepared, all_ended, prepare, remove_sockets, write_last_exit};
 use sbx_supervisor::state::{Ended, State};
 use sbx_supervisor::{idle, server, spawner};
+use sbx_wire::launch::Origin;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitCode};
 use std::time::Duration;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -76,6 +80,9 @@ async fn run(prepared: Prepared) -> io::Result<bool> {
     let (stop, stops) = mpsc::channel(1);
     tokio::spawn(idle::watch(state.clone(), stop.clone()));
     let server = tokio::spawn(server::serve(listener, state.clone(), stop.clone()));
+    if matches!(launch.origin, Origin::Save(_)) {
+        tokio::spawn(stop_with_starter(stop.clone())?);
+    }
     tokio::spawn(stop_on_signal(stop)?);
     let ended = match Life::new(life, state.clone()) {
         // Its end closes the spawner's socket.
@@ -109,6 +116,23 @@ async fn await_end_of_all(spawner: &mut Child, alive: &File) {
     if tokio::time::timeout(SPAWNER_LIMIT, wait).await.is_err() {
         tracing::error!("a process of the sandbox does not end");
     }
+}
+
+/// Nobody adopts a machine that is to become a snapshot: it ends with the daemon that wants it, whose end of the pipe
+/// on standard input the kernel closes.
+fn stop_with_starter(
+    stop: mpsc::Sender<StopRequest>,
+) -> io::Result<impl Future<Output = ()> + Send + 'static> {
+    let input = io::stdin().as_fd().try_clone_to_owned()?;
+    let mut pipe = pipe::Receiver::from_owned_fd(input)?;
+    Ok(async move {
+        // Nothing is ever written to it, and an error is an end as well.
+        let _ = pipe.read(&mut [0]).await;
+        tracing::warn!("whoever wanted the snapshot has ended");
+        let grace = Duration::ZERO;
+        // Full: it is being stopped already.
+        let _ = stop.try_send(StopRequest { grace, idle: None });
+    })
 }
 
 /// SIGTERM and SIGINT stop the sandbox in order; SIGHUP is not for us.

@@ -2,17 +2,15 @@
 
 use super::{Shared, parse};
 use crate::daemon::Daemon;
-use crate::error::{ApiResult, io_report};
+use crate::error::ApiResult;
 use crate::image::blocking;
-use crate::{reconcile, warm};
+use crate::warm;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use sbx_image::Store;
 use sbx_wire::api::{PruneCache, PrunedCache};
 use sbx_wire::report::Report;
-use std::fs;
-use std::path::Path;
 
 /// Removes images that no sandbox lies on, and all snapshots: nothing depends on those, a machine without one boots.
 pub(super) async fn prune(State(daemon): Shared, body: Bytes) -> ApiResult<Json<PrunedCache>> {
@@ -36,7 +34,7 @@ pub(super) async fn prune(State(daemon): Shared, body: Bytes) -> ApiResult<Json<
         };
         Ok(PrunedCache {
             images: images.map_err(|error| error.report())?,
-            snapshots: snapshots(&warm::root(&cache), request.dry_run)?,
+            snapshots: warm::prune(&cache, request.dry_run)?,
         })
     });
     Ok(Json(pruned.await??))
@@ -68,27 +66,5 @@ fn needed(daemon: &Daemon) -> Result<Vec<String>, Report> {
     let mut keys: Vec<String> = sandboxes.iter().map(|s| s.record().image).collect();
     keys.sort();
     keys.dedup();
-    Ok(keys)
-}
-
-/// Each has a folder; hidden ones are being made.
-fn snapshots(folder: &Path, dry_run: bool) -> Result<Vec<String>, Report> {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(io_report("read", folder, &error)),
-    };
-    let mut keys: Vec<String> = entries
-        .flatten()
-        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| !name.starts_with('.'))
-        .collect();
-    keys.sort();
-    if !dry_run {
-        for key in &keys {
-            reconcile::remove(&folder.join(key))?;
-        }
-    }
     Ok(keys)
 }

@@ -4,37 +4,42 @@ use super::folder::{self, Snapshot};
 use super::key::Wanted;
 use crate::daemon::Daemon;
 use crate::error::io_report;
-use crate::{files, host, launching, lifecycle, programs, random, reconcile};
-use rustix::fs::{FlockOperation, flock};
+use crate::{files, host, image, launching, lifecycle, programs, random, reconcile};
 use sbx_machine::disk::create_overlay;
 use sbx_wire::launch::{self, Launch, MachineSpec, Origin, files as names};
 use sbx_wire::report::Report;
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
 /// From nothing to a written snapshot. It runs at low priority, beside whatever the user does.
 const LIMIT: Duration = Duration::from_mins(5);
 /// Space that has to be free beside the memory of the machine, which is mostly zero, MiB.
 const MIN_FREE_MIB: u64 = 2048;
+/// What stays of an attempt that failed, until the next one or the next daemon.
+const LOGS: [&str; 3] = [names::SUPERVISOR_LOG, names::CONSOLE, names::LAST_EXIT];
 /// Whom others go before (`nice(2)`).
 const NICE: &str = "10";
 
 /// Makes the snapshot, unless it is there or another daemon makes it.
 pub(super) async fn make(daemon: &Daemon, wanted: &Wanted) -> Result<(), Report> {
+    if *daemon.ending.borrow() {
+        return Err(image::daemon_ending());
+    }
     let cache = &daemon.home.cache;
     let root = folder::root(cache);
     files::private_dir(&root)?;
-    let Some(_lock) = lock(&root.join(format!("{}.lock", wanted.key)))? else {
+    let Some(_lock) = folder::lock(&root, &wanted.key)? else {
         return Ok(());
     };
     if folder::open(cache, &wanted.key).is_ok() {
         return Ok(());
     }
     check_space(&root)?;
-    let building = root.join(format!(".building-{}", wanted.key));
+    let building = root.join(format!("{}{}", folder::BUILDING, wanted.key));
     if building.exists() {
-        // Of a daemon that was killed: its supervisor may be at work still, and is then left alone.
+        // Of an attempt that failed, or of a daemon that was killed: then its supervisor is about to end.
         if !lifecycle::nothing_runs(&building) {
             return Ok(());
         }
@@ -45,9 +50,16 @@ pub(super) async fn make(daemon: &Daemon, wanted: &Wanted) -> Result<(), Report>
     let runtime = host::sandbox_runtime(&daemon.home, &id)?;
     let made = run(daemon, wanted, &building, &id, &runtime).await;
     let cleaned = reconcile::remove(&runtime);
-    // When it failed, its logs stay until the next attempt.
-    made.and(cleaned)?;
-    tidy(&building)?;
+    if let Err(error) = made.and(cleaned) {
+        let kept: &[&str] = if *daemon.ending.borrow() { &[] } else { &LOGS };
+        // The first error is the one to report.
+        if let Err(second) = leave_only(&building, kept) {
+            tracing::warn!(%second, "after a snapshot that was not made");
+        }
+        return Err(error);
+    }
+    leave_only(&building, &folder::PARTS)?;
+    sync(&building)?;
     let machine = &wanted.machine;
     let manifest = folder::manifest(
         &wanted.key,
@@ -62,21 +74,6 @@ pub(super) async fn make(daemon: &Daemon, wanted: &Wanted) -> Result<(), Report>
         "snapshot made"
     );
     Ok(())
-}
-
-/// `None`: somebody else holds it.
-fn lock(path: &Path) -> Result<Option<File>, Report> {
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(path)
-        .map_err(|error| io_report("open", path, &error))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(file)),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-        Err(error) => Err(io_report("lock", path, &error.into())),
-    }
 }
 
 fn check_space(root: &Path) -> Result<(), Report> {
@@ -140,8 +137,12 @@ async fn supervise(daemon: &Daemon, building: &Path) -> Result<(), Report> {
     command.args(["-n", NICE]).arg(&program).arg(building);
     let mut child = command
         .kill_on_drop(true)
+        // By its end the supervisor knows that we have ended, however that happened.
+        .stdin(Stdio::piped())
         .spawn()
         .map_err(|error| io_report("start", &program, &error))?;
+    // Waiting for a child would close it.
+    let _until_it_ended = child.stdin.take();
     let mut ending = daemon.ending.subscribe();
     let failed = |why: String| {
         let log = building.join(names::SUPERVISOR_LOG);
@@ -160,33 +161,37 @@ async fn supervise(daemon: &Daemon, building: &Path) -> Result<(), Report> {
         () = tokio::time::sleep(LIMIT) => format!("it took more than {} s", LIMIT.as_secs()),
         _ = ending.wait_for(|ending| *ending) => "the daemon was stopped".to_owned(),
     };
-    // Its helpers die with it.
+    // Its helpers die with it, a moment later.
     let _ = child.kill().await;
+    folder::has_ended(building).await;
     Err(failed(why))
 }
 
-/// Leaves only what belongs to a snapshot.
-fn tidy(building: &Path) -> Result<(), Report> {
-    let snapshot = Snapshot::at(building, "");
-    let kept: [PathBuf; 4] = [
-        snapshot.files.memory,
-        snapshot.files.state,
-        snapshot.upper,
-        snapshot.docker,
-    ];
+/// Removes everything else from the folder, and the folder itself when that leaves nothing.
+fn leave_only(building: &Path, kept: &[&str]) -> Result<(), Report> {
+    if kept.is_empty() {
+        return reconcile::remove(building);
+    }
     let io = |error| io_report("tidy", building, &error);
     for entry in fs::read_dir(building).map_err(io)? {
         let path = entry.map_err(io)?.path();
-        if kept.contains(&path) {
-            // The disks were written by QEMU; the memory is on disk already.
-            File::open(&path)
-                .and_then(|file| file.sync_all())
-                .map_err(io)?;
-        } else if path.is_dir() {
+        if kept.iter().any(|name| path.ends_with(name)) {
+            continue;
+        }
+        if path.is_dir() {
             reconcile::remove(&path)?;
         } else {
             fs::remove_file(&path).map_err(io)?;
         }
     }
     Ok(())
+}
+
+/// The disks were written by QEMU; the memory is on disk already.
+fn sync(building: &Path) -> Result<(), Report> {
+    folder::PARTS.iter().try_for_each(|name| {
+        let path = building.join(name);
+        let synced = File::open(&path).and_then(|file| file.sync_all());
+        synced.map_err(|error| io_report("sync", &path, &error))
+    })
 }

@@ -16,8 +16,8 @@ mod key;
 use crate::daemon::Daemon;
 use crate::events::Events;
 use crate::record::Record;
-use crate::{image, kernel, programs, settings};
-pub(crate) use folder::{Snapshot, keys, root};
+use crate::{image, kernel, programs, reconcile, settings};
+pub(crate) use folder::{Snapshot, keys, prune};
 use key::Wanted;
 use sbx_image::Image;
 use sbx_machine::args::SPARE_PORTS;
@@ -26,9 +26,13 @@ use sbx_wire::guest::engine_variables;
 use sbx_wire::report::Report;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Attempts at one snapshot in a daemon's life. What failed twice will fail again.
 const ATTEMPTS: u32 = 2;
+
+/// Time for a snapshot to be given up when the daemon ends.
+const LEAVE: Duration = Duration::from_secs(2);
 
 /// What the daemon knows about its snapshots beyond their folder.
 #[derive(Debug, Default)]
@@ -151,6 +155,40 @@ pub(crate) fn make_later(daemon: &Arc<Daemon>, wanted: Wanted) {
             }
         }
     });
+}
+
+/// Removes what an earlier daemon of this home left when it was killed: unfinished snapshots, and sockets of machines that
+/// are no sandbox's. Those machines are about to end.
+pub(crate) async fn sweep(daemon: Arc<Daemon>) {
+    // None is made meanwhile.
+    let _turn = daemon.warm.turn.lock().await;
+    for key in folder::begun(&daemon.home.cache) {
+        match folder::abandon(&daemon.home.cache, &key).await {
+            Ok(true) => tracing::info!(key, "an unfinished snapshot was removed"),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(key, %error, "an unfinished snapshot stays"),
+        }
+    }
+    let entries = std::fs::read_dir(&daemon.home.runtime)
+        .into_iter()
+        .flatten();
+    for entry in entries.flatten() {
+        let id = entry.file_name().to_string_lossy().into_owned();
+        if !reconcile::is_id(&id) || daemon.home.sandbox_dir(&id).exists() {
+            continue;
+        }
+        if let Err(error) = reconcile::remove(&entry.path()) {
+            tracing::warn!(%error, "sockets stay");
+        }
+    }
+}
+
+/// The daemon ends: waits until the snapshot that is being made has been given up.
+pub(crate) async fn leave(daemon: &Daemon) {
+    let given_up = tokio::time::timeout(LEAVE, daemon.warm.turn.lock()).await;
+    if given_up.is_err() {
+        tracing::warn!("a snapshot is still being made");
+    }
 }
 
 /// Takes a snapshot that did not start out of use, and says so.

@@ -421,3 +421,45 @@ fn what_was_listed_as_stopped_is_removed_only_while_it_is() {
     remove(&daemon, FIRST).ok();
     assert!(!folder.exists());
 }
+
+#[test]
+fn what_a_killed_daemon_left_half_made_is_removed_by_the_next_and_what_another_makes_is_not() {
+    let mut daemon = Daemon::start();
+    daemon.init("deny-all");
+    daemon.kill();
+    // A change that was prepared, a snapshot with the sockets of its machine, and one that another daemon makes.
+    let state = daemon.state();
+    let unfinished = [
+        state.join("policy.json.new"),
+        state.join("secrets/secrets.age.new"),
+    ];
+    fs::create_dir_all(state.join("secrets")).unwrap();
+    for path in &unfinished {
+        fs::write(path, "half").unwrap();
+    }
+    let snapshots = daemon.path("home/cache/snapshots");
+    let building = ["a", "b"].map(|key| snapshots.join(format!(".building-{key}")));
+    for folder in &building {
+        fs::create_dir_all(folder).unwrap();
+        fs::write(folder.join("memory"), "half").unwrap();
+    }
+    let others = fs::File::create(snapshots.join("b.lock")).unwrap();
+    rustix::fs::flock(&others, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    // Its supervisor sees a moment later that nobody wants it any more.
+    let alive = fs::File::create(building[0].join("alive")).unwrap();
+    rustix::fs::flock(&alive, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let sockets = daemon.runtime().join("00000000000c");
+    fs::create_dir_all(&sockets).unwrap();
+    fs::write(sockets.join("qmp.sock"), "").unwrap();
+
+    daemon.restart();
+    assert!(unfinished.iter().all(|path| !path.exists()));
+    assert!(building[0].exists(), "removed below a machine that runs");
+    drop(alive);
+    let began = std::time::Instant::now();
+    while building[0].exists() || sockets.exists() {
+        assert!(began.elapsed().as_secs() < 10, "it stays");
+        std::thread::yield_now();
+    }
+    assert!(building[1].exists());
+}

@@ -1,7 +1,7 @@
 //! Who dies with whom.
 
 use crate::lab::{Lab, alive, eventually, kill, within};
-use sbx_wire::launch::sockets;
+use sbx_wire::launch::{Origin, SnapshotFiles, sockets};
 use sbx_wire::session::{Phase, Reply, Request};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -186,4 +186,25 @@ fn helpers_inherit_only_what_they_need() {
         });
     }
     eventually("still there", || lab.connect().is_some());
+}
+
+#[test]
+fn a_machine_that_is_to_be_a_snapshot_ends_with_whoever_wanted_it() {
+    let mut lab = Lab::new(SLEEPER);
+    let file = |name: &str| lab.launch.dir.join(name);
+    lab.launch.origin = Origin::Save(SnapshotFiles {
+        memory: file("memory"),
+        state: file("state"),
+    });
+    let mut supervisor = lab.spawn();
+    let status = lab.until_started();
+    let pids = [status.processes.spawner, status.processes.machine.unwrap()];
+    assert!(pids.iter().all(|pid| alive(*pid)));
+    // What the kernel does when the daemon ends, however it ends.
+    drop(supervisor.stdin.take());
+    eventually("the supervisor's end", || {
+        supervisor.try_wait().unwrap().is_some()
+    });
+    assert!(!pids.iter().any(|pid| alive(*pid)));
+    assert_eq!(fs::read_dir(&lab.launch.runtime).unwrap().count(), 0);
 }

@@ -136,7 +136,7 @@ impl Lab {
         fs::write(self.launch.dir.join(FILE), text).unwrap();
         Command::new(env!("CARGO_BIN_EXE_sbx-supervisor"))
             .arg(&self.launch.dir)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap()
@@ -171,6 +171,12 @@ impl Lab {
             is(&status)
         });
         status
+    }
+
+    /// Waits for the machine of a supervisor that [`spawn`](Self::spawn) started.
+    pub(crate) fn until_started(&self) -> Status {
+        eventually("supervisor.sock", || self.connect().is_some());
+        self.until("the machine", |status| status.processes.machine.is_some())
     }
 
     pub(crate) fn until_unresponsive(&self) -> String {

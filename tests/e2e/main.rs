@@ -12,6 +12,7 @@ mod agent_job;
 mod clients;
 mod exhaustion;
 mod kernel;
+mod kills;
 mod life;
 mod neighbours;
 mod network;

@@ -213,17 +213,13 @@ impl Installation {
         let mut command = Command::new("timeout");
         // In the foreground: in a process group of its own a program could not use our terminal.
         command.args(["--foreground", "--kill-after=10", LIMIT_S]);
-        let home = match &self.user {
-            Some(user) => {
-                command.arg("setpriv").args([
-                    &format!("--reuid={}", user.uid),
-                    &format!("--regid={}", user.gid),
-                    "--init-groups",
-                ]);
-                user.home.clone()
-            }
-            None => std::env::var_os("HOME").map_or_else(|| "/".into(), PathBuf::from),
-        };
+        if let Some(user) = &self.user {
+            command.arg("setpriv").args([
+                &format!("--reuid={}", user.uid),
+                &format!("--regid={}", user.gid),
+                "--init-groups",
+            ]);
+        }
         if let Some(pid) = self.entered {
             command.args(["nsenter", "--user", "--mount", "--preserve-credentials"]);
             command.args([&format!("--target={pid}")]);
@@ -231,25 +227,40 @@ impl Installation {
         command
             .arg(path)
             .args(arguments.into_iter().map(Into::into));
-        command.env_clear();
-        for name in ["PATH", "LANG", "TERM", "SUDO_USER", "npm_config_cache"] {
-            if let Some(value) = std::env::var_os(name) {
-                command.env(name, value);
-            }
-        }
+        command
+            .env_clear()
+            .envs(self.environment())
+            .current_dir(&self.root);
+        command
+    }
+
+    /// Variables of its programs, with nothing else of our environment.
+    pub fn environment(&self) -> Vec<(&'static str, OsString)> {
+        let names = ["PATH", "LANG", "TERM", "SUDO_USER", "npm_config_cache"];
+        let kept = names.into_iter();
+        let mut all: Vec<_> = kept
+            .filter_map(|name| Some((name, std::env::var_os(name)?)))
+            .collect();
         if let Some(first) = &self.first {
             let usual = std::env::var_os("PATH").unwrap_or_default();
             let folders = std::iter::once(first.clone()).chain(std::env::split_paths(&usual));
             // A folder of ours, without a colon in its name.
-            command.env("PATH", std::env::join_paths(folders).unwrap_or(usual));
+            let path = std::env::join_paths(folders).unwrap_or(usual);
+            all.retain(|(name, _)| *name != "PATH");
+            all.push(("PATH", path));
         }
-        command
-            .env("HOME", home)
-            .env("XDG_STATE_HOME", self.root.join("state"))
-            .env("XDG_CONFIG_HOME", self.root.join("config"))
-            .env("XDG_CACHE_HOME", &self.cache)
-            .current_dir(&self.root);
-        command
+        let own = || std::env::var_os("HOME").unwrap_or_else(|| "/".into());
+        let home = self
+            .user
+            .as_ref()
+            .map_or_else(own, |user| user.home.clone().into());
+        all.extend([
+            ("HOME", home),
+            ("XDG_STATE_HOME", self.root.join("state").into()),
+            ("XDG_CONFIG_HOME", self.root.join("config").into()),
+            ("XDG_CACHE_HOME", self.cache.clone().into()),
+        ]);
+        all
     }
 
     /// Runs `sbx` to its end without a terminal and without input.

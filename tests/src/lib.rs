@@ -2,12 +2,13 @@
 //!
 //! The demo, the end-to-end tests and the long suites all drive the real `sbx` command through
 //! [`Installation`]; nothing here reaches behind it except to kill processes on purpose.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)] // but for `ptrace(2)` in `kills`
 
 pub mod canary;
 pub mod claims;
 pub mod debian;
 pub mod installation;
+pub mod kills;
 pub mod outcome;
 pub mod power;
 pub mod project;

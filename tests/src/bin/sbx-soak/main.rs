@@ -7,6 +7,7 @@
 )]
 
 mod boot;
+mod kills;
 mod power;
 
 use sbx_e2e::Installation;
@@ -15,13 +16,18 @@ use std::process::ExitCode;
 
 const USAGE: &str = "\
 usage: ./dev soak boot [N]             N cold boots with every core busy (50)
-       ./dev soak power [ITEMS [CUTS]] power cuts of a disk: of this many changes (100), at this many flushes (200)";
+       ./dev soak power [ITEMS [CUTS]] power cuts of a disk: of this many changes (100), at this many flushes (200)
+       ./dev soak kills [--held N] [--running N] [--seed N] [--jobs N] [--cache DIR] [--only CASE]…
+                                       processes killed without a guest (1000) and with one (50)";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let number = |text: &str| text.parse::<u32>().ok();
     let numbers: Option<Vec<u32>> = words.iter().skip(1).map(|word| number(word)).collect();
+    if let ["kills", rest @ ..] = words.as_slice() {
+        return ended(kills::run(rest));
+    }
     let done = match (words.first().copied(), numbers.as_deref()) {
         (None | Some("boot"), Some([])) => boot::run(50),
         (Some("boot"), Some([count])) => boot::run(*count),
@@ -33,6 +39,10 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    ended(done)
+}
+
+fn ended(done: Result<(), String>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
@@ -48,12 +58,15 @@ fn setting() -> Result<(tempfile::TempDir, Installation), String> {
         .prefix("sbx-soak-")
         .tempdir_in("/var/tmp")
         .map_err(|e| e.to_string())?;
+    let installation = Installation::new(root.path(), &cache()?, None)?;
+    installation.sbx(["policy", "init", "deny-all"]).success()?;
+    Ok((root, installation))
+}
+
+/// Where this user's images are.
+fn cache() -> Result<PathBuf, String> {
     let home = std::env::var_os("HOME")
         .map(PathBuf::from)
         .ok_or("HOME is not set")?;
-    let cache =
-        std::env::var_os("XDG_CACHE_HOME").map_or_else(|| home.join(".cache"), PathBuf::from);
-    let installation = Installation::new(root.path(), &cache, None)?;
-    installation.sbx(["policy", "init", "deny-all"]).success()?;
-    Ok((root, installation))
+    Ok(std::env::var_os("XDG_CACHE_HOME").map_or_else(|| home.join(".cache"), PathBuf::from))
 }

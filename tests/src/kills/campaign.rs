@@ -115,7 +115,10 @@ pub fn run(options: &Options, tell: &(dyn Fn(&str) + Sync)) -> Result<Report, St
             let only = only.filter(|case| case.machine == machine).collect();
             all(options, machine, only, &mut report, tell)?;
         } else if count > 0 {
-            let lengths = lengths(options, machine, &mut report, tell)?;
+            let lengths = lengths(options, machine, &mut report, tell).or_else(|why| {
+                tell(&format!("counted again: {why}"));
+                lengths(options, machine, &mut report, tell)
+            })?;
             // What was missed is made up for, at other calls.
             for round in 0..ROUNDS {
                 let made = report.made_with(machine);
@@ -301,7 +304,12 @@ fn attempt(
             Some(here) => here,
             None => Place::new(&options.cache, machine)?,
         };
-        let verdict = case::run(&mut here, case).map_err(|why| format!("{case}: {why}"))?;
+        let verdict = match case::run(&mut here, case) {
+            Ok(verdict) => verdict,
+            // In another place it may begin.
+            Err(_) if attempt + 1 < ATTEMPTS => continue,
+            Err(why) => return Err(format!("{case}: {why}")),
+        };
         if verdict.findings.is_empty() {
             *place = Some(here);
         }

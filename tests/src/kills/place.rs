@@ -23,6 +23,8 @@ const READY: Duration = Duration::from_secs(30);
 const FAREWELL: Duration = Duration::from_secs(15);
 /// Time for a snapshot to be made.
 const SNAPSHOT: Duration = Duration::from_mins(4);
+/// Parts of a cache that images consist of.
+const IMAGES: [&str; 3] = ["images", "initramfs", "accel.json"];
 /// Name of the sandbox that everything is about.
 pub(super) const NAME: &str = "box";
 
@@ -61,7 +63,7 @@ impl Place {
             .tempdir_in("/var/tmp");
         let root = root.map_err(|error| error.to_string())?;
         let own = root.path().join("cache");
-        link(&cache.join("sbx"), &own.join("sbx"))?;
+        link(&cache.join("sbx"), &own.join("sbx"), &IMAGES)?;
         let mut installation = Installation::new(root.path(), &own, None)?;
         if machine == Machine::Held {
             let bin = root.path().join("bin");
@@ -107,6 +109,7 @@ impl Place {
         }
         self.remove().done()?;
         self.fresh_daemon()?;
+        link(&self.home.cache, &self.kept(), &["snapshots"])?;
         self.empty = Files::of(&self.home).map_err(|error| error.to_string())?;
         Ok(())
     }
@@ -196,6 +199,20 @@ impl Place {
         }
     }
 
+    /// Puts the snapshot back that was made first, if it was given up: a restored machine that is killed counts as one that
+    /// does not start.
+    pub(super) fn put_snapshot_back(&self) -> Result<(), String> {
+        if self.snapshots()?["ready"] != json!([]) {
+            return Ok(());
+        }
+        self.forget_snapshots()?;
+        link(&self.kept(), &self.home.cache, &["snapshots"])
+    }
+
+    fn kept(&self) -> PathBuf {
+        self.root.path().join("kept")
+    }
+
     /// Removes all snapshots.
     pub(super) fn forget_snapshots(&self) -> Result<(), String> {
         let forget = || -> std::io::Result<()> {
@@ -265,10 +282,10 @@ pub(super) fn pause() {
     std::thread::park_timeout(Duration::from_millis(5));
 }
 
-/// Gives `to` what images consist of as hard links: files in there are replaced, never changed.
-fn link(from: &Path, to: &Path) -> Result<(), String> {
+/// Gives `to` parts of the cache `from` as hard links: files in there are replaced, never changed.
+fn link(from: &Path, to: &Path, parts: &[&str]) -> Result<(), String> {
     fs::create_dir_all(to).map_err(|error| error.to_string())?;
-    for name in ["images", "initramfs", "accel.json"] {
+    for name in parts {
         let from = from.join(name);
         if !from.exists() {
             continue;

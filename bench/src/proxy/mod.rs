@@ -33,7 +33,7 @@ const PEERS: [&str; 3] = ["squid", "mitmproxy", "hudsucker"];
 const TCP: usize = 0;
 const FRAMES: usize = 1;
 /// Turns of each proxy.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 /// Connections of the throughput figure.
 const CONNECTIONS: usize = 32;
 /// Connections of the figures of large bodies and event streams.

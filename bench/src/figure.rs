@@ -53,6 +53,22 @@ impl Figure {
         }
     }
 
+    /// The first of this metric.
+    pub(crate) fn find<'a>(figures: &'a [Self], metric: &str) -> Option<&'a Self> {
+        figures.iter().find(|figure| figure.metric == metric)
+    }
+
+    /// The same measurements beside what they should be with KVM.
+    pub(crate) fn beside_target(&self, target: f64) -> Self {
+        Self {
+            metric: format!("{}_kvm", self.metric),
+            peer: Some(target),
+            peer_name: Some("target"),
+            ratio: Some(round(self.ours / target)),
+            ..self.clone()
+        }
+    }
+
     /// The line to print.
     pub(crate) fn line(&self, json: bool) -> String {
         if json {
@@ -108,5 +124,23 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(&figure.line(true)).unwrap();
         assert_eq!(json["ours"], 1.5);
         assert!(json["peer"].is_null() && json["peer_name"].is_null() && json["ratio"].is_null());
+    }
+
+    #[test]
+    fn a_figure_beside_its_target_keeps_the_measurements_under_another_name() {
+        let figures = [
+            Figure::alone("m", "s", &[0.5, 0.5]),
+            Figure::alone("n", "s", &[9.0]),
+        ];
+        let beside = Figure::find(&figures, "m").unwrap().beside_target(0.25);
+        assert_eq!(
+            beside
+                .line(false)
+                .split_whitespace()
+                .collect::<Vec<_>>()
+                .join(" "),
+            "m_kvm 0.500 s target 0.250 ratio 2.000 (2 runs)"
+        );
+        assert!(Figure::find(&figures, "o").is_none());
     }
 }

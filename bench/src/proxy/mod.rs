@@ -28,7 +28,7 @@ pub(crate) use ours::serve_tcp as gateway_part;
 pub(crate) const PLACEHOLDER: &str = "sbx-placeholder-0123456789abcdef";
 
 /// The peers, in the order of the figures.
-const PEERS: [&str; 3] = ["squid", "mitmproxy", "hudsucker"];
+const PEERS: [&str; 4] = ["squid", "mitmproxy", "hudsucker", peers::PASTA];
 /// Places of ours among the proxies: fed through a TCP port, and through frames.
 const TCP: usize = 0;
 const FRAMES: usize = 1;
@@ -60,7 +60,7 @@ pub(crate) fn run(names: &[&str]) -> Result<Vec<Figure>, String> {
     for name in peers {
         proxies.push(peers::start(name, &stage)?);
     }
-    let mut generators = generators(&stage, &namespace)?;
+    let mut generators = Generators::start(&stage, &namespace, &proxies)?;
     let measured = measure(&proxies, &mut generators)?;
     // Last: what a swap leaves behind is not what a gateway begins with.
     let swaps = policy::swaps(&stage, &place)?;
@@ -69,39 +69,57 @@ pub(crate) fn run(names: &[&str]) -> Result<Vec<Figure>, String> {
     Ok(figures)
 }
 
-/// The clients outside, and those inside of the namespace.
-fn generators(stage: &Stage, namespace: &Namespace) -> Result<[Generator; 2], String> {
-    let set = Set {
-        roots: vec![stage.root_pem.clone(), stage.upstream_root_pem.clone()],
-        upstream: stage.upstream,
-        secret: SECRET.to_owned(),
-    };
-    let own = std::env::current_exe().map_err(|e| e.to_string())?;
-    Ok([
-        Generator::start(std::process::Command::new(&own), &set)?,
-        Generator::start(namespace.command(&own), &set)?,
-    ])
+/// The clients outside, those inside of our namespace, and those inside of pasta's where that takes part.
+struct Generators {
+    outside: Generator,
+    frames: Generator,
+    pasta: Option<Generator>,
 }
 
-/// The clients of a proxy: only ours with frames has them inside.
-fn clients(generators: &mut [Generator; 2], at: usize) -> &mut Generator {
-    &mut generators[usize::from(at == FRAMES)]
+impl Generators {
+    fn start(stage: &Stage, namespace: &Namespace, proxies: &[Proxy]) -> Result<Self, String> {
+        let set = Set {
+            roots: vec![stage.root_pem.clone(), stage.upstream_root_pem.clone()],
+            upstream: stage.upstream,
+            secret: SECRET.to_owned(),
+        };
+        let own = std::env::current_exe().map_err(|e| e.to_string())?;
+        let pasta = if proxies.iter().any(|proxy| proxy.name == peers::PASTA) {
+            Some(Generator::start(peers::in_pasta(&own)?, &set)?)
+        } else {
+            None
+        };
+        Ok(Self {
+            outside: Generator::start(std::process::Command::new(&own), &set)?,
+            frames: Generator::start(namespace.command(&own), &set)?,
+            pasta,
+        })
+    }
+
+    /// The clients of a proxy.
+    fn of(&mut self, at: usize, proxy: &Proxy) -> &mut Generator {
+        match &mut self.pasta {
+            _ if at == FRAMES => &mut self.frames,
+            Some(pasta) if proxy.name == peers::PASTA => pasta,
+            _ => &mut self.outside,
+        }
+    }
 }
 
-fn measure(proxies: &[Proxy], generators: &mut [Generator; 2]) -> Result<Vec<Measured>, String> {
+fn measure(proxies: &[Proxy], generators: &mut Generators) -> Result<Vec<Measured>, String> {
     let mut all: Vec<Measured> = proxies.iter().map(|_| Measured::new()).collect();
     for (proxy, measured) in proxies.iter().zip(&mut all) {
         note(measured, "idle_rss_mib", proxy.resident_mib());
     }
     for round in 0..ROUNDS {
-        let direct = latency(&mut generators[0], None)?;
+        let direct = latency(&mut generators.outside, None)?;
         for (at, (proxy, measured)) in proxies.iter().zip(&mut all).enumerate() {
-            turn(clients(generators, at), proxy, measured, direct, round)
+            turn(generators.of(at, proxy), proxy, measured, direct, round)
                 .map_err(|error| format!("{}: {error}", proxy.name))?;
         }
     }
     for (at, (proxy, measured)) in proxies.iter().zip(&mut all).enumerate() {
-        let generator = clients(generators, at);
+        let generator = generators.of(at, proxy);
         match open(generator, Some(proxy.address), MANY) {
             Ok(()) => note(measured, "rss_1000_conn_mib", proxy.resident_mib()),
             Err(_) => note(measured, "rss_1000_conn_mib", f64::NAN),

@@ -2,8 +2,9 @@
 //! replaces the credential, and finds every name on 127.0.0.1.
 
 use std::fmt::Write;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use super::process::Proxy;
 use super::stage::{SECRET, Stage, free_address};
@@ -15,12 +16,39 @@ const HUDSUCKER: &str = "bench/peers/hudsucker/Cargo.toml";
 /// The mitmproxy that is installed: the newest that the distribution's Python runs.
 const MITMPROXY: &str = "mitmproxy>=11,<13";
 
+/// hudsucker whose clients are in a network namespace, as those of our frames are, and come out of it through pasta, passt's
+/// form for that: what a proxy needs that is not fed with frames itself.
+pub(crate) const PASTA: &str = "hudsucker-pasta";
+/// The host's loopback as pasta's clients see it.
+const PASTA_HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 9, 2);
+
+/// The command that runs this program in pasta's namespace.
+pub(crate) fn in_pasta(program: &Path) -> Result<Command, String> {
+    need("pasta", &["passt"])?;
+    let mut command = Command::new("pasta");
+    if rustix::process::getuid().is_root() {
+        // It would become somebody who may not make a namespace.
+        command.args(["--runas", "0:0"]);
+    }
+    let host = PASTA_HOST.to_string();
+    command.args(["-q", "-4", "--config-net", "-I", "eth0", "-m", "65520"]);
+    command.args(["-a", "10.0.9.15", "-n", "255.255.255.0", "-g", &host]);
+    command.args(["-t", "none", "-u", "none", "-T", "none", "-U", "none", "--"]);
+    command.arg(program).stderr(Stdio::null());
+    Ok(command)
+}
+
 /// Starts a peer by its name, after installing it if need be.
 pub(crate) fn start(name: &str, stage: &Stage) -> Result<Proxy, String> {
     match name {
         "squid" => squid(stage),
         "mitmproxy" => mitmproxy(stage),
-        "hudsucker" => hudsucker(stage),
+        "hudsucker" => hudsucker(stage, "hudsucker"),
+        PASTA => {
+            let mut proxy = hudsucker(stage, PASTA)?;
+            proxy.address.set_ip(PASTA_HOST.into());
+            Ok(proxy)
+        }
         other => Err(format!("there is no peer {other}")),
     }
 }
@@ -153,7 +181,7 @@ fn mitmdump() -> Result<PathBuf, String> {
     Ok(program)
 }
 
-fn hudsucker(stage: &Stage) -> Result<Proxy, String> {
+fn hudsucker(stage: &Stage, name: &'static str) -> Result<Proxy, String> {
     let target = cache("sbx-bench-hudsucker")?;
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let place = target.display().to_string();
@@ -169,12 +197,12 @@ fn hudsucker(stage: &Stage) -> Result<Proxy, String> {
     ];
     output(&cargo, &build)?;
     let address = free_address()?;
-    let said = stage.path("hudsucker.out");
+    let said = stage.path(&format!("{name}.out"));
     let mut command = Command::new(target.join("release/sbx-bench-hudsucker"));
     command.arg(address.port().to_string());
     for file in ["ca.pem", "ca.key", "upstream.pem", "list"] {
         command.arg(stage.path(file));
     }
     command.arg(SECRET);
-    Proxy::start("hudsucker", &mut command, address, &said)?.listening(&said)
+    Proxy::start(name, &mut command, address, &said)?.listening(&said)
 }

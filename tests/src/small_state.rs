@@ -81,8 +81,26 @@ impl SmallState {
     }
 }
 
+impl SmallState {
+    /// The ends of the logs and consoles inside: nobody outside sees them.
+    fn logs(&self) -> String {
+        let line = format!(
+            "cd '{}' && df -h . && tail -n 60 sbx/*.log sbx/sandboxes/*/*.log sbx/sandboxes/*/*/*.log sbx/sandboxes/*/last-exit",
+            self.folder.display()
+        );
+        let said = self.entered.program("/bin/sh", ["-c", &line]).output();
+        said.map_or_else(
+            |error| error.to_string(),
+            |said| String::from_utf8_lossy(&said.stdout).into_owned(),
+        )
+    }
+}
+
 impl Drop for SmallState {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.logs());
+        }
         // Nobody could reach what runs in there any more.
         self.entered.tear_down();
         drop(self.holder.stdin.take());

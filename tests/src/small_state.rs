@@ -97,6 +97,10 @@ impl SmallState {
 }
 
 impl Drop for SmallState {
+    #[expect(
+        clippy::print_stderr,
+        reason = "a test that failed shows what only its namespace has"
+    )]
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("{}", self.logs());

@@ -43,12 +43,26 @@ impl Call {
     }
 }
 
+/// Of attaching to every thread.
+const ATTEMPTS: u32 = 5;
+
 impl Trace {
     /// Attaches to every thread of `pid`. `delays`: system calls that begin only after this many seconds.
     ///
     /// # Errors
     /// Why the tracer does not run or may not attach.
     pub fn attach(pid: u32, delays: &[&str], seconds: u32, log: &Path) -> Result<Self, String> {
+        for _ in 0..ATTEMPTS {
+            let trace = Self::attach_once(pid, delays, seconds, log)?;
+            // A thread that began while the others were attached to is missed, and so is what it does.
+            if is_whole(pid) {
+                return Ok(trace);
+            }
+        }
+        Err(format!("some thread of {pid} is not traced"))
+    }
+
+    fn attach_once(pid: u32, delays: &[&str], seconds: u32, log: &Path) -> Result<Self, String> {
         let mut words = vec!["strace".to_owned(), "-f".to_owned(), "-y".to_owned()];
         let mut pair = |option: &str, value: String| words.extend([option.to_owned(), value]);
         pair("-s", "64".to_owned());
@@ -109,6 +123,18 @@ impl Drop for Trace {
         drop(self.child.stdin.take());
         let _left = self.child.wait();
     }
+}
+
+/// Whether every thread of `pid` has a tracer.
+fn is_whole(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten();
+    threads.flatten().all(|thread| {
+        // One that has ended meanwhile does nothing any more.
+        fs::read_to_string(thread.path().join("status"))
+            .map_or(true, |status| !status.contains("TracerPid:\t0\n"))
+    })
 }
 
 /// Lines are `PID NAME(ARGUMENTS) = RESULT`, or in two parts when another thread came between:

@@ -40,6 +40,11 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
+    /// Returns once bytes have come that nobody has read.
+    pub(crate) async fn readable(&self) {
+        self.inner.readable().await.unwrap();
+    }
+
     /// Whether the connection ended with RST, once it has ended.
     pub(crate) fn was_reset(&self) -> bool {
         self.reset.load(Ordering::Acquire)
@@ -497,11 +502,8 @@ fn serve(connection: &mut Connection, sockets: &mut SocketSet<'static>) -> bool 
         }
         let _ = pair.shutdown(std::net::Shutdown::Write);
     }
-    if socket.state() == tcp::State::Closed {
-        connection.pair = None;
-        return true;
-    }
-    false
+    // One that was aborted just now stays for a turn: its RST is sent by the poll that follows.
+    state == tcp::State::Closed
 }
 
 struct Raw {

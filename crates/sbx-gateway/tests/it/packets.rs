@@ -211,6 +211,20 @@ fn a_closed_port_is_refused_and_not_accepted_and_reset() {
 }
 
 #[test]
+fn a_client_that_leaves_with_bytes_unread_ends_the_connection_upstream() {
+    let echo = TcpEcho::start().unwrap();
+    let port = echo.address().port();
+    let lab = Setup::new(&[&format!("allow localhost:{port}")]).start();
+    run(async {
+        let mut stream = lab.guest().connect(GATEWAY, port).await.unwrap();
+        stream.write_all(b"echoed").await.unwrap();
+        stream.readable().await;
+        drop(stream);
+        crate::attack::closed(echo.recorder()).await;
+    });
+}
+
+#[test]
 fn raw_tcp_goes_by_the_name_that_was_resolved() {
     let echo = TcpEcho::start().unwrap();
     let port = echo.address().port();

@@ -15,6 +15,7 @@ const CALLS: &str =
 pub struct Trace {
     child: Child,
     log: PathBuf,
+    pid: u32,
 }
 
 /// One system call of the traced process.
@@ -91,25 +92,29 @@ impl Trace {
             .stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|e| format!("{program}: {e}"))?;
         let mut said = String::new();
-        if let Some(errors) = child.stderr.take() {
-            for line in BufReader::new(errors).lines().map_while(Result::ok) {
-                said.push_str(&line);
-                if line.contains(" attached") {
-                    return Ok(Self {
-                        child,
-                        log: log.into(),
-                    });
-                }
+        let mut errors = BufReader::new(child.stderr.take().ok_or("no standard error")?);
+        while !said.contains(" attached") {
+            if !matches!(errors.read_line(&mut said), Ok(1..)) {
+                return Err(format!("strace cannot attach to {pid}: {said}"));
             }
         }
-        Err(format!("strace cannot attach to {pid}: {said}"))
+        // It says something of every further thread, and a pipe that nobody reads would end it (SIGPIPE).
+        std::thread::spawn(move || std::io::copy(&mut errors, &mut std::io::sink()));
+        Ok(Self {
+            child,
+            log: log.into(),
+            pid,
+        })
     }
 
     /// Leaves the process and returns what it did, in the order of beginning.
     ///
     /// # Errors
-    /// The record that cannot be read.
+    /// The record that cannot be read, or does not have everything.
     pub fn end(mut self) -> Result<Vec<Call>, String> {
+        if !is_whole(self.pid) {
+            return Err(format!("some thread of {} was not traced", self.pid));
+        }
         drop(self.child.stdin.take());
         let _left = self.child.wait();
         // Bytes of a guest, escaped by strace.

@@ -7,6 +7,7 @@
 
 mod build;
 mod clients;
+mod failures;
 mod fuzz;
 mod guards;
 mod house;
@@ -96,7 +97,10 @@ fn test(rest: &[&str]) -> Result {
     lint()?;
     let mut arguments = vec!["nextest", "run", "--release", "--locked", "--workspace"];
     arguments.extend(rest);
-    run::cargo(&arguments)
+    // That of an earlier run says nothing of this one.
+    let report = std::path::Path::new(failures::REPORT);
+    let _ = std::fs::remove_file(report);
+    run::cargo(&arguments).inspect_err(|_| eprint!("{}", failures::summary(report)))
 }
 
 fn program(name: &str, arguments: &[&str]) -> Result {

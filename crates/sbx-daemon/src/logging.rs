@@ -16,6 +16,8 @@ const ROTATE: u64 = 8 << 20;
 pub(crate) fn start(path: &Path) -> Result<(), Report> {
     let log = Log::open(path).map_err(|error| io_report("open", path, &error))?;
     tracing_subscriber::fmt()
+        // It would say on standard error that it cannot write, and panic where that fails too: on a full disk, say.
+        .log_internal_errors(false)
         .with_writer(log)
         .with_ansi(false)
         .with_target(false)

@@ -240,6 +240,8 @@ fn start_log(path: &Path) -> Result<(), ProcessError> {
     let file = BoundedLog::open(path).map_err(opening("the log", path))?;
     let filter = EnvFilter::try_from_env("SBX_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt()
+        // It would say on standard error that it cannot write, and panic where that fails too: on a full disk, say.
+        .log_internal_errors(false)
         .with_ansi(false)
         .with_env_filter(filter)
         .with_writer(file);

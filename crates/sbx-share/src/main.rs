@@ -91,6 +91,8 @@ fn log_to(path: Option<&Path>) -> Result<(), Failure> {
         }
     };
     tracing_subscriber::fmt()
+        // It would say on standard error that it cannot write, and panic where that fails too: on a full disk, say.
+        .log_internal_errors(false)
         .with_ansi(false)
         .with_max_level(tracing::Level::INFO)
         .with_writer(writer)

@@ -192,6 +192,8 @@ fn start_logging(log: &File) -> io::Result<()> {
     let writer = BoundedLog::new(log.try_clone()?)?;
     // Fails only when a logger is set already, as in a test.
     let _ = tracing_subscriber::fmt()
+        // It would say on standard error that it cannot write, and panic where that fails too: on a full disk, say.
+        .log_internal_errors(false)
         .with_writer(writer)
         .with_ansi(false)
         .try_init();

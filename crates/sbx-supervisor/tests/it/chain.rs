@@ -72,6 +72,26 @@ fn killed_gateway_is_back_within_two_seconds_and_the_machine_does_not_notice() {
 }
 
 #[test]
+fn a_log_on_a_full_disk_costs_the_log_and_not_the_sandbox() {
+    let mut lab = Lab::new(SLEEPER).start_without_room();
+    let gateway = |lab: &Lab| lab.status().processes.gateway;
+    eventually("a gateway", || gateway(&lab).is_some());
+    let (machine, first) = (lab.until_started().processes.machine, gateway(&lab));
+    // Its end and the start of the next are lines for the log.
+    kill(first.unwrap());
+    eventually("a new gateway", || {
+        gateway(&lab).is_some_and(|pid| Some(pid) != first)
+    });
+    assert_eq!(lab.status().processes.machine, machine);
+    assert!(
+        lab.ask(&Request::Stop { grace_ms: 0 })
+            .next::<Reply>()
+            .is_some()
+    );
+    assert_eq!(lab.ended(), (true, "stopped".to_owned()));
+}
+
+#[test]
 fn ended_machine_is_explained_by_its_last_words_and_leaves_nothing() {
     let mut lab = Lab::new("printf 'Kernel panic: \\033[31mno disk\\n'; exit 3").start();
     let mut watch = lab.ask(&Request::Watch);

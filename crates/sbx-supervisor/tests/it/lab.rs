@@ -132,12 +132,26 @@ impl Lab {
 
     /// Starts a supervisor without waiting for anything.
     pub(crate) fn spawn(&self) -> Child {
+        self.spawn_with(Stdio::piped())
+    }
+
+    /// As [`start`](Self::start), with a log and a standard error on which no byte finds room.
+    pub(crate) fn start_without_room(mut self) -> Self {
+        let full = Path::new("/dev/full");
+        std::os::unix::fs::symlink(full, self.launch.dir.join(files::SUPERVISOR_LOG)).unwrap();
+        let errors = fs::File::options().write(true).open(full).unwrap();
+        self.supervisor = Some(self.spawn_with(errors.into()));
+        eventually("supervisor.sock", || self.connect().is_some());
+        self
+    }
+
+    fn spawn_with(&self, errors: Stdio) -> Child {
         let text = serde_json::to_vec(&self.launch).unwrap();
         fs::write(self.launch.dir.join(FILE), text).unwrap();
         Command::new(env!("CARGO_BIN_EXE_sbx-supervisor"))
             .arg(&self.launch.dir)
             .stdin(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(errors)
             .spawn()
             .unwrap()
     }

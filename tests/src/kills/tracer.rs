@@ -174,9 +174,23 @@ pub(super) fn signal(pid: i32, signal: Signal) {
 }
 
 fn is_leader(pid: i32) -> bool {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let leader = text.lines().find_map(|line| line.strip_prefix("Tgid:"));
-    leader.is_some_and(|id| id.trim() == pid.to_string())
+    status_id(pid, "Tgid:") == Some(pid)
+}
+
+/// The process that made this one: of a thread, the one that it belongs to.
+fn maker(pid: i32) -> Option<i32> {
+    match status_id(pid, "Tgid:")? {
+        leader if leader == pid => status_id(pid, "PPid:"),
+        leader => Some(leader),
+    }
+}
+
+/// An id in `/proc/PID/status`.
+fn status_id(pid: i32, key: &str) -> Option<i32> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let mut lines = text.lines();
+    let value = lines.find_map(|line| line.strip_prefix(key))?;
+    value.trim().parse().ok()
 }
 
 /// Tracees of this thread, threads among them; never the children of another thread (`waitpid(2)`).
@@ -237,11 +251,18 @@ impl Loop {
 
     fn end_all(&self) {
         let pids: Vec<i32> = self.shared.living().tracees.keys().copied().collect();
-        for pid in pids.into_iter().chain([self.bell]) {
+        for pid in pids.into_iter().chain(self.early.iter().copied()) {
             signal(pid, Signal::KILL);
         }
-        // Until there are no children left.
-        while wait(all_of_this_thread()).is_ok() {}
+        signal(self.bell, Signal::KILL);
+        // Until there are no children left; one that was only just made stops, and is met here first.
+        while let Ok(heard) = wait(all_of_this_thread()) {
+            if let Some((pid, status)) = heard
+                && status.stopped()
+            {
+                signal(pid.as_raw_nonzero().get(), Signal::KILL);
+            }
+        }
     }
 
     fn on_status(&mut self, pid: i32, status: i32) {
@@ -279,7 +300,22 @@ impl Loop {
     fn forget(&mut self, pid: i32) {
         self.early.remove(&pid);
         self.shared.living().tracees.remove(&pid);
+        for child in self.early.clone() {
+            self.adopt_orphan(child);
+        }
         self.shared.changed.notify_all();
+    }
+
+    /// A new process whose maker was killed before it was heard that it made one: nobody will tell of it any more.
+    fn adopt_orphan(&mut self, child: i32) {
+        let maker = maker(child);
+        if maker.is_some_and(|pid| self.shared.living().tracees.contains_key(&pid)) {
+            return;
+        }
+        self.early.remove(&child);
+        let part = classify(child);
+        self.shared.living().tracees.insert(child, part);
+        self.resume(child, 0);
     }
 
     /// A new process is what its parent is, until it becomes another program.
@@ -300,6 +336,7 @@ impl Loop {
     fn on_stop(&mut self, pid: i32) {
         if !self.shared.living().tracees.contains_key(&pid) {
             self.early.insert(pid);
+            self.adopt_orphan(pid);
         }
     }
 
@@ -387,5 +424,36 @@ impl Loop {
         self.shared.living().tracees.insert(pid, None);
         sys::seize(pid)?;
         Ok((pid, child.stdout.take()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_whose_maker_is_killed_while_making_it_ends_by_itself_or_with_the_tracer() {
+        for round in 0..60_u64 {
+            let tracer = Tracer::start().unwrap();
+            let mut command = Command::new("sh");
+            command.args(["-c", "while :; do (:) & done"]);
+            let (pid, _output) = tracer.spawn(command).unwrap();
+            std::thread::park_timeout(Duration::from_millis(5 + round % 7));
+            signal(pid, Signal::KILL);
+            assert!(tracer.await_end(pid, Duration::from_secs(10)));
+            // Half of the rounds wait for what was made, the others end it.
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while round % 2 == 0 && !tracer.shared.living().tracees.is_empty() {
+                assert!(Instant::now() < deadline, "{:?}", tracer.shared.living());
+                std::thread::park_timeout(Duration::from_millis(1));
+            }
+            let (done, ended) = mpsc::channel();
+            std::thread::spawn(move || {
+                drop(tracer);
+                let _heard = done.send(());
+            });
+            let ended = ended.recv_timeout(Duration::from_secs(10));
+            assert!(ended.is_ok(), "the tracer hangs in round {round}");
+        }
     }
 }

@@ -9,8 +9,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-/// Time for everything of a removed sandbox to be gone: long, because both cores may be busy with other tests.
-const GONE: Duration = Duration::from_secs(60);
+/// Time for everything of a removed sandbox to be gone.
+const GONE: Duration = Duration::from_secs(10);
 
 /// A race of QEMU 10.0 (`system/physmem.c`) between a processor and a change of the memory map, which ends it. It is no
 /// kill of ours, and takes a host that is slow in the right place: seen once, while every call of QEMU was traced.

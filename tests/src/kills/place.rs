@@ -18,9 +18,9 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 /// Time for a daemon to answer.
-const READY: Duration = Duration::from_secs(90);
+const READY: Duration = Duration::from_secs(30);
 /// Time for a daemon that was told to end.
-const FAREWELL: Duration = Duration::from_secs(60);
+const FAREWELL: Duration = Duration::from_secs(15);
 /// Time for a snapshot to be made.
 const SNAPSHOT: Duration = Duration::from_mins(4);
 /// Parts of a cache that images consist of.

@@ -9,7 +9,7 @@
 //! | [`case`] | one kill, and the invariant |
 //! | `place` | an installation with its daemon below a tracer |
 //! | `traces` | what is left |
-//! | `tracer`, `sys`, `calls`, `role` | counting system calls, and killing at one |
+//! | `tracer`, `sys`, `calls`, `role`, `status` | counting system calls, and killing at one |
 //! | `api` | requests |
 
 mod api;
@@ -18,6 +18,7 @@ pub mod campaign;
 pub mod case;
 mod place;
 mod role;
+mod status;
 mod sys;
 mod tracer;
 mod traces;

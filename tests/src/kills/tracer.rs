@@ -7,6 +7,7 @@
 
 use super::calls::describe;
 use super::role::{Part, Role, classify};
+use super::status::{is_leader, maker};
 use super::sys;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 use std::collections::{BTreeMap, BTreeSet};
@@ -171,26 +172,6 @@ pub(super) fn signal(pid: i32, signal: Signal) {
     if let Some(pid) = Pid::from_raw(pid) {
         let _ = kill_process(pid, signal);
     }
-}
-
-fn is_leader(pid: i32) -> bool {
-    status_id(pid, "Tgid:") == Some(pid)
-}
-
-/// The process that made this one: of a thread, the one that it belongs to.
-fn maker(pid: i32) -> Option<i32> {
-    match status_id(pid, "Tgid:")? {
-        leader if leader == pid => status_id(pid, "PPid:"),
-        leader => Some(leader),
-    }
-}
-
-/// An id in `/proc/PID/status`.
-fn status_id(pid: i32, key: &str) -> Option<i32> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let mut lines = text.lines();
-    let value = lines.find_map(|line| line.strip_prefix(key))?;
-    value.trim().parse().ok()
 }
 
 /// Tracees of this thread, threads among them; never the children of another thread (`waitpid(2)`).

@@ -5,7 +5,7 @@ use std::path::Path;
 
 /// The report that `.config/nextest.toml` has the runner write, in the format that JUnit made common.
 pub(crate) const REPORT: &str = "target/nextest/default/junit.xml";
-/// Lines of each failure, and bytes of each line: what panics say first.
+/// Lines of each failure, and characters of each line: what panics say first.
 const LINES: usize = 12;
 const LINE: usize = 600;
 

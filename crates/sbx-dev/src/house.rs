@@ -1,4 +1,5 @@
-//! House rules that no compiler checks: file sizes, forbidden strings, ignored tests.
+//! House rules that no compiler checks: file sizes, forbidden strings, ignored tests, loggers
+//! that may panic.
 
 use crate::run::{Failure, Result};
 use std::fs;
@@ -55,6 +56,13 @@ fn rust(file: &str, text: &str) -> Vec<String> {
             "{file}: the body has {body} lines, the limit is {MAX_BODY}"
         ));
     }
+    // In two parts, so that this file has no logger.
+    let logger = concat!("tracing_subscriber::", "fmt()");
+    if text.contains(logger) && !text.contains(".log_internal_errors(false)") {
+        found.push(format!(
+            "{file}: a logger that cannot write says so on standard error, and panics where that fails too; it needs log_internal_errors(false)"
+        ));
+    }
     for (index, line) in text.lines().enumerate() {
         // A test that another test runs in a process of its own is not ignored.
         let ignored = line.trim_start().starts_with("#[ignore");
@@ -92,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_is_too_long_or_names_a_registry_is_found() {
+    fn a_file_that_is_too_long_names_a_registry_or_may_end_by_its_log_is_found() {
         let long = "x\n".repeat(MAX_BODY + 1);
         assert_eq!(rust("a.rs", &long).len(), 1);
         assert_eq!(rust("a.rs", &format!("x\n#[cfg(test)]\n{long}")).len(), 0);
@@ -101,6 +109,10 @@ mod tests {
             rust("a.rs", "#[ignore = \"run by the test above\"]").len(),
             0
         );
+        let logger = concat!("tracing_subscriber::", "fmt()");
+        assert_eq!(rust("a.rs", logger).len(), 1);
+        let quiet = format!("{logger}.log_internal_errors(false)");
+        assert_eq!(rust("a.rs", &quiet).len(), 0);
         assert_eq!(
             strings("a.md", &["https://registry.npm", "js.org"].concat()).len(),
             1

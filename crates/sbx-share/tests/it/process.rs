@@ -67,6 +67,26 @@ fn the_socket_is_the_users_only_and_the_server_ends_well_when_qemu_goes() {
 }
 
 #[test]
+fn a_log_on_a_full_disk_costs_the_log_and_not_the_share() {
+    let folder = folder();
+    let full = std::fs::File::options().write(true).open("/dev/full");
+    let child = command(folder.path()).stderr(full.unwrap()).spawn();
+    let mut server = Server(child.unwrap());
+    // The line that says it listens cannot be written, and neither can the one about this client.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let qemu = loop {
+        if let Ok(qemu) = UnixStream::connect(folder.path().join("s")) {
+            break qemu;
+        }
+        assert_eq!(server.0.try_wait().unwrap(), None, "it ended");
+        assert!(std::time::Instant::now() < deadline, "it does not listen");
+        std::thread::park_timeout(std::time::Duration::from_millis(5));
+    };
+    drop(qemu);
+    assert!(server.0.wait().unwrap().success());
+}
+
+#[test]
 fn a_socket_that_was_left_over_is_replaced() {
     let folder = folder();
     drop(UnixListener::bind(folder.path().join("s")).unwrap());

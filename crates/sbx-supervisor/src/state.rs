@@ -177,6 +177,18 @@ impl State {
         self.snapshot.subscribe()
     }
 
+    /// Resolves when the machine stands still, with the reason.
+    pub async fn stands_still(&self) -> String {
+        let mut watch = self.watch();
+        let found = watch.wait_for(|snapshot| snapshot.waits.is_some()).await;
+        let why = found.ok().and_then(|snapshot| snapshot.waits.clone());
+        match why {
+            Some(why) => why,
+            // The state lives as long as its process.
+            None => std::future::pending().await,
+        }
+    }
+
     /// What the status does not say about sessions.
     pub fn sessions(&self, snapshot: &Snapshot) -> Sessions {
         Sessions {

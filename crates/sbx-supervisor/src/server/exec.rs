@@ -3,6 +3,7 @@
 use super::{Client, Context, PIECE, closed, send};
 use crate::guest::Guest;
 use crate::guest::session::{End, Item, Session};
+use crate::state::State;
 use sbx_wire::frame::{CHUNK, Decoder};
 use sbx_wire::guest::{ExecRequest, ToGuest};
 use sbx_wire::session::{FromClient, ToClient};
@@ -36,7 +37,7 @@ pub(super) async fn serve(
         ..
     } = &mut client;
     let outcome = tokio::select! {
-        outcome = to_client(write, &guest, &session) => outcome,
+        outcome = to_client(write, &guest, &session, &context.state) => outcome,
         outcome = from_client(read, decoder, &guest, &session, stdin) => outcome,
     };
     if !matches!(outcome, Ok(Finished::Told)) {
@@ -51,7 +52,7 @@ pub(super) async fn serve(
 enum Finished {
     /// The client knows how the program ended.
     Told,
-    /// The client is gone.
+    /// The client is gone, or knows that it does not get the program that the guest was asked for.
     Left,
 }
 
@@ -59,10 +60,22 @@ async fn to_client(
     write: &mut OwnedWriteHalf,
     guest: &Guest,
     session: &Session,
+    state: &State,
 ) -> io::Result<Finished> {
+    let mut started = false;
     loop {
-        let last = match session.next().await {
+        let item = tokio::select! {
+            biased;
+            item = session.next() => item,
+            // As whoever comes later is told: a program that has not begun is not waited for.
+            why = state.stands_still(), if !started => {
+                send(write, &ToClient::Lost(why)).await?;
+                return Ok(Finished::Left);
+            }
+        };
+        let last = match item {
             Item::Started => {
+                started = true;
                 send(write, &ToClient::Started).await?;
                 continue;
             }

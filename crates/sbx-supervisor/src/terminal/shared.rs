@@ -161,7 +161,17 @@ impl Terminal {
 
     async fn read_output(&self, session: &Session) -> End {
         loop {
-            match session.next().await {
+            let started = lock(&self.0.inner).started;
+            let item = tokio::select! {
+                biased;
+                item = session.next() => item,
+                // As whoever comes later is told: an agent that has not begun is not waited for.
+                why = self.0.state.stands_still(), if !started => {
+                    self.0.guest.hang_up(session).await;
+                    return End::Lost(why);
+                }
+            };
+            match item {
                 guest::session::Item::Started => {
                     let mut inner = lock(&self.0.inner);
                     inner.started = true;

@@ -110,7 +110,7 @@ impl Sandbox {
     }
 
     /// Starts a program; returns its client and its session number.
-    fn exec(&mut self, stdin: bool) -> (Client, u32) {
+    pub(crate) fn exec(&mut self, stdin: bool) -> (Client, u32) {
         let client = self.lab.ask(&Request::Exec(request(stdin)));
         match self.next() {
             ToGuest::Exec { session, .. } => (client, session),

@@ -1,0 +1,23 @@
+//! What a sandbox may see and change of a workspace.
+//!
+//! No I/O: the share asks, and the daemon and the command use the same types to refuse what cannot be meant.
+//!
+//! - [`pattern`], [`set`]: names, in the grammar of gitignore(5), and many of them at once.
+//! - [`rules`]: what a share is told, and [`protect`]: the list that is protected unless somebody says otherwise.
+//! - [`git_config`], [`git_link`]: the git files that guest and host both write, and of which some contents run on the
+//!   host.
+//! - [`event`]: what the share says when somebody tried.
+#![forbid(unsafe_code)]
+
+pub mod event;
+pub mod git_config;
+pub mod git_link;
+mod glob;
+pub mod pattern;
+pub mod protect;
+pub mod rules;
+pub mod set;
+
+pub use pattern::{Pattern, PatternError};
+pub use rules::{Mode, Protection, Rules, What};
+pub use set::{PatternSet, State};

@@ -1,0 +1,166 @@
+//! What is protected unless somebody says otherwise: files of a workspace that run, or decide what runs, on the host.
+
+use crate::pattern::{Pattern, PatternError};
+use crate::rules::{Mode, Protection, What};
+use serde::{Deserialize, Serialize};
+use std::str::FromStr;
+
+/// How much is protected.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Level {
+    /// Nothing.
+    Off,
+    /// Every change is done, and said.
+    Report,
+    /// Git's own files are blocked, which hinders no work; the others, which people let agents write, are reported.
+    #[default]
+    Standard,
+    /// Everything on the list is blocked.
+    Block,
+}
+
+impl Level {
+    /// Every level, least first.
+    pub const ALL: [Self; 4] = [Self::Off, Self::Report, Self::Standard, Self::Block];
+
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Report => "report",
+            Self::Standard => "standard",
+            Self::Block => "block",
+        }
+    }
+}
+
+impl std::fmt::Display for Level {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The text is no [`Level`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is not one of off, report, standard, block")]
+pub struct NoLevel(String);
+
+impl FromStr for Level {
+    type Err = NoLevel;
+
+    fn from_str(text: &str) -> Result<Self, NoLevel> {
+        let found = Self::ALL.into_iter().find(|level| level.as_str() == text);
+        found.ok_or_else(|| NoLevel(text.to_owned()))
+    }
+}
+
+/// Git's own files, in every repository of the workspace. `*.sample` hooks never run; git makes them in each new
+/// repository.
+const GIT: &[(&str, What)] = &[
+    ("**/.git", What::GitLink),
+    ("**/.git/hooks/*", What::Everything),
+    ("!**/.git/hooks/*.sample", What::Everything),
+    ("**/.git/config", What::GitConfig),
+    ("**/.git/config.worktree", What::GitConfig),
+    ("**/.git/commondir", What::GitLink),
+    ("**/.git/worktrees/*/config.worktree", What::GitConfig),
+    ("**/.git/worktrees/*/commondir", What::GitLink),
+    ("**/.git/modules/**/hooks/*", What::Everything),
+    ("!**/.git/modules/**/hooks/*.sample", What::Everything),
+    ("**/.git/modules/**/config", What::GitConfig),
+    ("**/.git/modules/**/config.worktree", What::GitConfig),
+    ("**/.git/modules/**/commondir", What::GitLink),
+    // Decides what a sandbox may see.
+    (".sbxignore", What::Everything),
+];
+
+/// What other programs of the host run or believe.
+const OTHERS: &[(&str, What)] = &[
+    ("**/.gitmodules", What::GitModules),
+    ("**/.gitattributes", What::Everything),
+    // Continuous integration.
+    ("**/.github/workflows/", What::Everything),
+    ("**/.github/actions/", What::Everything),
+    ("**/.gitea/workflows/", What::Everything),
+    ("**/.forgejo/workflows/", What::Everything),
+    ("**/.gitlab-ci.yml", What::Everything),
+    ("**/.circleci/", What::Everything),
+    ("**/.buildkite/", What::Everything),
+    ("**/.woodpecker/", What::Everything),
+    ("**/.woodpecker.yml", What::Everything),
+    ("**/.drone.yml", What::Everything),
+    ("**/.travis.yml", What::Everything),
+    ("**/Jenkinsfile", What::Everything),
+    ("**/azure-pipelines.yml", What::Everything),
+    ("**/bitbucket-pipelines.yml", What::Everything),
+    // Hooks of tools that install themselves into git.
+    ("**/.husky/", What::Everything),
+    ("**/.pre-commit-config.yaml", What::Everything),
+    ("**/lefthook.yml", What::Everything),
+    // Editors.
+    ("**/.vscode/", What::Everything),
+    ("**/*.code-workspace", What::Everything),
+    ("**/.idea/", What::Everything),
+    ("**/.run/", What::Everything),
+    ("**/.zed/", What::Everything),
+    ("**/.exrc", What::Everything),
+    ("**/.nvim.lua", What::Everything),
+    ("**/.devcontainer/", What::Everything),
+    ("**/.devcontainer.json", What::Everything),
+    // Shells.
+    ("**/.envrc", What::Everything),
+    ("**/.mise.toml", What::Everything),
+    ("**/mise.toml", What::Everything),
+    // Agents.
+    ("**/.claude/", What::Everything),
+    ("**/.codex/", What::Everything),
+    ("**/.cursor/", What::Everything),
+    ("**/.gemini/", What::Everything),
+    ("**/.mcp.json", What::Everything),
+    ("**/AGENTS.md", What::Everything),
+    ("**/CLAUDE.md", What::Everything),
+    ("**/GEMINI.md", What::Everything),
+];
+
+/// The list at a level.
+pub fn standard(level: Level) -> Vec<Protection> {
+    let (git, others) = match level {
+        Level::Off => return Vec::new(),
+        Level::Report => (Mode::Report, Mode::Report),
+        Level::Standard => (Mode::Block, Mode::Report),
+        Level::Block => (Mode::Block, Mode::Block),
+    };
+    let parts = [(GIT, git), (OTHERS, others)];
+    let all = parts.into_iter().flat_map(|(list, mode)| {
+        let entries = list.iter();
+        entries.filter_map(move |(pattern, what)| {
+            // The list is ours; a test reads every entry of it.
+            let pattern = Pattern::parse(pattern).ok()?;
+            Some(Protection {
+                pattern,
+                mode,
+                what: *what,
+            })
+        })
+    });
+    all.collect()
+}
+
+/// A pattern that somebody added to the list.
+///
+/// # Errors
+/// What about it cannot be meant.
+pub fn added(pattern: &str, mode: Mode) -> Result<Protection, PatternError> {
+    Ok(Protection {
+        pattern: Pattern::parse(pattern)?,
+        mode,
+        what: What::Everything,
+    })
+}
+
+/// Entries of the list that are no patterns: none.
+pub fn broken() -> impl Iterator<Item = (&'static str, PatternError)> {
+    let all = GIT.iter().chain(OTHERS);
+    all.filter_map(|(text, _)| Some((*text, Pattern::parse(text).err()?)))
+}

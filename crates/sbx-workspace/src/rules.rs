@@ -1,0 +1,67 @@
+//! What a share is told of its workspace.
+
+use crate::pattern::Pattern;
+use serde::{Deserialize, Serialize};
+
+/// What happens when the guest wants to write to what is protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// It is done, and said.
+    Report,
+    /// It is refused (`EACCES`), and said.
+    Block,
+}
+
+/// Which writes a protection is about.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum What {
+    /// Every one: the name and all below it.
+    #[default]
+    Everything,
+    /// Git's settings: written only as a whole, by git's own way of a lock file that takes their place, and only
+    /// with settings that run nothing ([`crate::git_config`]).
+    GitConfig,
+    /// The submodules of a repository, likewise.
+    GitModules,
+    /// A file that names a git directory: written only with a place that is protected itself
+    /// ([`crate::git_link`]).
+    GitLink,
+}
+
+/// Names that are protected.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Protection {
+    /// Which names; one that begins with `!` takes names out again.
+    pub pattern: Pattern,
+    /// What happens.
+    pub mode: Mode,
+    /// Which writes.
+    #[serde(default, skip_serializing_if = "is_everything")]
+    pub what: What,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_everything(what: &What) -> bool {
+    *what == What::Everything
+}
+
+/// Everything a share knows beyond its directory.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rules {
+    /// In order; of those that match, the last decides.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub protect: Vec<Protection>,
+    /// Names that read as absent; in order as well.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hide: Vec<Pattern>,
+}
+
+impl Rules {
+    /// Nothing is protected and nothing hidden.
+    pub fn is_empty(&self) -> bool {
+        self.protect.is_empty() && self.hide.is_empty()
+    }
+}

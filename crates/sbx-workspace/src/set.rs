@@ -1,0 +1,183 @@
+//! Many patterns at once, one name at a time.
+//!
+//! A path is matched while it is walked: what the patterns remember of the components so far is a [`State`], kept per
+//! directory, and one more name costs the patterns that are still in the running, whatever the depth.
+
+use crate::pattern::{Pattern, Segment};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Most patterns of one set.
+pub const MAX_PATTERNS: usize = 1024;
+
+/// What the patterns remember of the way to a directory. Cheap to clone; equal states match the same names below.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct State(Option<Arc<[(u16, u16)]>>);
+
+impl State {
+    /// Whether some pattern is half matched: a name below could complete it that would not elsewhere.
+    pub fn is_live(&self) -> bool {
+        self.0.is_some()
+    }
+
+    fn positions(&self) -> &[(u16, u16)] {
+        self.0.as_deref().unwrap_or_default()
+    }
+}
+
+/// What the patterns say of one name in a directory.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Step {
+    /// The last pattern that matches the name: its number in the set, and false if it takes back.
+    pub decides: Option<(u16, bool)>,
+    /// For names below it, if it is a directory.
+    pub below: State,
+}
+
+impl Step {
+    /// The pattern that the name falls under.
+    pub fn matched(&self) -> Option<u16> {
+        self.decides
+            .and_then(|(number, holds)| holds.then_some(number))
+    }
+}
+
+/// An ordered set; of the patterns that match, the last one decides.
+#[derive(Debug, Clone, Default)]
+pub struct PatternSet {
+    patterns: Vec<Pattern>,
+    /// Tied to the root.
+    tied: State,
+    /// Found at any depth, by their first component.
+    literal: HashMap<Box<[u8]>, Vec<u16>>,
+    /// Found at any depth, beginning with a wildcard.
+    wild: Vec<u16>,
+}
+
+impl PatternSet {
+    /// Makes a set of the first [`MAX_PATTERNS`].
+    pub fn new(patterns: impl IntoIterator<Item = Pattern>) -> Self {
+        let patterns: Vec<Pattern> = patterns.into_iter().take(MAX_PATTERNS).collect();
+        let (mut tied, mut literal, mut wild) = (Vec::new(), HashMap::<_, Vec<u16>>::new(), vec![]);
+        for (number, pattern) in (0..).zip(&patterns) {
+            match (pattern.segments.first(), pattern.segments.get(1)) {
+                (Some(Segment::Depth), Some(Segment::Literal(text))) => {
+                    literal.entry(text.clone()).or_default().push(number);
+                }
+                (Some(Segment::Depth), _) => wild.push(number),
+                _ => tied.push((number, 0)),
+            }
+        }
+        Self {
+            patterns,
+            tied: state(tied),
+            literal,
+            wild,
+        }
+    }
+
+    /// No pattern in it.
+    pub fn is_empty(&self) -> bool {
+        self.patterns.is_empty()
+    }
+
+    /// The pattern of this number.
+    pub fn pattern(&self, number: u16) -> Option<&Pattern> {
+        self.patterns.get(usize::from(number))
+    }
+
+    /// At the root of the workspace.
+    pub fn root(&self) -> State {
+        self.tied.clone()
+    }
+
+    /// One name in a directory that was reached with this state.
+    pub fn step(&self, state: &State, name: &[u8], directory: bool) -> Step {
+        if self.is_empty() {
+            return Step::default();
+        }
+        let mut found = Found {
+            set: self,
+            name,
+            directory,
+            decides: None,
+            below: Vec::new(),
+        };
+        for number in self
+            .literal
+            .get(name)
+            .into_iter()
+            .flatten()
+            .chain(&self.wild)
+        {
+            found.try_at(*number, 1);
+        }
+        for (number, position) in state.positions() {
+            found.try_at(*number, usize::from(*position));
+        }
+        let Found {
+            decides, mut below, ..
+        } = found;
+        below.sort_unstable();
+        below.dedup();
+        Step {
+            decides,
+            below: self::state(below),
+        }
+    }
+
+    /// A whole path of components from the root.
+    pub fn walk<'a>(&self, names: impl IntoIterator<Item = &'a [u8]>, directory: bool) -> Step {
+        let mut step = Step {
+            decides: None,
+            below: self.root(),
+        };
+        let mut names = names.into_iter().peekable();
+        while let Some(name) = names.next() {
+            step = self.step(&step.below, name, directory || names.peek().is_some());
+        }
+        step
+    }
+}
+
+fn state(positions: Vec<(u16, u16)>) -> State {
+    State((!positions.is_empty()).then(|| positions.into()))
+}
+
+struct Found<'a> {
+    set: &'a PatternSet,
+    name: &'a [u8],
+    directory: bool,
+    decides: Option<(u16, bool)>,
+    below: Vec<(u16, u16)>,
+}
+
+impl Found<'_> {
+    /// The name against the pattern's component at this position.
+    fn try_at(&mut self, number: u16, position: usize) {
+        let pattern = &self.set.patterns[usize::from(number)];
+        match pattern.segments.get(position) {
+            Some(Segment::Depth) => {
+                self.keep(number, position);
+                self.try_at(number, position + 1);
+            }
+            Some(segment) if segment.fits(self.name) => {
+                let next = position + 1;
+                if next < pattern.segments.len() {
+                    self.keep(number, next);
+                } else if self.directory || !pattern.directories {
+                    let later = self.decides.is_none_or(|(known, _)| known <= number);
+                    if later {
+                        self.decides = Some((number, !pattern.negated));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn keep(&mut self, number: u16, position: usize) {
+        let position = u16::try_from(position).expect("a pattern has at most 64 components");
+        self.below.push((number, position));
+    }
+}

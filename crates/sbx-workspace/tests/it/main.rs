@@ -1,0 +1,6 @@
+//! One binary for all tests of the crate.
+
+mod git_config;
+mod git_link;
+mod pattern;
+mod protect;

@@ -50,6 +50,8 @@ impl Share {
             None => self.reach(id)?,
         };
         self.check_owner(&stat, wanted, valid)?;
+        let size = valid.contains(SetattrValid::SIZE).then_some(wanted.size);
+        self.check_change(id, &stat, size)?;
         if valid.contains(SetattrValid::SIZE) {
             self.set_size(id, &stat, wanted.size, handle)?;
         }

@@ -10,6 +10,7 @@ use virtiofsd::filesystem::{ZeroCopyReader, ZeroCopyWriter};
 use virtiofsd::oslib::WritevFlags;
 
 use crate::directory::Directory;
+use crate::guard::Writing;
 use crate::handles::Open;
 use crate::limits::MAX_COPY;
 use crate::share::Share;
@@ -36,11 +37,15 @@ impl Share {
     pub(crate) fn open_directory(&self, id: u64) -> io::Result<u64> {
         self.handles().check_room()?;
         let directory = self.reach_directory(id)?;
+        let hides = self.guard.hides_anything();
+        let below = hides.then(|| self.below(id)).transpose()?;
         let file = self
             .tree
             .reopen(directory, OFlags::RDONLY | OFlags::DIRECTORY)?;
-        self.handles()
-            .insert(id, Open::Directory(Arc::new(Directory::new(file.into()))))
+        self.handles().insert(
+            id,
+            Open::Directory(Arc::new(Directory::new(file.into(), below))),
+        )
     }
 
     pub(crate) fn read_file(
@@ -68,6 +73,9 @@ impl Share {
         self.check_writable()?;
         let file = self.handles().file(id, handle)?;
         check_range(offset, size.into())?;
+        if self.check_write(id)? == Writing::Link {
+            return self.write_git_link(id, &file, from, (to_usize(size), offset));
+        }
         let flags = append.then_some(WritevFlags::RWF_APPEND);
         from.write_to_file_at(&file, to_usize(size), offset, flags)
     }
@@ -90,6 +98,7 @@ impl Share {
         length: u64,
     ) -> io::Result<()> {
         self.check_writable()?;
+        self.check_unseen(file.0)?;
         let file = self.handles().file(file.0, file.1)?;
         check_range(offset, length)?;
         let mode = FallocateFlags::from_bits(mode).ok_or(Errno::OPNOTSUPP)?;

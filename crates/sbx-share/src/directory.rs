@@ -1,6 +1,6 @@
 //! Listing a directory in pieces.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
@@ -10,13 +10,18 @@ use rustix::fs::{FileType, RawDir, SeekFrom};
 use rustix::io::Errno;
 use virtiofsd::filesystem::{DirEntry, DirectoryIterator};
 
+use crate::guard::{Below, Guard};
 use crate::limits::DIRECTORY_CHUNK;
+use crate::share::is_type;
+use crate::tree;
 
 /// An open directory. Keeps the entries that were read last: the guest asks for a few at a time and goes on where it
 /// stopped.
 #[derive(Debug)]
 pub(crate) struct Directory {
     file: Arc<File>,
+    /// What the rules remember of the way to it, if they hide anything.
+    below: Option<Arc<Below>>,
     chunk: Mutex<Arc<Chunk>>,
 }
 
@@ -37,9 +42,10 @@ struct Item {
 }
 
 impl Directory {
-    pub(crate) fn new(file: File) -> Self {
+    pub(crate) fn new(file: File, below: Option<Arc<Below>>) -> Self {
         Self {
             file: Arc::new(file),
+            below,
             chunk: Mutex::default(),
         }
     }
@@ -49,7 +55,7 @@ impl Directory {
     }
 
     /// The entries from a position on, as many as are at hand; none only at the end. Position 0 reads anew.
-    pub(crate) fn entries(&self, position: u64) -> io::Result<Entries> {
+    pub(crate) fn entries(&self, position: u64, guard: &Guard) -> io::Result<Entries> {
         let mut chunk = self.chunk.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(index) = chunk.index(position) {
             return Ok(Entries {
@@ -57,14 +63,14 @@ impl Directory {
                 index,
             });
         }
-        *chunk = Arc::new(self.read(position)?);
+        *chunk = Arc::new(self.read(position, guard)?);
         Ok(Entries {
             chunk: Arc::clone(&chunk),
             index: 0,
         })
     }
 
-    fn read(&self, position: u64) -> io::Result<Chunk> {
+    fn read(&self, position: u64, guard: &Guard) -> io::Result<Chunk> {
         // A position the guest made up is the file system's to judge; it must only fit the kernel's signed offset.
         if i64::try_from(position).is_err() {
             return Err(Errno::INVAL.into());
@@ -75,13 +81,16 @@ impl Directory {
         let mut entries = Vec::new();
         while let Some(entry) = raw.next() {
             let entry = entry?;
-            entries.push(Item {
-                inode: entry.ino(),
-                next: entry.next_entry_cookie(),
-                kind: kind(entry.file_type()),
-                name: entry.file_name().to_owned(),
-            });
-            if raw.is_buffer_empty() {
+            if !self.hides(guard, entry.file_name(), entry.file_type()) {
+                entries.push(Item {
+                    inode: entry.ino(),
+                    next: entry.next_entry_cookie(),
+                    kind: kind(entry.file_type()),
+                    name: entry.file_name().to_owned(),
+                });
+            }
+            // None means the end, so what is hidden must not look like it.
+            if raw.is_buffer_empty() && !entries.is_empty() {
                 break;
             }
         }
@@ -89,6 +98,20 @@ impl Directory {
             start: position,
             entries,
         })
+    }
+
+    fn hides(&self, guard: &Guard, name: &CStr, kind: FileType) -> bool {
+        let Some(below) = &self.below else {
+            return false;
+        };
+        let directory = match kind {
+            FileType::Directory => true,
+            // The file system does not say.
+            FileType::Unknown => tree::stat_name(&self.file, name)
+                .is_ok_and(|stat| is_type(&stat, FileType::Directory)),
+            _ => false,
+        };
+        guard.hides(below, name.to_bytes(), directory)
     }
 }
 

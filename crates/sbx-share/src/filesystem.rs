@@ -237,7 +237,7 @@ impl FileSystem for Share {
         offset: u64,
     ) -> io::Result<Entries> {
         let directory = self.handles().directory(inode, handle)?;
-        directory.entries(offset)
+        directory.entries(offset, &self.guard)
     }
 
     fn fsyncdir(&self, _: Context, inode: u64, data_only: bool, handle: u64) -> io::Result<()> {
@@ -280,6 +280,7 @@ impl FileSystem for Share {
         len: u64,
         _flags: u64,
     ) -> io::Result<usize> {
+        self.check_unseen(inode_out)?;
         let from = self.handles().file(inode_in, handle_in)?;
         let to = self.handles().file(inode_out, handle_out)?;
         self.copy_range((&from, offset_in), (&to, offset_out), len)

@@ -21,6 +21,7 @@ mod attributes;
 mod content;
 mod directory;
 mod filesystem;
+mod guard;
 mod handles;
 pub mod limits;
 pub mod log;

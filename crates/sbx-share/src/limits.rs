@@ -34,3 +34,12 @@ pub const MAX_COPY: u64 = 16 * 1024 * 1024;
 
 /// Bytes of log one server process writes. Beyond: nothing more is logged.
 pub const MAX_LOG: usize = 1024 * 1024;
+
+/// Events of guarded files that one server process says: each file and action once. Beyond: the refusals stand, unsaid.
+pub const MAX_EVENTS: usize = 10_000;
+
+/// Bytes of a share's file of events, over all its starts. Beyond: as [`MAX_EVENTS`].
+pub const MAX_EVENT_BYTES: usize = 1024 * 1024;
+
+/// Files looked at when a directory is renamed to or from a name that rules look into. Beyond: `EACCES`.
+pub const MAX_SCAN: usize = 20_000;

@@ -1,7 +1,7 @@
 //! `sbx-share`: serves one directory to one virtual machine.
 #![forbid(unsafe_code)]
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,6 +11,7 @@ use clap::Parser;
 use rustix::process::{Resource, Rlimit};
 use sbx_share::log::BoundedLog;
 use sbx_share::{GuestOwner, OpenError, Share, serve};
+use sbx_workspace::Rules;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 /// Serves one directory to one virtual machine over virtio-fs (vhost-user), then ends.
@@ -32,6 +33,12 @@ struct Args {
     /// Group id inside under which the host user's group appears.
     #[arg(long, default_value_t = GuestOwner::default().gid)]
     guest_gid: u32,
+    /// What is protected and hidden in the directory, as JSON; nothing otherwise.
+    #[arg(long, value_parser = rules)]
+    rules: Option<Rules>,
+    /// File to append to, a line of JSON each, what was tried against the rules.
+    #[arg(long)]
+    events: Option<PathBuf>,
     /// File to append the log to, instead of standard error.
     #[arg(long)]
     log: Option<PathBuf>,
@@ -40,9 +47,7 @@ struct Args {
 /// Why the process ends without success.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
-    #[error(
-        "cannot write the log {path}: {source}\n  try: --log with a file in a folder of your own"
-    )]
+    #[error("cannot write to {path}: {source}\n  try: a file in a folder of your own")]
     Log { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -71,22 +76,32 @@ fn run(args: &Args) -> Result<(), Failure> {
         uid: args.guest_uid,
         gid: args.guest_gid,
     };
-    let share = Share::open(&args.root, owner, args.read_only)?;
+    let events = args.events.as_deref().map(append_to).transpose()?;
+    let share = Share::open(&args.root, owner, args.read_only)?
+        .guarded(args.rules.clone().unwrap_or_default(), events);
     let listener = serve::listen(&args.socket)?;
     let enforced = serve::jail(&share)?;
     tracing::info!(root = %args.root.display(), read_only = args.read_only, "listening; {enforced}");
     Ok(serve::serve(share, listener)?)
 }
 
+fn rules(text: &str) -> Result<Rules, serde_json::Error> {
+    serde_json::from_str(text)
+}
+
+fn append_to(path: &Path) -> Result<File, Failure> {
+    let file = OpenOptions::new().create(true).append(true).open(path);
+    file.map_err(|source| Failure::Log {
+        path: path.into(),
+        source,
+    })
+}
+
 fn log_to(path: Option<&Path>) -> Result<(), Failure> {
     let writer = match path {
         None => BoxMakeWriter::new(Mutex::new(BoundedLog::new(io::stderr()))),
         Some(path) => {
-            let file = OpenOptions::new().create(true).append(true).open(path);
-            let file = file.map_err(|source| Failure::Log {
-                path: path.into(),
-                source,
-            })?;
+            let file = append_to(path)?;
             BoxMakeWriter::new(Mutex::new(BoundedLog::new(file)))
         }
     };

@@ -3,6 +3,7 @@
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
+use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, FileType, OFlags, RenameFlags};
@@ -10,6 +11,7 @@ use rustix::io::Errno;
 use virtiofsd::filesystem::Entry;
 use virtiofsd::fuse::Attr;
 
+use crate::guard::{Made, Named};
 use crate::nodes::{Identity, Place};
 use crate::share::{Share, component, is_type, safe_mode};
 use crate::tree;
@@ -20,14 +22,11 @@ impl Share {
     pub(crate) fn look_up(&self, parent: u64, name: &CStr) -> io::Result<Entry> {
         let directory = self.reach_directory(parent)?;
         match tree::stat_name(directory, component(name)?) {
+            Ok(stat) if self.is_hidden(parent, name, is_type(&stat, FileType::Directory))? => {
+                Ok(absent())
+            }
             Ok(stat) => self.entry(parent, name, &stat),
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(Entry {
-                inode: 0,
-                generation: 0,
-                attr: Attr::default(),
-                attr_timeout: Duration::ZERO,
-                entry_timeout: Duration::ZERO,
-            }),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(absent()),
             Err(error) => Err(error),
         }
     }
@@ -40,6 +39,7 @@ impl Share {
         umask: u32,
     ) -> io::Result<Entry> {
         self.check_can_make()?;
+        self.check_make(parent, component(name)?, Made::Directory)?;
         let directory = self.reach_directory(parent)?;
         rustix::fs::mkdirat(&directory, component(name)?, safe_mode(mode, umask))?;
         self.new_entry(parent, directory, name)
@@ -60,6 +60,11 @@ impl Share {
             kind @ (FileType::RegularFile | FileType::Fifo | FileType::Socket) => kind,
             _ => return Err(Errno::PERM.into()),
         };
+        let made = match kind {
+            FileType::RegularFile => Made::File,
+            _ => Made::Other,
+        };
+        self.check_make(parent, component(name)?, made)?;
         let directory = self.reach_directory(parent)?;
         rustix::fs::mknodat(
             &directory,
@@ -74,6 +79,7 @@ impl Share {
     /// The text of the link is the guest's business: only the guest follows it.
     pub(crate) fn make_link(&self, text: &CStr, parent: u64, name: &CStr) -> io::Result<Entry> {
         self.check_can_make()?;
+        self.check_make(parent, component(name)?, Made::Link)?;
         let directory = self.reach_directory(parent)?;
         rustix::fs::symlinkat(text, &directory, component(name)?)?;
         self.new_entry(parent, directory, name)
@@ -86,6 +92,8 @@ impl Share {
         if is_type(&stat, FileType::Directory) {
             return Err(Errno::PERM.into());
         }
+        let link = is_type(&stat, FileType::Symlink);
+        self.check_link(id, parent, component(name)?, link)?;
         let directory = self.reach_directory(parent)?;
         self.tree.link(file, &directory, component(name)?)?;
         self.new_entry(parent, directory, name)
@@ -93,6 +101,7 @@ impl Share {
 
     pub(crate) fn remove(&self, parent: u64, name: &CStr, directory: bool) -> io::Result<()> {
         self.check_writable()?;
+        self.check_remove(parent, component(name)?, directory)?;
         let flags = if directory {
             AtFlags::REMOVEDIR
         } else {
@@ -119,7 +128,44 @@ impl Share {
         let old_directory = self.reach_directory(from.0)?;
         let new_directory = self.reach_directory(to.0)?;
         let (old_name, new_name) = (component(from.1)?, component(to.1)?);
-        rustix::fs::renameat_with(&old_directory, old_name, &new_directory, new_name, flags)?;
+        let source = Named {
+            parent: from.0,
+            directory: old_directory.as_fd(),
+            name: old_name,
+        };
+        let target = Named {
+            parent: to.0,
+            directory: new_directory.as_fd(),
+            name: new_name,
+        };
+        let plan = self.check_rename(source, target)?;
+        let exchange = flags.contains(RenameFlags::EXCHANGE);
+        if exchange {
+            let back = self.check_rename(target, source)?;
+            if plan.install.or(back.install).is_some() {
+                return Err(Errno::INVAL.into()); // git does not do that
+            }
+            if back.rejudge {
+                self.guard.forget_marks();
+            }
+        }
+        if plan.rejudge {
+            self.guard.forget_marks();
+        }
+        let before = tree::stat_name(&old_directory, old_name);
+        let installed = match plan.install {
+            Some(rule) => self.install(rule, source, target)?,
+            None => false,
+        };
+        if installed {
+            let after = tree::stat_name(&new_directory, new_name);
+            if let (Ok(before), Ok(after)) = (before, after) {
+                let (old, new) = (Identity::from(&before), Identity::from(&after));
+                self.nodes().replaced(old, new);
+            }
+        } else {
+            rustix::fs::renameat_with(&old_directory, old_name, &new_directory, new_name, flags)?;
+        }
 
         let old = Place {
             parent: from.0,
@@ -130,7 +176,7 @@ impl Share {
             name: new_name.to_owned(),
         };
         self.note_move(&new_directory, &old, &new);
-        if flags.contains(RenameFlags::EXCHANGE) {
+        if exchange {
             self.note_move(&old_directory, &new, &old);
         }
         Ok(())
@@ -139,9 +185,7 @@ impl Share {
     /// Tells the node table. If somebody on the host was faster, the place is wrong and will be dropped when used.
     fn note_move(&self, directory: impl std::os::fd::AsFd, from: &Place, to: &Place) {
         if let Ok(stat) = tree::stat_name(directory, &to.name) {
-            let is_directory = is_type(&stat, FileType::Directory);
-            self.nodes()
-                .moved(Identity::from(&stat), from, to.clone(), is_directory);
+            self.nodes().moved(Identity::from(&stat), from, to.clone());
         }
     }
 
@@ -159,6 +203,11 @@ impl Share {
         let exclusive =
             OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY;
         let wanted = flags & (OFlags::RWMODE | OFlags::SYNC | OFlags::DSYNC);
+        // What is there already is opened, hence judged, as what it is.
+        let there = !flags.contains(OFlags::EXCL) && tree::stat_name(&directory, name).is_ok();
+        if !there || self.is_hidden(parent, name, false)? {
+            self.check_make(parent, name, Made::File)?;
+        }
         match rustix::fs::openat(&directory, name, wanted | exclusive, safe_mode(mode, 0)) {
             Ok(fd) => {
                 let stat = tree::stat(&fd)?;
@@ -173,6 +222,17 @@ impl Share {
             }
             Err(errno) => Err(limit_error(errno)),
         }
+    }
+}
+
+/// The answer to a look-up of a name that is not there.
+fn absent() -> Entry {
+    Entry {
+        inode: 0,
+        generation: 0,
+        attr: Attr::default(),
+        attr_timeout: Duration::ZERO,
+        entry_timeout: Duration::ZERO,
     }
 }
 

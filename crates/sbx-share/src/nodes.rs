@@ -12,6 +12,7 @@ use std::io;
 use rustix::fs::Statx;
 use rustix::io::Errno;
 
+use crate::guard::Mark;
 use crate::limits::{MAX_DEPTH, MAX_PLACES};
 
 /// The guest's number of the root (FUSE_ROOT_ID).
@@ -50,6 +51,22 @@ struct Node {
     lookups: u64,
     /// Newest first. A directory has one; a file with hard links a few.
     places: Vec<Place>,
+    directory: bool,
+    /// What the rules say of it; of an epoch that never is when the places have changed since.
+    mark: Mark,
+}
+
+impl Node {
+    fn remember(&mut self, place: Place) {
+        if self.places.first() == Some(&place) {
+            return;
+        }
+        let limit = if self.directory { 1 } else { MAX_PLACES };
+        self.places.retain(|known| *known != place);
+        self.places.insert(0, place);
+        self.places.truncate(limit);
+        self.mark.epoch = 0;
+    }
 }
 
 /// The table. Ids are never used twice.
@@ -68,6 +85,8 @@ impl Nodes {
             identity: root,
             lookups: 1,
             places: Vec::new(),
+            directory: true,
+            mark: Mark::default(),
         };
         Self {
             by_id: HashMap::from([(ROOT, node)]),
@@ -119,11 +138,7 @@ impl Nodes {
                     .expect("both maps hold the same nodes");
                 node.lookups = node.lookups.saturating_add(1);
                 if id != ROOT {
-                    remember(
-                        &mut node.places,
-                        place,
-                        if is_directory { 1 } else { MAX_PLACES },
-                    );
+                    node.remember(place);
                 }
                 Ok(id)
             }
@@ -138,6 +153,8 @@ impl Nodes {
                         identity,
                         lookups: 1,
                         places: vec![place],
+                        directory: is_directory,
+                        mark: Mark::default(),
                     },
                 );
                 Ok(id)
@@ -161,13 +178,7 @@ impl Nodes {
     }
 
     /// The file was renamed by the guest.
-    pub(crate) fn moved(
-        &mut self,
-        identity: Identity,
-        from: &Place,
-        to: Place,
-        is_directory: bool,
-    ) {
+    pub(crate) fn moved(&mut self, identity: Identity, from: &Place, to: Place) {
         let Some(node) = self
             .by_identity
             .get(&identity)
@@ -176,11 +187,43 @@ impl Nodes {
             return;
         };
         node.places.retain(|place| place != from);
-        remember(
-            &mut node.places,
-            to,
-            if is_directory { 1 } else { MAX_PLACES },
-        );
+        node.remember(to);
+    }
+
+    /// The node is another file from now on: a copy took the place of the one that it was.
+    pub(crate) fn replaced(&mut self, old: Identity, new: Identity) {
+        if self.by_identity.contains_key(&new) {
+            return;
+        }
+        if let Some(id) = self.by_identity.remove(&old) {
+            self.by_identity.insert(new, id);
+            if let Some(node) = self.by_id.get_mut(&id) {
+                node.identity = new;
+            }
+        }
+    }
+
+    /// What the rules were found to say of a node.
+    pub(crate) fn mark(&self, id: u64) -> Option<Mark> {
+        self.by_id.get(&id).map(|node| node.mark.clone())
+    }
+
+    /// Notes what the rules say of a node.
+    pub(crate) fn set_mark(&mut self, id: u64, mark: Mark) {
+        if let Some(node) = self.by_id.get_mut(&id) {
+            node.mark = mark;
+        }
+    }
+
+    /// Whether the node is a directory.
+    pub(crate) fn is_directory(&self, id: u64) -> bool {
+        self.by_id.get(&id).is_some_and(|node| node.directory)
+    }
+
+    /// Every place where the node is believed to be.
+    pub(crate) fn places(&self, id: u64) -> Vec<Place> {
+        let node = self.by_id.get(&id);
+        node.map_or_else(Vec::new, |node| node.places.clone())
     }
 
     /// The place turned out to be wrong.
@@ -228,15 +271,6 @@ impl Nodes {
     pub(crate) fn len(&self) -> usize {
         self.by_id.len()
     }
-}
-
-fn remember(places: &mut Vec<Place>, place: Place, limit: usize) {
-    if places.first() == Some(&place) {
-        return;
-    }
-    places.retain(|known| *known != place);
-    places.insert(0, place);
-    places.truncate(limit);
 }
 
 #[cfg(test)]
@@ -313,7 +347,6 @@ mod tests {
                 parent: ROOT,
                 name: c"new".into(),
             },
-            true,
         );
         assert_eq!(nodes.route(file).unwrap(), [c"new", c"f"]);
     }

@@ -10,9 +10,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::fs::{FileType, Mode, OFlags, Statx};
 use rustix::io::Errno;
 use rustix::process::Resource;
+use sbx_workspace::Rules;
 use virtiofsd::filesystem::Entry;
 use virtiofsd::fuse::Attr;
 
+use crate::guard::Guard;
 use crate::handles::Handles;
 use crate::limits::{CACHE_TIME, MAX_HANDLES, MAX_NAME, MAX_NODES, RESERVED_DESCRIPTORS};
 use crate::nodes::{Identity, Nodes, ROOT};
@@ -55,8 +57,12 @@ pub struct Share {
     pub(crate) tree: Tree,
     pub(crate) owners: Owners,
     read_only: bool,
+    root_path: PathBuf,
     nodes: Mutex<Nodes>,
     handles: Mutex<Handles>,
+    pub(crate) guard: Guard,
+    /// Where bytes of the guest are looked at before they reach a file.
+    pub(crate) staging: Mutex<File>,
 }
 
 impl Share {
@@ -99,10 +105,21 @@ impl Share {
         Ok(Self {
             owners: Owners::new(owner, &stat),
             read_only,
+            root_path: root.to_owned(),
             nodes: Mutex::new(Nodes::new(Identity::from(&stat), bounds.nodes)),
             handles: Mutex::new(Handles::new(bounds.handles)),
             tree,
+            guard: Guard::new(root, Rules::default(), None),
+            staging: Mutex::new(staging().map_err(fail)?),
         })
+    }
+
+    /// The same share under rules; what they forbid or report is said in the file `events`, a line of JSON each
+    /// ([`sbx_workspace::event::Event`]).
+    #[must_use]
+    pub fn guarded(self, rules: Rules, events: Option<File>) -> Self {
+        let guard = Guard::new(&self.root_path, rules, events);
+        Self { guard, ..self }
     }
 
     /// A descriptor of the root for the jail's rules.
@@ -206,7 +223,12 @@ impl Share {
     /// act on the host.
     pub(crate) fn open_file(&self, id: u64, flags: OFlags) -> io::Result<File> {
         let (reached, stat) = self.reach(id)?;
+        let writes = flags & OFlags::RWMODE != OFlags::RDONLY || flags.contains(OFlags::TRUNC);
         match FileType::from_raw_mode(stat.stx_mode.into()) {
+            FileType::RegularFile if writes => {
+                self.check_open_to_write(id, &stat)?;
+                Ok(self.tree.reopen(reached, flags)?.into())
+            }
             FileType::RegularFile => Ok(self.tree.reopen(reached, flags)?.into()),
             FileType::Directory => Err(Errno::ISDIR.into()),
             FileType::Symlink => Err(Errno::LOOP.into()),
@@ -243,6 +265,11 @@ impl Share {
     pub(crate) fn attributes(&self, stat: &Statx) -> (Attr, std::time::Duration) {
         (self.owners.attributes(stat), CACHE_TIME)
     }
+}
+
+fn staging() -> io::Result<File> {
+    let flags = rustix::fs::MemfdFlags::CLOEXEC;
+    Ok(rustix::fs::memfd_create("sbx-share", flags)?.into())
 }
 
 /// Whether an error of a walk says that the place is wrong, rather than that this process may not or cannot look.

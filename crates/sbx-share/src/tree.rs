@@ -18,7 +18,7 @@ const MAX_PATH: usize = 4000;
 const WALK_ATTEMPTS: usize = 4;
 
 /// No link of any kind, no way up, nothing outside.
-const BENEATH: ResolveFlags = ResolveFlags::BENEATH
+pub(crate) const BENEATH: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_SYMLINKS)
     .union(ResolveFlags::NO_MAGICLINKS);
 

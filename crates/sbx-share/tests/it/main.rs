@@ -9,6 +9,8 @@ mod bounds;
 mod confinement;
 mod consistency;
 mod content;
+mod hide;
 mod ownership;
 mod process;
+mod protect;
 mod support;

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::ReadWriteFlags;
 use sbx_share::{Bounds, GuestOwner, Share};
+use sbx_workspace::event::Event;
+use sbx_workspace::{Mode, Rules};
 use tempfile::TempDir;
 use virtiofsd::filesystem::{
     Context, DirectoryIterator as _, Entry, Extensions, FileSystem as _, SetattrValid,
@@ -74,6 +76,32 @@ impl Bench {
         )
         .unwrap();
         Self { folder, share }
+    }
+
+    /// Under these rules; what is said goes to a file beside the root.
+    pub(crate) fn guarded(rules: Rules) -> Self {
+        let bench = Self::new();
+        let Self { folder, share } = bench;
+        let events = File::create(folder.path().join("events")).unwrap();
+        let share = share.guarded(rules, Some(events));
+        Self { folder, share }
+    }
+
+    /// What was said: action, path, and whether it was refused.
+    pub(crate) fn said(&self) -> Vec<(String, String, bool)> {
+        let text = std::fs::read_to_string(self.folder.path().join("events")).unwrap();
+        let events = text
+            .lines()
+            .map(|line| serde_json::from_str::<Event>(line).unwrap());
+        events
+            .map(|event| {
+                (
+                    event.action.to_string(),
+                    event.path,
+                    event.mode == Mode::Block,
+                )
+            })
+            .collect()
     }
 
     /// A path of the shared directory, on the host.

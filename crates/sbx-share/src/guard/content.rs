@@ -1,0 +1,142 @@
+//! May this file be written?
+
+use crate::nodes::Identity;
+use crate::share::{Share, is_type};
+use crate::tree;
+use rustix::fs::{FileType, Statx};
+use rustix::io::Errno;
+use sbx_workspace::event::Action;
+use sbx_workspace::{Mode, What, git_link};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use virtiofsd::filesystem::ZeroCopyReader;
+
+/// How a file may be written.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Writing {
+    /// As the guest likes.
+    Free,
+    /// As a whole that is looked at first.
+    Link,
+}
+
+impl Share {
+    /// Whether the guest may change a file's content, and how. `EACCES` if not.
+    pub(crate) fn check_write(&self, id: u64) -> io::Result<Writing> {
+        let Some(number) = self.protection(id)? else {
+            return Ok(Writing::Free);
+        };
+        if self.guard.what(number) == What::GitLink && self.guard.mode(number) == Mode::Block {
+            return Ok(Writing::Link);
+        }
+        let path = self.shown_node(id);
+        self.guard.violation(number, Action::Write, &path)?;
+        Ok(Writing::Free)
+    }
+
+    /// The same for a file that is about to be opened: all of its names must be known.
+    pub(crate) fn check_open_to_write(&self, id: u64, stat: &Statx) -> io::Result<Writing> {
+        let writing = self.check_write(id)?;
+        self.check_names(id, stat)?;
+        Ok(writing)
+    }
+
+    /// Whether the guest may change a file's attributes. `size`: it is to be cut or extended to this.
+    pub(crate) fn check_change(&self, id: u64, stat: &Statx, size: Option<u64>) -> io::Result<()> {
+        let Some(number) = self.protection(id)? else {
+            return self.check_names(id, stat);
+        };
+        let link = self.guard.what(number) == What::GitLink;
+        // A part of a link is another link.
+        if !link || size.is_some_and(|size| size != 0) {
+            let path = self.shown_node(id);
+            self.guard.violation(number, Action::Change, &path)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a range of a file may be changed without its new content being seen.
+    pub(crate) fn check_unseen(&self, id: u64) -> io::Result<()> {
+        match self.check_write(id)? {
+            Writing::Free => Ok(()),
+            Writing::Link => Err(Errno::ACCESS.into()),
+        }
+    }
+
+    /// A file with several names is changed under all of them, so each must be known, in the tree, and unprotected.
+    /// Names outside of the tree, and those that the guest has not shown us, are not.
+    fn check_names(&self, id: u64, stat: &Statx) -> io::Result<()> {
+        if !self.guard.blocks || stat.stx_nlink < 2 || !is_type(stat, FileType::RegularFile) {
+            return Ok(());
+        }
+        let identity = Identity::from(stat);
+        let places = self.nodes().places(id);
+        let mut known = 0;
+        for place in &places {
+            let found = self
+                .reach_directory(place.parent)
+                .and_then(|directory| tree::stat_name(directory, &place.name));
+            known += u32::from(found.is_ok_and(|found| Identity::from(&found) == identity));
+        }
+        if known >= stat.stx_nlink {
+            return Ok(());
+        }
+        let why = format!(
+            "it has {} names, and {known} are known here",
+            stat.stx_nlink
+        );
+        let path = self.shown_node(id);
+        self.guard.refuse(Mode::Block, Action::Write, &path, why)
+    }
+
+    /// Writes a link to a git directory, if it is one as a whole.
+    pub(crate) fn write_git_link(
+        &self,
+        id: u64,
+        file: &File,
+        mut from: impl ZeroCopyReader,
+        (size, offset): (usize, u64),
+    ) -> io::Result<usize> {
+        let before = file.metadata()?.len();
+        let whole = offset == 0 && size <= git_link::MAX_BYTES && before <= size as u64;
+        let place = self.nodes().place(id);
+        let (true, Some(place)) = (whole, place) else {
+            return Err(Errno::ACCESS.into());
+        };
+        // Copied out of the guest's memory before it is looked at: the guest may change it at any time.
+        let staged = self.staging.lock();
+        let staged = staged.unwrap_or_else(std::sync::PoisonError::into_inner);
+        staged.set_len(0)?;
+        let count = from.write_to_file_at(&staged, size, 0, None)?;
+        let mut content = vec![0; count];
+        staged.read_exact_at(&mut content, 0)?;
+        self.check_git_link(place.parent, place.name.to_bytes(), &content, Action::Write)?;
+        file.write_all_at(&content, 0)?;
+        Ok(count)
+    }
+
+    /// Whether a link to a git directory may have this content.
+    pub(super) fn check_git_link(
+        &self,
+        parent: u64,
+        name: &[u8],
+        content: &[u8],
+        action: Action,
+    ) -> io::Result<()> {
+        let checked = {
+            let nodes = self.nodes();
+            let route: Vec<&[u8]> = nodes
+                .route(parent)?
+                .iter()
+                .map(|name| name.to_bytes())
+                .collect();
+            git_link::check(&self.guard.path, &route, name, content)
+        };
+        checked.or_else(|error| {
+            let path = self.shown(parent, name);
+            self.guard
+                .refuse(Mode::Block, action, &path, error.to_string())
+        })
+    }
+}

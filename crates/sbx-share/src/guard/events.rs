@@ -1,0 +1,72 @@
+//! What was tried: one line of JSON each, in a file that the supervisor's side reads.
+
+use crate::limits::{MAX_EVENT_BYTES, MAX_EVENTS};
+use sbx_workspace::Mode;
+use sbx_workspace::event::{Action, Event};
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::Write as _;
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+/// The file, and what it says already. The same file and action are said once: a guest that tries on and on fills
+/// neither the disk nor the reader's screen.
+#[derive(Debug)]
+pub(crate) struct Events {
+    file: Option<File>,
+    said: Mutex<Said>,
+}
+
+#[derive(Debug, Default)]
+struct Said {
+    known: HashSet<(Vec<u8>, Action)>,
+    bytes: usize,
+}
+
+impl Events {
+    pub(super) fn new(file: Option<File>) -> Self {
+        let bytes = file.as_ref().and_then(|file| file.metadata().ok());
+        let bytes = bytes.map_or(0, |meta| usize::try_from(meta.len()).unwrap_or(usize::MAX));
+        Self {
+            file,
+            said: Mutex::new(Said {
+                known: HashSet::new(),
+                bytes,
+            }),
+        }
+    }
+
+    pub(super) fn say(&self, action: Action, mode: Mode, path: &[u8], why: String) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.known.len() >= MAX_EVENTS || !said.known.insert((path.to_vec(), action)) {
+            return;
+        }
+        let path = String::from_utf8_lossy(path).into_owned();
+        tracing::info!(%action, ?mode, path = %path.escape_debug(), why, "guarded");
+        let Some(mut file) = self.file.as_ref() else {
+            return;
+        };
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let event = Event {
+            unix_ms: since.map_or(0, |since| {
+                u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+            }),
+            path,
+            action,
+            mode,
+            why,
+        };
+        let Ok(mut line) = serde_json::to_vec(&event) else {
+            return;
+        };
+        line.push(b'\n');
+        if said.bytes.saturating_add(line.len()) > MAX_EVENT_BYTES {
+            return;
+        }
+        said.bytes += line.len();
+        // One that cannot be written is in the log, if that has room; the refusal stands.
+        if let Err(error) = file.write_all(&line) {
+            tracing::warn!(%error, "an event is lost");
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! What the rules say of a node.
+
+use super::Below;
+use crate::limits::MAX_DEPTH;
+use crate::nodes::ROOT;
+use crate::share::Share;
+use rustix::io::Errno;
+use std::io;
+use std::sync::Arc;
+
+/// What was found out about a node, and in which epoch.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Mark {
+    pub(crate) epoch: u32,
+    pub(crate) protected: Option<u16>,
+    /// Directories only.
+    pub(crate) below: Option<Arc<Below>>,
+}
+
+impl Share {
+    /// What the rules remember of the way to a directory.
+    pub(crate) fn below(&self, id: u64) -> io::Result<Arc<Below>> {
+        let epoch = self.guard.epoch();
+        let mut nodes = self.nodes();
+        let (mut at, mut way) = (id, Vec::new());
+        let mut below = loop {
+            if at == ROOT {
+                break Arc::clone(&self.guard.root);
+            }
+            let mark = nodes.mark(at).ok_or(Errno::STALE)?;
+            if let (true, Some(below)) = (mark.epoch == epoch, &mark.below) {
+                break Arc::clone(below);
+            }
+            if way.len() == MAX_DEPTH {
+                return Err(Errno::NAMETOOLONG.into());
+            }
+            let place = nodes.place(at).ok_or(Errno::STALE)?;
+            way.push((at, place.name));
+            at = place.parent;
+        };
+        for (id, name) in way.into_iter().rev() {
+            let judged = self.guard.judge(&below, name.to_bytes(), true);
+            below = if judged.below == *below {
+                below
+            } else {
+                Arc::new(judged.below)
+            };
+            let mark = Mark {
+                epoch,
+                protected: judged.protected,
+                below: Some(Arc::clone(&below)),
+            };
+            nodes.set_mark(id, mark);
+        }
+        Ok(below)
+    }
+
+    /// The rule that protects a node under any name it has, or had while the guest knew it.
+    pub(super) fn protection(&self, id: u64) -> io::Result<Option<u16>> {
+        if id == ROOT || self.guard.protect.is_empty() {
+            return Ok(None);
+        }
+        let epoch = self.guard.epoch();
+        let (places, directory, before) = {
+            let nodes = self.nodes();
+            let mark = nodes.mark(id).ok_or(Errno::STALE)?;
+            if mark.epoch == epoch {
+                return Ok(mark.protected);
+            }
+            (nodes.places(id), nodes.is_directory(id), mark.protected)
+        };
+        if directory {
+            self.below(id)?;
+            return Ok(self.nodes().mark(id).and_then(|mark| mark.protected));
+        }
+        let mut protected = before;
+        for place in places {
+            let below = self.below(place.parent)?;
+            let judged = self.guard.judge(&below, place.name.to_bytes(), false);
+            protected = protected.or(judged.protected);
+        }
+        let mark = Mark {
+            epoch,
+            protected,
+            below: None,
+        };
+        self.nodes().set_mark(id, mark);
+        Ok(protected)
+    }
+
+    /// The path of a name from the root, for events. What cannot be told any more is left out.
+    pub(super) fn shown(&self, parent: u64, name: &[u8]) -> Vec<u8> {
+        let nodes = self.nodes();
+        let route = nodes.route(parent).unwrap_or_default();
+        let mut path = Vec::new();
+        for part in route {
+            path.extend_from_slice(part.to_bytes());
+            path.push(b'/');
+        }
+        path.extend_from_slice(name);
+        path
+    }
+
+    /// The path of a node.
+    pub(super) fn shown_node(&self, id: u64) -> Vec<u8> {
+        let place = self.nodes().place(id);
+        place.map_or_else(
+            || b"(a file without a name)".to_vec(),
+            |place| self.shown(place.parent, place.name.to_bytes()),
+        )
+    }
+}

@@ -1,0 +1,187 @@
+//! What the guest may see and change of the tree, beyond what the host user may.
+//!
+//! | file | question |
+//! |---|---|
+//! | `mod` | what do the rules say of a name? |
+//! | `events` | what was tried |
+//! | `marks` | what do the rules say of a node, which has had names? |
+//! | `names` | may this name be made, given away or removed? |
+//! | `renames` | may this directory, with all that is in it, get that name? |
+//! | `content` | may this file be written? |
+//! | `install` | git's own way of writing what is protected, and how it is let through |
+//!
+//! Rules are about names, and files have several, at different times and at once. So protection follows the file: a
+//! node that had a protected name stays protected; a file with a name that nobody has shown to be harmless is not
+//! written; and a directory gets no name that would take files in it out of a rule or bring them under one.
+
+mod content;
+pub(crate) mod events;
+mod install;
+mod marks;
+mod names;
+mod renames;
+
+use events::Events;
+use rustix::io::Errno;
+use sbx_workspace::event::Action;
+use sbx_workspace::{Mode, PatternSet, Protection, Rules, State, What};
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+pub(crate) use content::Writing;
+pub(crate) use marks::Mark;
+pub(crate) use names::Made;
+pub(crate) use renames::Named;
+
+/// The rules of one share, compiled.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    hide: PatternSet,
+    protect: PatternSet,
+    protections: Vec<Protection>,
+    root: Arc<Below>,
+    /// The shared directory, as the host calls it.
+    path: PathBuf,
+    /// Rises when a directory gets a name by which the rules see what is in it differently.
+    epoch: AtomicU32,
+    events: Events,
+    blocks: bool,
+}
+
+/// What the rules remember of the way to a directory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Below {
+    hide: State,
+    protect: State,
+    /// Everything in it is protected, by this rule.
+    inherited: Option<u16>,
+}
+
+impl Below {
+    /// Whether a name in it, or deeper, may be protected or hidden that would not be elsewhere.
+    fn is_live(&self) -> bool {
+        self.hide.is_live() || self.protect.is_live() || self.inherited.is_some()
+    }
+
+    /// Whether a link here could stand for a directory that holds protected files.
+    fn holds_protected(&self) -> bool {
+        self.protect.is_live() || self.inherited.is_some()
+    }
+}
+
+/// What the rules say of one name.
+#[derive(Debug)]
+pub(crate) struct Judgement {
+    pub(crate) hidden: Option<u16>,
+    pub(crate) protected: Option<u16>,
+    pub(crate) below: Below,
+}
+
+impl Guard {
+    /// For the share of this directory; says what was tried in this file.
+    pub(crate) fn new(path: &Path, rules: Rules, events: Option<File>) -> Self {
+        let hide = PatternSet::new(rules.hide);
+        let protect = PatternSet::new(rules.protect.iter().map(|entry| entry.pattern.clone()));
+        let root = Below {
+            hide: hide.root(),
+            protect: protect.root(),
+            inherited: None,
+        };
+        let blocks = rules.protect.iter().any(|entry| entry.mode == Mode::Block);
+        Self {
+            hide,
+            protect,
+            protections: rules.protect,
+            root: Arc::new(root),
+            path: path.to_owned(),
+            epoch: AtomicU32::new(1),
+            events: Events::new(events),
+            blocks,
+        }
+    }
+
+    /// Whether there is no rule at all.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.hide.is_empty() && self.protect.is_empty()
+    }
+
+    fn epoch(&self) -> u32 {
+        self.epoch.load(Ordering::Relaxed)
+    }
+
+    /// What was found out about names may not hold any more.
+    pub(crate) fn forget_marks(&self) {
+        self.epoch.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One name in a directory.
+    pub(crate) fn judge(&self, below: &Below, name: &[u8], directory: bool) -> Judgement {
+        let hide = self.hide.step(&below.hide, name, directory);
+        let protect = self.protect.step(&below.protect, name, directory);
+        let decided = match protect.decides {
+            Some((number, true)) => Some(number),
+            Some((_, false)) => None,
+            None => below.inherited,
+        };
+        // What git writes in ways of its own are files.
+        let protected =
+            decided.filter(|number| !directory || self.what(*number) == What::Everything);
+        Judgement {
+            hidden: hide.matched(),
+            protected,
+            below: Below {
+                hide: hide.below,
+                protect: protect.below,
+                inherited: protected.filter(|_| directory),
+            },
+        }
+    }
+
+    /// Whether a name in a directory reads as absent.
+    pub(crate) fn hides(&self, below: &Below, name: &[u8], directory: bool) -> bool {
+        let step = self.hide.step(&below.hide, name, directory);
+        step.matched().is_some()
+    }
+
+    /// Whether anything is hidden at all.
+    pub(crate) fn hides_anything(&self) -> bool {
+        !self.hide.is_empty()
+    }
+
+    fn what(&self, number: u16) -> What {
+        let entry = self.protections.get(usize::from(number));
+        entry.map_or(What::Everything, |entry| entry.what)
+    }
+
+    fn mode(&self, number: u16) -> Mode {
+        let entry = self.protections.get(usize::from(number));
+        entry.map_or(Mode::Block, |entry| entry.mode)
+    }
+
+    /// Something that a rule forbids or reports was tried. `EACCES` if it is forbidden.
+    fn violation(&self, number: u16, action: Action, path: &[u8]) -> io::Result<()> {
+        let pattern = self.protect.pattern(number);
+        let why = pattern.map_or_else(String::new, |pattern| format!("protected: {pattern}"));
+        self.refuse(self.mode(number), action, path, why)
+    }
+
+    /// Says it; `EACCES` unless it is only reported.
+    fn refuse(&self, mode: Mode, action: Action, path: &[u8], why: String) -> io::Result<()> {
+        self.events.say(action, mode, path, why);
+        match mode {
+            Mode::Report => Ok(()),
+            Mode::Block => Err(Errno::ACCESS.into()),
+        }
+    }
+
+    /// The guest wants to use a hidden name for something of its own.
+    fn refuse_hidden(&self, number: u16, action: Action, path: &[u8]) -> io::Error {
+        let pattern = self.hide.pattern(number);
+        let why = pattern.map_or_else(String::new, |pattern| format!("hidden: {pattern}"));
+        self.events.say(action, Mode::Block, path, why);
+        Errno::ACCESS.into()
+    }
+}

@@ -1,0 +1,136 @@
+//! May this name be made, given away or removed?
+
+use super::Judgement;
+use crate::share::Share;
+use rustix::io::Errno;
+use sbx_workspace::What;
+use sbx_workspace::event::Action;
+use std::ffi::CStr;
+use std::io;
+
+/// What is to be made under a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Made {
+    File,
+    Directory,
+    Link,
+    /// A pipe or a socket.
+    Other,
+}
+
+impl Share {
+    /// What the rules say of a name in a directory; `None` when there are none.
+    pub(super) fn judge_name(
+        &self,
+        parent: u64,
+        name: &CStr,
+        directory: bool,
+    ) -> io::Result<Option<Judgement>> {
+        if self.guard.is_idle() {
+            return Ok(None);
+        }
+        let below = self.below(parent)?;
+        Ok(Some(self.guard.judge(&below, name.to_bytes(), directory)))
+    }
+
+    /// Whether a name reads as absent.
+    pub(crate) fn is_hidden(&self, parent: u64, name: &CStr, directory: bool) -> io::Result<bool> {
+        if !self.guard.hides_anything() {
+            return Ok(false);
+        }
+        let below = self.below(parent)?;
+        Ok(self.guard.hides(&below, name.to_bytes(), directory))
+    }
+
+    /// Whether the guest may make something new under a name.
+    pub(crate) fn check_make(&self, parent: u64, name: &CStr, made: Made) -> io::Result<()> {
+        let Some(judged) = self.judge_name(parent, name, made == Made::Directory)? else {
+            return Ok(());
+        };
+        if let Some(number) = judged.hidden {
+            let path = self.shown(parent, name.to_bytes());
+            return Err(self.guard.refuse_hidden(number, Action::Create, &path));
+        }
+        if let Some(number) = judged.protected {
+            // Git writes a link to a git directory plainly; what is written is looked at.
+            let link = self.guard.what(number) == What::GitLink && made == Made::File;
+            if !link {
+                let path = self.shown(parent, name.to_bytes());
+                self.guard.violation(number, Action::Create, &path)?;
+            }
+        }
+        if made == Made::Link {
+            self.check_stand_in(parent, name, Action::Create)?;
+        }
+        Ok(())
+    }
+
+    /// A link in the place of a directory that holds protected files would lead the host to files that are not.
+    pub(super) fn check_stand_in(
+        &self,
+        parent: u64,
+        name: &CStr,
+        action: Action,
+    ) -> io::Result<()> {
+        let Some(judged) = self.judge_name(parent, name, true)? else {
+            return Ok(());
+        };
+        if !judged.below.holds_protected() {
+            return Ok(());
+        }
+        let mode = if self.guard.blocks {
+            sbx_workspace::Mode::Block
+        } else {
+            sbx_workspace::Mode::Report
+        };
+        let why = "a link in place of a directory with protected files".to_owned();
+        let path = self.shown(parent, name.to_bytes());
+        self.guard.refuse(mode, action, &path, why)
+    }
+
+    /// Whether the guest may remove a name. Git's settings may go, so that a repository can; they do not come back
+    /// with anything new in them.
+    pub(crate) fn check_remove(&self, parent: u64, name: &CStr, directory: bool) -> io::Result<()> {
+        let Some(judged) = self.judge_name(parent, name, directory)? else {
+            return Ok(());
+        };
+        if judged.hidden.is_some() {
+            return Err(Errno::NOENT.into());
+        }
+        match judged.protected {
+            Some(number) if self.guard.what(number) == What::Everything => {
+                let path = self.shown(parent, name.to_bytes());
+                self.guard.violation(number, Action::Remove, &path)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the guest may give a file one more name. `link`: it is a symbolic link.
+    pub(crate) fn check_link(
+        &self,
+        id: u64,
+        parent: u64,
+        name: &CStr,
+        link: bool,
+    ) -> io::Result<()> {
+        if let Some(number) = self.protection(id)? {
+            let path = self.shown_node(id);
+            self.guard.violation(number, Action::Link, &path)?;
+        }
+        let Some(judged) = self.judge_name(parent, name, false)? else {
+            return Ok(());
+        };
+        let path = || self.shown(parent, name.to_bytes());
+        if let Some(number) = judged.hidden {
+            return Err(self.guard.refuse_hidden(number, Action::Link, &path()));
+        }
+        if let Some(number) = judged.protected {
+            self.guard.violation(number, Action::Link, &path())?;
+        }
+        if link {
+            self.check_stand_in(parent, name, Action::Link)?;
+        }
+        Ok(())
+    }
+}

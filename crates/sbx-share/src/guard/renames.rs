@@ -1,0 +1,220 @@
+//! May this file or directory, with all that is in it, get that name?
+
+use super::{Below, Judgement};
+use crate::limits::MAX_SCAN;
+use crate::share::{Share, is_type};
+use crate::tree;
+use rustix::fs::{Dir, FileType, Mode as Permissions, OFlags};
+use rustix::io::Errno;
+use sbx_workspace::event::Action;
+use sbx_workspace::{Mode, What};
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// A name in a directory that was reached.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Named<'a> {
+    pub(crate) parent: u64,
+    pub(crate) directory: BorrowedFd<'a>,
+    pub(crate) name: &'a CStr,
+}
+
+/// How a rename is done.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// The file takes the place of one of git's, as a copy that was looked at.
+    pub(crate) install: Option<u16>,
+    /// What is in the directory falls under other rules now.
+    pub(crate) rejudge: bool,
+}
+
+impl Share {
+    /// Whether the guest may rename in this way. What is not there is the kernel's to refuse.
+    pub(crate) fn check_rename(&self, from: Named<'_>, to: Named<'_>) -> io::Result<Plan> {
+        let mut plan = Plan::default();
+        if self.guard.is_idle() {
+            return Ok(plan);
+        }
+        let Ok(stat) = tree::stat_name(from.directory, from.name) else {
+            return Ok(plan);
+        };
+        let directory = is_type(&stat, FileType::Directory);
+        let judge = |at: Named<'_>| self.judge_name(at.parent, at.name, directory);
+        let (Some(old), Some(new)) = (judge(from)?, judge(to)?) else {
+            return Ok(plan);
+        };
+        let path = |at: Named<'_>| self.shown(at.parent, at.name.to_bytes());
+        if old.hidden.is_some() {
+            return Err(Errno::NOENT.into());
+        }
+        if let Some(number) = new.hidden {
+            return Err(self.guard.refuse_hidden(number, Action::Rename, &path(to)));
+        }
+        if let Some(number) = old.protected
+            && self.guard.what(number) == What::Everything
+        {
+            self.guard.violation(number, Action::Rename, &path(from))?;
+        }
+        if let Some(number) = new.protected {
+            let file = is_type(&stat, FileType::RegularFile);
+            match self.guard.what(number) {
+                What::GitConfig | What::GitModules if file => plan.install = Some(number),
+                What::GitLink if file => self.check_moved_link(from, to, number)?,
+                _ => self.guard.violation(number, Action::Rename, &path(to))?,
+            }
+        }
+        if is_type(&stat, FileType::Symlink) {
+            self.check_stand_in(to.parent, to.name, Action::Rename)?;
+        }
+        if directory && old.below != new.below {
+            plan.rejudge = true;
+            self.check_tree(from, to, (&old, &new))?;
+        }
+        Ok(plan)
+    }
+
+    /// A file that becomes a link to a git directory.
+    fn check_moved_link(&self, from: Named<'_>, to: Named<'_>, number: u16) -> io::Result<()> {
+        if self.guard.mode(number) == Mode::Report {
+            let path = self.shown(to.parent, to.name.to_bytes());
+            return self.guard.violation(number, Action::Rename, &path);
+        }
+        let content = super::install::read(
+            from.directory,
+            from.name,
+            sbx_workspace::git_link::MAX_BYTES,
+        );
+        let content = content?.ok_or(Errno::ACCESS)?;
+        self.check_git_link(to.parent, to.name.to_bytes(), &content, Action::Rename)
+    }
+
+    /// Nothing in the directory may come under a rule by the move, or leave one.
+    fn check_tree(
+        &self,
+        from: Named<'_>,
+        to: Named<'_>,
+        (old, new): (&Judgement, &Judgement),
+    ) -> io::Result<()> {
+        let mut scan = Scan {
+            share: self,
+            root: open_directory(from.directory, from.name.to_bytes())?,
+            left: MAX_SCAN,
+            from: self.shown(from.parent, from.name.to_bytes()),
+            to: self.shown(to.parent, to.name.to_bytes()),
+        };
+        let mut waiting = vec![(Vec::new(), old.below.clone(), new.below.clone())];
+        while let Some((path, old, new)) = waiting.pop() {
+            scan.directory(&path, (&old, &new), &mut waiting)?;
+        }
+        Ok(())
+    }
+}
+
+/// Directories to look at: the path from the one that is moved, and what the rules remember at both ends. Bounded by
+/// what is looked at altogether.
+type Waiting = Vec<(Vec<u8>, Below, Below)>;
+
+struct Scan<'a> {
+    share: &'a Share,
+    /// What is moved.
+    root: OwnedFd,
+    left: usize,
+    from: Vec<u8>,
+    to: Vec<u8>,
+}
+
+impl Scan<'_> {
+    fn directory(
+        &mut self,
+        path: &[u8],
+        (old, new): (&Below, &Below),
+        waiting: &mut Waiting,
+    ) -> io::Result<()> {
+        let inner = path.strip_prefix(b"/").unwrap_or(b".");
+        let directory = open_directory(&self.root, inner)?;
+        for entry in Dir::read_from(&directory)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            if self.left == 0 {
+                let why = "there is too much in it to be looked at".to_owned();
+                return self.refuse(Mode::Block, &self.to, why);
+            }
+            self.left -= 1;
+            let kind = match entry.file_type() {
+                FileType::Unknown => {
+                    let stat = tree::stat_name(&directory, name)?;
+                    FileType::from_raw_mode(stat.stx_mode.into())
+                }
+                kind => kind,
+            };
+            let mut below_path = path.to_vec();
+            below_path.push(b'/');
+            below_path.extend_from_slice(name.to_bytes());
+            let judge = |below| {
+                self.share
+                    .guard
+                    .judge(below, name.to_bytes(), kind == FileType::Directory)
+            };
+            let (old, new) = (judge(old), judge(new));
+            self.entry(&below_path, (&old, &new))?;
+            if kind == FileType::Symlink {
+                self.stand_in(&below_path, &new)?;
+            }
+            if kind == FileType::Directory && (old.below.is_live() || new.below.is_live()) {
+                waiting.push((below_path, old.below, new.below));
+            }
+        }
+        Ok(())
+    }
+
+    /// One file or directory in what is moved.
+    fn entry(&self, path: &[u8], (old, new): (&Judgement, &Judgement)) -> io::Result<()> {
+        let guard = &self.share.guard;
+        let full = |start: &[u8]| [start, path].concat();
+        if old.hidden != new.hidden {
+            let why =
+                "what is hidden in it would be hidden no more, or the other way round".to_owned();
+            return self.refuse(Mode::Block, &full(&self.to), why);
+        }
+        if old.protected == new.protected {
+            return Ok(());
+        }
+        if let Some(number) = old.protected {
+            guard.violation(number, Action::Rename, &full(&self.from))?;
+        }
+        if let Some(number) = new.protected {
+            guard.violation(number, Action::Rename, &full(&self.to))?;
+        }
+        Ok(())
+    }
+
+    /// A link in what is moved.
+    fn stand_in(&self, path: &[u8], new: &Judgement) -> io::Result<()> {
+        let guard = &self.share.guard;
+        if !new.below.holds_protected() {
+            return Ok(());
+        }
+        let mode = if guard.blocks {
+            Mode::Block
+        } else {
+            Mode::Report
+        };
+        let why = "a link in place of a directory with protected files".to_owned();
+        self.refuse(mode, &[&self.to, path].concat(), why)
+    }
+
+    fn refuse(&self, mode: Mode, path: &[u8], why: String) -> io::Result<()> {
+        self.share.guard.refuse(mode, Action::Rename, path, why)
+    }
+}
+
+/// Opens a directory by its path below another; no link is followed.
+fn open_directory(directory: impl AsFd, path: &[u8]) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = rustix::fs::openat2(directory, path, flags, Permissions::empty(), tree::BENEATH);
+    Ok(opened?)
+}

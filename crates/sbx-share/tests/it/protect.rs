@@ -1,0 +1,405 @@
+//! What runs on the host is not written from inside (attack cases 74, 76 and 77).
+
+use crate::support::{Bench, ROOT, agent, errno, read_host};
+use sbx_workspace::protect::{Level, standard};
+use sbx_workspace::{Mode, Rules};
+use std::ffi::{CStr, CString};
+use std::io;
+use virtiofsd::filesystem::{Extensions, FileSystem as _, SetattrValid};
+use virtiofsd::fuse::SetattrIn;
+
+fn bench(level: Level) -> Bench {
+    let bench = Bench::guarded(Rules {
+        protect: standard(level),
+        hide: Vec::new(),
+    });
+    for folder in [".git/hooks", ".git/modules", ".git/worktrees", "src"] {
+        std::fs::create_dir_all(bench.host(folder)).unwrap();
+    }
+    bench.host_write(".git/config", "[core]\n\tbare = false\n");
+    bench.host_write(".git/hooks/pre-commit", "the host's");
+    bench
+}
+
+impl Bench {
+    fn parent(&self, path: &str) -> (u64, CString) {
+        let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+        (self.node(parent).unwrap(), CString::new(name).unwrap())
+    }
+
+    /// Makes a file with this content, as a program inside does.
+    fn put(&self, path: &str, text: &str) -> io::Result<u64> {
+        let (parent, name) = self.parent(path);
+        let (node, handle) = self.create(parent, &name, 0o755, libc::O_RDWR)?;
+        let written = self.write(node, handle, text, 0, 0);
+        self.release(node, handle);
+        written.map(|_| node)
+    }
+
+    fn edit(&self, path: &str, text: &str) -> io::Result<()> {
+        let node = self.node(path)?;
+        let handle = self.open(node, libc::O_WRONLY)?;
+        let written = self.write(node, handle, text, 0, 0);
+        self.release(node, handle);
+        written.map(|_| ())
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.rename_with(from, to, 0)
+    }
+
+    fn rename_with(&self, from: &str, to: &str, flags: u32) -> io::Result<()> {
+        let ((old, old_name), (new, new_name)) = (self.parent(from), self.parent(to));
+        self.share
+            .rename(agent(), old, &old_name, new, &new_name, flags)
+    }
+
+    fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        let (parent, name) = self.parent(to);
+        let linked = self.share.link(agent(), self.node(from)?, parent, &name);
+        linked.map(|_| ())
+    }
+
+    fn symlink(&self, text: &CStr, at: &str) -> io::Result<()> {
+        let (parent, name) = self.parent(at);
+        let made = self
+            .share
+            .symlink(agent(), text, parent, &name, Extensions::default());
+        made.map(|_| ())
+    }
+
+    fn make_dir(&self, path: &str) -> io::Result<u64> {
+        let (parent, name) = self.parent(path);
+        self.mkdir(parent, &name, 0o755)
+    }
+
+    fn unlink(&self, path: &str) -> io::Result<()> {
+        let (parent, name) = self.parent(path);
+        self.share.unlink(agent(), parent, &name)
+    }
+}
+
+#[track_caller]
+fn denied<T>(result: io::Result<T>) {
+    assert_eq!(errno(result), libc::EACCES);
+}
+
+#[test]
+fn attack_76_hooks_are_neither_made_nor_changed_nor_removed() {
+    let bench = bench(Level::Standard);
+    denied(bench.put(".git/hooks/post-merge", "evil"));
+    denied(bench.edit(".git/hooks/pre-commit", "evil"));
+    denied(bench.unlink(".git/hooks/pre-commit"));
+    denied(bench.symlink(c"/tmp/evil", ".git/hooks/post-checkout"));
+    denied(bench.make_dir(".git/hooks/pre-push"));
+    let hook = bench.node(".git/hooks/pre-commit").unwrap();
+    let mode = SetattrIn {
+        mode: 0o755,
+        ..Default::default()
+    };
+    denied(bench.setattr(hook, SetattrValid::MODE, mode));
+    denied(bench.setattr(hook, SetattrValid::SIZE, SetattrIn::default()));
+    denied(bench.open(hook, libc::O_RDONLY | libc::O_TRUNC));
+    assert_eq!(bench.content(hook).unwrap(), "the host's");
+    assert!(!bench.host(".git/hooks/post-merge").exists());
+    let said = bench.said();
+    let hook = (
+        "create".to_owned(),
+        ".git/hooks/post-merge".to_owned(),
+        true,
+    );
+    assert!(said.contains(&hook), "{said:?}");
+    assert!(said.iter().all(|(_, _, refused)| *refused), "{said:?}");
+}
+
+#[test]
+fn attack_76_moving_things_about_does_not_get_around_a_rule() {
+    let bench = bench(Level::Standard);
+    bench.put("evil", "evil").unwrap();
+    // Into place, and away from it.
+    denied(bench.rename("evil", ".git/hooks/post-merge"));
+    denied(bench.rename(".git/hooks/pre-commit", "mine"));
+    denied(bench.rename_with("evil", ".git/hooks/pre-commit", libc::RENAME_EXCHANGE));
+    // The directory with all that is in it, away and back.
+    denied(bench.rename(".git", "away"));
+    denied(bench.rename(".git/hooks", ".git/held"));
+    bench.make_dir("new").unwrap();
+    bench.make_dir("new/hooks").unwrap();
+    bench.put("new/hooks/post-merge", "evil").unwrap();
+    denied(bench.rename("new", "src/.git"));
+    denied(bench.rename("new/hooks", ".git/modules/hooks"));
+    denied(bench.rename_with("new", ".git", libc::RENAME_EXCHANGE));
+    // A directory that is harmless when it gets the name is none for the node that was open before.
+    let hooks = bench
+        .make_dir("later")
+        .and_then(|_| bench.make_dir("later/hooks"))
+        .unwrap();
+    bench.rename("later", "src/.git").unwrap();
+    let made = bench.create(hooks, c"post-merge", 0o755, libc::O_RDWR);
+    denied(made);
+    // The parent's name is no way either.
+    bench.rename("src", "source").unwrap();
+    denied(bench.create(hooks, c"post-merge", 0o755, libc::O_RDWR));
+    denied(bench.put("source/.git/hooks/x", "evil"));
+}
+
+#[test]
+fn attack_76_links_do_not_get_around_a_rule() {
+    let bench = bench(Level::Standard);
+    bench.put("evil", "evil").unwrap();
+    denied(bench.link("evil", ".git/hooks/post-merge"));
+    denied(bench.link(".git/hooks/pre-commit", "alias"));
+    denied(bench.link(".git/config", "alias"));
+    // Symbolic ones, in place of a directory whose content is protected.
+    bench.make_dir("real").unwrap();
+    denied(bench.symlink(c"../real", "src/.git"));
+    denied(bench.symlink(c"../real", ".git/modules/x"));
+    bench.symlink(c"real", "s").unwrap();
+    denied(bench.rename("s", "src/.git"));
+    denied(bench.link("s", "src/.git"));
+    bench.make_dir("made").unwrap();
+    bench.symlink(c"../real", "made/hooks").unwrap();
+    denied(bench.rename("made", "src/.git"));
+}
+
+#[test]
+fn attack_74_a_file_with_names_that_nobody_has_shown_is_not_written() {
+    let bench = bench(Level::Standard);
+    std::fs::hard_link(bench.outside("secret"), bench.host("outside")).unwrap();
+    std::fs::hard_link(bench.host(".git/hooks/pre-commit"), bench.host("hook")).unwrap();
+    denied(bench.edit("outside", "evil"));
+    denied(bench.edit("hook", "evil"));
+    let node = bench.node("hook").unwrap();
+    denied(bench.setattr(node, SetattrValid::SIZE, SetattrIn::default()));
+    // Its protected name makes it a protected file under the other one, for good.
+    bench.node(".git/hooks/pre-commit").unwrap();
+    denied(bench.edit("hook", "evil"));
+    denied(bench.link("hook", "third"));
+    assert_eq!(read_host(bench.outside("secret")), "outside");
+    // Two names in the tree, both seen: an ordinary file.
+    bench.put("a", "a").unwrap();
+    bench.link("a", "b").unwrap();
+    bench.edit("b", "b").unwrap();
+    assert_eq!(read_host(bench.host("a")), "b");
+}
+
+#[test]
+fn attack_76_git_settings_are_written_by_git_only_and_run_nothing() {
+    let bench = bench(Level::Standard);
+    denied(bench.edit(".git/config", "[alias]"));
+    // As git does it.
+    bench
+        .put(
+            ".git/config.lock",
+            "[core]\n\tbare = false\n[user]\n\tname = agent\n",
+        )
+        .unwrap();
+    let lock = bench.node(".git/config.lock").unwrap();
+    let held = bench.open(lock, libc::O_RDWR).unwrap();
+    bench.rename(".git/config.lock", ".git/config").unwrap();
+    let name = "[core]\n\tbare = false\n[user]\n\tname = agent\n";
+    assert_eq!(read_host(bench.host(".git/config")), name);
+    // Whoever still has the lock open has a file without a name.
+    let _anywhere = bench.write(lock, held, "[alias]\nx = !evil\n", 0, 0);
+    assert_eq!(read_host(bench.host(".git/config")), name);
+    assert_eq!(
+        bench.content(bench.node(".git/config").unwrap()).unwrap(),
+        name
+    );
+    assert_eq!(
+        bench.content(lock).unwrap(),
+        name,
+        "the renamed file is the one in place"
+    );
+    // Not so.
+    bench
+        .put(".git/config.lock", "[core]\n\tsshCommand = evil\n")
+        .unwrap();
+    denied(bench.rename(".git/config.lock", ".git/config"));
+    assert_eq!(read_host(bench.host(".git/config")), name);
+    bench.unlink(".git/config.lock").unwrap();
+    let large = format!("#{}\n", "x".repeat(1 << 20));
+    bench.host_write(".git/config.lock", &large);
+    denied(bench.rename(".git/config.lock", ".git/config"));
+    denied(bench.symlink(c"/tmp/evil", ".git/config.worktree"));
+    denied(
+        bench
+            .put("src/config", "x")
+            .and_then(|_| bench.link("src/config", ".git/config.worktree")),
+    );
+    let said = bench.said();
+    let refused = ("configure".to_owned(), ".git/config".to_owned(), true);
+    assert!(said.contains(&refused), "{said:?}");
+    // A repository can go, and its settings with it.
+    bench.unlink(".git/config").unwrap();
+}
+
+#[test]
+fn a_new_repository_can_be_made_and_removed() {
+    let bench = bench(Level::Block);
+    for folder in [
+        "p",
+        "p/.git",
+        "p/.git/hooks",
+        "p/.git/info",
+        "p/.git/objects",
+    ] {
+        bench.make_dir(folder).unwrap();
+    }
+    bench
+        .put("p/.git/hooks/pre-commit.sample", "#!/bin/sh")
+        .unwrap();
+    denied(bench.rename("p/.git/hooks/pre-commit.sample", "p/.git/hooks/pre-commit"));
+    bench.put("p/.git/HEAD", "ref: refs/heads/main\n").unwrap();
+    bench
+        .put("p/.git/config.lock", "[core]\n\tbare = false\n")
+        .unwrap();
+    bench.rename("p/.git/config.lock", "p/.git/config").unwrap();
+    for file in ["hooks/pre-commit.sample", "HEAD", "config"] {
+        bench.unlink(&format!("p/.git/{file}")).unwrap();
+    }
+    let git = bench.node("p/.git").unwrap();
+    for folder in [c"hooks", c"info", c"objects"] {
+        bench.share.rmdir(agent(), git, folder).unwrap();
+    }
+    let project = bench.node("p").unwrap();
+    bench.share.rmdir(agent(), project, c".git").unwrap();
+    assert_eq!(
+        bench
+            .said()
+            .iter()
+            .filter(|(action, ..)| action != "rename")
+            .count(),
+        0
+    );
+}
+
+#[test]
+fn worktrees_and_submodules_name_protected_places_only() {
+    let bench = bench(Level::Standard);
+    bench.make_dir("wt").unwrap();
+    bench
+        .put("wt/.git", "gitdir: ../.git/worktrees/wt\n")
+        .unwrap();
+    assert_eq!(
+        read_host(bench.host("wt/.git")),
+        "gitdir: ../.git/worktrees/wt\n"
+    );
+    denied(bench.edit("wt/.git", "gitdir: ../evil\n"));
+    let node = bench.node("wt/.git").unwrap();
+    let handle = bench.open(node, libc::O_RDWR).unwrap();
+    denied(bench.write(node, handle, "x/evil", 8, 0));
+    let size = SetattrIn {
+        size: 12,
+        ..Default::default()
+    };
+    denied(bench.setattr(node, SetattrValid::SIZE, size));
+    denied(bench.share.fallocate(agent(), node, handle, 0, 0, 100));
+    assert_eq!(
+        read_host(bench.host("wt/.git")),
+        "gitdir: ../.git/worktrees/wt\n"
+    );
+    bench.put("link", "gitdir: ../evil\n").unwrap();
+    denied(bench.rename("link", "src/.git"));
+    // The target was free, so is the name it has now.
+    bench.make_dir("sub").unwrap();
+    denied(bench.put("sub/.git", "gitdir: ../evil\n"));
+    assert_eq!(
+        read_host(bench.host("sub/.git")),
+        "",
+        "made, and nothing in it"
+    );
+    bench.make_dir(".git/worktrees/wt").unwrap();
+    bench.put(".git/worktrees/wt/commondir", "../..\n").unwrap();
+    denied(bench.edit(".git/worktrees/wt/commondir", "../../../x"));
+}
+
+#[test]
+fn attack_77_what_other_programs_run_is_said_and_in_block_mode_refused() {
+    let paths = [
+        ".envrc",
+        ".mcp.json",
+        "CLAUDE.md",
+        "x.code-workspace",
+        ".gitlab-ci.yml",
+    ];
+    let folders = [".vscode", ".claude", ".github/workflows", ".idea"];
+    let reporting = bench(Level::Standard);
+    std::fs::create_dir(reporting.host(".github")).unwrap();
+    for path in paths {
+        reporting.put(path, "agent's").unwrap();
+    }
+    for folder in folders {
+        reporting.make_dir(folder).unwrap();
+        reporting.put(&format!("{folder}/f"), "agent's").unwrap();
+    }
+    let said = reporting.said();
+    assert!(said.iter().all(|(_, _, refused)| !refused), "{said:?}");
+    for path in paths.into_iter().chain(folders) {
+        assert!(
+            said.iter().any(|(_, said, _)| said == path),
+            "{path} is not in {said:?}"
+        );
+    }
+
+    let blocking = bench(Level::Block);
+    std::fs::create_dir(blocking.host(".github")).unwrap();
+    std::fs::create_dir(blocking.host(".vscode")).unwrap();
+    blocking.host_write(".vscode/tasks.json", "the host's");
+    for path in paths {
+        denied(blocking.put(path, "agent's"));
+        assert!(!blocking.host(path).exists());
+    }
+    for folder in folders.into_iter().filter(|folder| *folder != ".vscode") {
+        denied(blocking.make_dir(folder));
+    }
+    denied(blocking.put(".vscode/launch.json", "agent's"));
+    denied(blocking.edit(".vscode/tasks.json", "agent's"));
+    denied(blocking.rename(".vscode", "x"));
+    blocking.make_dir("x").unwrap();
+    denied(blocking.rename("x", ".idea"));
+}
+
+#[test]
+fn without_protection_everything_is_the_guests() {
+    let bench = bench(Level::Off);
+    bench.put(".git/hooks/post-merge", "mine").unwrap();
+    bench.edit(".git/config", "[alias]").unwrap();
+    bench.rename(".git", "x").unwrap();
+    assert_eq!(bench.said(), []);
+}
+
+#[test]
+fn in_report_mode_everything_is_done_and_said() {
+    let bench = bench(Level::Report);
+    bench.put(".git/hooks/post-merge", "mine").unwrap();
+    bench
+        .put(".git/config.lock", "[alias]\n\tx = !y\n")
+        .unwrap();
+    bench.rename(".git/config.lock", ".git/config").unwrap();
+    assert_eq!(read_host(bench.host(".git/config")), "[alias]\n\tx = !y\n");
+    bench.rename(".git", "x").unwrap();
+    let said = bench.said();
+    for (action, path) in [
+        ("create", ".git/hooks/post-merge"),
+        ("configure", ".git/config"),
+    ] {
+        let event = (action.to_owned(), path.to_owned(), false);
+        assert!(said.contains(&event), "{said:?}");
+    }
+}
+
+#[test]
+fn a_rule_of_ones_own_protects_what_is_not_there_yet() {
+    let own = sbx_workspace::protect::added("/deploy/", Mode::Block).unwrap();
+    let bench = Bench::guarded(Rules {
+        protect: vec![own],
+        hide: Vec::new(),
+    });
+    denied(bench.make_dir("deploy"));
+    bench.make_dir("x").unwrap();
+    denied(bench.rename("x", "deploy"));
+    denied(bench.symlink(c"x", "deploy"));
+    bench.put("deployed", "").unwrap();
+    assert_eq!(bench.mkdir(ROOT, c"y", 0o755).map(|_| ()).ok(), Some(()));
+}

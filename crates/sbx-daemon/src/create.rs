@@ -4,12 +4,12 @@
 use crate::daemon::{Daemon, Reservation};
 use crate::error::io_report;
 use crate::events::Events;
-use crate::record::{Record, SCHEMA};
+use crate::record::Record;
 use crate::sandbox::Sandbox;
 use crate::services::SERVICES;
 use crate::warm::{self, Beginning, Snapshot};
 use crate::{
-    agents, clock, files, image, launching, lifecycle, policy, programs, random, reconcile,
+    agents, clock, files, guard, image, launching, lifecycle, policy, programs, random, reconcile,
     settings, workspace,
 };
 use rustix::fs::statvfs;
@@ -21,6 +21,7 @@ use sbx_wire::api::{AddRule, Create, Event, Workspace};
 use sbx_wire::launch::{self, Accel};
 use sbx_wire::name::SandboxName;
 use sbx_wire::report::Report;
+use sbx_workspace::rules::Guarding;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -49,6 +50,7 @@ pub(crate) struct Checked {
     env: Vec<(String, String)>,
     rules: Vec<Rule>,
     accel: Option<Accel>,
+    guarding: Guarding,
     notices: Vec<String>,
 }
 
@@ -59,6 +61,13 @@ pub(crate) fn check(daemon: &Arc<Daemon>, request: Create) -> Result<Checked, Re
     let wanted = request.name.as_deref().map(parse_name).transpose()?;
     let (workspaces, notices) =
         workspace::check(&daemon.home, &daemon.programs, &request.workspaces)?;
+    for workspace in &workspaces {
+        guard::rules(
+            daemon.store().settings(),
+            &request.guarding,
+            &workspace.path,
+        )?;
+    }
     let cpus = check_cpus(request.cpus)?;
     let memory_mib = check_memory(request.memory_mib)?;
     check_env(&request.env)?;
@@ -82,6 +91,7 @@ pub(crate) fn check(daemon: &Arc<Daemon>, request: Create) -> Result<Checked, Re
         env: request.env,
         rules,
         accel: request.accel,
+        guarding: request.guarding,
         notices,
     })
 }
@@ -275,7 +285,7 @@ fn record(checked: &Checked, image: &Image) -> Result<Record, Report> {
         |workspace| workspace.path.to_string_lossy().into_owned(),
     );
     Ok(Record {
-        schema: SCHEMA,
+        schema: Record::schema_of(&checked.guarding),
         id: random::hex(12)?,
         name: checked.name.clone(),
         agent: checked.agent,
@@ -295,6 +305,7 @@ fn record(checked: &Checked, image: &Image) -> Result<Record, Report> {
         created_at: clock::now(),
         last_used_at: None,
         remove_when_ended: false,
+        guarding: checked.guarding.clone(),
         newer: serde_json::Map::new(),
     })
 }

@@ -9,7 +9,7 @@ use crate::record::Record;
 use crate::sandbox::{Live, Sandbox, last_words};
 use crate::services::SERVICES;
 use crate::warm::Snapshot;
-use crate::{clock, files, finishing, image, lifecycle, programs, settings, workspace};
+use crate::{clock, files, finishing, guard, image, lifecycle, programs, settings, workspace};
 use sbx_image::Image;
 use sbx_wire::api::{Event, KernelKind};
 use sbx_wire::launch::{self, Launch, MachineSpec, Origin};
@@ -126,7 +126,10 @@ async fn write_documents(
         .dir
         .canonicalize()
         .map_err(|e| io_report("find", &sandbox.dir, &e))?;
-    let (shares, _) = shares(record);
+    let (mut shares, _) = shares(record);
+    for share in &mut shares {
+        share.rules = guard::rules(daemon.store().settings(), &record.guarding, &share.host)?;
+    }
     let document = Launch {
         schema: launch::SCHEMA,
         id: sandbox.id.clone(),

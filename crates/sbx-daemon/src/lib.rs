@@ -30,6 +30,7 @@ mod events;
 mod files;
 mod finishing;
 mod gateway_link;
+mod guard;
 mod host;
 mod image;
 mod kernel;

@@ -10,6 +10,7 @@ use sbx_wire::gateway::PROXY_PORT;
 use sbx_wire::guest::{GuestFile, Mount, NetworkIdentity, Personalise};
 use sbx_wire::launch::ShareSpec;
 use sbx_wire::trust;
+use sbx_workspace::Rules;
 use std::net::Ipv4Addr;
 
 /// The guest's side of its private network; every sandbox has the same one, none can see another's.
@@ -42,6 +43,8 @@ pub(crate) fn shares(record: &Record) -> (Vec<ShareSpec>, Vec<Mount>) {
             tag: format!("workspace{index}"),
             host: workspace.path.clone(),
             read_only: workspace.read_only,
+            // At each start: the workspace's own list is a part of it.
+            rules: Rules::default(),
         })
         .collect();
     let mounts = shares

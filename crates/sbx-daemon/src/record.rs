@@ -9,17 +9,20 @@ use sbx_image::Template;
 use sbx_wire::api::{Kernel, Workspace};
 use sbx_wire::launch::Accel;
 use sbx_wire::name::SandboxName;
+use sbx_workspace::rules::Guarding;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
-/// Version of the document.
-pub(crate) const SCHEMA: u32 = 1;
+/// Newest version of the document that is known.
+pub(crate) const SCHEMA: u32 = 2;
+/// The version before, which has no [`Record::guarding`]. Still written for a sandbox that has none.
+const UNGUARDED: u32 = 1;
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
-    /// [`SCHEMA`].
+    /// See [`Record::schema_of`].
     pub(crate) schema: u32,
     /// 12 lower-case hex digits; also the name of the sandbox's folder.
     pub(crate) id: String,
@@ -59,6 +62,9 @@ pub(crate) struct Record {
     /// `run --rm`: it is removed once it has ended.
     #[serde(default)]
     pub(crate) remove_when_ended: bool,
+    /// What somebody chose to protect and hide. A version that ignored it would show what is hidden.
+    #[serde(default, skip_serializing_if = "Guarding::is_default")]
+    pub(crate) guarding: Guarding,
     /// Fields that a newer version added.
     #[serde(flatten)]
     pub(crate) newer: Map<String, Value>,
@@ -79,6 +85,15 @@ pub(crate) enum Unusable {
 }
 
 impl Record {
+    /// The oldest version that a document with this in it is for.
+    pub(crate) fn schema_of(guarding: &Guarding) -> u32 {
+        if guarding.is_default() {
+            UNGUARDED
+        } else {
+            SCHEMA
+        }
+    }
+
     /// Reads the document of the sandbox `id`.
     pub(crate) fn parse(id: &str, text: &[u8]) -> Result<Self, Unusable> {
         let broken = |error: serde_json::Error| Unusable::Broken(error.to_string());
@@ -88,7 +103,7 @@ impl Record {
             return Err(Unusable::Newer(newer));
         }
         let record: Self = serde_json::from_value(value).map_err(broken)?;
-        if record.schema != SCHEMA {
+        if record.schema != Self::schema_of(&record.guarding) {
             return Err(Unusable::Broken(format!("it has schema {}", record.schema)));
         }
         if record.id != id {

@@ -3,12 +3,13 @@
 //! Nothing of this is ever written. Each field is taken by itself, so that one that makes no sense costs nothing else.
 
 use crate::files;
-use crate::record::{Record, SCHEMA};
+use crate::record::Record;
 use crate::store::Row;
 use sbx_image::Template;
 use sbx_wire::launch::{self, Accel};
 use sbx_wire::name::SandboxName;
 use sbx_wire::time::rfc3339;
+use sbx_workspace::rules::Guarding;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -65,7 +66,7 @@ pub(crate) fn salvage(dir: &Path, id: &str, row: Option<&Row>) -> Option<Salvage
         .collect();
     let machine = &launched["machine"];
     let record = Record {
-        schema: SCHEMA,
+        schema: Record::schema_of(&Guarding::default()),
         id: id.to_owned(),
         name: stand_in(id)?,
         agent: field(&document, "agent").unwrap_or(Template::Shell),
@@ -88,6 +89,8 @@ pub(crate) fn salvage(dir: &Path, id: &str, row: Option<&Row>) -> Option<Salvage
         created_at: field(&document, "created_at").unwrap_or_else(|| made(dir)),
         last_used_at: field(&document, "last_used_at"),
         remove_when_ended: false,
+        // Listed, and not started.
+        guarding: Guarding::default(),
         newer: Map::new(),
     };
     Some(Salvaged {

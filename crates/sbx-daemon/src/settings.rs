@@ -10,6 +10,8 @@ use sbx_wire::api::Setting;
 use sbx_wire::gateway::Upstream;
 use sbx_wire::keys::DetachKeys;
 use sbx_wire::report::Report;
+use sbx_workspace::protect::{Level, NoLevel};
+use sbx_workspace::{Pattern, hide};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -24,6 +26,8 @@ pub(crate) const AUTO_STOP: &str = "sandbox.autoStop";
 pub(crate) const DETACH_KEYS: &str = "session.detachKeys";
 pub(crate) const DOCKER_VOLUME: &str = "sandbox.disk.dockerVolume";
 pub(crate) const WARM_START: &str = "sandbox.warmStart";
+pub(crate) const PROTECT: &str = "workspace.protect";
+pub(crate) const HIDE: &str = "workspace.hide";
 
 /// Most overrides or resolvers.
 const MAX_ENTRIES: usize = 1000;
@@ -159,6 +163,30 @@ const KEYS: &[Key] = &[
                 .map_err(|error| error.to_string())
         },
     },
+    Key {
+        name: HIDE,
+        kind: "list",
+        default: "",
+        example: "@secrets,*.sqlite",
+        restart: true,
+        description: "Names in workspaces that read as absent, as in gitignore, with commas between; @secrets stands for those where secrets are commonly kept",
+        check: |text| hidden(text).map(|_| plain(text.trim().to_owned())),
+    },
+    Key {
+        name: PROTECT,
+        kind: "string",
+        default: "standard",
+        example: "block",
+        restart: true,
+        description: "How files are protected that run on the host: off, report, standard (git's own are blocked, others are reported) or block",
+        check: |text| {
+            let level: Level = text
+                .trim()
+                .parse()
+                .map_err(|error: NoLevel| error.to_string())?;
+            Ok(plain(level.to_string()))
+        },
+    },
 ];
 
 fn plain(value: String) -> StoredSetting {
@@ -247,6 +275,28 @@ pub(crate) fn starts_warm(stored: &BTreeMap<String, StoredSetting>) -> bool {
     stored
         .get(WARM_START)
         .is_none_or(|stored| stored.value == "true")
+}
+
+/// How much is protected.
+pub(crate) fn protect(stored: &BTreeMap<String, StoredSetting>) -> Level {
+    let level = stored.get(PROTECT).map(|stored| stored.value.parse());
+    level.and_then(Result::ok).unwrap_or_default()
+}
+
+/// What is hidden in every workspace.
+pub(crate) fn hide(stored: &BTreeMap<String, StoredSetting>) -> Vec<Pattern> {
+    let list = stored.get(HIDE).map(|stored| hidden(&stored.value));
+    list.and_then(Result::ok).unwrap_or_default()
+}
+
+fn hidden(text: &str) -> Result<Vec<Pattern>, String> {
+    let entries = text.split(',').map(str::trim);
+    let mut patterns = Vec::new();
+    for entry in entries.filter(|entry| !entry.is_empty()) {
+        let several = hide::one(entry).map_err(|error| format!("{entry:?}: {error}"))?;
+        patterns.extend(several);
+    }
+    Ok(patterns)
 }
 
 /// Size of a new sandbox's Docker data disk, bytes; `None`: the image's own.

@@ -79,7 +79,7 @@ impl Share {
     /// The text of the link is the guest's business: only the guest follows it.
     pub(crate) fn make_link(&self, text: &CStr, parent: u64, name: &CStr) -> io::Result<Entry> {
         self.check_can_make()?;
-        self.check_make(parent, component(name)?, Made::Link)?;
+        self.check_make_link(text, parent, component(name)?)?;
         let directory = self.reach_directory(parent)?;
         rustix::fs::symlinkat(text, &directory, component(name)?)?;
         self.new_entry(parent, directory, name)

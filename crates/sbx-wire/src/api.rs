@@ -39,6 +39,7 @@ pub use policy::{
 
 use crate::report::Report;
 use crate::secret::SecretText;
+use sbx_workspace::{Guarding, Level};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -153,6 +154,9 @@ pub struct Create {
     pub deny_network: Vec<String>,
     /// Accelerator; `None`: probed.
     pub accel: Option<crate::launch::Accel>,
+    /// What is protected and hidden in its workspaces.
+    #[serde(default, skip_serializing_if = "Guarding::is_default")]
+    pub guarding: Guarding,
     /// `run --rm`: it is removed once it has ended, however it ends.
     #[serde(default)]
     pub remove: bool,
@@ -238,6 +242,25 @@ pub struct Progress {
 pub struct Sandboxes {
     /// In order of name.
     pub sandboxes: Vec<Sandbox>,
+}
+
+/// What was tried against the rules of a sandbox's workspaces since it was made; the oldest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guarded {
+    /// How much of the list of protected files is protected, and by whose word.
+    pub protect: Level,
+    /// Each with the workspace that it is about.
+    pub events: Vec<GuardedEvent>,
+}
+
+/// One of [`Guarded`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuardedEvent {
+    /// Host directory.
+    pub workspace: PathBuf,
+    /// What was tried.
+    #[serde(flatten)]
+    pub event: sbx_workspace::event::Event,
 }
 
 /// A sandbox (`ls --json`; `inspect --json` prints the same fields and more).

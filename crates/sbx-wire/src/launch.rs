@@ -5,6 +5,7 @@
 //! any other document is refused. Frozen in `tests/fixtures/launch-v1.txt`; a change of meaning is another [`SCHEMA`].
 
 use crate::guest::Personalise;
+use sbx_workspace::Rules;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -135,6 +136,9 @@ pub struct ShareSpec {
     pub host: PathBuf,
     /// The share refuses every write.
     pub read_only: bool,
+    /// What is protected and hidden in it.
+    #[serde(default, skip_serializing_if = "Rules::is_empty")]
+    pub rules: Rules,
 }
 
 /// Names of the sockets inside a sandbox's runtime directory, short because a Unix socket path is limited
@@ -185,6 +189,12 @@ pub mod files {
     pub const UPPER: &str = "upper.qcow2";
     /// Docker data disk.
     pub const DOCKER: &str = "docker.qcow2";
+
+    /// What was tried against the rules of the share with this index, a line of JSON each
+    /// ([`sbx_workspace::event::Event`]).
+    pub fn share_events(index: usize) -> String {
+        format!("share{index}.events")
+    }
 
     /// Log of the share with this index.
     pub fn share_log(index: usize) -> String {

@@ -4,6 +4,7 @@
 //!
 //! - [`pattern`], [`set`]: names, in the grammar of gitignore(5), and many of them at once.
 //! - [`rules`]: what a share is told, and [`protect`]: the list that is protected unless somebody says otherwise.
+//! - [`hide`]: lists of hidden names, in files and by name.
 //! - [`git_config`], [`git_link`]: the git files that guest and host both write, and of which some contents run on the
 //!   host.
 //! - [`event`]: what the share says when somebody tried.
@@ -13,11 +14,13 @@ pub mod event;
 pub mod git_config;
 pub mod git_link;
 mod glob;
+pub mod hide;
 pub mod pattern;
 pub mod protect;
 pub mod rules;
 pub mod set;
 
 pub use pattern::{Pattern, PatternError};
-pub use rules::{Mode, Protection, Rules, What};
+pub use protect::Level;
+pub use rules::{Guarding, Mode, Protection, Rules, What};
 pub use set::{PatternSet, State};

@@ -2,7 +2,9 @@
 
 use crate::pattern::{Pattern, PatternError};
 use crate::rules::{Mode, Protection, What};
+use crate::{git_config, git_link};
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 use std::str::FromStr;
 
 /// How much is protected.
@@ -157,6 +159,35 @@ pub fn added(pattern: &str, mode: Mode) -> Result<Protection, PatternError> {
         mode,
         what: What::Everything,
     })
+}
+
+/// The directory that a repository's settings name for its hooks (`core.hooksPath`), if it lies in the workspace, whose
+/// root is the repository's.
+pub fn hooks_directory(config: &[u8], root: &Path, level: Level) -> Option<Protection> {
+    let mode = match level {
+        Level::Off => return None,
+        Level::Report => Mode::Report,
+        Level::Standard | Level::Block => Mode::Block,
+    };
+    let entries = git_config::parse(config).ok()?;
+    let named = |entry: &&git_config::Entry| {
+        entry.section == "core" && entry.subsection.is_none() && entry.key == "hookspath"
+    };
+    // The last one counts.
+    let value = entries.iter().rev().find(named)?.value.as_deref()?;
+    let names = git_link::resolve(root, &[], std::str::from_utf8(value).ok()?)?;
+    let mut pattern = String::new();
+    for name in names {
+        pattern.push('/');
+        for c in std::str::from_utf8(name).ok()?.chars() {
+            if matches!(c, '*' | '?' | '[' | '\\') {
+                pattern.push('\\');
+            }
+            pattern.push(c);
+        }
+    }
+    pattern.push('/');
+    added(&pattern, mode).ok()
 }
 
 /// Entries of the list that are no patterns: none.

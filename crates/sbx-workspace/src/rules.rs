@@ -1,6 +1,7 @@
 //! What a share is told of its workspace.
 
 use crate::pattern::Pattern;
+use crate::protect::Level;
 use serde::{Deserialize, Serialize};
 
 /// What happens when the guest wants to write to what is protected.
@@ -45,6 +46,28 @@ pub struct Protection {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
 fn is_everything(what: &What) -> bool {
     *what == What::Everything
+}
+
+/// What somebody chose for a sandbox, beyond the settings.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Guarding {
+    /// How much of the list is protected; `None`: as the settings say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protect: Option<Level>,
+    /// Names that are protected as well, whatever the level.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub protect_paths: Vec<Pattern>,
+    /// Names that are hidden, after those of the settings and before those of `.sbxignore`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hide: Vec<Pattern>,
+}
+
+impl Guarding {
+    /// Nothing was chosen.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Everything a share knows beyond its directory.

@@ -9,6 +9,7 @@ mod commands;
 mod detach;
 mod environment;
 mod exit;
+mod guarding;
 mod lookup;
 mod printer;
 mod prompt;

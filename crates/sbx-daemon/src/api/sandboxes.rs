@@ -6,7 +6,7 @@ use crate::error::ApiResult;
 use crate::events::Events;
 use crate::personalise::session_variables;
 use crate::sandbox::Sandbox;
-use crate::{create as creation, lifecycle, removal, settings};
+use crate::{create as creation, guard, lifecycle, removal, settings};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
@@ -43,6 +43,16 @@ pub(super) async fn inspect(
 ) -> ApiResult<Json<sbx_wire::api::Sandbox>> {
     let sandbox = daemon.sandbox(&name)?;
     Ok(Json(daemon.show(&sandbox)))
+}
+
+pub(super) async fn guard(
+    State(daemon): Shared,
+    Path(name): Path<String>,
+) -> ApiResult<Json<sbx_wire::api::Guarded>> {
+    let sandbox = daemon.sandbox(&name)?;
+    let record = sandbox.record();
+    let found = guard::report(daemon.store().settings(), &record, &sandbox.dir);
+    Ok(Json(found))
 }
 
 pub(super) async fn create(State(daemon): Shared, body: Bytes) -> ApiResult<Response> {

@@ -244,7 +244,7 @@ fn a_document_of_a_newer_schema_is_listed_with_the_reason_and_left_as_it_is() {
             (&json!("damaged"), &json!("codex"), &json!(SECOND))
         );
         let reason = shown["status_reason"].as_str().unwrap();
-        assert!(reason.contains("newer sbx (schema 2"), "{reason}");
+        assert!(reason.contains("newer sbx (schema 3"), "{reason}");
         assert_eq!(bytes(), before);
     }
     assert_eq!(sandbox(&daemon, "first")["status"], "stopped");

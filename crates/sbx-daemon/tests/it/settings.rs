@@ -29,6 +29,8 @@ fn every_setting_is_listed_with_default_type_and_description() {
         "upstream.extraRoots",
         "upstream.overrides",
         "upstream.resolvers",
+        "workspace.hide",
+        "workspace.protect",
     ];
     assert_eq!(keys, expected);
     for setting in &settings {

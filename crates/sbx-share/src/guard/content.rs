@@ -47,9 +47,14 @@ impl Share {
         let Some(number) = self.protection(id)? else {
             return self.check_names(id, stat);
         };
-        let link = self.guard.what(number) == What::GitLink;
-        // A part of a link is another link.
-        if !link || size.is_some_and(|size| size != 0) {
+        let refused = match self.guard.what(number) {
+            What::Everything => true,
+            // Git tries on a new repository's settings whether modes are kept.
+            What::GitConfig | What::GitModules => size.is_some(),
+            // A part of a link is another link.
+            What::GitLink => size.is_some_and(|size| size != 0),
+        };
+        if refused {
             let path = self.shown_node(id);
             self.guard.violation(number, Action::Change, &path)?;
         }

@@ -18,6 +18,12 @@ pub(crate) enum Made {
     Other,
 }
 
+/// Whether a link with this text leads to another name in its own directory.
+fn is_beside(text: &CStr) -> bool {
+    let text = text.to_bytes();
+    !matches!(text, b"" | b"." | b"..") && !text.contains(&b'/')
+}
+
 impl Share {
     /// What the rules say of a name in a directory; `None` when there are none.
     pub(super) fn judge_name(
@@ -59,10 +65,24 @@ impl Share {
                 self.guard.violation(number, Action::Create, &path)?;
             }
         }
-        if made == Made::Link {
-            self.check_stand_in(parent, name, Action::Create)?;
-        }
         Ok(())
+    }
+
+    /// Whether the guest may make a symbolic link with this text.
+    pub(crate) fn check_make_link(&self, text: &CStr, parent: u64, name: &CStr) -> io::Result<()> {
+        self.check_make(parent, name, Made::Link)?;
+        // Where the rules see what is in it as they see it under the link's own name, nothing is gained by it. Git
+        // makes such a link in a new git directory, to find out whether there are any.
+        if is_beside(text)
+            && let (Some(link), Some(beside)) = (
+                self.judge_name(parent, name, true)?,
+                self.judge_name(parent, text, true)?,
+            )
+            && link.below == beside.below
+        {
+            return Ok(());
+        }
+        self.check_stand_in(parent, name, Action::Create)
     }
 
     /// A link in the place of a directory that holds protected files would lead the host to files that are not.

@@ -154,6 +154,9 @@ fn attack_76_links_do_not_get_around_a_rule() {
     bench.make_dir("real").unwrap();
     denied(bench.symlink(c"../real", "src/.git"));
     denied(bench.symlink(c"../real", ".git/modules/x"));
+    denied(bench.symlink(c"beside", ".git/modules/hooks"));
+    // Git's own trial.
+    bench.symlink(c"testing", ".git/modules/tXyz").unwrap();
     bench.symlink(c"real", "s").unwrap();
     denied(bench.rename("s", "src/.git"));
     denied(bench.link("s", "src/.git"));
@@ -255,6 +258,13 @@ fn a_new_repository_can_be_made_and_removed() {
         .put("p/.git/config.lock", "[core]\n\tbare = false\n")
         .unwrap();
     bench.rename("p/.git/config.lock", "p/.git/config").unwrap();
+    // Git's trial of whether modes are kept.
+    let config = bench.node("p/.git/config").unwrap();
+    let mode = SetattrIn {
+        mode: 0o755,
+        ..Default::default()
+    };
+    bench.setattr(config, SetattrValid::MODE, mode).unwrap();
     for file in ["hooks/pre-commit.sample", "HEAD", "config"] {
         bench.unlink(&format!("p/.git/{file}")).unwrap();
     }

@@ -98,6 +98,12 @@ fn share(launch: &Launch, index: u16) -> io::Result<Command> {
     if share.read_only {
         command.arg("--read-only");
     }
+    if !share.rules.is_empty() {
+        let rules = serde_json::to_string(&share.rules)?;
+        command.arg("--rules").arg(rules);
+        let events = launch.dir.join(files::share_events(index));
+        command.arg("--events").arg(events);
+    }
     let log = launch.dir.join(files::share_log(index));
     command.arg("--log").arg(&log);
     output_to(&mut command, &log)?;

@@ -118,6 +118,7 @@ impl Lab {
             tag: "ws".into(),
             host,
             read_only: false,
+            rules: sbx_workspace::Rules::default(),
         });
         self
     }

@@ -38,6 +38,7 @@ fn the_launch_document_is_as_in_schema_1() {
             tag: "fs0".into(),
             host: "/work".into(),
             read_only: true,
+            rules: sbx_workspace::Rules::default(),
         }],
         auto_stop_s: None,
         personalise: personalise(),

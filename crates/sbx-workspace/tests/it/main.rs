@@ -2,5 +2,6 @@
 
 mod git_config;
 mod git_link;
+mod hide;
 mod pattern;
 mod protect;

@@ -1,7 +1,8 @@
 //! The list.
 
-use sbx_workspace::protect::{Level, broken, standard};
+use sbx_workspace::protect::{Level, broken, hooks_directory, standard};
 use sbx_workspace::{Mode, PatternSet, What};
+use std::path::Path;
 
 fn verdict(level: Level, path: &str) -> Option<(Mode, What)> {
     let list = standard(level);
@@ -56,4 +57,18 @@ fn a_level_is_written_as_it_is_read() {
     }
     let error = "loud".parse::<Level>().unwrap_err().to_string();
     assert!(error.contains("off, report, standard, block"), "{error}");
+}
+
+#[test]
+fn the_directory_that_git_is_told_to_take_hooks_from_is_protected() {
+    let found = |config: &str| {
+        let entry = hooks_directory(config.as_bytes(), Path::new("/w/p"), Level::Standard)?;
+        Some((entry.pattern.to_string(), entry.mode))
+    };
+    let at = |path: &str| Some((path.to_owned(), Mode::Block));
+    assert_eq!(found("[core]\nhooksPath = .husky/_"), at("/.husky/_/"));
+    assert_eq!(found("[core]\nhooksPath = /w/p/a*b"), at("/a\\*b/"));
+    assert_eq!(found("[core]\nhooksPath = a\nhooksPath = ./b"), at("/b/"));
+    assert_eq!(found("[core]\nhooksPath = /etc/hooks"), None);
+    assert_eq!(found("[core]\nbare = true"), None);
 }

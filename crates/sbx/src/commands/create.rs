@@ -3,6 +3,7 @@
 use super::Context;
 use crate::environment::EnvironmentArgs;
 use crate::exit::Exit;
+use crate::guarding::GuardingArgs;
 use crate::lookup;
 use sbx_wire::api::{Attach, Create, Workspace};
 use sbx_wire::launch::Accel;
@@ -25,6 +26,8 @@ pub(crate) struct SandboxArgs {
     /// Deny this host from the start, for this sandbox; repeatable
     #[arg(long, value_name = "HOST")]
     pub(crate) deny_network: Vec<String>,
+    #[command(flatten)]
+    pub(crate) guarding: GuardingArgs,
     /// How guest instructions are executed [default: found by a probe]
     #[arg(long, value_name = "kvm|tcg", value_parser = parse_accel)]
     pub(crate) accel: Option<Accel>,
@@ -83,6 +86,7 @@ pub(crate) async fn create(
         env: args.environment.resolve()?,
         deny_network: args.deny_network.clone(),
         accel: args.accel,
+        guarding: args.guarding.resolve(),
         remove,
     };
     context

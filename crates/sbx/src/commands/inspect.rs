@@ -2,7 +2,7 @@
 
 use super::Context;
 use crate::exit::Exit;
-use crate::{lookup, table};
+use crate::{guarding, lookup, table};
 use sbx_wire::api::{DaemonStatus, Sandbox};
 use sbx_wire::launch::Accel;
 use sbx_wire::report::Report;
@@ -21,7 +21,11 @@ pub(crate) struct Args {
 pub(crate) async fn run(context: &mut Context, args: Args) -> Result<Exit, Report> {
     let sandbox = lookup::one(&context.client, &args.sandbox).await?;
     let daemon: DaemonStatus = context.client.get("/v1/status").await?;
-    let value = shape(&sandbox, &daemon);
+    let mut value = shape(&sandbox, &daemon);
+    let guarded = guarding::of(context, &sandbox.name).await;
+    if let (Ok(guarded), Some(object)) = (guarded, value.as_object_mut()) {
+        object.insert("guard".to_owned(), guarding::shape(&guarded));
+    }
     if args.json {
         context.printer.json(&value)?;
         return Ok(Exit::Success);

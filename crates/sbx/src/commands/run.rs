@@ -7,6 +7,7 @@ use super::exec::{ask, program_with, start};
 use crate::attach::{self, Ended, Part, terminal_size};
 use crate::environment::over;
 use crate::exit::Exit;
+use crate::guarding;
 use crate::lookup;
 use sbx_wire::api::{Attach, Sandbox, Start, Workspace};
 use sbx_wire::guest::ExecRequest;
@@ -65,6 +66,7 @@ pub(crate) async fn run(context: &mut Context, args: Args) -> Result<Exit, Repor
     };
     let program = request.argv.first();
     let program = program.map(|word| String::from_utf8_lossy(word).into_owned());
+    let since = guarding::now();
     let ended = if request.terminal.is_some() {
         agent(context, &attach, request, &args).await?
     } else {
@@ -78,6 +80,7 @@ pub(crate) async fn run(context: &mut Context, args: Args) -> Result<Exit, Repor
         )),
         _ => {}
     }
+    guarding::tell(context, name, since).await;
     attach::conclude(ended, name, program.as_deref().unwrap_or_default())
 }
 
@@ -203,6 +206,12 @@ fn refuse_creation_flags(args: &Args, sandbox: &Sandbox) -> Result<(), Report> {
         ("--memory", args.sandbox.memory.is_some()),
         ("--deny-network", !args.sandbox.deny_network.is_empty()),
         ("--accel", args.sandbox.accel.is_some()),
+        ("--protect", args.sandbox.guarding.protect.is_some()),
+        (
+            "--protect-path",
+            !args.sandbox.guarding.protect_path.is_empty(),
+        ),
+        ("--hide", !args.sandbox.guarding.hide.is_empty()),
     ];
     match flags.iter().find(|(_, given)| *given) {
         None => Ok(()),

@@ -1,0 +1,158 @@
+//! What a sandbox's shares are told to protect and hide, and what they say of it.
+
+use crate::error::io_report;
+use crate::record::Record;
+use crate::settings;
+use crate::store::StoredSetting;
+use rustix::fs::{Mode, OFlags, open};
+use sbx_wire::api::{Guarded, GuardedEvent};
+use sbx_wire::launch::files::share_events;
+use sbx_wire::report::Report;
+use sbx_workspace::protect::{self, Level};
+use sbx_workspace::rules::Guarding;
+use sbx_workspace::{Mode as Blocks, Pattern, Protection, Rules, git_config, hide};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+/// Most text of patterns for one share, bytes: its rules are an argument of its process, of which Linux takes 128 KiB.
+const MAX_RULES: usize = 64 << 10;
+/// Most bytes read of a share's file of events; it writes no more.
+const MAX_EVENTS: u64 = 2 << 20;
+
+/// The rules of one workspace, from what was chosen, the settings and the workspace itself.
+///
+/// # Errors
+/// What in the workspace's own list cannot be meant: a list that is understood in part would show what it was to hide.
+pub(crate) fn rules(
+    stored: &BTreeMap<String, StoredSetting>,
+    guarding: &Guarding,
+    root: &Path,
+) -> Result<Rules, Report> {
+    let level = guarding
+        .protect
+        .unwrap_or_else(|| settings::protect(stored));
+    let mut protections = protect::standard(level);
+    protections.extend(hooks(root, level));
+    protections.extend(guarding.protect_paths.iter().map(|pattern| Protection {
+        pattern: pattern.clone(),
+        mode: Blocks::Block,
+        what: sbx_workspace::What::Everything,
+    }));
+    let mut hidden = settings::hide(stored);
+    for pattern in &guarding.hide {
+        // The short word is a pattern as well, of a name that nobody uses.
+        let several = hide::one(pattern.as_str());
+        hidden.extend(several.unwrap_or_else(|_| vec![pattern.clone()]));
+    }
+    hidden.extend(ignore_file(root)?);
+    let text = |pattern: &Pattern| pattern.as_str().len();
+    let own = guarding.protect_paths.iter().map(text).sum::<usize>();
+    let count = protections.len().max(hidden.len());
+    if own + hidden.iter().map(text).sum::<usize>() > MAX_RULES
+        || count > sbx_workspace::set::MAX_PATTERNS
+    {
+        return Err(Report::user(
+            "patterns-too-many",
+            format!(
+                "the patterns for {} are more than {} or take more than {} KiB",
+                root.display(),
+                sbx_workspace::set::MAX_PATTERNS,
+                MAX_RULES >> 10
+            ),
+            format!("name directories instead of files in {}", hide::FILE),
+        ));
+    }
+    Ok(Rules {
+        protect: protections,
+        hide: hidden,
+    })
+}
+
+/// The directory from which the repository in a workspace takes its hooks.
+fn hooks(root: &Path, level: Level) -> Option<Protection> {
+    let config = read(&root.join(".git/config"), git_config::MAX_BYTES).ok()??;
+    protect::hooks_directory(&config, root, level)
+}
+
+fn ignore_file(root: &Path) -> Result<Vec<Pattern>, Report> {
+    let path = root.join(hide::FILE);
+    let refuse = |message: String| {
+        let shown = path.display();
+        Report::user(
+            "sbxignore-invalid",
+            message,
+            format!("correct or remove {shown}"),
+        )
+    };
+    let content = match read(&path, hide::MAX_FILE) {
+        Ok(Some(content)) => content,
+        Ok(None) => {
+            return Err(refuse(format!(
+                "{} is no plain file of at most {} KiB",
+                path.display(),
+                hide::MAX_FILE >> 10
+            )));
+        }
+        // A workspace may be a file.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            return Ok(Vec::new());
+        }
+        Err(error) => return Err(io_report("read", &path, &error)),
+    };
+    let text = String::from_utf8(content)
+        .map_err(|_| refuse(format!("{} is not UTF-8", path.display())))?;
+    hide::list(&text).map_err(|error| refuse(format!("{}, {error}", path.display())))
+}
+
+/// A regular file of at most so many bytes; a link is not followed. `None`: it is another.
+fn read(path: &Path, limit: usize) -> io::Result<Option<Vec<u8>>> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = match open(path, flags, Mode::empty()) {
+        Ok(fd) => File::from(fd),
+        Err(rustix::io::Errno::LOOP) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    if !file.metadata()?.is_file() {
+        return Ok(None);
+    }
+    let mut content = Vec::new();
+    file.take(limit as u64 + 1).read_to_end(&mut content)?;
+    Ok((content.len() <= limit).then_some(content))
+}
+
+/// What was tried in a sandbox. Lines that cannot be read are left out.
+pub(crate) fn report(
+    stored: &BTreeMap<String, StoredSetting>,
+    record: &Record,
+    dir: &Path,
+) -> Guarded {
+    let (shares, _) = crate::personalise::shares(record);
+    let mut events = Vec::new();
+    for (index, share) in shares.iter().enumerate() {
+        let Ok(file) = File::open(dir.join(share_events(index))) else {
+            continue;
+        };
+        let mut text = Vec::new();
+        let _cut = file.take(MAX_EVENTS).read_to_end(&mut text);
+        let lines = text.split(|byte| *byte == b'\n');
+        events.extend(lines.filter_map(|line| {
+            Some(GuardedEvent {
+                workspace: share.host.clone(),
+                event: serde_json::from_slice(line).ok()?,
+            })
+        }));
+    }
+    events.sort_by_key(|entry| entry.event.unix_ms);
+    let protect = record.guarding.protect;
+    Guarded {
+        protect: protect.unwrap_or_else(|| settings::protect(stored)),
+        events,
+    }
+}

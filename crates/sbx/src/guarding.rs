@@ -1,0 +1,171 @@
+//! What is protected and hidden in workspaces: the flags, and what is said when something was tried.
+
+use crate::commands::Context;
+use crate::table::safe;
+use sbx_wire::api::{Guarded, GuardedEvent};
+use sbx_wire::report::Report;
+use sbx_workspace::protect::Level;
+use sbx_workspace::rules::Guarding;
+use sbx_workspace::{Mode, Pattern, hide};
+use serde_json::{Value, json};
+use std::time::SystemTime;
+
+/// Most lines about what was tried.
+const LINES: usize = 20;
+/// Most events that `inspect` shows; the newest.
+const SHOWN: usize = 100;
+
+/// For a new sandbox.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct GuardingArgs {
+    /// How files are protected that run on the host [default: the setting workspace.protect]
+    #[arg(long, value_name = "off|report|standard|block")]
+    pub(crate) protect: Option<Level>,
+    /// Names that cannot be written from inside, as in gitignore; repeatable
+    #[arg(long, value_name = "PATTERN", value_parser = Pattern::parse)]
+    pub(crate) protect_path: Vec<Pattern>,
+    /// Names that read as absent inside, as in gitignore, or @secrets; repeatable. Also: a file .sbxignore
+    #[arg(long, value_name = "PATTERN", value_parser = Pattern::parse)]
+    pub(crate) hide: Vec<Pattern>,
+}
+
+impl GuardingArgs {
+    /// What the daemon is asked for.
+    pub(crate) fn resolve(&self) -> Guarding {
+        let several = |pattern: &Pattern| {
+            hide::one(pattern.as_str()).unwrap_or_else(|_| vec![pattern.clone()])
+        };
+        Guarding {
+            protect: self.protect,
+            protect_paths: self.protect_path.clone(),
+            hide: self.hide.iter().flat_map(several).collect(),
+        }
+    }
+}
+
+/// Milliseconds since the Unix epoch.
+pub(crate) fn now() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
+}
+
+/// What was tried in a sandbox since it was made.
+pub(crate) async fn of(context: &Context, name: &str) -> Result<Guarded, Report> {
+    context
+        .client
+        .get(&format!("/v1/sandboxes/{name}/guard"))
+        .await
+}
+
+/// Says what was tried since then. A sandbox that is gone with its session says nothing.
+pub(crate) async fn tell(context: &mut Context, name: &str, since: u64) {
+    let Ok(guarded) = of(context, name).await else {
+        return;
+    };
+    let later = guarded
+        .events
+        .iter()
+        .filter(|entry| entry.event.unix_ms >= since);
+    for line in lines(&later.collect::<Vec<_>>(), name) {
+        context.printer.notice(&line);
+    }
+}
+
+fn lines(events: &[&GuardedEvent], name: &str) -> Vec<String> {
+    let refused = events
+        .iter()
+        .filter(|entry| entry.event.mode == Mode::Block)
+        .count();
+    let made = events.len() - refused;
+    if events.is_empty() {
+        return Vec::new();
+    }
+    let mut lines = vec![format!(
+        "changes to guarded files in sandbox '{name}': {refused} refused, {made} made"
+    )];
+    // What was made needs looking at, so it comes first.
+    let (first, second): (Vec<&GuardedEvent>, Vec<&GuardedEvent>) = events
+        .iter()
+        .partition(|entry| entry.event.mode == Mode::Report);
+    for entry in first.iter().chain(&second).take(LINES) {
+        let event = &entry.event;
+        let word = match event.mode {
+            Mode::Report => "made",
+            Mode::Block => "refused",
+        };
+        let path = entry.workspace.join(&event.path);
+        lines.push(format!(
+            "  {word:<8} {:<10} {} ({})",
+            event.action.to_string(),
+            safe(&path.display().to_string()),
+            safe(&event.why)
+        ));
+    }
+    if events.len() > LINES {
+        let more = events.len() - LINES;
+        lines.push(format!("  … and {more} more: sbx inspect {name} --json"));
+    }
+    lines
+}
+
+/// For `inspect`.
+pub(crate) fn shape(guarded: &Guarded) -> Value {
+    let skipped = guarded.events.len().saturating_sub(SHOWN);
+    json!({
+        "protect": guarded.protect,
+        "events": guarded.events[skipped..],
+        "events_not_shown": skipped,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sbx_workspace::event::{Action, Event};
+
+    fn event(path: &str, mode: Mode) -> GuardedEvent {
+        GuardedEvent {
+            workspace: "/w".into(),
+            event: Event {
+                unix_ms: 1,
+                path: path.to_owned(),
+                action: Action::Create,
+                mode,
+                why: "protected: x".to_owned(),
+            },
+        }
+    }
+
+    #[test]
+    fn what_was_made_comes_first_and_nothing_is_said_of_nothing() {
+        assert_eq!(lines(&[], "box"), Vec::<String>::new());
+        let (refused, made) = (
+            event(".git/hooks/x", Mode::Block),
+            event("a\u{1b}[2Jb", Mode::Report),
+        );
+        let lines = lines(&[&refused, &made], "box");
+        assert_eq!(
+            lines[0],
+            "changes to guarded files in sandbox 'box': 1 refused, 1 made"
+        );
+        assert!(
+            lines[1].starts_with("  made     create     /w/a"),
+            "{}",
+            lines[1]
+        );
+        assert!(!lines[1].contains('\u{1b}'));
+        assert!(lines[2].contains("refused") && lines[2].contains("/w/.git/hooks/x"));
+    }
+
+    #[test]
+    fn many_are_counted() {
+        let many: Vec<_> = (0..50)
+            .map(|n| event(&n.to_string(), Mode::Block))
+            .collect();
+        let lines = lines(&many.iter().collect::<Vec<_>>(), "box");
+        assert_eq!(lines.len(), LINES + 2);
+        assert!(lines[LINES + 1].contains("30 more"));
+    }
+}

@@ -1,0 +1,221 @@
+//! What runs on the host is not written from inside, what is hidden is not seen, and git works all the same
+//! (attack cases 76 and 77).
+
+use crate::setting::Setting;
+use std::path::Path;
+use std::process::Command;
+
+/// Git's daily work in block mode: new repositories, clones, commits, branches, worktrees and submodules.
+const GIT: &str = r"
+set -e
+export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b
+export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=protocol.file.allow GIT_CONFIG_VALUE_0=always
+git init -q -b main lib
+cd lib; echo lib > lib.txt; git add .; git commit -q -m lib; cd ..
+git init -q -b main app
+cd app
+git config user.name agent
+git config pull.rebase true
+echo app > app.txt; git add .; git commit -q -m app
+git checkout -q -b work; echo more >> app.txt; git commit -q -a -m more
+git checkout -q main; git merge -q --no-ff -m merge work
+git worktree add -q ../tree work
+cd ../tree; git status --short; echo tree > tree.txt; git add .; git commit -q -m tree; cd ../app
+git worktree remove ../tree
+git gc -q
+cd ..
+git clone -q app copy
+cd copy; git log --oneline | wc -l; git remote add other ../lib; git fetch -q other; cd ..
+rm -rf copy lib/nothing
+echo done";
+
+/// Submodules write `.gitmodules`, which the level `block` protects; git's own way of writing it passes.
+const SUBMODULE: &str = r"
+set -e
+export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b
+export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=protocol.file.allow GIT_CONFIG_VALUE_0=always
+cd app
+git submodule --quiet add ../lib vendor/lib
+git commit -q -m submodule
+cat vendor/lib/lib.txt
+git submodule status | wc -l
+cat vendor/lib/.git";
+
+/// Each line must fail, and change nothing.
+const ATTACKS: &[&str] = &[
+    "echo evil > .git/hooks/pre-commit",
+    "echo evil > .git/hooks/host",
+    "rm .git/hooks/host",
+    "chmod +x .git/hooks/host",
+    "sudo sh -c 'echo evil > .git/hooks/post-merge'",
+    "mv .git away",
+    "mkdir -p new/hooks && echo evil > new/hooks/post-merge && mv new plain/.git",
+    "echo evil > new/x; ln new/x .git/hooks/post-merge",
+    "ln -s /tmp/evil .git/hooks/post-merge",
+    "ln -s ../new plain/.git",
+    "echo '[alias]' >> .git/config",
+    "git config core.hooksPath /tmp/evil",
+    "git config core.fsmonitor ./evil",
+    "git config alias.st '!evil'",
+    "git config include.path ../evil",
+    "echo 'gitdir: new' > plain/.git",
+    "echo evil > .envrc",
+    "mkdir .vscode",
+    "mkdir -p .github/workflows",
+    "echo evil > CLAUDE.md",
+    "echo x > .env",
+    "mv new/x .env",
+    "cat .env",
+    "ls .env",
+    "git show :.env > .env",
+];
+
+fn host_git(folder: &Path, arguments: &[&str]) -> String {
+    let output = Command::new("git")
+        .args(["-c", "safe.directory=*", "-C"])
+        .arg(folder)
+        .args(["-c", "user.name=host", "-c", "user.email=h@b"])
+        .args(arguments)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn attack_76_77_the_host_runs_nothing_that_was_written_inside_and_git_works() {
+    let setting = Setting::ordinary("deny-all");
+    let workspace = setting.installation.folder("guarded").unwrap();
+    for (name, content) in [
+        (".env", "SECRET=host\n"),
+        (".gitignore", ".env\n"),
+        ("a.txt", "a\n"),
+    ] {
+        let path = workspace.join(name);
+        setting
+            .installation
+            .write(&path, content.as_bytes())
+            .unwrap();
+    }
+    host_git(&workspace, &["init", "-q", "-b", "main"]);
+    host_git(&workspace, &["add", "."]);
+    host_git(&workspace, &["commit", "-q", "-m", "host"]);
+    std::fs::create_dir(workspace.join("plain")).unwrap();
+    setting
+        .installation
+        .write(&workspace.join(".git/hooks/host"), b"host")
+        .unwrap();
+    setting.installation.own_all(&workspace).unwrap();
+    let config = std::fs::read(workspace.join(".git/config")).unwrap();
+    let path = workspace.display().to_string();
+    let create = [
+        "create",
+        "shell",
+        &path,
+        "--name",
+        "guarded",
+        "--memory",
+        "1g",
+        "--protect",
+        "block",
+        "--hide",
+        ".env",
+    ];
+    setting.installation.sbx(create).success().unwrap();
+
+    for line in ATTACKS {
+        let tried = setting.installation.inside("guarded", line);
+        assert!(!tried.ok(), "{line}: {tried}");
+    }
+    assert_eq!(
+        std::fs::read(workspace.join(".git/config")).unwrap(),
+        config
+    );
+    let hooks = std::fs::read_dir(workspace.join(".git/hooks"))
+        .unwrap()
+        .flatten();
+    let hooks = hooks.filter(|entry| entry.path().extension().is_none());
+    assert_eq!(hooks.count(), 1, "the host's own");
+    assert_eq!(
+        std::fs::read_to_string(workspace.join(".env")).unwrap(),
+        "SECRET=host\n"
+    );
+    for absent in [
+        ".envrc",
+        ".vscode",
+        ".github/workflows",
+        "CLAUDE.md",
+        "plain/.git/hooks",
+    ] {
+        assert!(!workspace.join(absent).exists(), "{absent}");
+    }
+    assert_eq!(
+        setting.inside("guarded", "ls -A | grep -c '^.env'; true"),
+        "0\n"
+    );
+
+    let worked = setting.inside("guarded", GIT);
+    assert!(worked.ends_with("done\n"), "{worked}");
+    let submodule = setting.inside("guarded", SUBMODULE);
+    assert_eq!(submodule, "lib\n1\ngitdir: ../../.git/modules/vendor/lib\n");
+    // The host's git agrees with what was done inside.
+    let app = workspace.join("app");
+    assert_eq!(host_git(&app, &["status", "--short"]), "");
+    assert_eq!(
+        host_git(&app, &["config", "--local", "user.name"]),
+        "agent\n"
+    );
+    host_git(&app, &["fsck", "--strict"]);
+
+    let inspect = setting.inspect("guarded");
+    assert_eq!(inspect["guard"]["protect"], "block");
+    let events = inspect["guard"]["events"].as_array().unwrap();
+    let about = |action: &str, path: &str| {
+        events.iter().any(|event| {
+            event["action"] == action && event["path"] == path && event["mode"] == "block"
+        })
+    };
+    assert!(about("create", ".git/hooks/pre-commit"), "{events:#?}");
+    assert!(
+        about("configure", ".git/config") && about("create", ".envrc"),
+        "{events:#?}"
+    );
+    assert!(about("create", ".env"), "{events:#?}");
+
+    // Said at the end of `run`, about this run only.
+    let run = setting.installation.sbx([
+        "run",
+        "--name",
+        "guarded",
+        "--",
+        "-c",
+        "echo evil > .git/hooks/post-rewrite; true",
+    ]);
+    assert!(run.ok(), "{run}");
+    assert!(run.stderr.contains("1 refused, 0 made"), "{run}");
+    assert!(run.stderr.contains(".git/hooks/post-rewrite"), "{run}");
+}
+
+#[test]
+fn a_list_of_hidden_names_that_cannot_be_read_is_an_error_and_nothing_is_made() {
+    let setting = Setting::ordinary("deny-all");
+    let workspace = setting.installation.folder("listed").unwrap();
+    setting
+        .installation
+        .write(&workspace.join(".sbxignore"), b".env\n[broken\n")
+        .unwrap();
+    let path = workspace.display().to_string();
+    let create = [
+        "create", "shell", &path, "--name", "listed", "--memory", "1g",
+    ];
+    let refused = setting.installation.sbx(create);
+    assert!(
+        !refused.ok() && refused.stderr.contains("line 2"),
+        "{refused}"
+    );
+    assert!(refused.stderr.contains("try: "), "{refused}");
+    assert_eq!(
+        setting.installation.sbx(["ls", "-q"]).success().unwrap(),
+        ""
+    );
+}

@@ -2,7 +2,7 @@
 //! (attack cases 76 and 77).
 
 use crate::setting::Setting;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Git's daily work in block mode: new repositories, clones, commits, branches, worktrees and submodules.
@@ -85,6 +85,14 @@ fn host_git(folder: &Path, arguments: &[&str]) -> String {
 #[test]
 fn attack_76_77_the_host_runs_nothing_that_was_written_inside_and_git_works() {
     let setting = Setting::ordinary("deny-all");
+    let workspace = create(&setting);
+    attacks_fail(&setting, &workspace);
+    git_works(&setting, &workspace);
+    what_was_tried_is_said(&setting);
+}
+
+/// A repository of the host's with a hook, settings and a secret; and a sandbox for it.
+fn create(setting: &Setting) -> PathBuf {
     let workspace = setting.installation.folder("guarded").unwrap();
     for (name, content) in [
         (".env", "SECRET=host\n"),
@@ -106,7 +114,6 @@ fn attack_76_77_the_host_runs_nothing_that_was_written_inside_and_git_works() {
         .write(&workspace.join(".git/hooks/host"), b"host")
         .unwrap();
     setting.installation.own_all(&workspace).unwrap();
-    let config = std::fs::read(workspace.join(".git/config")).unwrap();
     let path = workspace.display().to_string();
     let create = [
         "create",
@@ -122,7 +129,11 @@ fn attack_76_77_the_host_runs_nothing_that_was_written_inside_and_git_works() {
         ".env",
     ];
     setting.installation.sbx(create).success().unwrap();
+    workspace
+}
 
+fn attacks_fail(setting: &Setting, workspace: &Path) {
+    let config = std::fs::read(workspace.join(".git/config")).unwrap();
     for line in ATTACKS {
         let tried = setting.installation.inside("guarded", line);
         assert!(!tried.ok(), "{line}: {tried}");
@@ -153,7 +164,9 @@ fn attack_76_77_the_host_runs_nothing_that_was_written_inside_and_git_works() {
         setting.inside("guarded", "ls -A | grep -c '^.env'; true"),
         "0\n"
     );
+}
 
+fn git_works(setting: &Setting, workspace: &Path) {
     let worked = setting.inside("guarded", GIT);
     assert!(worked.ends_with("done\n"), "{worked}");
     let submodule = setting.inside("guarded", SUBMODULE);
@@ -166,7 +179,9 @@ fn attack_76_77_the_host_runs_nothing_that_was_written_inside_and_git_works() {
         "agent\n"
     );
     host_git(&app, &["fsck", "--strict"]);
+}
 
+fn what_was_tried_is_said(setting: &Setting) {
     let inspect = setting.inspect("guarded");
     assert_eq!(inspect["guard"]["protect"], "block");
     let events = inspect["guard"]["events"].as_array().unwrap();

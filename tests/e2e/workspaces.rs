@@ -120,3 +120,86 @@ fn owner_is_agent(setting: &Setting, name: &str, workspace: &Path) {
         "changed outside\n"
     );
 }
+
+#[test]
+fn workspaces_may_lie_in_one_another_be_files_and_be_shared_by_two_sandboxes() {
+    let setting = Setting::ordinary("deny-all");
+    let outer = setting.installation.folder("outer").unwrap();
+    let write = |path: &Path, text: &[u8]| setting.installation.write(path, text).unwrap();
+    std::fs::create_dir_all(outer.join("inner/kept")).unwrap();
+    std::fs::create_dir_all(outer.join("open")).unwrap();
+    write(&outer.join("inner/kept/f"), b"kept");
+    let aside = setting.installation.folder("aside").unwrap();
+    write(&aside.join("one.conf"), b"first");
+    write(&aside.join("other.conf"), b"not shared");
+    setting.installation.own_all(&outer).unwrap();
+    let paths = [
+        outer.display().to_string(),
+        format!("{}:ro", outer.join("inner").display()),
+        outer.join("open").display().to_string(),
+        format!("{}:ro", aside.join("one.conf").display()),
+    ];
+    let mut create = vec!["create", "shell"];
+    create.extend(paths.iter().map(String::as_str));
+    create.extend(["--name", "nested", "--memory", "1g"]);
+    setting.installation.sbx(create).success().unwrap();
+
+    nested_stays_read_only(&setting, &outer);
+    one_file_only(&setting, &aside);
+
+    // A second sandbox on the same directory: both see each other's files.
+    let again = [
+        "create", "shell", &paths[0], "--name", "second", "--memory", "1g",
+    ];
+    setting.installation.sbx(again).success().unwrap();
+    setting.inside("nested", "echo one > from-first");
+    let seen = "for i in $(seq 50); do cat from-first 2>/dev/null && break; sleep 0.1; done; echo two > from-second";
+    assert_eq!(setting.inside("second", seen), "one\n");
+    let seen = "for i in $(seq 50); do cat from-second 2>/dev/null && break; sleep 0.1; done";
+    assert_eq!(setting.inside("nested", seen), "two\n");
+}
+
+/// A read-only workspace in a writable one cannot be written through that one either.
+fn nested_stays_read_only(setting: &Setting, outer: &Path) {
+    assert_eq!(
+        setting.inside("nested", "echo w > open/new; cat inner/kept/f"),
+        "kept"
+    );
+    assert!(outer.join("open/new").exists());
+    for line in [
+        "echo evil > inner/kept/f",
+        "sudo mount -o remount,rw $PWD/inner; sudo sh -c 'echo evil > inner/kept/f'",
+        "sudo umount inner && echo evil > inner/kept/f",
+        "sudo umount inner 2>/dev/null; rm inner/kept/f",
+        "sudo umount inner 2>/dev/null; mv inner elsewhere",
+        "sudo umount inner 2>/dev/null; mkdir inner/new",
+    ] {
+        let tried = setting.installation.inside("nested", line);
+        assert!(!tried.ok(), "{line}: {tried}");
+    }
+    let kept = std::fs::read(outer.join("inner/kept/f")).unwrap();
+    assert_eq!(kept, b"kept");
+    assert!(!outer.join("elsewhere").exists() && !outer.join("inner/new").exists());
+}
+
+/// A file comes without its neighbours, is replaced when the host replaces it, and is not written.
+fn one_file_only(setting: &Setting, aside: &Path) {
+    let dir = aside.display();
+    assert_eq!(
+        setting.inside("nested", &format!("ls -A {dir}; cat {dir}/one.conf")),
+        "one.conf\nfirst"
+    );
+    let new = aside.join("new");
+    setting.installation.write(&new, b"second").unwrap();
+    std::fs::rename(new, aside.join("one.conf")).unwrap();
+    let seen = format!(
+        "for i in $(seq 50); do grep -q second {dir}/one.conf && break; sleep 0.1; done; cat {dir}/one.conf"
+    );
+    assert_eq!(setting.inside("nested", &seen), "second");
+    let tried = format!("sudo sh -c 'echo evil > {dir}/one.conf'");
+    assert!(!setting.installation.inside("nested", &tried).ok());
+    let neighbour = "sudo cat /run/sbx/files/*/other.conf";
+    assert!(!setting.installation.inside("nested", neighbour).ok());
+    let one = std::fs::read(aside.join("one.conf")).unwrap();
+    assert_eq!(one, b"second");
+}

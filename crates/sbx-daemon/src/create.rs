@@ -59,9 +59,11 @@ pub(crate) fn check(daemon: &Arc<Daemon>, request: Create) -> Result<Checked, Re
     daemon.require_policy()?;
     let agent = agents::find(&request.agent)?;
     let wanted = request.name.as_deref().map(parse_name).transpose()?;
-    let (workspaces, notices) =
-        workspace::check(&daemon.home, &daemon.programs, &request.workspaces)?;
-    for workspace in &workspaces {
+    let (workspaces, notices) = workspace::check(daemon, &request.workspaces)?;
+    for workspace in workspaces
+        .iter()
+        .filter(|workspace| workspace.path.is_dir())
+    {
         guard::rules(
             daemon.store().settings(),
             &request.guarding,

@@ -6,8 +6,10 @@ use crate::settings;
 use crate::store::StoredSetting;
 use rustix::fs::{Mode, OFlags, open};
 use sbx_wire::api::{Guarded, GuardedEvent};
+use sbx_wire::launch::ShareSpec;
 use sbx_wire::launch::files::share_events;
 use sbx_wire::report::Report;
+use sbx_workspace::pattern::exactly;
 use sbx_workspace::protect::{self, Level};
 use sbx_workspace::rules::Guarding;
 use sbx_workspace::{Mode as Blocks, Pattern, Protection, Rules, git_config, hide};
@@ -20,6 +22,40 @@ use std::path::Path;
 const MAX_RULES: usize = 64 << 10;
 /// Most bytes read of a share's file of events; it writes no more.
 const MAX_EVENTS: u64 = 2 << 20;
+
+/// Gives a share of a sandbox its rules.
+///
+/// # Errors
+/// As [`rules`].
+pub(crate) fn complete(
+    stored: &BTreeMap<String, StoredSetting>,
+    record: &Record,
+    share: &mut ShareSpec,
+) -> Result<(), Report> {
+    if share.rules.only.is_some() {
+        return Ok(());
+    }
+    share.rules = rules(stored, &record.guarding, &share.host)?;
+    if share.read_only {
+        return Ok(());
+    }
+    // What is shared read-only inside of this one could be reached through this one: the guest mounts as it likes.
+    let inner = record.workspaces.iter().filter(|other| other.read_only);
+    for other in inner {
+        let below = other.path.strip_prefix(&share.host);
+        let Some(below) = below.ok().filter(|below| !below.as_os_str().is_empty()) else {
+            continue;
+        };
+        let names = below.iter().map(|name| name.to_str().unwrap_or_default());
+        let pattern = exactly(names);
+        let entry = protect::added(&pattern, Blocks::Block).map_err(|error| {
+            let message = format!("{} cannot be kept read-only: {error}", other.path.display());
+            Report::user("workspace-path", message, "rename the directory")
+        })?;
+        share.rules.protect.push(entry);
+    }
+    Ok(())
+}
 
 /// The rules of one workspace, from what was chosen, the settings and the workspace itself.
 ///
@@ -67,6 +103,7 @@ pub(crate) fn rules(
     Ok(Rules {
         protect: protections,
         hide: hidden,
+        only: None,
     })
 }
 

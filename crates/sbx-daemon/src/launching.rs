@@ -128,7 +128,7 @@ async fn write_documents(
         .map_err(|e| io_report("find", &sandbox.dir, &e))?;
     let (mut shares, _) = shares(record);
     for share in &mut shares {
-        share.rules = guard::rules(daemon.store().settings(), &record.guarding, &share.host)?;
+        guard::complete(daemon.store().settings(), record, share)?;
     }
     let document = Launch {
         schema: launch::SCHEMA,

@@ -6,6 +6,7 @@ use crate::record::Record;
 use crate::services::SERVICES;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use sbx_wire::api::Workspace;
 use sbx_wire::gateway::PROXY_PORT;
 use sbx_wire::guest::{GuestFile, Mount, NetworkIdentity, Personalise};
 use sbx_wire::launch::ShareSpec;
@@ -39,24 +40,43 @@ pub(crate) fn shares(record: &Record) -> (Vec<ShareSpec>, Vec<Mount>) {
     let shares: Vec<ShareSpec> = workspaces
         .iter()
         .enumerate()
-        .map(|(index, workspace)| ShareSpec {
-            tag: format!("workspace{index}"),
-            host: workspace.path.clone(),
-            read_only: workspace.read_only,
-            // At each start: the workspace's own list is a part of it.
-            rules: Rules::default(),
-        })
+        .map(|(index, workspace)| share(index, workspace))
         .collect();
     let mounts = shares
         .iter()
-        .map(|share| Mount {
+        .zip(workspaces)
+        .map(|(share, workspace)| Mount {
             tag: share.tag.clone(),
             // Checked to be text when the sandbox was made.
-            path: share.host.to_string_lossy().into_owned(),
+            path: workspace.path.to_string_lossy().into_owned(),
             read_only: share.read_only,
         })
         .collect();
     (shares, mounts)
+}
+
+/// Its rules are found at each start: the workspace's own list is a part of them.
+fn share(index: usize, workspace: &Workspace) -> ShareSpec {
+    let name = workspace.path.file_name().and_then(|name| name.to_str());
+    let parent = workspace.path.parent();
+    let (Some(parent), Some(name), true) = (parent, name, workspace.path.is_file()) else {
+        return ShareSpec {
+            tag: format!("workspace{index}"),
+            host: workspace.path.clone(),
+            read_only: workspace.read_only,
+            rules: Rules::default(),
+        };
+    };
+    ShareSpec {
+        tag: format!("{}{index}", Mount::FILE),
+        host: parent.to_path_buf(),
+        // Whoever could write to it could put another file in its place.
+        read_only: true,
+        rules: Rules {
+            only: Some(name.to_owned()),
+            ..Rules::default()
+        },
+    }
 }
 
 /// The message. `path`: the image's `PATH`. Entropy and clock are the supervisor's to fill in.

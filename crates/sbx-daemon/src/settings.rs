@@ -10,6 +10,7 @@ use sbx_wire::api::Setting;
 use sbx_wire::gateway::Upstream;
 use sbx_wire::keys::DetachKeys;
 use sbx_wire::report::Report;
+use sbx_workspace::mounts::{MountPolicy, MountRule, NoMountRule};
 use sbx_workspace::protect::{Level, NoLevel};
 use sbx_workspace::{Pattern, hide};
 use std::collections::BTreeMap;
@@ -28,6 +29,8 @@ pub(crate) const DOCKER_VOLUME: &str = "sandbox.disk.dockerVolume";
 pub(crate) const WARM_START: &str = "sandbox.warmStart";
 pub(crate) const PROTECT: &str = "workspace.protect";
 pub(crate) const HIDE: &str = "workspace.hide";
+pub(crate) const MOUNTS_ALLOW: &str = "workspace.mounts.allow";
+pub(crate) const MOUNTS_DENY: &str = "workspace.mounts.deny";
 
 /// Most overrides or resolvers.
 const MAX_ENTRIES: usize = 1000;
@@ -173,6 +176,24 @@ const KEYS: &[Key] = &[
         check: |text| hidden(text).map(|_| plain(text.trim().to_owned())),
     },
     Key {
+        name: MOUNTS_ALLOW,
+        kind: "list",
+        default: "",
+        example: "~/.config/app:ro",
+        restart: false,
+        description: "Home and other sensitive directories that may be workspaces: paths, with /* or /** for those below, :ro for reading only, with commas between",
+        check: |text| mount_rules(text).map(|_| plain(text.trim().to_owned())),
+    },
+    Key {
+        name: MOUNTS_DENY,
+        kind: "list",
+        default: "",
+        example: "/srv/private/**",
+        restart: false,
+        description: "Directories that may not be workspaces, whatever else is said; written like workspace.mounts.allow",
+        check: |text| mount_rules(text).map(|_| plain(text.trim().to_owned())),
+    },
+    Key {
         name: PROTECT,
         kind: "string",
         default: "standard",
@@ -287,6 +308,30 @@ pub(crate) fn protect(stored: &BTreeMap<String, StoredSetting>) -> Level {
 pub(crate) fn hide(stored: &BTreeMap<String, StoredSetting>) -> Vec<Pattern> {
     let list = stored.get(HIDE).map(|stored| hidden(&stored.value));
     list.and_then(Result::ok).unwrap_or_default()
+}
+
+/// Which directories may be workspaces.
+pub(crate) fn mounts(stored: &BTreeMap<String, StoredSetting>) -> MountPolicy {
+    let rules = |key| {
+        let list = stored.get(key).map(|stored| mount_rules(&stored.value));
+        list.and_then(Result::ok).unwrap_or_default()
+    };
+    MountPolicy {
+        allow: rules(MOUNTS_ALLOW),
+        deny: rules(MOUNTS_DENY),
+    }
+}
+
+fn mount_rules(text: &str) -> Result<Vec<MountRule>, String> {
+    let entries = text.split(',').map(str::trim);
+    entries
+        .filter(|entry| !entry.is_empty())
+        .map(|entry| {
+            entry
+                .parse()
+                .map_err(|error: NoMountRule| error.to_string())
+        })
+        .collect()
 }
 
 fn hidden(text: &str) -> Result<Vec<Pattern>, String> {

@@ -1,10 +1,13 @@
 //! Which host directories may be shared.
 
+use crate::daemon::Daemon;
+use crate::settings;
 use rustix::fs::{Access, access};
 use sbx_wire::api::Workspace;
 use sbx_wire::home::Home;
 use sbx_wire::launch::MAX_SHARES;
 use sbx_wire::report::Report;
+use sbx_workspace::mounts::Refusal;
 use std::path::{Path, PathBuf};
 
 /// Directories that are the machine's own, or that would hide the guest's.
@@ -28,10 +31,11 @@ const MAX_PATH: usize = 4095;
 
 /// Checks workspaces and makes their paths canonical. Returns them with notices for the user.
 pub(crate) fn check(
-    home: &Home,
-    programs: &Path,
+    daemon: &Daemon,
     wanted: &[Workspace],
 ) -> Result<(Vec<Workspace>, Vec<String>), Report> {
+    let policy = settings::mounts(daemon.store().settings());
+    let user = std::env::home_dir().map(|home| home.canonicalize().unwrap_or(home));
     if wanted.len() > MAX_SHARES {
         let message = format!(
             "{} workspaces were given, {MAX_SHARES} are possible",
@@ -46,10 +50,15 @@ pub(crate) fn check(
     let mut checked: Vec<Workspace> = Vec::new();
     let mut notices = Vec::new();
     for workspace in wanted {
-        let path = canonical(&workspace.path)?;
-        refuse_roots(&path)?;
-        refuse_own_folders(home, &path)?;
+        let path = canonical(workspace)?;
+        if path.is_dir() {
+            refuse_roots(&path)?;
+        }
+        refuse_own_folders(&daemon.home, &path)?;
         let read_only = workspace.read_only;
+        policy
+            .check(&path, read_only, user.as_deref())
+            .map_err(|refusal| refused(&path, read_only, &refusal))?;
         check_access(&path, read_only)?;
         if checked.iter().any(|other| other.path == path) {
             let message = format!("workspace {} was given twice", path.display());
@@ -59,27 +68,40 @@ pub(crate) fn check(
                 "name each directory once",
             ));
         }
-        if !read_only && programs.starts_with(&path) {
+        if !read_only && daemon.programs.starts_with(&path) {
             notices.push(format!(
                 "{} holds sbx's own programs: what runs in the sandbox can change them",
                 path.display()
             ));
         }
-        if std::env::home_dir().is_some_and(|home| home == path) {
-            notices.push(format!(
-                "{} is your home directory: everything in it is open to the sandbox",
-                path.display()
-            ));
-        }
         checked.push(Workspace { path, read_only });
     }
+    if let Some(first) = checked.first().filter(|first| first.path.is_file()) {
+        let message = format!("the first workspace, {}, is a file", first.path.display());
+        let next = "name the directory to work in first, then files";
+        return Err(Report::user("workspace-not-a-directory", message, next));
+    }
     Ok((checked, notices))
+}
+
+fn refused(path: &Path, read_only: bool, refusal: &Refusal) -> Report {
+    let shown = path.display();
+    let suffix = if read_only { ":ro" } else { "" };
+    let next = match refusal {
+        Refusal::Denied(_) => format!("sbx settings get {}", settings::MOUNTS_DENY),
+        Refusal::Home | Refusal::Sensitive(_) => format!(
+            "name your project's own directory, or: sbx settings set {} '{shown}{suffix}'",
+            settings::MOUNTS_ALLOW
+        ),
+    };
+    let message = format!("{shown} cannot be shared: {refusal}");
+    Report::user("workspace-refused", message, next)
 }
 
 /// Checks workspaces of a sandbox that is started again: they may have gone since.
 pub(crate) fn check_again(workspaces: &[Workspace]) -> Result<(), Report> {
     for workspace in workspaces {
-        if canonical(&workspace.path)? != workspace.path {
+        if canonical(workspace)? != workspace.path {
             let message = format!("workspace {} has become a link", workspace.path.display());
             return Err(Report::user(
                 "workspace-moved",
@@ -92,7 +114,8 @@ pub(crate) fn check_again(workspaces: &[Workspace]) -> Result<(), Report> {
     Ok(())
 }
 
-fn canonical(path: &Path) -> Result<PathBuf, Report> {
+fn canonical(workspace: &Workspace) -> Result<PathBuf, Report> {
+    let path = &workspace.path;
     let shown = path.display();
     if !path.is_absolute() {
         let message = format!("workspace {shown} is not an absolute path");
@@ -114,12 +137,13 @@ fn canonical(path: &Path) -> Result<PathBuf, Report> {
             format!("ls -ld {shown}"),
         ),
     })?;
-    if !real.is_dir() {
+    let file = workspace.read_only && real.is_file();
+    if !real.is_dir() && !file {
         let message = format!("workspace {shown} is not a directory");
         return Err(Report::user(
             "workspace-not-a-directory",
             message,
-            "name the directory it lies in",
+            format!("name the directory it lies in, or share the file read-only: {shown}:ro"),
         ));
     }
     let plain = real
@@ -172,7 +196,11 @@ fn refuse_own_folders(home: &Home, path: &Path) -> Result<(), Report> {
 }
 
 fn check_access(path: &Path, read_only: bool) -> Result<(), Report> {
-    let readable = Access::READ_OK | Access::EXEC_OK;
+    let readable = if path.is_file() {
+        Access::READ_OK
+    } else {
+        Access::READ_OK | Access::EXEC_OK
+    };
     let wanted = if read_only {
         readable
     } else {

@@ -443,6 +443,12 @@ pub struct Mount {
     pub read_only: bool,
 }
 
+impl Mount {
+    /// Tags that begin so are of files: the share's root holds the one that is called as `path` ends, and that file
+    /// alone goes to `path`.
+    pub const FILE: &str = "file";
+}
+
 /// A file that `personalise` writes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuestFile {

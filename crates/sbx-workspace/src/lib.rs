@@ -5,6 +5,7 @@
 //! - [`pattern`], [`set`]: names, in the grammar of gitignore(5), and many of them at once.
 //! - [`rules`]: what a share is told, and [`protect`]: the list that is protected unless somebody says otherwise.
 //! - [`hide`]: lists of hidden names, in files and by name.
+//! - [`mounts`]: which directories may be shared at all.
 //! - [`git_config`], [`git_link`]: the git files that guest and host both write, and of which some contents run on the
 //!   host.
 //! - [`event`]: what the share says when somebody tried.
@@ -15,6 +16,7 @@ pub mod git_config;
 pub mod git_link;
 mod glob;
 pub mod hide;
+pub mod mounts;
 pub mod pattern;
 pub mod protect;
 pub mod rules;

@@ -131,6 +131,21 @@ impl Pattern {
     }
 }
 
+/// A path from the root, components with slashes between, as a pattern that matches it alone.
+pub fn exactly<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let mut text = String::new();
+    for name in names {
+        text.push('/');
+        for c in name.chars() {
+            if matches!(c, '*' | '?' | '[' | '\\') {
+                text.push('\\');
+            }
+            text.push(c);
+        }
+    }
+    text
+}
+
 impl std::fmt::Display for Pattern {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.text)

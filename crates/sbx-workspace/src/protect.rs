@@ -1,6 +1,6 @@
 //! What is protected unless somebody says otherwise: files of a workspace that run, or decide what runs, on the host.
 
-use crate::pattern::{Pattern, PatternError};
+use crate::pattern::{Pattern, PatternError, exactly};
 use crate::rules::{Mode, Protection, What};
 use crate::{git_config, git_link};
 use serde::{Deserialize, Serialize};
@@ -176,18 +176,11 @@ pub fn hooks_directory(config: &[u8], root: &Path, level: Level) -> Option<Prote
     // The last one counts.
     let value = entries.iter().rev().find(named)?.value.as_deref()?;
     let names = git_link::resolve(root, &[], std::str::from_utf8(value).ok()?)?;
-    let mut pattern = String::new();
-    for name in names {
-        pattern.push('/');
-        for c in std::str::from_utf8(name).ok()?.chars() {
-            if matches!(c, '*' | '?' | '[' | '\\') {
-                pattern.push('\\');
-            }
-            pattern.push(c);
-        }
-    }
-    pattern.push('/');
-    added(&pattern, mode).ok()
+    let names: Option<Vec<&str>> = names
+        .into_iter()
+        .map(|name| std::str::from_utf8(name).ok())
+        .collect();
+    added(&(exactly(names?) + "/"), mode).ok()
 }
 
 /// Entries of the list that are no patterns: none.

@@ -80,11 +80,15 @@ pub struct Rules {
     /// Names that read as absent; in order as well.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hide: Vec<Pattern>,
+    /// The directory is there for the sake of this one file in it: all else is hidden, and whatever file has the name
+    /// is the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only: Option<String>,
 }
 
 impl Rules {
     /// Nothing is protected and nothing hidden.
     pub fn is_empty(&self) -> bool {
-        self.protect.is_empty() && self.hide.is_empty()
+        self.protect.is_empty() && self.hide.is_empty() && self.only.is_none()
     }
 }

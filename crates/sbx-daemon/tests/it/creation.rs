@@ -185,3 +185,55 @@ fn name_in_use_is_refused() {
     let sandboxes = daemon.get("/v1/sandboxes").ok();
     assert_eq!(sandboxes["sandboxes"].as_array().unwrap().len(), 1);
 }
+
+#[test]
+fn home_and_what_programs_keep_in_it_are_no_workspaces_unless_named_and_denials_are_absolute() {
+    let daemon = Daemon::start();
+    daemon.init("deny-all");
+    let user = daemon.path("user");
+    for folder in ["user/.ssh", "user/.config/app", "user/project", "secret"] {
+        fs::create_dir_all(daemon.path(folder)).unwrap();
+    }
+    let path = |below: &str| user.join(below).display().to_string();
+    let code = |path: &str, read_only: bool| {
+        let request =
+            request(|r| r["workspaces"] = json!([{"path": path, "read_only": read_only}]));
+        let answer = daemon.post("/v1/sandboxes", &request);
+        if answer.status < 300 {
+            return "passed".to_owned();
+        }
+        answer.code().to_owned()
+    };
+    let set = |key: &str, value: &str| {
+        let request = json!({"key": key, "value": value});
+        daemon.post("/v1/settings", &request).ok()
+    };
+    for below in ["", ".ssh", ".config/app"] {
+        assert_eq!(code(&path(below), true), "workspace-refused", "{below}");
+    }
+    assert_ne!(code(&path("project"), false), "workspace-refused");
+    set("workspace.mounts.allow", "~/.config/*:ro, ~");
+    assert_eq!(code(&path(".config/app"), false), "workspace-refused");
+    assert_ne!(code(&path(".config/app"), true), "workspace-refused");
+    assert_ne!(code(&path(""), false), "workspace-refused");
+    set(
+        "workspace.mounts.deny",
+        &daemon.path("secret").display().to_string(),
+    );
+    let secret = daemon.path("secret").display().to_string();
+    assert_eq!(code(&secret, true), "workspace-refused");
+    let bad = json!({"key": "workspace.mounts.allow", "value": "relative"});
+    assert_eq!(daemon.post("/v1/settings", &bad).body["blame"], "user");
+}
+
+#[test]
+fn a_file_is_shared_read_only_and_never_as_the_first_workspace() {
+    let daemon = Daemon::start();
+    daemon.init("deny-all");
+    let file = daemon.path("file");
+    fs::write(&file, "").unwrap();
+    let alone = request(|r| r["workspaces"] = json!([{"path": file, "read_only": true}]));
+    let answer = daemon.post("/v1/sandboxes", &alone);
+    assert_eq!(answer.code(), "workspace-not-a-directory");
+    nothing_was_made(&daemon);
+}

@@ -99,6 +99,7 @@ impl Daemon {
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         command
+            .env("HOME", self.path("user"))
             .env("SBX_HOME", self.path("home"))
             .env("XDG_RUNTIME_DIR", self.path("run"));
         command

@@ -16,6 +16,8 @@ use std::time::Duration;
 
 /// For a share to be found by the kernel.
 const SHARE_LIMIT: Duration = Duration::from_secs(15);
+/// Directories of files that are shared alone.
+const FILES: &str = "/run/sbx/files";
 
 /// Applies all of it but the Docker Engine. `previous`: the network of the last time.
 pub(super) fn apply(request: &Personalise, previous: Option<&NetworkIdentity>) -> io::Result<()> {
@@ -120,9 +122,39 @@ fn hosts_block(name: &str, network: &NetworkIdentity) -> String {
 }
 
 fn mount_share(wanted: &Mount) -> io::Result<()> {
-    let path = Path::new(&wanted.path);
-    files::scaffold(path, None)?;
+    if wanted.tag.starts_with(Mount::FILE) {
+        return mount_file(wanted);
+    }
+    mount_at(wanted, Path::new(&wanted.path))
+}
+
+/// A file that is shared alone: its directory goes where nobody looks, the file to its place.
+fn mount_file(wanted: &Mount) -> io::Result<()> {
     if mounted(&wanted.path, &wanted.tag) {
+        return Ok(());
+    }
+    let path = Path::new(&wanted.path);
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::Error::other(format!("{:?} is no file", wanted.path)));
+    };
+    let aside = Path::new(FILES).join(&wanted.tag);
+    mount_at(wanted, &aside)?;
+    files::scaffold(parent, None)?;
+    if fs::symlink_metadata(path).is_err() {
+        files::write(path, b"", 0o644, 0)?;
+    }
+    rustix::mount::mount_bind(aside.join(name), path).map_err(|error| {
+        io::Error::other(format!(
+            "share {:?} at {}: {error}",
+            wanted.tag, wanted.path
+        ))
+    })
+}
+
+fn mount_at(wanted: &Mount, path: &Path) -> io::Result<()> {
+    files::scaffold(path, None)?;
+    let shown = path.to_str().ok_or(io::ErrorKind::InvalidInput)?;
+    if mounted(shown, &wanted.tag) {
         return Ok(());
     }
     let mut flags = MountFlags::NODEV | MountFlags::NOSUID;

@@ -24,7 +24,8 @@ mod renames;
 use events::Events;
 use rustix::io::Errno;
 use sbx_workspace::event::Action;
-use sbx_workspace::{Mode, PatternSet, Protection, Rules, State, What};
+use sbx_workspace::pattern::exactly;
+use sbx_workspace::{Mode, Pattern, PatternSet, Protection, Rules, State, What};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -49,6 +50,8 @@ pub(crate) struct Guard {
     epoch: AtomicU32,
     events: Events,
     blocks: bool,
+    /// Whatever has a file's name is the file.
+    follows: bool,
 }
 
 /// What the rules remember of the way to a directory.
@@ -83,7 +86,13 @@ pub(crate) struct Judgement {
 impl Guard {
     /// For the share of this directory; says what was tried in this file.
     pub(crate) fn new(path: &Path, rules: Rules, events: Option<File>) -> Self {
-        let hide = PatternSet::new(rules.hide);
+        let only = rules.only.as_deref().map(|name| [name]);
+        let alone = only.map(|name| ["/*".to_owned(), format!("!{}", exactly(name))]);
+        let alone = alone
+            .iter()
+            .flatten()
+            .filter_map(|text| Pattern::parse(text).ok());
+        let hide = PatternSet::new(rules.hide.into_iter().chain(alone));
         let protect = PatternSet::new(rules.protect.iter().map(|entry| entry.pattern.clone()));
         let root = Below {
             hide: hide.root(),
@@ -100,12 +109,18 @@ impl Guard {
             epoch: AtomicU32::new(1),
             events: Events::new(events),
             blocks,
+            follows: rules.only.is_some(),
         }
     }
 
     /// Whether there is no rule at all.
     pub(crate) fn is_idle(&self) -> bool {
         self.hide.is_empty() && self.protect.is_empty()
+    }
+
+    /// Whether a node in the root is whatever has its name, rather than the file that it was.
+    pub(crate) fn follows_names(&self) -> bool {
+        self.follows
     }
 
     fn epoch(&self) -> u32 {

@@ -11,7 +11,7 @@ use virtiofsd::fuse::SetattrIn;
 fn bench(level: Level) -> Bench {
     let bench = Bench::guarded(Rules {
         protect: standard(level),
-        hide: Vec::new(),
+        ..Rules::default()
     });
     for folder in [".git/hooks", ".git/modules", ".git/worktrees", "src"] {
         std::fs::create_dir_all(bench.host(folder)).unwrap();
@@ -404,7 +404,7 @@ fn a_rule_of_ones_own_protects_what_is_not_there_yet() {
     let own = sbx_workspace::protect::added("/deploy/", Mode::Block).unwrap();
     let bench = Bench::guarded(Rules {
         protect: vec![own],
-        hide: Vec::new(),
+        ..Rules::default()
     });
     denied(bench.make_dir("deploy"));
     bench.make_dir("x").unwrap();

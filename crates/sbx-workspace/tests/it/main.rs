@@ -3,5 +3,6 @@
 mod git_config;
 mod git_link;
 mod hide;
+mod mounts;
 mod pattern;
 mod protect;

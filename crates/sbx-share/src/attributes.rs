@@ -20,6 +20,7 @@ impl Share {
     ) -> io::Result<(Attr, Duration)> {
         let stat = match handle {
             Some(handle) => tree::stat(self.handles().any(id, handle)?)?,
+            None if let Some(stat) = self.stat_by_name(id) => stat,
             None => match self.reach(id) {
                 Ok((_, stat)) => stat,
                 // Looking is allowed at whatever the guest has open: fstat(2) arrives without a handle.

@@ -43,7 +43,9 @@ impl FileSystem for Share {
     }
 
     fn forget(&self, _: Context, inode: u64, count: u64) {
-        self.nodes().forget(inode, count);
+        if self.nodes().forget(inode, count) {
+            self.descriptors().remove(inode);
+        }
     }
 
     fn getattr(&self, _: Context, inode: u64, handle: Option<u64>) -> io::Result<(Attr, Duration)> {

@@ -9,7 +9,8 @@
 //!   tree), and what was reached is compared with what the guest means, by device, inode number and birth time, before
 //!   it is used. What is used then is that descriptor, not the path.
 //! - **No descriptor per cached inode.** A node of the table is an identity and where it was last seen. Descriptors are
-//!   held for open files and directories only, and their number is bounded: the guest gets `ENFILE`.
+//!   held for open files and directories, whose number is bounded (the guest gets `ENFILE`), and for some directories
+//!   that were used lately (`descriptors`).
 //! - **The host user is uid 1000 inside**, whatever its uid; nothing the guest asks makes the server change owner.
 //! - **Read-only is enforced here**, not by the guest's mount flags.
 //!
@@ -19,6 +20,7 @@
 
 mod attributes;
 mod content;
+mod descriptors;
 mod directory;
 mod filesystem;
 mod guard;

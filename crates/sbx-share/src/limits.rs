@@ -9,9 +9,14 @@ pub const CACHE_TIME: Duration = Duration::from_millis(500);
 /// Nodes (files the guest has looked up and not forgotten). About 250 bytes each. Beyond: `ENFILE`.
 pub const MAX_NODES: usize = 1_000_000;
 
-/// Open files and directories of the guest, further limited by `RLIMIT_NOFILE` less [`RESERVED_DESCRIPTORS`].
+/// Open files and directories of the guest, further limited by `RLIMIT_NOFILE` less [`RESERVED_DESCRIPTORS`]
+/// and those of [`MAX_DIRECTORIES`].
 /// Beyond: `ENFILE`.
 pub const MAX_HANDLES: usize = 16_384;
+
+/// Directories whose descriptors are kept for a while, at most an eighth of `RLIMIT_NOFILE`. Beyond: the one that was not
+/// used for longest is walked to again.
+pub const MAX_DIRECTORIES: usize = 512;
 
 /// Descriptors kept back from the guest: the root, vhost-user sockets, guest memory, queue events, the log and the
 /// short-lived ones of a request in flight.

@@ -38,7 +38,7 @@ impl Share {
         mode: u32,
         umask: u32,
     ) -> io::Result<Entry> {
-        self.check_can_make()?;
+        self.check_can_make(parent)?;
         self.check_make(parent, component(name)?, Made::Directory)?;
         let directory = self.reach_directory(parent)?;
         rustix::fs::mkdirat(&directory, component(name)?, safe_mode(mode, umask))?;
@@ -53,7 +53,7 @@ impl Share {
         mode: u32,
         umask: u32,
     ) -> io::Result<Entry> {
-        self.check_can_make()?;
+        self.check_can_make(parent)?;
         let kind = match FileType::from_raw_mode(mode) {
             // mknod(2): type zero means a regular file
             FileType::Unknown if mode & libc::S_IFMT == 0 => FileType::RegularFile,
@@ -78,7 +78,7 @@ impl Share {
 
     /// The text of the link is the guest's business: only the guest follows it.
     pub(crate) fn make_link(&self, text: &CStr, parent: u64, name: &CStr) -> io::Result<Entry> {
-        self.check_can_make()?;
+        self.check_can_make(parent)?;
         self.check_make_link(text, parent, component(name)?)?;
         let directory = self.reach_directory(parent)?;
         rustix::fs::symlinkat(text, &directory, component(name)?)?;
@@ -197,7 +197,7 @@ impl Share {
         mode: u32,
         flags: OFlags,
     ) -> io::Result<(Entry, File)> {
-        self.check_can_make()?;
+        self.check_can_make(parent)?;
         let directory = self.reach_directory(parent)?;
         let name = component(name)?;
         let exclusive =
@@ -217,7 +217,9 @@ impl Share {
             Err(Errno::EXIST) if !flags.contains(OFlags::EXCL) => {
                 let entry = self.new_entry(parent, &directory, name)?;
                 let opened = self.open_file(entry.inode, flags & !(OFlags::CREATE | OFlags::EXCL));
-                let file = opened.inspect_err(|_| self.nodes().forget(entry.inode, 1))?;
+                let file = opened.inspect_err(|_| {
+                    self.nodes().forget(entry.inode, 1);
+                })?;
                 Ok((entry, file))
             }
             Err(errno) => Err(limit_error(errno)),

@@ -9,7 +9,7 @@ use std::collections::hash_map::Entry;
 use std::ffi::{CStr, CString};
 use std::io;
 
-use rustix::fs::Statx;
+use rustix::fs::{FileType, Statx};
 use rustix::io::Errno;
 
 use crate::guard::Mark;
@@ -51,9 +51,30 @@ struct Node {
     lookups: u64,
     /// Newest first. A directory has one; a file with hard links a few.
     places: Vec<Place>,
-    directory: bool,
+    kind: Kind,
+    /// Directories above it when it was first seen or last moved.
+    depth: usize,
     /// What the rules say of it; of an epoch that never is when the places have changed since.
     mark: Mark,
+}
+
+/// What a file was when it was first seen; with the identity it does not change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    File,
+    Directory,
+    /// A link, pipe, socket or device.
+    Other,
+}
+
+impl From<&Statx> for Kind {
+    fn from(stat: &Statx) -> Self {
+        match FileType::from_raw_mode(stat.stx_mode.into()) {
+            FileType::RegularFile => Self::File,
+            FileType::Directory => Self::Directory,
+            _ => Self::Other,
+        }
+    }
 }
 
 impl Node {
@@ -61,7 +82,11 @@ impl Node {
         if self.places.first() == Some(&place) {
             return;
         }
-        let limit = if self.directory { 1 } else { MAX_PLACES };
+        let limit = if self.kind == Kind::Directory {
+            1
+        } else {
+            MAX_PLACES
+        };
         self.places.retain(|known| *known != place);
         self.places.insert(0, place);
         self.places.truncate(limit);
@@ -85,7 +110,8 @@ impl Nodes {
             identity: root,
             lookups: 1,
             places: Vec::new(),
-            directory: true,
+            kind: Kind::Directory,
+            depth: 0,
             mark: Mark::default(),
         };
         Self {
@@ -106,13 +132,20 @@ impl Nodes {
         };
     }
 
-    /// `ENFILE` when a file that is not known yet would find no room: asked before the host makes one.
-    pub(crate) fn check_room(&self) -> io::Result<()> {
+    /// `ENFILE` when a file that is not known yet would find no room, `ENAMETOOLONG` when it would lie too deep: asked
+    /// before the host makes one in this directory.
+    pub(crate) fn check_room(&self, parent: u64) -> io::Result<()> {
         if self.by_id.len() > self.limit {
             Err(Errno::NFILE.into())
+        } else if self.depth_in(parent) > MAX_DEPTH {
+            Err(Errno::NAMETOOLONG.into())
         } else {
             Ok(())
         }
+    }
+
+    fn depth_in(&self, parent: u64) -> usize {
+        self.by_id.get(&parent).map_or(0, |node| node.depth) + 1
     }
 
     /// The file with this identity was just seen at this place and its node is handed to the guest.
@@ -122,13 +155,14 @@ impl Nodes {
         identity: Identity,
         parent: u64,
         name: &CStr,
-        is_directory: bool,
+        kind: Kind,
     ) -> io::Result<u64> {
         let place = Place {
             parent,
             name: name.to_owned(),
         };
-        let room = self.check_room();
+        let depth = self.depth_in(parent);
+        let room = self.check_room(parent);
         match self.by_identity.entry(identity) {
             Entry::Occupied(known) => {
                 let id = *known.get();
@@ -153,7 +187,8 @@ impl Nodes {
                         identity,
                         lookups: 1,
                         places: vec![place],
-                        directory: is_directory,
+                        kind,
+                        depth,
                         mark: Mark::default(),
                     },
                 );
@@ -162,23 +197,26 @@ impl Nodes {
         }
     }
 
-    /// The guest drops `count` of its references. More than it has is taken as all.
-    pub(crate) fn forget(&mut self, id: u64, count: u64) {
+    /// The guest drops `count` of its references. More than it has is taken as all. Whether a directory is gone.
+    pub(crate) fn forget(&mut self, id: u64, count: u64) -> bool {
         if id == ROOT {
-            return;
+            return false;
         }
         let Entry::Occupied(mut node) = self.by_id.entry(id) else {
-            return;
+            return false;
         };
         node.get_mut().lookups = node.get().lookups.saturating_sub(count);
         if node.get().lookups == 0 {
             let gone = node.remove();
             self.by_identity.remove(&gone.identity);
+            return gone.kind == Kind::Directory;
         }
+        false
     }
 
     /// The file was renamed by the guest.
     pub(crate) fn moved(&mut self, identity: Identity, from: &Place, to: Place) {
+        let depth = self.depth_in(to.parent);
         let Some(node) = self
             .by_identity
             .get(&identity)
@@ -186,6 +224,7 @@ impl Nodes {
         else {
             return;
         };
+        node.depth = depth;
         node.places.retain(|place| place != from);
         node.remember(to);
     }
@@ -215,9 +254,9 @@ impl Nodes {
         }
     }
 
-    /// Whether the node is a directory.
-    pub(crate) fn is_directory(&self, id: u64) -> bool {
-        self.by_id.get(&id).is_some_and(|node| node.directory)
+    /// What the node is.
+    pub(crate) fn kind(&self, id: u64) -> Option<Kind> {
+        self.by_id.get(&id).map(|node| node.kind)
     }
 
     /// Every place where the node is believed to be.
@@ -248,12 +287,15 @@ impl Nodes {
             .and_then(|node| node.places.first().cloned())
     }
 
-    /// The names from the root to the node through its newest place, outermost first; empty for the root.
-    /// `ESTALE` when a directory on the way is unknown, `ENAMETOOLONG` beyond [`MAX_DEPTH`] (or in a circle, which
-    /// beliefs of different age can form).
-    pub(crate) fn route(&self, id: u64) -> io::Result<Vec<&CStr>> {
+    /// As [`Nodes::route`], from the nearest directory on the way for which `known` has something, which is returned.
+    pub(crate) fn route_from<T>(
+        &self,
+        id: u64,
+        mut known: impl FnMut(u64) -> Option<T>,
+    ) -> io::Result<(Option<T>, Vec<&CStr>)> {
         let mut names = Vec::new();
         let mut at = id;
+        let mut start = None;
         while at != ROOT {
             if names.len() == MAX_DEPTH {
                 return Err(Errno::NAMETOOLONG.into());
@@ -262,8 +304,20 @@ impl Nodes {
             let place = node.places.first().ok_or(Errno::STALE)?;
             names.push(place.name.as_c_str());
             at = place.parent;
+            start = known(at);
+            if start.is_some() {
+                break;
+            }
         }
         names.reverse();
+        Ok((start, names))
+    }
+
+    /// The names from the root to the node through its newest place, outermost first; empty for the root.
+    /// `ESTALE` when a directory on the way is unknown, `ENAMETOOLONG` beyond [`MAX_DEPTH`] (or in a circle, which
+    /// beliefs of different age can form).
+    pub(crate) fn route(&self, id: u64) -> io::Result<Vec<&CStr>> {
+        let (_, names) = self.route_from(id, |_| None::<()>)?;
         Ok(names)
     }
 
@@ -296,8 +350,11 @@ mod tests {
     #[test]
     fn one_file_is_one_node_under_all_its_names() {
         let mut nodes = table(10);
-        let first = nodes.found(identity(7), ROOT, c"a", false).unwrap();
-        assert_eq!(nodes.found(identity(7), ROOT, c"b", false).unwrap(), first);
+        let first = nodes.found(identity(7), ROOT, c"a", Kind::File).unwrap();
+        assert_eq!(
+            nodes.found(identity(7), ROOT, c"b", Kind::File).unwrap(),
+            first
+        );
         assert_eq!(nodes.route(first).unwrap(), [c"b"]);
         nodes.drop_place(
             first,
@@ -312,16 +369,19 @@ mod tests {
     #[test]
     fn a_node_lives_until_every_reference_is_forgotten_and_its_id_never_returns() {
         let mut nodes = table(10);
-        let id = nodes.found(identity(7), ROOT, c"a", false).unwrap();
-        nodes.found(identity(7), ROOT, c"a", false).unwrap();
+        let id = nodes.found(identity(7), ROOT, c"a", Kind::File).unwrap();
+        nodes.found(identity(7), ROOT, c"a", Kind::File).unwrap();
         nodes.forget(id, 1);
         assert_eq!(nodes.identity(id).unwrap(), identity(7));
         nodes.forget(id, u64::MAX);
         assert_eq!(code(nodes.identity(id)), Some(libc::ESTALE));
         assert_eq!(nodes.len(), 1);
-        assert_ne!(nodes.found(identity(7), ROOT, c"a", false).unwrap(), id);
+        assert_ne!(
+            nodes.found(identity(7), ROOT, c"a", Kind::File).unwrap(),
+            id
+        );
         nodes.reset();
-        assert!(nodes.found(identity(8), ROOT, c"b", false).unwrap() > id + 1);
+        assert!(nodes.found(identity(8), ROOT, c"b", Kind::File).unwrap() > id + 1);
     }
 
     #[test]
@@ -334,8 +394,12 @@ mod tests {
     #[test]
     fn moving_a_directory_moves_what_is_in_it() {
         let mut nodes = table(10);
-        let directory = nodes.found(identity(7), ROOT, c"old", true).unwrap();
-        let file = nodes.found(identity(8), directory, c"f", false).unwrap();
+        let directory = nodes
+            .found(identity(7), ROOT, c"old", Kind::Directory)
+            .unwrap();
+        let file = nodes
+            .found(identity(8), directory, c"f", Kind::File)
+            .unwrap();
         let old = Place {
             parent: ROOT,
             name: c"old".into(),
@@ -354,21 +418,26 @@ mod tests {
     #[test]
     fn a_full_table_refuses_new_files_and_serves_known_ones() {
         let mut nodes = table(2);
-        let known = nodes.found(identity(7), ROOT, c"a", false).unwrap();
-        nodes.found(identity(8), ROOT, c"b", false).unwrap();
+        let known = nodes.found(identity(7), ROOT, c"a", Kind::File).unwrap();
+        nodes.found(identity(8), ROOT, c"b", Kind::File).unwrap();
         assert_eq!(
-            code(nodes.found(identity(9), ROOT, c"c", false)),
+            code(nodes.found(identity(9), ROOT, c"c", Kind::File)),
             Some(libc::ENFILE)
         );
-        assert_eq!(nodes.found(identity(7), ROOT, c"a", false).unwrap(), known);
+        assert_eq!(
+            nodes.found(identity(7), ROOT, c"a", Kind::File).unwrap(),
+            known
+        );
     }
 
     #[test]
     fn a_circle_of_stale_places_ends() {
         let mut nodes = table(10);
-        let a = nodes.found(identity(7), ROOT, c"a", true).unwrap();
-        let b = nodes.found(identity(8), a, c"b", true).unwrap();
-        nodes.found(identity(7), b, c"a", true).unwrap();
+        let a = nodes
+            .found(identity(7), ROOT, c"a", Kind::Directory)
+            .unwrap();
+        let b = nodes.found(identity(8), a, c"b", Kind::Directory).unwrap();
+        nodes.found(identity(7), b, c"a", Kind::Directory).unwrap();
         assert_eq!(code(nodes.route(a)), Some(libc::ENAMETOOLONG));
     }
 
@@ -379,7 +448,7 @@ mod tests {
             .map(|n| CString::new(n.to_string()).unwrap())
             .collect();
         for name in &names {
-            nodes.found(identity(7), ROOT, name, false).unwrap();
+            nodes.found(identity(7), ROOT, name, Kind::File).unwrap();
         }
         assert_eq!(nodes.by_id[&2].places.len(), MAX_PLACES);
         assert_eq!(&nodes.by_id[&2].places[0].name, names.last().unwrap());

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{FileType, Mode, OFlags, Statx};
 use rustix::io::Errno;
@@ -14,10 +14,13 @@ use sbx_workspace::Rules;
 use virtiofsd::filesystem::Entry;
 use virtiofsd::fuse::Attr;
 
+use crate::descriptors::Descriptors;
 use crate::guard::Guard;
 use crate::handles::Handles;
-use crate::limits::{CACHE_TIME, MAX_HANDLES, MAX_NAME, MAX_NODES, RESERVED_DESCRIPTORS};
-use crate::nodes::{Identity, Nodes, ROOT};
+use crate::limits::{
+    CACHE_TIME, MAX_DIRECTORIES, MAX_HANDLES, MAX_NAME, MAX_NODES, RESERVED_DESCRIPTORS,
+};
+use crate::nodes::{Identity, Kind, Nodes, ROOT};
 use crate::owner::{GuestOwner, Owners};
 use crate::tree::{self, Reached, Tree};
 
@@ -49,6 +52,8 @@ pub struct Bounds {
     pub nodes: usize,
     /// Open files and directories.
     pub handles: usize,
+    /// Directories whose descriptors are kept for a while.
+    pub directories: usize,
 }
 
 /// The file system of one mount.
@@ -59,6 +64,7 @@ pub struct Share {
     read_only: bool,
     root_path: PathBuf,
     nodes: Mutex<Nodes>,
+    descriptors: Mutex<Descriptors>,
     handles: Mutex<Handles>,
     pub(crate) guard: Guard,
     /// Where bytes of the guest are looked at before they reach a file.
@@ -73,7 +79,10 @@ impl Share {
         let limit = limit.map_or(usize::MAX, |limit| {
             usize::try_from(limit).unwrap_or(usize::MAX)
         });
-        let handles = limit.saturating_sub(RESERVED_DESCRIPTORS).min(MAX_HANDLES);
+        let directories = MAX_DIRECTORIES.min(limit / 8);
+        let handles = limit
+            .saturating_sub(RESERVED_DESCRIPTORS + directories)
+            .min(MAX_HANDLES);
         if handles == 0 {
             return Err(OpenError::Descriptors { limit });
         }
@@ -84,6 +93,7 @@ impl Share {
             Bounds {
                 nodes: MAX_NODES,
                 handles,
+                directories,
             },
         )
     }
@@ -107,6 +117,7 @@ impl Share {
             read_only,
             root_path: root.to_owned(),
             nodes: Mutex::new(Nodes::new(Identity::from(&stat), bounds.nodes)),
+            descriptors: Mutex::new(Descriptors::new(bounds.directories)),
             handles: Mutex::new(Handles::new(bounds.handles)),
             tree,
             guard: Guard::new(root, Rules::default(), None),
@@ -141,6 +152,12 @@ impl Share {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn descriptors(&self) -> MutexGuard<'_, Descriptors> {
+        self.descriptors
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn handles(&self) -> MutexGuard<'_, Handles> {
         self.handles.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -148,6 +165,7 @@ impl Share {
     /// The guest mounts anew or has gone: nothing it held counts any more.
     pub(crate) fn reset(&self) {
         self.handles().clear();
+        self.descriptors().clear();
         self.nodes().reset();
     }
 
@@ -161,9 +179,9 @@ impl Share {
     }
 
     /// Whether a new file may be made: the share is writable and the guest can be given a node for it.
-    pub(crate) fn check_can_make(&self) -> io::Result<()> {
+    pub(crate) fn check_can_make(&self, parent: u64) -> io::Result<()> {
         self.check_writable()?;
-        self.nodes().check_room()
+        self.nodes().check_room(parent)
     }
 
     /// Reaches the file of a node: by one of its places if the file is still there, or through a handle the guest has
@@ -177,19 +195,31 @@ impl Share {
         }
         let identity = self.nodes().identity(id)?;
         loop {
-            // The table is locked while the kernel walks: requests come one at a time.
+            // The tables are locked while the kernel walks: requests come one at a time.
             let (place, walked) = {
-                let nodes = self.nodes();
+                let (nodes, mut known) = (self.nodes(), self.descriptors());
                 let Some(place) = nodes.place(id) else { break };
-                (
-                    place,
-                    nodes.route(id).and_then(|names| self.tree.walk(&names)),
-                )
+                let route = nodes.route_from(id, |node| known.get(node));
+                let walked = route.and_then(|(start, names)| {
+                    let root = self.tree.root();
+                    let start = start.as_ref().map_or(root, |directory| directory.as_fd());
+                    Tree::walk_from(start, &names)
+                });
+                (place, walked)
             };
             match walked {
                 Ok(fd) => {
                     let stat = tree::stat(&fd)?;
-                    if Identity::from(&stat) == identity {
+                    let found = Identity::from(&stat);
+                    if found == identity {
+                        return Ok((Reached::Named(fd), stat));
+                    }
+                    // A file that is shared alone is mounted as such: nobody looks its name up again.
+                    if self.guard.follows_names()
+                        && place.parent == ROOT
+                        && is_type(&stat, FileType::RegularFile)
+                    {
+                        self.nodes().replaced(identity, found);
                         return Ok((Reached::Named(fd), stat));
                     }
                 }
@@ -213,17 +243,67 @@ impl Share {
         if id == ROOT {
             return Ok(Reached::Root(self.tree.root()));
         }
+        if let Some(directory) = self.descriptors().get(id) {
+            return Ok(Reached::Directory(directory));
+        }
         match self.reach(id)? {
+            (Reached::Named(fd), stat) if is_type(&stat, FileType::Directory) => {
+                let directory = Arc::new(fd);
+                self.descriptors().insert(id, Arc::clone(&directory));
+                Ok(Reached::Directory(directory))
+            }
             (reached, stat) if is_type(&stat, FileType::Directory) => Ok(reached),
             _ => Err(Errno::NOTDIR.into()),
         }
     }
 
+    /// Attributes of a node by the name it was last seen under, if it is still there. Shorter than reaching it.
+    pub(crate) fn stat_by_name(&self, id: u64) -> Option<Statx> {
+        let (identity, place) = {
+            let nodes = self.nodes();
+            (nodes.identity(id).ok()?, nodes.place(id)?)
+        };
+        let directory = self.reach_directory(place.parent).ok()?;
+        let stat = tree::stat_name(directory, &place.name).ok()?;
+        (Identity::from(&stat) == identity).then_some(stat)
+    }
+
+    /// Opens the file of a node by the name it was last seen under, if it is still there.
+    fn open_by_name(&self, id: u64, flags: OFlags) -> io::Result<Option<(File, Statx)>> {
+        let (identity, place) = {
+            let nodes = self.nodes();
+            let (Some(Kind::File), Some(place)) = (nodes.kind(id), nodes.place(id)) else {
+                return Ok(None);
+            };
+            (nodes.identity(id)?, place)
+        };
+        let directory = self.reach_directory(place.parent)?;
+        let opened = match tree::open_name(directory, &place.name, flags - OFlags::TRUNC) {
+            Ok(opened) => opened,
+            // What is wrong is found out on the long way.
+            Err(_) => return Ok(None),
+        };
+        let stat = tree::stat(&opened)?;
+        if Identity::from(&stat) != identity || !is_type(&stat, FileType::RegularFile) {
+            return Ok(None);
+        }
+        Ok(Some((opened.into(), stat)))
+    }
+
     /// Opens the regular file of a node. Pipes, sockets and devices are the guest kernel's own; opening one here would
     /// act on the host.
     pub(crate) fn open_file(&self, id: u64, flags: OFlags) -> io::Result<File> {
-        let (reached, stat) = self.reach(id)?;
         let writes = flags & OFlags::RWMODE != OFlags::RDONLY || flags.contains(OFlags::TRUNC);
+        if let Some((file, stat)) = self.open_by_name(id, flags)? {
+            if writes {
+                self.check_open_to_write(id, &stat)?;
+            }
+            if flags.contains(OFlags::TRUNC) {
+                rustix::fs::ftruncate(&file, 0)?;
+            }
+            return Ok(file);
+        }
+        let (reached, stat) = self.reach(id)?;
         match FileType::from_raw_mode(stat.stx_mode.into()) {
             FileType::RegularFile if writes => {
                 self.check_open_to_write(id, &stat)?;
@@ -238,10 +318,9 @@ impl Share {
 
     /// Hands a file that was just seen at a place to the guest.
     pub(crate) fn entry(&self, parent: u64, name: &CStr, stat: &Statx) -> io::Result<Entry> {
-        let directory = is_type(stat, FileType::Directory);
         let inode = self
             .nodes()
-            .found(Identity::from(stat), parent, name, directory)?;
+            .found(Identity::from(stat), parent, name, Kind::from(stat))?;
         Ok(Entry {
             inode,
             generation: 0, // node ids are never used twice

@@ -32,6 +32,8 @@ pub(crate) enum Reached<'root> {
     Root(BorrowedFd<'root>),
     /// Reached by name: an `O_PATH` descriptor.
     Named(OwnedFd),
+    /// A directory that was reached a moment ago, or now and will be again.
+    Directory(Arc<OwnedFd>),
     /// No name left, but the guest has it open.
     Open(Arc<File>),
 }
@@ -41,6 +43,7 @@ impl AsFd for Reached<'_> {
         match self {
             Self::Root(fd) => *fd,
             Self::Named(fd) => fd.as_fd(),
+            Self::Directory(fd) => fd.as_fd(),
             Self::Open(file) => file.as_fd(),
         }
     }
@@ -70,8 +73,14 @@ impl Tree {
         self.root.as_fd()
     }
 
-    /// Walks the names from the root. Links and directories that are none any more are `ELOOP` and `ENOTDIR`.
-    pub(crate) fn walk(&self, names: &[&CStr]) -> io::Result<OwnedFd> {
+    /// Walks the names from the root.
+    #[cfg(test)]
+    fn walk(&self, names: &[&CStr]) -> io::Result<OwnedFd> {
+        Self::walk_from(self.root(), names)
+    }
+
+    /// Walks the names from a directory. Links and directories that are none any more are `ELOOP` and `ENOTDIR`.
+    pub(crate) fn walk_from(start: BorrowedFd<'_>, names: &[&CStr]) -> io::Result<OwnedFd> {
         let mut reached: Option<OwnedFd> = None;
         let mut names = names.iter().peekable();
         while names.peek().is_some() {
@@ -83,7 +92,7 @@ impl Tree {
                 }
                 path.extend_from_slice(name.to_bytes());
             }
-            let from = reached.as_ref().map_or(self.root(), AsFd::as_fd);
+            let from = reached.as_ref().map_or(start, AsFd::as_fd);
             reached = Some(open_beneath(from, &path)?);
         }
         Ok(reached.ok_or(Errno::INVAL)?)
@@ -131,6 +140,19 @@ impl Tree {
             AtFlags::EACCESS,
         )?)
     }
+}
+
+/// Opens a name in a reached directory for use, if it is no link. Whatever it is may be opened, so the caller has reason
+/// to believe that it is a regular file, and looks.
+pub(crate) fn open_name(directory: impl AsFd, name: &CStr, flags: OFlags) -> io::Result<OwnedFd> {
+    let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW;
+    Ok(rustix::fs::openat2(
+        directory,
+        name,
+        flags,
+        Mode::empty(),
+        BENEATH,
+    )?)
 }
 
 fn open_beneath(from: BorrowedFd<'_>, path: &[u8]) -> io::Result<OwnedFd> {

@@ -2,7 +2,7 @@
 
 use super::Below;
 use crate::limits::MAX_DEPTH;
-use crate::nodes::ROOT;
+use crate::nodes::{Kind, ROOT};
 use crate::share::Share;
 use rustix::io::Errno;
 use std::io;
@@ -67,7 +67,11 @@ impl Share {
             if mark.epoch == epoch {
                 return Ok(mark.protected);
             }
-            (nodes.places(id), nodes.is_directory(id), mark.protected)
+            (
+                nodes.places(id),
+                nodes.kind(id) == Some(Kind::Directory),
+                mark.protected,
+            )
         };
         if directory {
             self.below(id)?;

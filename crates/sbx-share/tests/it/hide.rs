@@ -8,8 +8,8 @@ use virtiofsd::filesystem::{Extensions, FileSystem as _};
 fn bench(patterns: &[&str]) -> Bench {
     let patterns = patterns.iter().map(|text| Pattern::parse(text).unwrap());
     let bench = Bench::guarded(Rules {
-        protect: Vec::new(),
         hide: patterns.collect(),
+        ..Rules::default()
     });
     std::fs::create_dir_all(bench.host("app/secrets")).unwrap();
     for file in [
@@ -135,4 +135,25 @@ fn an_exception_stays_visible() {
     bench.host_write(".env.example", "for all");
     bench.host_write(".env.local", "");
     assert_eq!(bench.list(ROOT, 10).unwrap(), [".env.example", "app"]);
+}
+
+#[test]
+fn a_file_that_is_shared_alone_is_whatever_has_its_name() {
+    let bench = Bench::guarded(Rules {
+        only: Some("one[1].txt".to_owned()),
+        ..Rules::default()
+    });
+    bench.host_write("one[1].txt", "first");
+    bench.host_write("one1.txt", "other");
+    assert_eq!(bench.list(ROOT, 10).unwrap(), ["one[1].txt"]);
+    assert_eq!(errno(bench.node("one1.txt")), libc::ENOENT);
+    let node = bench.node("one[1].txt").unwrap();
+    assert_eq!(bench.content(node).unwrap(), "first");
+    // As editors save.
+    bench.host_write("new", "second");
+    std::fs::rename(bench.host("new"), bench.host("one[1].txt")).unwrap();
+    assert_eq!(bench.content(node).unwrap(), "second");
+    // It may be away for a moment.
+    std::fs::remove_file(bench.host("one[1].txt")).unwrap();
+    assert_eq!(errno(bench.attr(node)), libc::ESTALE);
 }

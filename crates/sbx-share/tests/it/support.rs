@@ -49,6 +49,7 @@ impl Bench {
             Bounds {
                 nodes: 100_000,
                 handles: 500,
+                directories: 4,
             },
         )
     }
@@ -59,6 +60,7 @@ impl Bench {
             Bounds {
                 nodes: 100_000,
                 handles: 500,
+                directories: 4,
             },
         )
     }

@@ -16,6 +16,7 @@ pub mod netns;
 pub mod recorder;
 pub mod tls;
 pub mod upstream;
+pub mod virtio_fs;
 pub mod write_log;
 
 mod http;

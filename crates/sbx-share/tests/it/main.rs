@@ -5,11 +5,16 @@
     reason = "tests: the helpers fail the test they serve"
 )]
 
+mod attack_73;
+mod attack_75;
 mod bounds;
+mod chains;
 mod confinement;
 mod consistency;
 mod content;
+mod guest;
 mod hide;
+mod hostile;
 mod ownership;
 mod process;
 mod protect;

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use tempfile::TempDir;
 
 /// Ends the server when a test fails before it did.
-struct Server(Child);
+pub(crate) struct Server(pub(crate) Child);
 
 impl Drop for Server {
     fn drop(&mut self) {
@@ -18,7 +18,7 @@ impl Drop for Server {
     }
 }
 
-fn command(folder: &Path) -> Command {
+pub(crate) fn command(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sbx-share"));
     command
         .arg("--socket")
@@ -36,7 +36,12 @@ fn folder() -> TempDir {
 
 /// Starts the server and waits for the line that says it is jailed and listening.
 fn start(folder: &Path) -> (Server, String, impl std::io::Read + use<>) {
-    let mut child = command(folder).stderr(Stdio::piped()).spawn().unwrap();
+    start_with(&mut command(folder))
+}
+
+/// As [`start`], with arguments of its own.
+pub(crate) fn start_with(command: &mut Command) -> (Server, String, impl std::io::Read + use<>) {
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     let mut log = BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();
     log.read_line(&mut line).unwrap();

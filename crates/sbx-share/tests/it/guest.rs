@@ -1,0 +1,120 @@
+//! A guest that speaks FUSE over vhost-user to the real server, beside another one that must not notice.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+use sbx_testkit::virtio_fs::{Client, Error, Fate, ROOT};
+use tempfile::TempDir;
+
+use crate::process::{Server, command, start_with};
+
+/// A server, its folder with `root` and `outside`, and its guest.
+pub(crate) struct Guest {
+    pub(crate) fs: Client,
+    pub(crate) server: Server,
+    folder: TempDir,
+    _log: Box<dyn Read>,
+}
+
+impl Guest {
+    pub(crate) fn new() -> Self {
+        Self::with(&[])
+    }
+
+    /// With arguments of the server's.
+    pub(crate) fn with(arguments: &[&str]) -> Self {
+        Self::serving(prepared(), arguments)
+    }
+
+    /// On a folder that was prepared.
+    pub(crate) fn serving(folder: TempDir, arguments: &[&str]) -> Self {
+        let (server, _, log) = start_with(command(folder.path()).args(arguments));
+        let fs = Client::connect(&folder.path().join("s")).unwrap();
+        Self {
+            fs,
+            server,
+            folder,
+            _log: Box::new(log),
+        }
+    }
+
+    /// A path of the shared directory, on the host.
+    pub(crate) fn host(&self, path: &str) -> PathBuf {
+        self.folder.path().join("root").join(path)
+    }
+
+    /// A path beside it.
+    pub(crate) fn outside(&self, path: &str) -> PathBuf {
+        self.folder.path().join("outside").join(path)
+    }
+
+    /// A file's node and a handle to read and write it.
+    pub(crate) fn file(&mut self, name: &str) -> (u64, u64) {
+        let (mode, flags) = (0o644, libc::O_RDWR.cast_unsigned());
+        let (entry, handle) = self.fs.create(ROOT, name, mode, flags).unwrap();
+        (entry.node, handle)
+    }
+
+    /// The server serves on, and nobody outside has noticed anything.
+    #[track_caller]
+    pub(crate) fn assert_unharmed(&mut self, what: &str) {
+        assert_eq!(self.server.0.try_wait().unwrap(), None, "{what}: it ended");
+        let attr = self.fs.getattr(ROOT);
+        assert!(attr.is_ok(), "{what}: the root is {attr:?}");
+        assert_outside(self.folder.path(), what);
+    }
+
+    /// What came of a chain is an answer, or the end of this server; it never leaves its guest without a word.
+    #[track_caller]
+    pub(crate) fn assert_ended_or_unharmed(&mut self, fate: Fate, what: &str) {
+        match fate {
+            Fate::Back(_) => self.assert_unharmed(what),
+            Fate::Ended => {
+                self.server.0.wait().unwrap();
+                assert_outside(self.folder.path(), what);
+            }
+            Fate::Silent => panic!("{what}: neither answered nor ended"),
+        }
+    }
+}
+
+/// A folder with a directory to share and one beside it.
+pub(crate) fn prepared() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["root", "outside"] {
+        std::fs::create_dir(folder.path().join(name)).unwrap();
+    }
+    std::fs::write(folder.path().join("outside/secret"), "outside").unwrap();
+    folder
+}
+
+#[track_caller]
+fn assert_outside(folder: &Path, what: &str) {
+    let found = tree(&folder.join("outside"));
+    let expected = BTreeMap::from([("secret".to_owned(), "outside".to_owned())]);
+    assert_eq!(found, expected, "{what}: something outside has changed");
+}
+
+/// Names and contents of a directory of files.
+fn tree(folder: &Path) -> BTreeMap<String, String> {
+    std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| {
+            let entry = entry.unwrap();
+            let content = std::fs::read_to_string(entry.path()).unwrap_or_default();
+            (entry.file_name().into_string().unwrap(), content)
+        })
+        .collect()
+}
+
+/// The error number of a request that must be refused.
+#[track_caller]
+pub(crate) fn refused<T>(result: Result<T, Error>) -> Errno {
+    match result {
+        Err(Error::Refused(errno)) => errno,
+        Err(error) => panic!("{error}"),
+        Ok(_) => panic!("the request succeeded"),
+    }
+}

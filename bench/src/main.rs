@@ -10,12 +10,14 @@ mod attach;
 mod debian_vm;
 mod density;
 mod figure;
+mod fs;
 mod net;
 mod podman;
 mod proxy;
 mod srt;
 mod start;
 mod tool;
+mod tree;
 
 use std::process::ExitCode;
 
@@ -26,7 +28,8 @@ usage: ./dev bench NAME [--json]
   density         memory and processor time of many idle sandboxes
   attach          coming back to an agent that runs, until its screen is painted
   proxy [PEER…]   the gateway as an intercepting proxy; beside squid, mitmproxy, hudsucker
-  net             bytes in and out of a guest; beside QEMU's user network and passt";
+  net             bytes in and out of a guest; beside QEMU's user network and passt
+  fs              requests to the share from a client on the host; beside both virtiofsd, in Rust and in C";
 
 fn main() -> ExitCode {
     let mut words = std::env::args();
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         ["density"] => density::run(),
         ["attach"] => attach::run(),
         ["net"] => net::run(),
+        ["fs"] => fs::run(),
         ["proxy", peers @ ..] => proxy::run(peers),
         // Processes of a benchmark that are started by itself.
         ["part", "load"] => proxy::load_part().map(|()| Vec::new()),

@@ -38,10 +38,22 @@ pub(crate) fn need(program: &str, packages: &[&str]) -> Result<(), String> {
     if found {
         return Ok(());
     }
+    install(program, packages)
+}
+
+/// The same for what is recognised by a file.
+pub(crate) fn need_file(file: &str, packages: &[&str]) -> Result<(), String> {
+    if Path::new(file).exists() {
+        return Ok(());
+    }
+    install(file, packages)
+}
+
+fn install(what: &str, packages: &[&str]) -> Result<(), String> {
     let mut words = vec!["apt-get", "install", "-y", "-qq", "--no-install-recommends"];
     words.extend(packages);
     if !Path::new("/usr/bin/apt-get").exists() {
-        return Err(format!("the peer's program {program} is not installed"));
+        return Err(format!("the peer needs {what}, which is not installed"));
     }
     output("apt-get", &["update", "-qq"])
         .and_then(|_| output(words[0], &words[1..]))

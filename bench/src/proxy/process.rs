@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::tree::tree;
+
 /// A proxy has to listen after this.
 const READY: Duration = Duration::from_secs(30);
 
@@ -83,26 +85,6 @@ impl Proxy {
         let kib: u32 = tree(self.child.id()).into_iter().map(resident_kib).sum();
         f64::from(kib) / 1024.0
     }
-}
-
-/// The process and all below it.
-fn tree(root: u32) -> Vec<u32> {
-    let mut found = vec![root];
-    let mut at = 0;
-    while let Some(pid) = found.get(at).copied() {
-        at += 1;
-        let tasks = std::fs::read_dir(format!("/proc/{pid}/task"));
-        for task in tasks.into_iter().flatten().flatten() {
-            let children = std::fs::read_to_string(task.path().join("children"));
-            let children = children.unwrap_or_default();
-            found.extend(
-                children
-                    .split_whitespace()
-                    .filter_map(|c| c.parse::<u32>().ok()),
-            );
-        }
-    }
-    found
 }
 
 /// User and system time in clock ticks, fields 14 and 15 of `/proc/PID/stat`.

@@ -24,7 +24,7 @@ usage: ./dev VERB
   demo           one command shows the main job done, with real parts
   test           lint, unit, property, process-level and end-to-end tests
   soak [NAME]    long suites: boot, power, fuzz, guards, kills
-  bench NAME [--json]   side by side with peers: start, attach, proxy, net
+  bench NAME [--json]   side by side with peers: start, attach, proxy, net, fs
   lint           formatting, clippy, house rules
   fmt            format the code";
 

@@ -1,5 +1,7 @@
 //! What answers say about files.
 
+use std::time::Duration;
+
 use super::wire::{Fields, Request};
 use super::{Error, Result};
 
@@ -58,16 +60,24 @@ impl Attr {
 pub struct Entry {
     /// Its node.
     pub node: u64,
+    /// How long the guest may go without asking again, for the name or the attributes, whichever is longer.
+    pub kept: Duration,
     /// Its attributes.
     pub attr: Attr,
 }
 
 impl Entry {
     pub(super) fn read(fields: &mut Fields<'_>) -> Result<Self> {
-        let node = fields.u64()?;
-        let _generation_and_valid = fields.take(32)?;
+        let (node, _generation) = (fields.u64()?, fields.u64()?);
+        let (name_s, attr_s) = (fields.u64()?, fields.u64()?);
+        let (name_ns, attr_ns) = (fields.u32()?, fields.u32()?);
+        let time = |s, ns| Duration::from_secs(s) + Duration::from_nanos(u64::from(ns));
         let attr = Attr::read(fields)?;
-        Ok(Self { node, attr })
+        Ok(Self {
+            node,
+            kept: time(name_s, name_ns).max(time(attr_s, attr_ns)),
+            attr,
+        })
     }
 }
 

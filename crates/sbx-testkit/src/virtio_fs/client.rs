@@ -52,6 +52,11 @@ impl Client {
         done(self.device.ask(Which::Requests, request)?)
     }
 
+    /// The bytes of an answer that came last.
+    pub fn bytes(&self, answer: &Answer) -> Result<Vec<u8>> {
+        self.device.body(answer)
+    }
+
     /// Asks several things at once, at most 32.
     pub fn ask_all(&mut self, requests: &[Request<'_>]) -> Result<Vec<Answer>> {
         let answers = self.device.ask_all(Which::Requests, requests)?;

@@ -192,7 +192,9 @@ impl Turn<'_> {
             .map(|file| lookup(file.parent, &file.name))
             .collect();
         let rate = self.rate(|turn| turn.ask(&requests, depth, |_, _, _| Ok(())));
-        files.iter_mut().for_each(|file| file.told += 1);
+        for file in files {
+            file.told += 1;
+        }
         rate
     }
 
@@ -266,9 +268,9 @@ impl Turn<'_> {
             Ok(count)
         })?;
         if plus {
-            files
-                .iter_mut()
-                .for_each(|file| file.told += LISTINGS as u64);
+            for file in files {
+                file.told += LISTINGS as u64;
+            }
         }
         for (node, handle) in handles {
             self.client.releasedir(node, handle)?;

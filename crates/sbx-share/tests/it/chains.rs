@@ -15,6 +15,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The same where nothing is expected.
 const BRIEFLY: Duration = Duration::from_millis(500);
 
+/// Where the queue of requests is.
+const REQUESTS: u64 = GUEST_BASE + 0x4000;
+
 /// The bytes of a look-up of `name` in the root.
 fn lookup_bytes() -> Vec<u8> {
     let length = u32::try_from(HEAD + 5).unwrap();
@@ -41,115 +44,89 @@ struct Chain {
     table: Vec<Descriptor>,
 }
 
-/// Chains that are wrong. `good` is where a look-up lies, `out` is room for its answer.
-fn chains(good: u64, out: u64) -> Vec<Chain> {
-    let length = u32::try_from(lookup_bytes().len()).unwrap();
-    let end = GUEST_BASE + MEMORY;
-    let ask = part(good, length, NEXT, 1);
-    let take = part(out, 4096, WRITE, 0);
-    let chain = |what, table: &[Descriptor]| Chain {
+fn chain(what: &'static str, table: &[Descriptor]) -> Chain {
+    Chain {
         what,
         head: 0,
         table: table.to_vec(),
+    }
+}
+
+/// Room for an answer at the second descriptor.
+fn take(at: u64, length: u32) -> Descriptor {
+    part(at, length, WRITE, 0)
+}
+
+/// Chains that go nowhere or around. `good` is where a look-up lies, `out` is room for its answer.
+fn chains_that_do_not_end(good: u64, out: u64, length: u32) -> Vec<Chain> {
+    let (one, ask) = (part(good, 1, NEXT, 1), part(good, length, NEXT, 1));
+    let to = |next| part(good, length, NEXT, next);
+    let head = |what, head| Chain {
+        what,
+        head,
+        table: Vec::new(),
     };
-    let mut chains = vec![
-        chain(
-            "a loop of two",
-            &[part(good, 1, NEXT, 1), part(good, 1, NEXT, 0)],
-        ),
-        chain("a loop of one", &[part(good, length, NEXT, 0)]),
+    vec![
+        chain("a loop of two", &[one, part(good, 1, NEXT, 0)]),
+        chain("a loop of one", &[to(0)]),
         chain("an answer's loop", &[ask, part(out, 16, WRITE | NEXT, 1)]),
-        chain("next beyond the table", &[part(good, length, NEXT, 999)]),
-        chain(
-            "next far beyond the table",
-            &[part(good, length, NEXT, 65_535)],
-        ),
-        chain("at zero", &[part(0, length, NEXT, 1), take]),
-        chain(
-            "below the memory",
-            &[part(GUEST_BASE - 1, length, NEXT, 1), take],
-        ),
-        chain("behind the memory", &[part(end, length, NEXT, 1), take]),
-        chain("across the end", &[part(end - 1, length, NEXT, 1), take]),
-        chain(
-            "at the last address",
-            &[part(u64::MAX, length, NEXT, 1), take],
-        ),
-        chain(
-            "answer behind the memory",
-            &[ask, part(end, 4096, WRITE, 0)],
-        ),
-        chain(
-            "answer across the end",
-            &[ask, part(end - 8, 4096, WRITE, 0)],
-        ),
-        chain("of length zero", &[part(good, 0, NEXT, 1), take]),
-        chain(
-            "all of length zero",
-            &[part(good, 0, NEXT, 1), part(out, 0, WRITE, 0)],
-        ),
-        chain("of all length", &[part(good, u32::MAX, NEXT, 1), take]),
-        chain(
-            "answer of all length",
-            &[ask, part(out, u32::MAX, WRITE, 0)],
-        ),
-        chain(
-            "longer than 4 GiB",
-            &[
-                part(good, u32::MAX, NEXT, 1),
-                part(good, u32::MAX, NEXT, 2),
-                part(out, 4096, WRITE, 0),
-            ],
-        ),
-        chain("half a head", &[part(good, 20, NEXT, 1), take]),
-        chain(
-            "one byte less than a head",
-            &[part(good, 39, NEXT, 1), take],
-        ),
-        chain("half a name", &[part(good, length - 2, NEXT, 1), take]),
-        chain("nothing to read", &[take]),
-        chain("no room for an answer", &[part(good, length, 0, 0)]),
-        chain("room for half a head", &[ask, part(out, 8, WRITE, 0)]),
-        chain("room for the head alone", &[ask, part(out, 16, WRITE, 0)]),
-        chain(
-            "the answer first",
-            &[part(out, 4096, WRITE | NEXT, 1), part(good, length, 0, 0)],
-        ),
-        chain(
-            "the answer over the request",
-            &[ask, part(good, 4096, WRITE, 0)],
-        ),
-        chain(
-            "the answer over the queue",
-            &[ask, part(GUEST_BASE + 0x4000, 4096, WRITE, 0)],
-        ),
+        chain("next beyond the table", &[to(999)]),
+        chain("next far beyond the table", &[to(u16::MAX)]),
+        head("a head beyond the table", SIZE),
+        head("a head far beyond the table", u16::MAX),
+    ]
+}
+
+/// Chains to places that are not the guest's, or not for this.
+fn chains_to_wrong_places(good: u64, out: u64, length: u32) -> Vec<Chain> {
+    let end = GUEST_BASE + MEMORY;
+    let (room, ask) = (take(out, 4096), part(good, length, NEXT, 1));
+    let at = |at| part(at, length, NEXT, 1);
+    vec![
+        chain("at zero", &[at(0), room]),
+        chain("below the memory", &[at(GUEST_BASE - 1), room]),
+        chain("behind the memory", &[at(end), room]),
+        chain("across the end", &[at(end - 1), room]),
+        chain("at the last address", &[at(u64::MAX), room]),
+        chain("answer behind the memory", &[ask, take(end, 4096)]),
+        chain("answer across the end", &[ask, take(end - 8, 4096)]),
+        chain("answer over the request", &[ask, take(good, 4096)]),
+        chain("answer over the queue", &[ask, take(REQUESTS, 4096)]),
+    ]
+}
+
+/// Chains of wrong lengths, kinds and orders.
+fn chains_of_wrong_parts(good: u64, out: u64, length: u32) -> Vec<Chain> {
+    let (room, ask) = (take(out, 4096), part(good, length, NEXT, 1));
+    let of = |length| part(good, length, NEXT, 1);
+    let (all, rest) = (u32::MAX, part(good, u32::MAX, NEXT, 2));
+    let first = part(out, 4096, WRITE | NEXT, 1);
+    let alone = part(good, length, 0, 0);
+    vec![
+        chain("of length zero", &[of(0), room]),
+        chain("all of length zero", &[of(0), take(out, 0)]),
+        chain("of all length", &[of(all), room]),
+        chain("answer of all length", &[ask, take(out, all)]),
+        chain("longer than 4 GiB", &[of(all), rest, room]),
+        chain("half a head", &[of(20), room]),
+        chain("one byte less than a head", &[of(39), room]),
+        chain("half a name", &[of(length - 2), room]),
+        chain("nothing to read", &[room]),
+        chain("no room for an answer", &[alone]),
+        chain("room for half a head", &[ask, take(out, 8)]),
+        chain("room for the head alone", &[ask, take(out, 16)]),
+        chain("the answer first", &[first, alone]),
         chain(
             "an unknown flag",
-            &[part(good, length, NEXT | 0x80, 1), take],
+            &[part(good, length, NEXT | 0x80, 1), room],
         ),
-    ];
-    chains.extend(indirect_chains(good));
-    chains.push(Chain {
-        what: "a head beyond the table",
-        head: SIZE,
-        table: Vec::new(),
-    });
-    chains.push(Chain {
-        what: "a head far beyond the table",
-        head: u16::MAX,
-        table: Vec::new(),
-    });
-    chains
+    ]
 }
 
 /// Tables in memory, which nobody agreed upon. The one at `good` holds a look-up's bytes as descriptors.
 fn indirect_chains(good: u64) -> Vec<Chain> {
     let end = GUEST_BASE + MEMORY;
-    let chain = |what, at, length, flags| Chain {
-        what,
-        head: 0,
-        table: vec![part(at, length, flags, 0)],
-    };
+    let chain = |what, at, length, flags| chain(what, &[part(at, length, flags, 0)]);
     vec![
         chain("an indirect table of rubbish", good, 48, INDIRECT),
         chain("an empty indirect table", good, 0, INDIRECT),
@@ -159,13 +136,22 @@ fn indirect_chains(good: u64) -> Vec<Chain> {
         chain("an indirect table behind the memory", end, 48, INDIRECT),
         chain(
             "an indirect table that is the queue",
-            GUEST_BASE + 0x4000,
+            REQUESTS,
             16,
             INDIRECT,
         ),
         chain("an indirect table that goes on", good, 48, INDIRECT | NEXT),
         chain("an indirect table to write", good, 48, INDIRECT | WRITE),
     ]
+}
+
+fn chains(good: u64, out: u64) -> Vec<Chain> {
+    let length = u32::try_from(lookup_bytes().len()).unwrap();
+    let mut chains = chains_that_do_not_end(good, out, length);
+    chains.extend(chains_to_wrong_places(good, out, length));
+    chains.extend(chains_of_wrong_parts(good, out, length));
+    chains.extend(indirect_chains(good));
+    chains
 }
 
 #[test]
@@ -191,11 +177,10 @@ fn a_wrong_chain_is_refused_or_ends_its_own_share_only() {
 
 fn put(device: &mut Device, table: &[Descriptor]) {
     // The rest of the table is what earlier requests have left: also something that a guest can do.
-    for (index, descriptor) in (0..).zip(table) {
+    let [place, ..] = device.queue(Which::Requests).places();
+    for (index, descriptor) in (0_u64..).zip(table) {
         let bytes = descriptor.bytes();
-        let [place, ..] = device.queue(Which::Requests).places();
-        let at = place + u64::from(index as u16) * 16;
-        device.memory().write(at, &bytes).unwrap();
+        device.memory().write(place + index * 16, &bytes).unwrap();
     }
 }
 

@@ -4,8 +4,7 @@
 use std::time::Duration;
 
 use sbx_testkit::virtio_fs::{
-    Descriptor, Device, Fate, GUEST_BASE, HEAD, INDIRECT, MEMORY, NEXT, ROOT, SIZE, WRITE, Which,
-    op,
+    Descriptor, Fate, GUEST_BASE, HEAD, INDIRECT, MEMORY, NEXT, ROOT, SIZE, WRITE, Which, op,
 };
 
 use crate::guest::Guest;
@@ -167,21 +166,15 @@ fn a_wrong_chain_is_refused_or_ends_its_own_share_only() {
         }
         let device = guest.fs.device();
         device.memory().write(place, &lookup_bytes()).unwrap();
-        put(device, &table);
+        // The rest of the table is what earlier requests have left: also something that a guest can do.
+        for (index, descriptor) in (0..).zip(&table) {
+            device.put(Which::Requests, index, descriptor).unwrap();
+        }
         let fate = device.offer(Which::Requests, head, PATIENCE).unwrap();
         guest.assert_ended_or_unharmed(fate, what);
         beside.assert_unharmed(what);
     }
     assert!(ended > 0, "no chain was wrong enough to end a server");
-}
-
-fn put(device: &mut Device, table: &[Descriptor]) {
-    // The rest of the table is what earlier requests have left: also something that a guest can do.
-    let [place, ..] = device.queue(Which::Requests).places();
-    for (index, descriptor) in (0_u64..).zip(table) {
-        let bytes = descriptor.bytes();
-        device.memory().write(place + index * 16, &bytes).unwrap();
-    }
 }
 
 #[test]

@@ -1,10 +1,17 @@
 //! A guest without a kernel: requests that no kernel would make, given to the real server. Each gets an error, or ends
 //! the one server that it was given to.
 
+use std::time::Duration;
+
 use rustix::io::Errno;
-use sbx_testkit::virtio_fs::{Data, Error, Fate, ROOT, Request, Which, op, release, write};
+use sbx_testkit::virtio_fs::{
+    Data, Descriptor, Error, Fate, HEAD, NEXT, ROOT, Request, WRITE, Which, op, release, write,
+};
 
 use crate::guest::{Guest, refused};
+
+/// How long a server may take over a request.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Names that are no names.
 const BAD_NAMES: &[&[u8]] = &[
@@ -277,6 +284,50 @@ fn forgetting_what_is_not_known_or_more_than_was_said_ends_its_own_share_or_noth
                 Err(error) => panic!("{what}: {error}"),
             }
             beside.assert_unharmed(what);
+        }
+    }
+}
+
+#[test]
+fn an_answer_without_room_for_its_head_ends_its_own_share_only() {
+    let mut beside = Guest::new();
+    for op in [
+        op::READ,
+        op::READDIR,
+        op::READDIRPLUS,
+        op::GETATTR,
+        op::STATFS,
+    ] {
+        for room in [0, 1, 15] {
+            let mut guest = Guest::new();
+            let (_, handle) = guest.file("f");
+            let what = format!("op {op} with {room} bytes of room");
+            let device = guest.fs.device();
+            let at = device.scratch();
+            let length = u32::try_from(HEAD).unwrap() + 40;
+            let mut bytes = [length, op].map(u32::to_le_bytes).concat();
+            bytes.extend([9, ROOT].map(u64::to_le_bytes).concat());
+            bytes.extend([0; 16]);
+            bytes.extend([handle, 0, 4096, 0, 0].map(u64::to_le_bytes).concat());
+            device.memory().write(at, &bytes).unwrap();
+            let ask = Descriptor {
+                at,
+                length,
+                flags: if room > 0 { NEXT } else { 0 },
+                next: 1,
+            };
+            let take = Descriptor {
+                at: at + 0x1000,
+                length: room,
+                flags: WRITE,
+                next: 0,
+            };
+            for (index, descriptor) in [(0, ask), (1, take)] {
+                device.put(Which::Requests, index, &descriptor).unwrap();
+            }
+            let fate = device.offer(Which::Requests, 0, PATIENCE).unwrap();
+            guest.assert_ended_or_unharmed(fate, &what);
+            beside.assert_unharmed(&what);
         }
     }
 }

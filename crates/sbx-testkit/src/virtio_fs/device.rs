@@ -149,6 +149,12 @@ impl Device {
             .ok_or_else(missing)
     }
 
+    /// Writes a descriptor into a queue's table.
+    pub fn put(&mut self, which: Which, index: u16, descriptor: &Descriptor) -> Result<()> {
+        let queue = &self.queues[which as usize];
+        Ok(queue.put(&self.memory, index, descriptor)?)
+    }
+
     /// Offers the chain that begins at a descriptor written by hand, and sees what comes of it.
     pub fn offer(&mut self, which: Which, head: u16, patience: Duration) -> Result<Fate> {
         let queue = &mut self.queues[which as usize];

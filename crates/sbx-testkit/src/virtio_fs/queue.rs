@@ -112,11 +112,6 @@ impl Queue {
         memory.publish(place + 2, self.offered)
     }
 
-    /// Says that so many chains were offered since the beginning, whatever was.
-    pub fn claim(&self, memory: &Memory, offered: u16) -> io::Result<()> {
-        memory.publish(self.base + AVAILABLE + 2, offered)
-    }
-
     /// Wakes the device.
     pub fn kick(&self) -> io::Result<()> {
         rustix::io::write(&self.kick, &1_u64.to_ne_bytes())?;

@@ -6,6 +6,7 @@
 mod control;
 mod dns;
 mod frames;
+mod fuse;
 mod gateway;
 mod hello;
 mod http;
@@ -20,6 +21,7 @@ pub const TARGETS: &[Target] = &[
     ("dns", dns::run),
     ("dns_answer", dns::run_answer),
     ("frames", frames::run),
+    ("fuse", fuse::run),
     ("hello", hello::run),
     ("http", http::run),
     ("policy", policy::run),

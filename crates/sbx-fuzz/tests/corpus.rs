@@ -62,6 +62,7 @@ targets! {
     questions_of_the_corpus_are_answered_or_dropped = "dns";
     answers_of_the_corpus_belong_to_their_question_or_are_none = "dns_answer";
     frames_of_the_corpus_do_not_end_the_stack = "frames";
+    file_requests_of_the_corpus_change_nothing_outside = "fuse";
     hellos_of_the_corpus_are_read_or_refused = "hello";
     requests_of_the_corpus_name_their_host_in_one_way = "http";
     names_patterns_and_paths_of_the_corpus_have_one_form = "policy";

@@ -18,19 +18,34 @@ const RACE: Duration = Duration::from_millis(1_500);
 const READ: u32 = libc::O_RDONLY.cast_unsigned();
 const READ_WRITE: u32 = libc::O_RDWR.cast_unsigned();
 
-/// Exchanges `a` and `b` below a folder until the guest is done.
-fn race(folder: &Path, (a, b): (&str, &str), guest: impl FnOnce()) {
+/// Does something on the host over and over while the guest is at work, also when that fails.
+fn meanwhile(host: impl Fn() + Send, guest: impl FnOnce()) {
+    struct Stop<'a>(&'a AtomicBool);
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let (a, b) = (folder.join(a), folder.join(b));
+        let stop = &stop;
+        let _stop = Stop(stop);
+        scope.spawn(move || {
             while !stop.load(Ordering::Relaxed) {
-                rustix::fs::renameat_with(CWD, &a, CWD, &b, RenameFlags::EXCHANGE).unwrap();
+                host();
             }
         });
         guest();
-        stop.store(true, Ordering::Relaxed);
     });
+}
+
+/// Exchanges `a` and `b` below a folder until the guest is done.
+fn race(folder: &Path, (a, b): (&str, &str), guest: impl FnOnce()) {
+    let (a, b) = (folder.join(a), folder.join(b));
+    let exchange = || {
+        rustix::fs::renameat_with(CWD, &a, CWD, &b, RenameFlags::EXCHANGE).unwrap();
+    };
+    meanwhile(exchange, guest);
 }
 
 /// One walk through `d`, with everything that can be done there. Returns whether it came through.
@@ -158,15 +173,12 @@ fn attack_73_a_directory_moved_up_while_a_guest_goes_down_in_it_does_not_take_th
     fs::create_dir_all(guest.host("a/b/c")).unwrap();
     fs::write(guest.host("a/b/c/f"), "inside").unwrap();
     let (inside, above) = (guest.host("a/b"), guest.outside("b"));
-    let stop = AtomicBool::new(false);
     let mut read = 0;
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !stop.load(Ordering::Relaxed) {
-                fs::rename(&inside, &above).unwrap();
-                fs::rename(&above, &inside).unwrap();
-            }
-        });
+    let up_and_down = || {
+        fs::rename(&inside, &above).unwrap();
+        fs::rename(&above, &inside).unwrap();
+    };
+    meanwhile(up_and_down, || {
         let end = Instant::now() + RACE;
         while Instant::now() < end {
             let mut node: Result<u64, Error> = Ok(ROOT);
@@ -186,7 +198,6 @@ fn attack_73_a_directory_moved_up_while_a_guest_goes_down_in_it_does_not_take_th
                 read += 1;
             }
         }
-        stop.store(true, Ordering::Relaxed);
     });
     assert!(read > 0, "the race was never won");
     guest.assert_unharmed("a directory moved up");

@@ -1,5 +1,7 @@
 //! The servers as processes. Peers are fetched and built once and kept in the cache folder.
 
+use sbx_workspace::protect::{Level, standard};
+use sbx_workspace::{Rules, hide};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -30,7 +32,23 @@ pub(super) fn available() -> Result<Vec<Kind>, String> {
     let mut kinds = vec![Kind {
         name: "sbx-share",
         program: beside("sbx-share")?,
-        arguments: |socket, root| words(&["--socket", &text(socket), "--root", &text(root)]),
+        // Everything protected, and the usual secrets hidden.
+        arguments: |socket, root| {
+            let rules = Rules {
+                protect: standard(Level::Block),
+                hide: hide::one(hide::SECRETS).unwrap_or_default(),
+                only: None,
+            };
+            let rules = serde_json::to_string(&rules).unwrap_or_default();
+            words(&[
+                "--socket",
+                &text(socket),
+                "--root",
+                &text(root),
+                "--rules",
+                &rules,
+            ])
+        },
     }];
     kinds.push(Kind {
         name: "virtiofsd",

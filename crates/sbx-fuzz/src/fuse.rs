@@ -50,6 +50,7 @@ pub(crate) fn run(bytes: &[u8]) {
     let host = Host::new();
     let before = host.tree();
     let bounds = Bounds {
+        directories: 8,
         nodes: 64,
         handles: 16,
     };

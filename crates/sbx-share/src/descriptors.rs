@@ -5,7 +5,7 @@
 //! for [`CACHE_TIME`], like everything the guest keeps; then the way is walked anew.
 
 use crate::limits::CACHE_TIME;
-use std::collections::HashMap;
+use rustc_hash::FxHashMap as HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
@@ -35,7 +35,7 @@ impl Descriptors {
     pub(crate) fn new(limit: usize) -> Self {
         Self {
             slots: Vec::new(),
-            by_node: HashMap::new(),
+            by_node: HashMap::default(),
             hand: 0,
             limit,
         }

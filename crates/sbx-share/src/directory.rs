@@ -1,9 +1,10 @@
 //! Listing a directory in pieces.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{FileType, RawDir, SeekFrom};
@@ -30,6 +31,8 @@ pub(crate) struct Directory {
 struct Chunk {
     start: u64,
     entries: Vec<Item>,
+    /// Their names, each with its NUL, one after the other.
+    names: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -38,7 +41,8 @@ struct Item {
     /// Position of the entry after this one, in the file system's own terms.
     next: u64,
     kind: u32,
-    name: CString,
+    /// Where its name is.
+    name: Range<usize>,
 }
 
 impl Directory {
@@ -78,16 +82,18 @@ impl Directory {
         rustix::fs::seek(&self.file, SeekFrom::Start(position))?;
         let mut buffer = [MaybeUninit::<u8>::uninit(); DIRECTORY_CHUNK];
         let mut raw = RawDir::new(&self.file, &mut buffer);
-        let mut entries = Vec::new();
+        let (mut entries, mut names) = (Vec::new(), Vec::with_capacity(DIRECTORY_CHUNK));
         while let Some(entry) = raw.next() {
             let entry = entry?;
             if !self.hides(guard, entry.file_name(), entry.file_type()) {
+                let name = entry.file_name().to_bytes_with_nul();
                 entries.push(Item {
                     inode: entry.ino(),
                     next: entry.next_entry_cookie(),
                     kind: kind(entry.file_type()),
-                    name: entry.file_name().to_owned(),
+                    name: names.len()..names.len() + name.len(),
                 });
+                names.extend_from_slice(name);
             }
             // None means the end, so what is hidden must not look like it.
             if raw.is_buffer_empty() && !entries.is_empty() {
@@ -97,6 +103,7 @@ impl Directory {
         Ok(Chunk {
             start: position,
             entries,
+            names,
         })
     }
 
@@ -157,12 +164,14 @@ pub struct Entries {
 impl DirectoryIterator for Entries {
     fn next(&mut self) -> Option<DirEntry<'_>> {
         let item = self.chunk.entries.get(self.index)?;
+        let name = self.chunk.names.get(item.name.clone())?;
+        let name = CStr::from_bytes_with_nul(name).ok()?;
         self.index += 1;
         Some(DirEntry {
             ino: item.inode,
             offset: item.next,
             type_: item.kind,
-            name: &item.name,
+            name,
         })
     }
 }

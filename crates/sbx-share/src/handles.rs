@@ -1,6 +1,6 @@
 //! What the guest has open: the only descriptors it can make the server hold.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap as HashMap;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
@@ -41,8 +41,8 @@ impl Handles {
     /// A table for at most `limit` handles.
     pub(crate) fn new(limit: usize) -> Self {
         Self {
-            open: HashMap::new(),
-            by_node: HashMap::new(),
+            open: HashMap::default(),
+            by_node: HashMap::default(),
             next: 1,
             limit,
         }

@@ -185,7 +185,7 @@ impl Share {
     /// Tells the node table. If somebody on the host was faster, the place is wrong and will be dropped when used.
     fn note_move(&self, directory: impl std::os::fd::AsFd, from: &Place, to: &Place) {
         if let Ok(stat) = tree::stat_name(directory, &to.name) {
-            self.nodes().moved(Identity::from(&stat), from, to.clone());
+            self.nodes().moved(Identity::from(&stat), from, to);
         }
     }
 

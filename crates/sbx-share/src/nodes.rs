@@ -4,7 +4,7 @@
 //! bounded by memory only. Places are beliefs: the host renames and replaces files at any time, so whoever reaches a
 //! file through a place compares the identity and drops a place that lied.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap as HashMap;
 use std::collections::hash_map::Entry;
 use std::ffi::{CStr, CString};
 use std::io;
@@ -78,10 +78,15 @@ impl From<&Statx> for Kind {
 }
 
 impl Node {
-    fn remember(&mut self, place: Place) {
-        if self.places.first() == Some(&place) {
+    fn remember(&mut self, parent: u64, name: &CStr) {
+        let first = self.places.first();
+        if first.is_some_and(|first| first.parent == parent && *first.name == *name) {
             return;
         }
+        let place = Place {
+            parent,
+            name: name.to_owned(),
+        };
         let limit = if self.kind == Kind::Directory {
             1
         } else {
@@ -115,8 +120,8 @@ impl Nodes {
             mark: Mark::default(),
         };
         Self {
-            by_id: HashMap::from([(ROOT, node)]),
-            by_identity: HashMap::from([(root, ROOT)]),
+            by_id: HashMap::from_iter([(ROOT, node)]),
+            by_identity: HashMap::from_iter([(root, ROOT)]),
             next: ROOT + 1,
             limit,
         }
@@ -157,10 +162,6 @@ impl Nodes {
         name: &CStr,
         kind: Kind,
     ) -> io::Result<u64> {
-        let place = Place {
-            parent,
-            name: name.to_owned(),
-        };
         let depth = self.depth_in(parent);
         let room = self.check_room(parent);
         match self.by_identity.entry(identity) {
@@ -172,7 +173,7 @@ impl Nodes {
                     .expect("both maps hold the same nodes");
                 node.lookups = node.lookups.saturating_add(1);
                 if id != ROOT {
-                    node.remember(place);
+                    node.remember(parent, name);
                 }
                 Ok(id)
             }
@@ -186,7 +187,10 @@ impl Nodes {
                     Node {
                         identity,
                         lookups: 1,
-                        places: vec![place],
+                        places: vec![Place {
+                            parent,
+                            name: name.to_owned(),
+                        }],
                         kind,
                         depth,
                         mark: Mark::default(),
@@ -215,7 +219,7 @@ impl Nodes {
     }
 
     /// The file was renamed by the guest.
-    pub(crate) fn moved(&mut self, identity: Identity, from: &Place, to: Place) {
+    pub(crate) fn moved(&mut self, identity: Identity, from: &Place, to: &Place) {
         let depth = self.depth_in(to.parent);
         let Some(node) = self
             .by_identity
@@ -226,7 +230,7 @@ impl Nodes {
         };
         node.depth = depth;
         node.places.retain(|place| place != from);
-        node.remember(to);
+        node.remember(to.parent, &to.name);
     }
 
     /// The node is another file from now on: a copy took the place of the one that it was.
@@ -270,6 +274,12 @@ impl Nodes {
         if let Some(node) = self.by_id.get_mut(&id) {
             node.places.retain(|known| known != place);
         }
+    }
+
+    /// What the node is, and the newest place where it was seen.
+    pub(crate) fn by_name(&self, id: u64) -> Option<(Identity, Kind, &Place)> {
+        let node = self.by_id.get(&id)?;
+        Some((node.identity, node.kind, node.places.first()?))
     }
 
     /// Which file the guest means. `ESTALE` for an id it was never given or has forgotten.
@@ -407,7 +417,7 @@ mod tests {
         nodes.moved(
             identity(7),
             &old,
-            Place {
+            &Place {
                 parent: ROOT,
                 name: c"new".into(),
             },

@@ -259,29 +259,32 @@ impl Share {
 
     /// Attributes of a node by the name it was last seen under, if it is still there. Shorter than reaching it.
     pub(crate) fn stat_by_name(&self, id: u64) -> Option<Statx> {
-        let (identity, place) = {
-            let nodes = self.nodes();
-            (nodes.identity(id).ok()?, nodes.place(id)?)
-        };
-        let directory = self.reach_directory(place.parent).ok()?;
+        let parent = self.nodes().by_name(id)?.2.parent;
+        let directory = self.reach_directory(parent).ok()?;
+        let nodes = self.nodes();
+        let (identity, _, place) = nodes.by_name(id)?;
         let stat = tree::stat_name(directory, &place.name).ok()?;
-        (Identity::from(&stat) == identity).then_some(stat)
+        (place.parent == parent && Identity::from(&stat) == identity).then_some(stat)
     }
 
     /// Opens the file of a node by the name it was last seen under, if it is still there.
     fn open_by_name(&self, id: u64, flags: OFlags) -> io::Result<Option<(File, Statx)>> {
-        let (identity, place) = {
+        let parent = match self.nodes().by_name(id) {
+            Some((_, Kind::File, place)) => place.parent,
+            _ => return Ok(None),
+        };
+        let directory = self.reach_directory(parent)?;
+        let (identity, opened) = {
             let nodes = self.nodes();
-            let (Some(Kind::File), Some(place)) = (nodes.kind(id), nodes.place(id)) else {
+            let Some((identity, _, place)) = nodes.by_name(id) else {
                 return Ok(None);
             };
-            (nodes.identity(id)?, place)
+            let opened = tree::open_name(directory, &place.name, flags - OFlags::TRUNC);
+            (identity, opened)
         };
-        let directory = self.reach_directory(place.parent)?;
-        let opened = match tree::open_name(directory, &place.name, flags - OFlags::TRUNC) {
-            Ok(opened) => opened,
-            // What is wrong is found out on the long way.
-            Err(_) => return Ok(None),
+        // What is wrong is found out on the long way.
+        let Ok(opened) = opened else {
+            return Ok(None);
         };
         let stat = tree::stat(&opened)?;
         if Identity::from(&stat) != identity || !is_type(&stat, FileType::RegularFile) {

@@ -4,10 +4,17 @@ use crate::pattern::PatternError;
 
 /// A component with wildcards.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Glob(Vec<Token>);
+pub(crate) enum Glob {
+    /// `*` and then this, the commonest by far.
+    Ends(Box<[u8]>),
+    /// This and then `*`.
+    Begins(Box<[u8]>),
+    /// Any other.
+    Tokens(Vec<Token>),
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Token {
+pub(crate) enum Token {
     /// `*`
     Any,
     /// `?`
@@ -49,17 +56,25 @@ pub(crate) fn parse(text: &[u8]) -> Result<Component, PatternError> {
             byte => Token::Byte(*byte),
         });
     }
-    let literal: Option<Vec<u8>> = tokens
-        .iter()
-        .map(|token| match token {
-            Token::Byte(byte) => Some(*byte),
-            _ => None,
-        })
-        .collect();
-    Ok(match literal {
-        Some(bytes) => Component::Literal(bytes.into()),
-        None => Component::Glob(Glob(tokens)),
+    Ok(match tokens.as_slice() {
+        [Token::Any, rest @ ..] if let Some(end) = literal(rest) => {
+            Component::Glob(Glob::Ends(end))
+        }
+        [rest @ .., Token::Any] if let Some(start) = literal(rest) => {
+            Component::Glob(Glob::Begins(start))
+        }
+        all if let Some(text) = literal(all) => Component::Literal(text),
+        _ => Component::Glob(Glob::Tokens(tokens)),
     })
+}
+
+/// Tokens that are bytes, as text.
+fn literal(tokens: &[Token]) -> Option<Box<[u8]>> {
+    let bytes = tokens.iter().map(|token| match token {
+        Token::Byte(byte) => Some(*byte),
+        _ => None,
+    });
+    bytes.collect()
 }
 
 /// Reads what follows a `[`; also how many bytes it took.
@@ -112,28 +127,36 @@ impl Token {
 impl Glob {
     /// Whether the whole name fits. Time: at most the product of both lengths.
     pub(crate) fn fits(&self, name: &[u8]) -> bool {
-        let (mut token, mut at) = (0, 0);
-        // Where the last `*` stood, and how far it has reached.
-        let mut star: Option<(usize, usize)> = None;
-        while at < name.len() {
-            match self.0.get(token) {
-                Some(Token::Any) => {
-                    star = Some((token, at));
-                    token += 1;
-                }
-                Some(one) if one.takes(name[at]) => {
-                    token += 1;
-                    at += 1;
-                }
-                _ => {
-                    let Some((from, reached)) = star else {
-                        return false;
-                    };
-                    star = Some((from, reached + 1));
-                    (token, at) = (from + 1, reached + 1);
-                }
+        match self {
+            Self::Ends(end) => name.ends_with(end),
+            Self::Begins(start) => name.starts_with(start),
+            Self::Tokens(tokens) => tokens_fit(tokens, name),
+        }
+    }
+}
+
+fn tokens_fit(tokens: &[Token], name: &[u8]) -> bool {
+    let (mut token, mut at) = (0, 0);
+    // Where the last `*` stood, and how far it has reached.
+    let mut star: Option<(usize, usize)> = None;
+    while at < name.len() {
+        match tokens.get(token) {
+            Some(Token::Any) => {
+                star = Some((token, at));
+                token += 1;
+            }
+            Some(one) if one.takes(name[at]) => {
+                token += 1;
+                at += 1;
+            }
+            _ => {
+                let Some((from, reached)) = star else {
+                    return false;
+                };
+                star = Some((from, reached + 1));
+                (token, at) = (from + 1, reached + 1);
             }
         }
-        self.0[token..].iter().all(|rest| *rest == Token::Any)
     }
+    tokens[token..].iter().all(|rest| *rest == Token::Any)
 }

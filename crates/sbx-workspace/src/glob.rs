@@ -125,6 +125,19 @@ impl Token {
 }
 
 impl Glob {
+    /// First and last byte of every name that fits, where all have the same.
+    pub(crate) fn ends(&self) -> (Option<u8>, Option<u8>) {
+        let byte = |token: Option<&Token>| match token {
+            Some(Token::Byte(byte)) => Some(*byte),
+            _ => None,
+        };
+        match self {
+            Self::Ends(end) => (None, end.last().copied()),
+            Self::Begins(start) => (start.first().copied(), None),
+            Self::Tokens(tokens) => (byte(tokens.first()), byte(tokens.last())),
+        }
+    }
+
     /// Whether the whole name fits. Time: at most the product of both lengths.
     pub(crate) fn fits(&self, name: &[u8]) -> bool {
         match self {

@@ -4,7 +4,7 @@
 //! directory, and one more name costs the patterns that are still in the running, whatever the depth.
 
 use crate::pattern::{Pattern, Segment};
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
 /// Most patterns of one set.
@@ -49,22 +49,27 @@ pub struct PatternSet {
     /// Tied to the root.
     tied: State,
     /// Found at any depth, by their first component.
-    literal: HashMap<Box<[u8]>, Vec<u16>>,
-    /// Found at any depth, beginning with a wildcard.
-    wild: Vec<u16>,
+    literal: FxHashMap<Box<[u8]>, Vec<u16>>,
+    /// Found at any depth, beginning with a wildcard; with the first and last byte that a name must have, if it must.
+    wild: Vec<(u16, Option<u8>, Option<u8>)>,
 }
 
 impl PatternSet {
     /// Makes a set of the first [`MAX_PATTERNS`].
     pub fn new(patterns: impl IntoIterator<Item = Pattern>) -> Self {
         let patterns: Vec<Pattern> = patterns.into_iter().take(MAX_PATTERNS).collect();
-        let (mut tied, mut literal, mut wild) = (Vec::new(), HashMap::<_, Vec<u16>>::new(), vec![]);
+        let (mut tied, mut literal, mut wild) =
+            (Vec::new(), FxHashMap::<_, Vec<u16>>::default(), vec![]);
         for (number, pattern) in (0..).zip(&patterns) {
             match (pattern.segments.first(), pattern.segments.get(1)) {
                 (Some(Segment::Depth), Some(Segment::Literal(text))) => {
                     literal.entry(text.clone()).or_default().push(number);
                 }
-                (Some(Segment::Depth), _) => wild.push(number),
+                (Some(Segment::Depth), Some(Segment::Glob(glob))) => {
+                    let (first, last) = glob.ends();
+                    wild.push((number, first, last));
+                }
+                (Some(Segment::Depth), _) => wild.push((number, None, None)),
                 _ => tied.push((number, 0)),
             }
         }
@@ -103,14 +108,15 @@ impl PatternSet {
             decides: None,
             below: Vec::new(),
         };
-        for number in self
-            .literal
-            .get(name)
-            .into_iter()
-            .flatten()
-            .chain(&self.wild)
-        {
+        for number in self.literal.get(name).into_iter().flatten() {
             found.try_at(*number, 1);
+        }
+        let (starts, ends) = (name.first(), name.last());
+        for (number, first, last) in &self.wild {
+            let may = |wanted: &Option<u8>, has| wanted.is_none() || wanted.as_ref() == has;
+            if may(first, starts) && may(last, ends) {
+                found.try_at(*number, 1);
+            }
         }
         for (number, position) in state.positions() {
             found.try_at(*number, usize::from(*position));

@@ -11,6 +11,7 @@
 mod agent_job;
 mod clients;
 mod exhaustion;
+mod files;
 mod guard;
 mod kernel;
 mod kills;

@@ -5,8 +5,10 @@
 #![deny(unsafe_code)] // but for `ptrace(2)` in `kills`
 
 pub mod canary;
+mod chance;
 pub mod claims;
 pub mod debian;
+pub mod files;
 pub mod installation;
 pub mod kills;
 pub mod outcome;

@@ -4,6 +4,7 @@ use super::case::{self, At, Case, VERBS, Verb};
 use super::place::{Machine, Place};
 use super::role::Role;
 use super::tracer::Seen;
+use crate::chance::Chance;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -227,19 +228,6 @@ fn choose(seed: u64, machine: Machine, count: usize, lengths: &[Length]) -> Vec<
             then_start: number % 2 == 0,
         })
         .collect()
-}
-
-/// Numbers that look random and are the same for a seed (`SplitMix64`).
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % limit.max(1)
-    }
 }
 
 /// Runs the cases, several at a time.

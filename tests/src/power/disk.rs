@@ -1,5 +1,6 @@
 //! A disk as a power cut left it.
 
+use crate::chance::Chance;
 use sbx_testkit::write_log::{Request, WriteLog};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -188,24 +189,11 @@ fn tear(log: &WriteLog, disk: &Path, cut: Cut, to: &Path) -> Result<PathBuf, Str
             .read(true)
             .open(&copy)
             .map_err(|e| e.to_string())?;
-        let mut random = Random(seed);
-        log.apply_some(cut.done, &file, || random.next())
+        let mut chance = Chance(seed);
+        log.apply_some(cut.done, &file, || chance.below(2) == 1)
             .map_err(|e| e.to_string())?;
     }
     Ok(copy)
-}
-
-/// Choices that are the same for the same seed: splitmix64 (Steele, Lea, Flood 2014).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> bool {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (word ^ (word >> 31)) & 1 == 1
-    }
 }
 
 /// Checks the file system as a mount would find it, and copies the folder of the work out of it.

@@ -7,6 +7,7 @@
 )]
 
 mod boot;
+mod files;
 mod kills;
 mod power;
 
@@ -17,6 +18,7 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: ./dev soak boot [N]             N cold boots with every core busy (50)
        ./dev soak power [ITEMS [CUTS]] power cuts of a disk: of this many changes (100), at this many flushes (200)
+       ./dev soak files [OPERATIONS [SEED]] random operations of host and guest in turn on one folder (100000, seed 1)
        ./dev soak kills [--held N] [--running N] [--seed N] [--jobs N] [--cache DIR] [--only CASE]…
                                        processes killed without a guest (1000) and with one (50)";
 
@@ -34,6 +36,9 @@ fn main() -> ExitCode {
         (Some("power"), Some([])) => power::run(100, 200),
         (Some("power"), Some([items])) => power::run(*items, 200),
         (Some("power"), Some([items, cuts])) => power::run(*items, *cuts),
+        (Some("files"), Some([])) => files::run(100_000, 1),
+        (Some("files"), Some([operations])) => files::run(*operations, 1),
+        (Some("files"), Some([operations, seed])) => files::run(*operations, *seed),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);

@@ -113,7 +113,7 @@ impl Model {
     pub fn step(&mut self, side: Side) -> Step {
         loop {
             let step = match self.chance.below(100) {
-                0..=7 => self.put(),
+                0..=7 => Some(self.put()),
                 8..=25 => self.write(),
                 26..=31 => self.append(),
                 32..=37 => self.truncate(),
@@ -136,7 +136,7 @@ impl Model {
         }
     }
 
-    fn put(&mut self) -> Option<(Value, Value)> {
+    fn put(&mut self) -> (Value, Value) {
         let (path, length) = (self.any_path(), self.piece());
         let fill = self.fill(length);
         let file = match self.names.get(&path) {
@@ -148,7 +148,7 @@ impl Model {
             }
         };
         self.files[file] = fill;
-        Some((json!(["put", path, length, self.seed]), Value::Null))
+        (json!(["put", path, length, self.seed]), Value::Null)
     }
 
     fn write(&mut self) -> Option<(Value, Value)> {

@@ -25,6 +25,15 @@ def get(path):
         return file.read()
 
 
+def said(act):
+    """The text of the error that something ends with."""
+    try:
+        act()
+    except OSError as error:
+        return str(error)
+    return ""
+
+
 def within(seconds, condition):
     """How long it took until the condition held, looking all the time; None: it did not."""
     start = time.monotonic()

@@ -66,7 +66,7 @@ impl Drop for Registry {
 }
 
 /// Where `./dev test` installs clients and servers.
-fn installed() -> PathBuf {
+pub(crate) fn installed() -> PathBuf {
     let exe = std::env::current_exe().unwrap();
     let target = exe.ancestors().nth(3).unwrap();
     target.join("clients")

@@ -6,7 +6,10 @@ use std::path::Path;
 use std::process::Command;
 
 /// The guest runs on this; it is linked statically because it is all there is in the initial RAM disk.
-const GUEST_TARGET: &str = "x86_64-unknown-linux-gnu";
+pub(crate) const GUEST_TARGET: &str = "x86_64-unknown-linux-gnu";
+/// Compiler flags of what runs there. Every machine reads it all at its start and keeps it in memory: a sixth of the size
+/// without symbols.
+pub(crate) const STATIC: &str = "-C target-feature=+crt-static -C strip=symbols";
 /// Name of the static guest beside `sbx`. Not `sbx-guest`: cargo puts the dynamic build of the same package
 /// there whenever the guest's tests are built.
 const GUEST: &str = "sbx-guest.static";
@@ -40,11 +43,7 @@ fn guest() -> Result {
             "--target",
         ])
         .arg(GUEST_TARGET)
-        // Every machine reads it all at its start and keeps it in memory: a sixth of the size without symbols.
-        .env(
-            "RUSTFLAGS",
-            "-C target-feature=+crt-static -C strip=symbols",
-        );
+        .env("RUSTFLAGS", STATIC);
     run::finish(&mut command, "cargo build -p sbx-guest (static)")?;
     let built = Path::new("target")
         .join(GUEST_TARGET)

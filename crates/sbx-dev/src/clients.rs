@@ -1,6 +1,7 @@
 //! The client programs that the tests run and that are no packages of the distribution, or should not be installed for
-//! them: once, in `target/clients`, through the machine's own pip, npm and apt.
+//! them: once, in `target/clients`, through the machine's own pip, npm, apt and cargo.
 
+use crate::build;
 use crate::packages;
 use crate::run::{self, Failure, Result, which};
 use std::fs;
@@ -11,7 +12,7 @@ const PLACE: &str = "target/clients";
 /// Holds [`VERSION`] once everything is there.
 const COMPLETE: &str = "target/clients/complete";
 /// To be raised with every change to the lists.
-const VERSION: &str = "1\n";
+const VERSION: &str = "2\n";
 
 /// From Python's registry: clients, and a gRPC server.
 const PYTHON: &[&str] = &["requests", "httpx[http2]", "websockets>=15", "grpcio"];
@@ -20,6 +21,8 @@ const NODE: &[&str] = &["undici@6"];
 /// Debian packages that are unpacked, not installed: a client that is a Go program, and a registry of images, which
 /// would otherwise start a service.
 const DEBIAN: &[&str] = &["git-lfs", "docker-registry"];
+/// From Rust's: a test suite for file systems, which runs in a guest and is therefore linked statically.
+const SUITE: (&str, &str) = ("pjdfstest", "=0.2.2");
 
 /// Installs what is missing; does nothing when nothing is.
 pub(crate) fn install() -> Result {
@@ -40,6 +43,7 @@ pub(crate) fn install() -> Result {
     python()?;
     node()?;
     debian()?;
+    suite()?;
     fs::write(COMPLETE, VERSION).map_err(failed)
 }
 
@@ -64,6 +68,26 @@ fn node() -> Result {
     ];
     arguments.extend(NODE);
     run::program("npm", &arguments)
+}
+
+fn suite() -> Result {
+    let (name, version) = SUITE;
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let build = format!("{PLACE}/cargo-build");
+    let mut command = Command::new(cargo);
+    command
+        .args(["install", "--quiet", "--locked", name, "--version", version])
+        // Named, so that the flags are not for build scripts too.
+        .args(["--target", build::GUEST_TARGET, "--target-dir", &build])
+        .args(["--no-track", "--root", &format!("{PLACE}/cargo")])
+        .env("RUSTFLAGS", build::STATIC);
+    run::finish(&mut command, &format!("cargo install {name}"))?;
+    fs::remove_dir_all(&build).map_err(|error| {
+        Failure::new(
+            format!("cannot remove {build}: {error}"),
+            "remove it and run ./dev test again",
+        )
+    })
 }
 
 fn debian() -> Result {

@@ -1,5 +1,6 @@
 //! Files in a workspace: what holds for them inside, for both sides at once, and what does not (SPECIFICATION.md, S13).
 
+mod builds;
 mod pjdfstest;
 
 use crate::setting::Setting;

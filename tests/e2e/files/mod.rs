@@ -239,9 +239,11 @@ fn a_directory_moved_away_under_a_program_is_stale_until_looked_up(both: &mut Bo
 /// Both at the same time.
 fn appends_of_both_sides_lose_nothing(both: &mut Both) {
     both.outside("put('log', '')");
+    // Through one descriptor each, slowly enough that the two meet.
     let lines = |letter: &str| {
         format!(
-            "[opened('log', os.O_WRONLY | os.O_APPEND, lambda fd: os.write(fd, b'{letter}' * 99 + b'\\n')) for _ in range(300)]"
+            "opened('log', os.O_WRONLY | os.O_APPEND, lambda fd: \
+             [(os.write(fd, b'{letter}' * 99 + b'\\n'), time.sleep(0.002)) for _ in range(300)]) and None"
         )
     };
     std::thread::scope(|scope| {

@@ -3,7 +3,7 @@
 use super::Peer;
 use super::model::{Model, Side, Step};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// After this time the guest sees what the host did. A guest's own work is on the host at once.
@@ -106,7 +106,8 @@ fn look(peer: &mut Peer, model: &Model, side: Side) -> Result<(), String> {
         let empty = serde_json::Map::new();
         let get = |all: &Value| all[part].as_object().unwrap_or(&empty).clone();
         let (seen, expected) = (get(&seen), get(&expected));
-        for key in seen.keys().chain(expected.keys()) {
+        let keys: BTreeSet<_> = seen.keys().chain(expected.keys()).collect();
+        for key in keys {
             if seen.get(key) != expected.get(key) {
                 let (one, other) = (seen.get(key), expected.get(key));
                 wrong.push_str(&format!("\n    {what} {key}: {one:?}, not {other:?}"));

@@ -308,6 +308,25 @@ def tmpfile_is_refused_and_programs_make_a_named_one():
         file.write(b"x")
 
 
+def what_another_user_makes_is_the_agents():
+    if os.geteuid() != 0:
+        return  # root alone can become somebody else
+    os.mkdir("open")
+    os.chmod("open", 0o777)
+    assert in_child(make_as, 999) == (1000, errno.EACCES)
+
+
+def make_as(user):
+    """A file that nobody else may read: its owner, and what opening it again says."""
+    os.setuid(user)
+    made = os.open("open/made", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        os.open("open/made", os.O_RDONLY)
+    except OSError as error:
+        return os.fstat(made).st_uid, error.errno
+    return os.fstat(made).st_uid, 0
+
+
 def xattr_is_refused():
     put("x")
     refused(errno.EOPNOTSUPP, os.setxattr, "x", "user.a", b"1")
@@ -317,7 +336,7 @@ def xattr_is_refused():
 
 def main():
     multiprocessing.set_start_method("fork")
-    private = {"main", "put", "get", "refused", "fallocate", "in_child", "append_lines", "try_lock", "map_and_answer"}
+    private = {"main", "put", "get", "refused", "fallocate", "in_child", "append_lines", "try_lock", "map_and_answer", "make_as"}
     for name, function in sorted(globals().items()):
         if name in private or not callable(function) or getattr(function, "__module__", "") != "__main__":
             continue

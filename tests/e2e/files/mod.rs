@@ -9,7 +9,7 @@ use sbx_e2e::files::{Peer, campaign};
 /// What holds inside, one function for each fact.
 const FACTS: &str = include_str!("facts.py");
 /// Operations of the share of `./dev soak files` that runs here, and their seed.
-const OPERATIONS: u64 = 4000;
+const OPERATIONS: u64 = 3000;
 const SEED: u64 = 1;
 
 /// With the small kernel, which most users have and whose requests to the share take a quarter of the time under
@@ -254,10 +254,11 @@ fn appends_of_both_sides_lose_nothing(both: &mut Both) {
         inside.ask(&lines("g")).unwrap();
         other.join().unwrap().unwrap();
     });
-    let count = |letter: &str| format!("get('log').split('\\n').count('{letter}' * 99)");
-    for letter in ["g", "h"] {
-        assert_eq!(both.outside(&count(letter)), 300, "{letter}");
-    }
+    // The guest's kernel makes two of a write that begins within a page it does not have, so the host's line may come
+    // between the two.
+    let host = "get('log').count('h' * 99 + '\\n')";
+    assert_eq!(both.outside(host), 300, "the host's lines are whole");
+    assert_eq!(both.outside("get('log').count('g')"), 300 * 99);
     assert_eq!(both.outside("os.stat('log').st_size"), 60_000);
 }
 

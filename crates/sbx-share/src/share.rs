@@ -297,7 +297,9 @@ impl Share {
     /// act on the host.
     pub(crate) fn open_file(&self, id: u64, flags: OFlags) -> io::Result<File> {
         let writes = flags & OFlags::RWMODE != OFlags::RDONLY || flags.contains(OFlags::TRUNC);
-        if let Some((file, stat)) = self.open_by_name(id, flags)? {
+        // What is opened for reading cannot be cut afterwards, and must not be before it was looked at.
+        let cut_to_read = flags.contains(OFlags::TRUNC) && flags & OFlags::RWMODE == OFlags::RDONLY;
+        if !cut_to_read && let Some((file, stat)) = self.open_by_name(id, flags)? {
             if writes {
                 self.check_open_to_write(id, &stat)?;
             }

@@ -153,3 +153,15 @@ fn sizes_of_the_file_system_are_the_hosts() {
         (host.f_blocks, host.f_namemax)
     );
 }
+
+#[test]
+fn every_way_of_opening_cuts_a_file_that_is_to_be_cut() {
+    let bench = Bench::new();
+    for flags in [libc::O_RDONLY, libc::O_WRONLY, libc::O_RDWR] {
+        bench.host_write("f", "text");
+        let node = bench.node("f").unwrap();
+        let handle = bench.open(node, flags | libc::O_TRUNC).unwrap();
+        bench.release(node, handle);
+        assert_eq!(crate::support::read_host(bench.host("f")), "", "{flags}");
+    }
+}

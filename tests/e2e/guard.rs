@@ -212,6 +212,73 @@ fn what_was_tried_is_said(setting: &Setting) {
 }
 
 #[test]
+fn masked_directories_are_on_the_sandboxs_own_disk_and_outlive_a_restart() {
+    let setting = Setting::ordinary("deny-all");
+    let workspace = setting.installation.folder("masked").unwrap();
+    std::fs::create_dir_all(workspace.join("pkg")).unwrap();
+    std::fs::create_dir_all(workspace.join("node_modules")).unwrap();
+    for (name, content) in [
+        ("node_modules/host", "host"),
+        ("pkg/package.json", "{}"),
+        ("Cargo.toml", ""),
+    ] {
+        let path = workspace.join(name);
+        setting
+            .installation
+            .write(&path, content.as_bytes())
+            .unwrap();
+    }
+    setting.installation.own_all(&workspace).unwrap();
+    let path = workspace.display().to_string();
+    let create = [
+        "create",
+        "shell",
+        &path,
+        "--name",
+        "masked",
+        "--memory",
+        "1g",
+        "--mask",
+        "node_modules",
+        "--mask",
+        "target",
+    ];
+    setting.installation.sbx(create).success().unwrap();
+    let write = "set -e; ls -A node_modules; for d in node_modules pkg/node_modules target; do \
+        echo $d > $d/f; mkdir $d/.bin; ln -s ../f $d/.bin/f; done; stat -f -c %T node_modules; rmdir target 2>&1 || true; \
+        mv pkg moved 2>&1 || true; ls -A";
+    let said = setting.inside("masked", write);
+    assert!(
+        said.ends_with("Cargo.toml\nnode_modules\npkg\ntarget\n"),
+        "{said}"
+    );
+    assert!(
+        !said.contains("fuse") && said.matches("busy").count() == 2,
+        "{said}"
+    );
+    let names = |folder: &str| {
+        let entries = std::fs::read_dir(workspace.join(folder)).unwrap().flatten();
+        let mut names: Vec<_> = entries.map(|entry| entry.file_name()).collect();
+        names.sort();
+        names
+    };
+    // The host has what it had.
+    assert_eq!(names("node_modules"), ["host"]);
+    assert_eq!(names("pkg"), ["package.json"]);
+    assert_eq!(names("."), ["Cargo.toml", "node_modules", "pkg"]);
+    setting
+        .installation
+        .sbx(["stop", "masked"])
+        .success()
+        .unwrap();
+    let again = "cat node_modules/f pkg/node_modules/.bin/f target/f";
+    assert_eq!(
+        setting.inside("masked", again),
+        "node_modules\npkg/node_modules\ntarget\n"
+    );
+}
+
+#[test]
 fn a_list_of_hidden_names_that_cannot_be_read_is_an_error_and_nothing_is_made() {
     let setting = Setting::ordinary("deny-all");
     let workspace = setting.installation.folder("listed").unwrap();

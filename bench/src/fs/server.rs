@@ -38,6 +38,7 @@ pub(super) fn available() -> Result<Vec<Kind>, String> {
                 protect: standard(Level::Block),
                 hide: hide::one(hide::SECRETS).unwrap_or_default(),
                 only: None,
+                masks: Vec::new(),
             };
             let rules = serde_json::to_string(&rules).unwrap_or_default();
             words(&[

@@ -2,8 +2,8 @@
 
 use crate::error::io_report;
 use crate::record::Record;
-use crate::settings;
 use crate::store::StoredSetting;
+use crate::{masks, settings};
 use rustix::fs::{Mode, OFlags, open};
 use sbx_wire::api::{Guarded, GuardedEvent};
 use sbx_wire::launch::ShareSpec;
@@ -36,6 +36,11 @@ pub(crate) fn complete(
         return Ok(());
     }
     share.rules = rules(stored, &record.guarding, &share.host)?;
+    let (masks, notice) = masks::find(stored, &record.guarding, &share.host);
+    share.rules.masks = masks;
+    if let Some(notice) = notice {
+        tracing::warn!(sandbox = %record.name, notice, "masks");
+    }
     if share.read_only {
         return Ok(());
     }
@@ -104,6 +109,7 @@ pub(crate) fn rules(
         protect: protections,
         hide: hidden,
         only: None,
+        masks: Vec::new(),
     })
 }
 

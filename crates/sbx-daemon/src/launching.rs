@@ -12,7 +12,8 @@ use crate::warm::Snapshot;
 use crate::{clock, files, finishing, guard, image, lifecycle, programs, settings, workspace};
 use sbx_image::Image;
 use sbx_wire::api::{Event, KernelKind};
-use sbx_wire::launch::{self, Launch, MachineSpec, Origin};
+use sbx_wire::guest::Mount;
+use sbx_wire::launch::{self, Launch, MachineSpec, Origin, ShareSpec};
 use sbx_wire::report::Report;
 use sbx_wire::session::Phase;
 use std::fs::OpenOptions;
@@ -130,6 +131,8 @@ async fn write_documents(
     for share in &mut shares {
         guard::complete(daemon.store().settings(), record, share)?;
     }
+    let mut personalise = personalise(daemon, record, &image.path);
+    personalise.mounts.extend(masked(&shares));
     let document = Launch {
         schema: launch::SCHEMA,
         id: sandbox.id.clone(),
@@ -152,11 +155,26 @@ async fn write_documents(
         },
         shares,
         auto_stop_s: settings::auto_stop_s(daemon.store().settings()),
-        personalise: personalise(daemon, record, &image.path),
+        personalise,
         origin,
         dir,
     };
     files::replace_json(&sandbox.dir.join(launch::FILE), &document)
+}
+
+/// Where the guest puts directories of its own disk.
+fn masked(shares: &[ShareSpec]) -> Vec<Mount> {
+    let paths = shares.iter().flat_map(|share| {
+        let masks = share.rules.masks.iter();
+        masks.map(|mask| share.host.join(mask))
+    });
+    paths
+        .map(|path| Mount {
+            tag: Mount::MASK.to_owned(),
+            path: path.to_string_lossy().into_owned(),
+            read_only: false,
+        })
+        .collect()
 }
 
 /// Starts the supervisor: a session of its own (which it makes itself), nothing inherited but its log.

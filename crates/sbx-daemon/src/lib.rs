@@ -38,6 +38,7 @@ mod launching;
 mod lifecycle;
 mod listener;
 mod logging;
+mod masks;
 mod personalise;
 mod policy;
 mod policy_follow;

@@ -10,6 +10,7 @@ use sbx_wire::api::Setting;
 use sbx_wire::gateway::Upstream;
 use sbx_wire::keys::DetachKeys;
 use sbx_wire::report::Report;
+use sbx_workspace::mask::{Mask, NoMask};
 use sbx_workspace::mounts::{MountPolicy, MountRule, NoMountRule};
 use sbx_workspace::protect::{Level, NoLevel};
 use sbx_workspace::{Pattern, hide};
@@ -29,6 +30,7 @@ pub(crate) const DOCKER_VOLUME: &str = "sandbox.disk.dockerVolume";
 pub(crate) const WARM_START: &str = "sandbox.warmStart";
 pub(crate) const PROTECT: &str = "workspace.protect";
 pub(crate) const HIDE: &str = "workspace.hide";
+pub(crate) const MASK: &str = "workspace.mask";
 pub(crate) const MOUNTS_ALLOW: &str = "workspace.mounts.allow";
 pub(crate) const MOUNTS_DENY: &str = "workspace.mounts.deny";
 
@@ -174,6 +176,15 @@ const KEYS: &[Key] = &[
         restart: true,
         description: "Names in workspaces that read as absent, as in gitignore, with commas between; @secrets stands for those where secrets are commonly kept",
         check: |text| hidden(text).map(|_| plain(text.trim().to_owned())),
+    },
+    Key {
+        name: MASK,
+        kind: "list",
+        default: "",
+        example: "node_modules,target,.venv",
+        restart: true,
+        description: "Directories of workspaces that are on the sandbox's own disk: names, wherever they are or a manifest says they will be, or paths, with commas between",
+        check: |text| masked(text).map(|_| plain(text.trim().to_owned())),
     },
     Key {
         name: MOUNTS_ALLOW,
@@ -331,6 +342,20 @@ fn mount_rules(text: &str) -> Result<Vec<MountRule>, String> {
                 .parse()
                 .map_err(|error: NoMountRule| error.to_string())
         })
+        .collect()
+}
+
+/// Which directories are the sandbox's own.
+pub(crate) fn masks(stored: &BTreeMap<String, StoredSetting>) -> Vec<Mask> {
+    let list = stored.get(MASK).map(|stored| masked(&stored.value));
+    list.and_then(Result::ok).unwrap_or_default()
+}
+
+fn masked(text: &str) -> Result<Vec<Mask>, String> {
+    let entries = text.split(',').map(str::trim);
+    entries
+        .filter(|entry| !entry.is_empty())
+        .map(|entry| entry.parse().map_err(|error: NoMask| error.to_string()))
         .collect()
 }
 

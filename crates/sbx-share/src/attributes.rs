@@ -18,6 +18,9 @@ impl Share {
         id: u64,
         handle: Option<u64>,
     ) -> io::Result<(Attr, Duration)> {
+        if let Some(found) = self.virtual_attributes(id) {
+            return Ok(found);
+        }
         let stat = match handle {
             Some(handle) => tree::stat(self.handles().any(id, handle)?)?,
             None if let Some(stat) = self.stat_by_name(id) => stat,
@@ -42,6 +45,9 @@ impl Share {
         valid: SetattrValid,
     ) -> io::Result<(Attr, Duration)> {
         self.check_writable()?;
+        if self.virtual_attributes(id).is_some() {
+            return Err(Errno::ACCESS.into());
+        }
         let (file, stat) = match handle {
             Some(handle) => {
                 let file = self.handles().any(id, handle)?;

@@ -37,6 +37,11 @@ impl Share {
     pub(crate) fn open_directory(&self, id: u64) -> io::Result<u64> {
         self.handles().check_room()?;
         let directory = self.reach_directory(id)?;
+        let virtuals = if self.virtuals.is_empty() {
+            Vec::new()
+        } else {
+            self.virtuals.names(&self.path_of(id)?)
+        };
         let hides = self.guard.hides_anything();
         let below = hides.then(|| self.below(id)).transpose()?;
         let file = self
@@ -44,7 +49,7 @@ impl Share {
             .reopen(directory, OFlags::RDONLY | OFlags::DIRECTORY)?;
         self.handles().insert(
             id,
-            Open::Directory(Arc::new(Directory::new(file.into(), below))),
+            Open::Directory(Arc::new(Directory::new(file.into(), below, virtuals))),
         )
     }
 

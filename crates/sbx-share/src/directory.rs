@@ -16,6 +16,11 @@ use crate::limits::DIRECTORY_CHUNK;
 use crate::share::is_type;
 use crate::tree;
 
+/// Position of the first name that the host does not have. File systems use positions up to [`END`], which is ext4's
+/// for the end, and hashes of names below it: none is likely to be so close.
+const VIRTUALS: u64 = END - 0x1_0000;
+const END: u64 = i64::MAX.cast_unsigned();
+
 /// An open directory. Keeps the entries that were read last: the guest asks for a few at a time and goes on where it
 /// stopped.
 #[derive(Debug)]
@@ -23,6 +28,8 @@ pub(crate) struct Directory {
     file: Arc<File>,
     /// What the rules remember of the way to it, if they hide anything.
     below: Option<Arc<Below>>,
+    /// Names in it that the host does not have, or that stand for others.
+    virtuals: Vec<Vec<u8>>,
     chunk: Mutex<Arc<Chunk>>,
 }
 
@@ -46,10 +53,11 @@ struct Item {
 }
 
 impl Directory {
-    pub(crate) fn new(file: File, below: Option<Arc<Below>>) -> Self {
+    pub(crate) fn new(file: File, below: Option<Arc<Below>>, virtuals: Vec<Vec<u8>>) -> Self {
         Self {
             file: Arc::new(file),
             below,
+            virtuals,
             chunk: Mutex::default(),
         }
     }
@@ -79,13 +87,20 @@ impl Directory {
         if i64::try_from(position).is_err() {
             return Err(Errno::INVAL.into());
         }
+        if let Some(index) = position.checked_sub(VIRTUALS).filter(|_| position < END) {
+            return Ok(self.virtual_chunk(position, index));
+        }
         rustix::fs::seek(&self.file, SeekFrom::Start(position))?;
         let mut buffer = [MaybeUninit::<u8>::uninit(); DIRECTORY_CHUNK];
         let mut raw = RawDir::new(&self.file, &mut buffer);
         let (mut entries, mut names) = (Vec::new(), Vec::with_capacity(DIRECTORY_CHUNK));
         while let Some(entry) = raw.next() {
             let entry = entry?;
-            if !self.hides(guard, entry.file_name(), entry.file_type()) {
+            let stands = self
+                .virtuals
+                .iter()
+                .any(|name| name == entry.file_name().to_bytes());
+            if !stands && !self.hides(guard, entry.file_name(), entry.file_type()) {
                 let name = entry.file_name().to_bytes_with_nul();
                 entries.push(Item {
                     inode: entry.ino(),
@@ -100,11 +115,37 @@ impl Directory {
                 break;
             }
         }
+        if entries.is_empty() {
+            return Ok(self.virtual_chunk(position, 0));
+        }
         Ok(Chunk {
             start: position,
             entries,
             names,
         })
+    }
+
+    /// The names that the host does not have, from this one on; they come after all others.
+    fn virtual_chunk(&self, position: u64, first: u64) -> Chunk {
+        let (mut entries, mut names) = (Vec::new(), Vec::new());
+        for (index, name) in (0_u64..)
+            .zip(&self.virtuals)
+            .filter(|(index, _)| *index >= first)
+        {
+            entries.push(Item {
+                inode: u64::MAX - index,
+                next: VIRTUALS + index + 1,
+                kind: u32::from(libc::DT_DIR),
+                name: names.len()..names.len() + name.len() + 1,
+            });
+            names.extend_from_slice(name);
+            names.push(0);
+        }
+        Chunk {
+            start: position,
+            entries,
+            names,
+        }
     }
 
     fn hides(&self, guard: &Guard, name: &CStr, kind: FileType) -> bool {

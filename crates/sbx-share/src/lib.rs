@@ -34,6 +34,7 @@ pub mod serve;
 mod share;
 mod sys;
 mod tree;
+mod virtuals;
 
 pub use owner::GuestOwner;
 pub use share::{Bounds, OpenError, Share};

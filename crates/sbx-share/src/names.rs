@@ -20,6 +20,9 @@ impl Share {
     /// A name that is not there is an answer, not an error: inside a listing with attributes (READDIRPLUS) an error
     /// would end the listing, and files come and go.
     pub(crate) fn look_up(&self, parent: u64, name: &CStr) -> io::Result<Entry> {
+        if let Some(entry) = self.look_up_virtual(parent, component(name)?)? {
+            return Ok(entry);
+        }
         let directory = self.reach_directory(parent)?;
         match tree::stat_name(directory, component(name)?) {
             Ok(stat) if self.is_hidden(parent, name, is_type(&stat, FileType::Directory))? => {
@@ -93,6 +96,7 @@ impl Share {
             return Err(Errno::PERM.into());
         }
         let link = is_type(&stat, FileType::Symlink);
+        self.check_virtual(parent, component(name)?)?;
         self.check_link(id, parent, component(name)?, link)?;
         let directory = self.reach_directory(parent)?;
         self.tree.link(file, &directory, component(name)?)?;
@@ -101,6 +105,7 @@ impl Share {
 
     pub(crate) fn remove(&self, parent: u64, name: &CStr, directory: bool) -> io::Result<()> {
         self.check_writable()?;
+        self.check_virtual(parent, component(name)?)?;
         self.check_remove(parent, component(name)?, directory)?;
         let flags = if directory {
             AtFlags::REMOVEDIR
@@ -138,6 +143,8 @@ impl Share {
             directory: new_directory.as_fd(),
             name: new_name,
         };
+        self.check_virtual(from.0, old_name)?;
+        self.check_virtual(to.0, new_name)?;
         let plan = self.check_rename(source, target)?;
         let exchange = flags.contains(RenameFlags::EXCHANGE);
         if exchange {
@@ -200,6 +207,7 @@ impl Share {
         self.check_can_make(parent)?;
         let directory = self.reach_directory(parent)?;
         let name = component(name)?;
+        self.check_virtual(parent, name)?;
         let exclusive =
             OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY;
         let wanted = flags & (OFlags::RWMODE | OFlags::SYNC | OFlags::DSYNC);

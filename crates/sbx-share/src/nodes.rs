@@ -27,6 +27,26 @@ pub(crate) struct Identity {
     born: (i64, u32),
 }
 
+/// A device that no kernel has.
+const VIRTUAL: (u32, u32) = (u32::MAX, u32::MAX);
+
+impl Identity {
+    /// Of a directory that the host does not have.
+    pub(crate) fn of_virtual(number: usize) -> Self {
+        Self {
+            device: VIRTUAL,
+            inode: number as u64,
+            born: (0, 0),
+        }
+    }
+
+    /// Which of those it is.
+    pub(crate) fn virtual_number(&self) -> Option<usize> {
+        let number = usize::try_from(self.inode).ok();
+        number.filter(|_| self.device == VIRTUAL)
+    }
+}
+
 impl From<&Statx> for Identity {
     fn from(stat: &Statx) -> Self {
         Self {

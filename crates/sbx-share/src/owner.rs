@@ -79,6 +79,15 @@ impl Owners {
         gid == shown || (gid == 0 && shown == self.guest.gid)
     }
 
+    /// Attributes of what is the host user's own and nothing else yet.
+    pub(crate) fn own(&self) -> Attr {
+        Attr {
+            uid: self.guest.uid.into(),
+            gid: self.guest.gid.into(),
+            ..Attr::default()
+        }
+    }
+
     /// The attributes as the guest sees them.
     pub(crate) fn attributes(&self, stat: &Statx) -> Attr {
         Attr {

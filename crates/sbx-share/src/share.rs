@@ -23,6 +23,7 @@ use crate::limits::{
 use crate::nodes::{Identity, Kind, Nodes, ROOT};
 use crate::owner::{GuestOwner, Owners};
 use crate::tree::{self, Reached, Tree};
+use crate::virtuals::Virtuals;
 
 /// Why a directory cannot be shared.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +68,7 @@ pub struct Share {
     descriptors: Mutex<Descriptors>,
     handles: Mutex<Handles>,
     pub(crate) guard: Guard,
+    pub(crate) virtuals: Virtuals,
     /// Where bytes of the guest are looked at before they reach a file.
     pub(crate) staging: Mutex<File>,
 }
@@ -121,6 +123,7 @@ impl Share {
             handles: Mutex::new(Handles::new(bounds.handles)),
             tree,
             guard: Guard::new(root, Rules::default(), None),
+            virtuals: Virtuals::default(),
             staging: Mutex::new(staging().map_err(fail)?),
         })
     }
@@ -129,8 +132,13 @@ impl Share {
     /// ([`sbx_workspace::event::Event`]).
     #[must_use]
     pub fn guarded(self, rules: Rules, events: Option<File>) -> Self {
+        let virtuals = Virtuals::new(&rules.masks);
         let guard = Guard::new(&self.root_path, rules, events);
-        Self { guard, ..self }
+        Self {
+            guard,
+            virtuals,
+            ..self
+        }
     }
 
     /// A descriptor of the root for the jail's rules.

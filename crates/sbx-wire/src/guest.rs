@@ -447,6 +447,8 @@ impl Mount {
     /// Tags that begin so are of files: the share's root holds the one that is called as `path` ends, and that file
     /// alone goes to `path`.
     pub const FILE: &str = "file";
+    /// The tag of directories that are on the guest's own disk; they come after the shares that they are in.
+    pub const MASK: &str = "mask";
 }
 
 /// A file that `personalise` writes.

@@ -6,6 +6,7 @@
 //! - [`rules`]: what a share is told, and [`protect`]: the list that is protected unless somebody says otherwise.
 //! - [`hide`]: lists of hidden names, in files and by name.
 //! - [`mounts`]: which directories may be shared at all.
+//! - [`mask`]: which directories are the sandbox's own.
 //! - [`git_config`], [`git_link`]: the git files that guest and host both write, and of which some contents run on the
 //!   host.
 //! - [`event`]: what the share says when somebody tried.
@@ -16,6 +17,7 @@ pub mod git_config;
 pub mod git_link;
 mod glob;
 pub mod hide;
+pub mod mask;
 pub mod mounts;
 pub mod pattern;
 pub mod protect;

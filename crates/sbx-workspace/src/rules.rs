@@ -1,5 +1,6 @@
 //! What a share is told of its workspace.
 
+use crate::mask::Mask;
 use crate::pattern::Pattern;
 use crate::protect::Level;
 use serde::{Deserialize, Serialize};
@@ -61,6 +62,9 @@ pub struct Guarding {
     /// Names that are hidden, after those of the settings and before those of `.sbxignore`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hide: Vec<Pattern>,
+    /// Directories that are on the sandbox's own disk, after those of the settings.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mask: Vec<Mask>,
 }
 
 impl Guarding {
@@ -84,11 +88,17 @@ pub struct Rules {
     /// is the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub only: Option<String>,
+    /// Paths from the root of directories that are the guest's own, whatever the host has there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub masks: Vec<String>,
 }
 
 impl Rules {
     /// Nothing is protected and nothing hidden.
     pub fn is_empty(&self) -> bool {
-        self.protect.is_empty() && self.hide.is_empty() && self.only.is_none()
+        self.protect.is_empty()
+            && self.hide.is_empty()
+            && self.only.is_none()
+            && self.masks.is_empty()
     }
 }

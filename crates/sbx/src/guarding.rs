@@ -4,6 +4,7 @@ use crate::commands::Context;
 use crate::table::safe;
 use sbx_wire::api::{Guarded, GuardedEvent};
 use sbx_wire::report::Report;
+use sbx_workspace::mask::Mask;
 use sbx_workspace::protect::Level;
 use sbx_workspace::rules::Guarding;
 use sbx_workspace::{Mode, Pattern, hide};
@@ -27,6 +28,9 @@ pub(crate) struct GuardingArgs {
     /// Names that read as absent inside, as in gitignore, or @secrets; repeatable. Also: a file .sbxignore
     #[arg(long, value_name = "PATTERN", value_parser = Pattern::parse)]
     pub(crate) hide: Vec<Pattern>,
+    /// Directories on the sandbox's own disk instead of the host's: names such as node_modules, or paths; repeatable
+    #[arg(long, value_name = "NAME|PATH")]
+    pub(crate) mask: Vec<Mask>,
 }
 
 impl GuardingArgs {
@@ -39,6 +43,7 @@ impl GuardingArgs {
             protect: self.protect,
             protect_paths: self.protect_path.clone(),
             hide: self.hide.iter().flat_map(several).collect(),
+            mask: self.mask.clone(),
         }
     }
 }

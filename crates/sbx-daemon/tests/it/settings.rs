@@ -30,6 +30,7 @@ fn every_setting_is_listed_with_default_type_and_description() {
         "upstream.overrides",
         "upstream.resolvers",
         "workspace.hide",
+        "workspace.mask",
         "workspace.mounts.allow",
         "workspace.mounts.deny",
         "workspace.protect",

@@ -18,6 +18,10 @@ use std::time::Duration;
 const SHARE_LIMIT: Duration = Duration::from_secs(15);
 /// Directories of files that are shared alone.
 const FILES: &str = "/run/sbx/files";
+/// Directories that are in workspaces and on this disk.
+const MASKS: &str = "/var/lib/sbx/masks";
+/// The agent's user and group.
+const AGENT: u32 = 1000;
 
 /// Applies all of it but the Docker Engine. `previous`: the network of the last time.
 pub(super) fn apply(request: &Personalise, previous: Option<&NetworkIdentity>) -> io::Result<()> {
@@ -122,6 +126,9 @@ fn hosts_block(name: &str, network: &NetworkIdentity) -> String {
 }
 
 fn mount_share(wanted: &Mount) -> io::Result<()> {
+    if wanted.tag == Mount::MASK {
+        return mount_mask(&wanted.path);
+    }
     if wanted.tag.starts_with(Mount::FILE) {
         return mount_file(wanted);
     }
@@ -151,6 +158,27 @@ fn mount_file(wanted: &Mount) -> io::Result<()> {
     })
 }
 
+/// A directory of the sandbox's own disk over one that the share shows for it.
+fn mount_mask(path: &str) -> io::Result<()> {
+    let at = |error: io::Error| io::Error::other(format!("mask at {path}: {error}"));
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    if on_top(&mounts, path).is_some() {
+        return Ok(());
+    }
+    // One level, whatever the path: `%` and `/` are written as in an address.
+    let name = path.replace('%', "%25").replace('/', "%2F");
+    if name.len() > 255 {
+        return Err(at(io::Error::other("its path is too long")));
+    }
+    let own = Path::new(MASKS).join(name);
+    if fs::symlink_metadata(&own).is_err() {
+        files::scaffold(Path::new(MASKS), None).map_err(at)?;
+        fs::create_dir(&own).map_err(at)?;
+        std::os::unix::fs::chown(&own, Some(AGENT), Some(AGENT)).map_err(at)?;
+    }
+    rustix::mount::mount_bind(&own, path).map_err(|error| at(error.into()))
+}
+
 fn mount_at(wanted: &Mount, path: &Path) -> io::Result<()> {
     files::scaffold(path, None)?;
     let shown = path.to_str().ok_or(io::ErrorKind::InvalidInput)?;
@@ -177,17 +205,21 @@ fn mount_at(wanted: &Mount, path: &Path) -> io::Result<()> {
 /// Whether this share is on top of this mount point already (an earlier life of the channel).
 fn mounted(path: &str, tag: &str) -> bool {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    on_top(&mounts, path) == Some((tag, "virtiofs"))
+}
+
+/// Source and kind of what is on top of a mount point.
+fn on_top<'a>(mounts: &'a str, path: &str) -> Option<(&'a str, &'a str)> {
     let escaped = path
         .replace('\\', "\\134")
         .replace(' ', "\\040")
         .replace('\t', "\\011")
         .replace('\n', "\\012");
-    let top = mounts.lines().rev().find_map(|line| {
+    mounts.lines().rev().find_map(|line| {
         let mut fields = line.split(' ');
-        let source = fields.next()?;
-        (fields.next()? == escaped).then(|| source == tag && fields.next() == Some("virtiofs"))
-    });
-    top.unwrap_or(false)
+        let (source, place, kind) = (fields.next()?, fields.next()?, fields.next()?);
+        (place == escaped).then_some((source, kind))
+    })
 }
 
 fn write_file(file: &GuestFile) -> io::Result<()> {

@@ -56,8 +56,11 @@ fn unmount_all() {
             continue;
         };
         let target = unescape(target);
+        let masks = || mounts.lines().any(|line| is_share_above(line, &target));
         match kind {
             "virtiofs" => shares.push(target),
+            // A directory of the disk in a share, which it keeps busy.
+            _ if !target.starts_with(super::disks::DOCKER_ROOT) && masks() => shares.push(target),
             _ if target.starts_with(super::disks::DOCKER_ROOT) => disks.push(target),
             _ => {}
         }
@@ -80,6 +83,16 @@ fn unmount_all() {
             let _ = rustix::mount::mount_remount(&target, MountFlags::RDONLY, c"");
         }
     }
+}
+
+/// Whether a line of `/proc/mounts` is a share that this mount point lies in.
+fn is_share_above(line: &str, target: &str) -> bool {
+    let mut fields = line.split(' ').skip(1);
+    let (Some(share), Some("virtiofs")) = (fields.next(), fields.next()) else {
+        return false;
+    };
+    let rest = target.strip_prefix(&*unescape(share));
+    rest.is_some_and(|rest| rest.starts_with('/'))
 }
 
 /// Writes everything out and leaves the root's disk marked clean: an overlay cannot be unmounted by the

@@ -50,6 +50,10 @@ impl Share {
 
     /// Whether the guest may make something new under a name.
     pub(crate) fn check_make(&self, parent: u64, name: &CStr, made: Made) -> io::Result<()> {
+        // It is there already.
+        if self.check_virtual(parent, name).is_err() {
+            return Err(Errno::EXIST.into());
+        }
         let Some(judged) = self.judge_name(parent, name, made == Made::Directory)? else {
             return Ok(());
         };

@@ -15,6 +15,7 @@ mod content;
 mod guest;
 mod hide;
 mod hostile;
+mod mask;
 mod ownership;
 mod process;
 mod protect;

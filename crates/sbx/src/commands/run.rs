@@ -212,6 +212,7 @@ fn refuse_creation_flags(args: &Args, sandbox: &Sandbox) -> Result<(), Report> {
             !args.sandbox.guarding.protect_path.is_empty(),
         ),
         ("--hide", !args.sandbox.guarding.hide.is_empty()),
+        ("--mask", !args.sandbox.guarding.mask.is_empty()),
     ];
     match flags.iter().find(|(_, given)| *given) {
         None => Ok(()),

@@ -1,0 +1,158 @@
+//! Which directories of a workspace are the sandbox's own.
+
+use crate::settings;
+use crate::store::StoredSetting;
+use sbx_workspace::mask::{MAX_MASKS, Mask};
+use sbx_workspace::rules::Guarding;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::path::Path;
+
+/// How deep below the root it is looked for places.
+const MAX_DEPTH: usize = 6;
+/// Most names that are looked at for it.
+const MAX_LOOKED_AT: usize = 50_000;
+
+/// Paths from the root, in order, at most [`MAX_MASKS`]. Found anew at each start: a package that was added since has
+/// its own. `None` as the second: every place was looked at.
+pub(crate) fn find(
+    stored: &BTreeMap<String, StoredSetting>,
+    guarding: &Guarding,
+    root: &Path,
+) -> (Vec<String>, Option<String>) {
+    let mut wanted = settings::masks(stored);
+    wanted.extend(guarding.mask.iter().cloned());
+    let (places, names): (Vec<Mask>, Vec<Mask>) =
+        wanted.into_iter().partition(|mask| mask.path().is_some());
+    let mut found: BTreeSet<String> = places
+        .iter()
+        .map(|mask| mask.as_str().to_owned())
+        // The guest cannot mount where there is no directory above.
+        .filter(|path| is_directory(&root.join(path), 1))
+        .collect();
+    let mut cut = false;
+    if !names.is_empty() {
+        cut = look(root, &names, &mut found);
+    }
+    let kept: Vec<String> = outermost(found).into_iter().collect();
+    let many = kept.len() > MAX_MASKS;
+    let notice = (many || cut).then(|| {
+        format!(
+            "not every directory of {} is masked: {} are possible, down to {MAX_DEPTH} directories",
+            root.display(),
+            MAX_MASKS
+        )
+    });
+    (kept.into_iter().take(MAX_MASKS).collect(), notice)
+}
+
+/// Whether the parent of a path is a directory, reached without links.
+fn is_directory(path: &Path, up: usize) -> bool {
+    let Some(parent) = path.ancestors().nth(up) else {
+        return false;
+    };
+    let real = parent.canonicalize();
+    real.is_ok_and(|real| real == *parent) && parent.is_dir()
+}
+
+/// Looks for places of these names. Whether it gave up early.
+fn look(root: &Path, names: &[Mask], found: &mut BTreeSet<String>) -> bool {
+    let mut left = MAX_LOOKED_AT;
+    let mut waiting = vec![(String::new(), 0)];
+    while let Some((path, depth)) = waiting.pop() {
+        let Ok(entries) = std::fs::read_dir(root.join(&path)) else {
+            continue;
+        };
+        let mut here = HashSet::new();
+        let mut below = Vec::new();
+        for entry in entries.flatten() {
+            if left == 0 {
+                return true;
+            }
+            left -= 1;
+            let Ok(name) = entry.file_name().into_string() else {
+                continue;
+            };
+            // A link is not followed: what it leads to is masked where it is.
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                below.push(name.clone());
+            }
+            here.insert(name);
+        }
+        let join = |name: &str| {
+            if path.is_empty() {
+                name.to_owned()
+            } else {
+                format!("{path}/{name}")
+            }
+        };
+        let masked: Vec<&str> = names
+            .iter()
+            .filter(|mask| mask.applies(|name| here.contains(name)))
+            .map(Mask::as_str)
+            .collect();
+        found.extend(masked.iter().map(|name| join(name)));
+        if depth == MAX_DEPTH {
+            continue;
+        }
+        let further = below
+            .iter()
+            .filter(|name| *name != ".git" && !masked.contains(&&***name));
+        waiting.extend(further.map(|name| (join(name), depth + 1)));
+    }
+    false
+}
+
+/// Without those that lie in another.
+fn outermost(found: BTreeSet<String>) -> BTreeSet<String> {
+    let inside = |path: &String| {
+        let mut above = Path::new(path).ancestors().skip(1);
+        above.any(|parent| parent.to_str().is_some_and(|parent| found.contains(parent)))
+    };
+    found.iter().filter(|path| !inside(path)).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(mask: &[&str]) -> Vec<String> {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        for path in [
+            "a/node_modules/x/node_modules",
+            "b/c",
+            "d",
+            ".git/node_modules",
+        ] {
+            std::fs::create_dir_all(root.join(path)).unwrap();
+        }
+        for path in ["b/c/package.json", "d/Cargo.toml", "b/pyproject.toml"] {
+            std::fs::write(root.join(path), "").unwrap();
+        }
+        std::os::unix::fs::symlink("a", root.join("link")).unwrap();
+        let guarding = Guarding {
+            mask: mask.iter().map(|text| text.parse().unwrap()).collect(),
+            ..Guarding::default()
+        };
+        find(&BTreeMap::new(), &guarding, &root).0
+    }
+
+    #[test]
+    fn a_name_is_masked_where_it_is_and_where_it_will_be() {
+        assert_eq!(
+            found(&["node_modules"]),
+            ["a/node_modules", "b/c/node_modules"]
+        );
+        assert_eq!(found(&["target", ".venv"]), ["b/.venv", "d/target"]);
+        assert_eq!(found(&[]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_path_is_masked_where_its_parent_is_a_directory() {
+        assert_eq!(found(&["d/out", "nowhere/out", "link/out"]), ["d/out"]);
+        assert_eq!(
+            found(&["a/node_modules", "a/node_modules/x"]),
+            ["a/node_modules"]
+        );
+    }
+}

@@ -1,0 +1,83 @@
+//! Directories that are the guest's own.
+
+use crate::support::{Bench, ROOT, agent, errno, read_host};
+use sbx_workspace::Rules;
+use std::ffi::CStr;
+use virtiofsd::filesystem::{Extensions, FileSystem as _, SetattrValid};
+use virtiofsd::fuse::SetattrIn;
+use virtiofsd::soft_idmap::Id as _;
+
+fn bench() -> Bench {
+    let masks = ["node_modules", "app/target"].map(str::to_owned).to_vec();
+    let bench = Bench::guarded(Rules {
+        masks,
+        ..Rules::default()
+    });
+    std::fs::create_dir_all(bench.host("app/src")).unwrap();
+    std::fs::create_dir(bench.host("node_modules")).unwrap();
+    bench.host_write("node_modules/f", "the host's");
+    bench
+}
+
+#[test]
+fn a_masked_directory_is_there_and_empty_and_the_host_has_none() {
+    let bench = bench();
+    let app = bench.node("app").unwrap();
+    let masked = bench.node("app/target").unwrap();
+    let attr = bench.attr(masked).unwrap();
+    assert_eq!(attr.mode, libc::S_IFDIR | 0o755);
+    assert_eq!((attr.uid.into_inner(), attr.gid.into_inner()), (1000, 1000));
+    assert_eq!(errno(bench.lookup(masked, c"f")), libc::ESTALE);
+    assert!(!bench.host("app/target").exists());
+    for step in [1, 2, 100] {
+        assert_eq!(bench.list(app, step).unwrap(), ["src", "target"]);
+        assert_eq!(bench.list(ROOT, step).unwrap(), ["app", "node_modules"]);
+    }
+    // What the host has under the name is out of sight.
+    let own = bench.node("node_modules").unwrap();
+    assert_eq!(errno(bench.lookup(own, c"f")), libc::ESTALE);
+}
+
+#[test]
+fn nothing_takes_its_place_and_nothing_is_made_in_it() {
+    let bench = bench();
+    let share = &bench.share;
+    let app = bench.node("app").unwrap();
+    let masked = bench.node("app/target").unwrap();
+    assert_eq!(errno(bench.mkdir(app, c"target", 0o755)), libc::EEXIST);
+    assert_eq!(
+        errno(bench.create(app, c"target", 0o644, libc::O_RDWR)),
+        libc::EBUSY
+    );
+    let link = share.symlink(agent(), c"x", app, c"target", Extensions::default());
+    assert_eq!(errno(link), libc::EEXIST);
+    assert_eq!(errno(share.rmdir(agent(), app, c"target")), libc::EBUSY);
+    let rename = |from: &CStr, to: &CStr| share.rename(agent(), app, from, app, to, 0);
+    assert_eq!(errno(rename(c"target", c"x")), libc::EBUSY);
+    assert_eq!(errno(rename(c"src", c"target")), libc::EBUSY);
+    // Nor does what it lies in go away from under the mount.
+    assert_eq!(
+        errno(share.rename(agent(), ROOT, c"app", ROOT, c"x", 0)),
+        libc::EBUSY
+    );
+    assert_eq!(
+        errno(share.rename(agent(), ROOT, c"node_modules", ROOT, c"x", 0)),
+        libc::EBUSY
+    );
+    assert_eq!(
+        errno(bench.create(masked, c"f", 0o644, libc::O_RDWR)),
+        libc::ESTALE
+    );
+    assert_eq!(errno(bench.mkdir(masked, c"d", 0o755)), libc::ESTALE);
+    let mode = SetattrIn {
+        mode: 0o700,
+        ..Default::default()
+    };
+    assert_eq!(
+        errno(bench.setattr(masked, SetattrValid::MODE, mode)),
+        libc::EACCES
+    );
+    assert_eq!(read_host(bench.host("node_modules/f")), "the host's");
+    let beside = bench.create(app, c"targets", 0o644, libc::O_RDWR);
+    assert!(beside.is_ok(), "a name that only begins so");
+}

@@ -31,11 +31,17 @@ impl Share {
         }
         self.handles().check_room()?;
         let file = self.open_file(id, flags)?;
-        self.handles().insert(id, Open::File(Arc::new(file)))
+        self.handles().insert(id, Open::File(Arc::new(file), flags))
     }
 
     pub(crate) fn open_directory(&self, id: u64) -> io::Result<u64> {
         self.handles().check_room()?;
+        let directory = Arc::new(self.opened_directory(id)?);
+        self.handles().insert(id, Open::Directory(directory))
+    }
+
+    /// A directory, opened to be listed.
+    pub(crate) fn opened_directory(&self, id: u64) -> io::Result<Directory> {
         let directory = self.reach_directory(id)?;
         let virtuals = if self.virtuals.is_empty() {
             Vec::new()
@@ -47,10 +53,7 @@ impl Share {
         let file = self
             .tree
             .reopen(directory, OFlags::RDONLY | OFlags::DIRECTORY)?;
-        self.handles().insert(
-            id,
-            Open::Directory(Arc::new(Directory::new(file.into(), below, virtuals))),
-        )
+        Ok(Directory::new(file.into(), below, virtuals))
     }
 
     pub(crate) fn read_file(

@@ -8,6 +8,7 @@
 //! whole file system for the guest); ioctl; bmap; unnamed temporary files.
 
 use std::ffi::CStr;
+use std::fs::File;
 use std::io;
 use std::time::Duration;
 
@@ -21,7 +22,15 @@ use virtiofsd::fuse::{Attr, SetattrIn};
 use crate::directory::Entries;
 use crate::share::Share;
 
-impl SerializableFileSystem for Share {}
+impl SerializableFileSystem for Share {
+    fn serialize(&self, state_pipe: File) -> io::Result<()> {
+        self.save(state_pipe)
+    }
+
+    fn deserialize_and_apply(&self, state_pipe: File) -> io::Result<()> {
+        self.restore(state_pipe)
+    }
+}
 
 impl FileSystem for Share {
     type Inode = u64;
@@ -152,7 +161,7 @@ impl FileSystem for Share {
         self.handles().check_room()?;
         let flags = OFlags::from_bits_retain(flags);
         let (entry, file) = self.make_file(parent, name, mode & !umask, flags)?;
-        let open = crate::handles::Open::File(std::sync::Arc::new(file));
+        let open = crate::handles::Open::File(std::sync::Arc::new(file), flags - OFlags::CREATE);
         let handle = self.handles().insert(entry.inode, open)?;
         Ok((entry, Some(handle), OpenOptions::empty()))
     }

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use crate::directory::Directory;
@@ -12,8 +13,8 @@ use crate::directory::Directory;
 /// One open file or directory.
 #[derive(Clone, Debug)]
 pub(crate) enum Open {
-    /// A regular file.
-    File(Arc<File>),
+    /// A regular file, and how it was opened.
+    File(Arc<File>, OFlags),
     /// A directory, with the entries read ahead.
     Directory(Arc<Directory>),
 }
@@ -21,8 +22,16 @@ pub(crate) enum Open {
 impl Open {
     fn file(&self) -> Arc<File> {
         match self {
-            Self::File(file) => Arc::clone(file),
+            Self::File(file, _) => Arc::clone(file),
             Self::Directory(directory) => directory.file(),
+        }
+    }
+
+    /// How a file was opened; `None`: it is a directory.
+    pub(crate) fn flags(&self) -> Option<u32> {
+        match self {
+            Self::File(_, flags) => Some(flags.bits()),
+            Self::Directory(_) => None,
         }
     }
 }
@@ -78,7 +87,7 @@ impl Handles {
     /// The regular file behind a handle of this node. `EBADF` otherwise.
     pub(crate) fn file(&self, node: u64, handle: u64) -> io::Result<Arc<File>> {
         match self.open.get(&handle) {
-            Some((owner, Open::File(file))) if *owner == node => Ok(Arc::clone(file)),
+            Some((owner, Open::File(file, _))) if *owner == node => Ok(Arc::clone(file)),
             _ => Err(Errno::BADF.into()),
         }
     }
@@ -110,6 +119,32 @@ impl Handles {
             }
         }
         Ok(())
+    }
+
+    /// All of them: handle, node, and what is open.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (u64, u64, &Open)> {
+        self.open
+            .iter()
+            .map(|(handle, (node, open))| (*handle, *node, open))
+    }
+
+    /// The number of the next handle.
+    pub(crate) fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Takes in what had this number in a saved machine. `ENFILE` when the table is full.
+    pub(crate) fn put_back(&mut self, handle: u64, node: u64, open: Open) -> io::Result<()> {
+        self.check_room()?;
+        self.open.insert(handle, (node, open));
+        self.by_node.entry(node).or_default().push(handle);
+        self.go_on_from(handle.saturating_add(1));
+        Ok(())
+    }
+
+    /// Numbers below this one were given out.
+    pub(crate) fn go_on_from(&mut self, next: u64) {
+        self.next = self.next.max(next);
     }
 
     /// Closes everything.

@@ -32,6 +32,7 @@ mod nodes;
 mod owner;
 pub mod serve;
 mod share;
+mod state;
 mod sys;
 mod tree;
 mod virtuals;

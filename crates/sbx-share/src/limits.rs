@@ -46,5 +46,8 @@ pub const MAX_EVENTS: usize = 10_000;
 /// Bytes of a share's file of events, over all its starts. Beyond: as [`MAX_EVENTS`].
 pub const MAX_EVENT_BYTES: usize = 1024 * 1024;
 
+/// Bytes of the state that is taken over from a saved machine: a full table of long names. Beyond: it is refused.
+pub const MAX_STATE: u64 = 512 * 1024 * 1024;
+
 /// Files looked at when a directory is renamed to or from a name that rules look into. Beyond: `EACCES`.
 pub const MAX_SCAN: usize = 20_000;

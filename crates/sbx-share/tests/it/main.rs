@@ -19,4 +19,5 @@ mod mask;
 mod ownership;
 mod process;
 mod protect;
+mod saved;
 mod support;

@@ -89,6 +89,17 @@ impl Bench {
         Self { folder, share }
     }
 
+    /// Another server of the same directory, as after a restart.
+    pub(crate) fn again(&self) -> Share {
+        let bounds = Bounds {
+            nodes: 100_000,
+            handles: 500,
+            directories: 4,
+        };
+        let root = self.folder.path().join("root");
+        Share::with_bounds(&root, GuestOwner::default(), false, bounds).unwrap()
+    }
+
     /// What was said: action, path, and whether it was refused.
     pub(crate) fn said(&self) -> Vec<(String, String, bool)> {
         let text = std::fs::read_to_string(self.folder.path().join("events")).unwrap();

@@ -1,0 +1,109 @@
+//! The share's part of a saved machine: which numbers the guest has for which files, and what it has open.
+//!
+//! A machine that is saved with the share mounted goes on with the numbers it was given. They are written down with the
+//! identities of their files; what is not there any more when the machine goes on is stale (`ESTALE`), as if the host had
+//! removed it meanwhile. Open files are opened again by name, so one that has none any more is lost (`EBADF`).
+
+use crate::handles::Open;
+use crate::limits::{MAX_HANDLES, MAX_NODES, MAX_STATE};
+use crate::nodes::SavedNode;
+use crate::share::Share;
+use rustix::fs::OFlags;
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::sync::Arc;
+
+/// Version of the format.
+const VERSION: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    version: u32,
+    next_node: u64,
+    nodes: Vec<SavedNode>,
+    next_handle: u64,
+    handles: Vec<SavedHandle>,
+}
+
+/// One open file or directory.
+#[derive(Serialize, Deserialize)]
+struct SavedHandle {
+    handle: u64,
+    node: u64,
+    /// How it was opened; `None`: a directory.
+    flags: Option<u32>,
+}
+
+impl Share {
+    /// Writes the state down.
+    pub(crate) fn save(&self, mut to: File) -> io::Result<()> {
+        let saved = {
+            let (nodes, handles) = (self.nodes(), self.handles());
+            Saved {
+                version: VERSION,
+                next_node: nodes.next(),
+                nodes: nodes.saved(),
+                next_handle: handles.next(),
+                handles: handles
+                    .all()
+                    .map(|(handle, node, open)| SavedHandle {
+                        handle,
+                        node,
+                        flags: open.flags(),
+                    })
+                    .collect(),
+            }
+        };
+        let bytes = postcard::to_allocvec(&saved).map_err(io::Error::other)?;
+        to.write_all(&bytes)
+    }
+
+    /// Takes a state over, in place of the present one. What it says was written by a share, but is checked as if a
+    /// guest had said it.
+    pub(crate) fn restore(&self, from: File) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        from.take(MAX_STATE + 1).read_to_end(&mut bytes)?;
+        let broken = || io::Error::from(io::ErrorKind::InvalidData);
+        if bytes.len() as u64 > MAX_STATE {
+            return Err(broken());
+        }
+        let saved: Saved = postcard::from_bytes(&bytes).map_err(|_| broken())?;
+        if saved.version != VERSION
+            || saved.nodes.len() > MAX_NODES
+            || saved.handles.len() > MAX_HANDLES
+        {
+            return Err(broken());
+        }
+        self.reset();
+        let taken = self.nodes().restore(saved.nodes, saved.next_node);
+        if !taken {
+            self.reset();
+            return Err(broken());
+        }
+        let mut lost = 0;
+        for known in saved.handles {
+            let open = self.open_again(known.node, known.flags);
+            let kept =
+                open.and_then(|open| self.handles().put_back(known.handle, known.node, open));
+            lost += usize::from(kept.is_err());
+        }
+        self.handles().go_on_from(saved.next_handle);
+        tracing::info!(
+            nodes = self.node_count(),
+            lost,
+            "restored with the guest's mount"
+        );
+        Ok(())
+    }
+
+    fn open_again(&self, node: u64, flags: Option<u32>) -> io::Result<Open> {
+        let Some(flags) = flags else {
+            return Ok(Open::Directory(Arc::new(self.opened_directory(node)?)));
+        };
+        // Opened before, so nothing is cut or made now.
+        let flags = OFlags::from_bits_retain(flags) - OFlags::TRUNC;
+        let file = self.open_file(node, flags)?;
+        Ok(Open::File(Arc::new(file), flags))
+    }
+}

@@ -68,6 +68,8 @@ const ATTACKS: &[&str] = &[
     "cat .env",
     "ls .env",
     "git show :.env > .env",
+    "echo evil > tracked.key",
+    "rm tracked.key",
 ];
 
 fn host_git(folder: &Path, arguments: &[&str]) -> String {
@@ -96,6 +98,7 @@ fn create(setting: &Setting) -> PathBuf {
     let workspace = setting.installation.folder("guarded").unwrap();
     for (name, content) in [
         (".env", "SECRET=host\n"),
+        ("tracked.key", "committed\n"),
         (".gitignore", ".env\n"),
         ("a.txt", "a\n"),
     ] {
@@ -108,6 +111,11 @@ fn create(setting: &Setting) -> PathBuf {
     host_git(&workspace, &["init", "-q", "-b", "main"]);
     host_git(&workspace, &["add", "."]);
     host_git(&workspace, &["commit", "-q", "-m", "host"]);
+    let tracked = workspace.join("tracked.key");
+    setting
+        .installation
+        .write(&tracked, b"SECRET=changed\n")
+        .unwrap();
     std::fs::create_dir(workspace.join("plain")).unwrap();
     setting
         .installation
@@ -127,6 +135,8 @@ fn create(setting: &Setting) -> PathBuf {
         "block",
         "--hide",
         ".env",
+        "--hide",
+        "*.key",
     ];
     setting.installation.sbx(create).success().unwrap();
     workspace
@@ -167,6 +177,11 @@ fn attacks_fail(setting: &Setting, workspace: &Path) {
 }
 
 fn git_works(setting: &Setting, workspace: &Path) {
+    // A hidden file that git knows is neither deleted nor changed to git, and says what git has.
+    let seen = "git status --short -- tracked.key; cat tracked.key; ls tracked.key";
+    assert_eq!(setting.inside("guarded", seen), "committed\ntracked.key\n");
+    let host = host_git(workspace, &["status", "--short", "--", "tracked.key"]);
+    assert_eq!(host, " M tracked.key\n");
     let worked = setting.inside("guarded", GIT);
     assert!(worked.ends_with("done\n"), "{worked}");
     let submodule = setting.inside("guarded", SUBMODULE);

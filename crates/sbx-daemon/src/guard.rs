@@ -3,7 +3,7 @@
 use crate::error::io_report;
 use crate::record::Record;
 use crate::store::StoredSetting;
-use crate::{masks, settings};
+use crate::{masks, settings, stand_ins};
 use rustix::fs::{Mode, OFlags, open};
 use sbx_wire::api::{Guarded, GuardedEvent};
 use sbx_wire::launch::ShareSpec;
@@ -23,7 +23,7 @@ const MAX_RULES: usize = 64 << 10;
 /// Most bytes read of a share's file of events; it writes no more.
 const MAX_EVENTS: u64 = 2 << 20;
 
-/// Gives a share of a sandbox its rules.
+/// Gives a share of a sandbox its rules. `folder`: the sandbox's own.
 ///
 /// # Errors
 /// As [`rules`].
@@ -31,6 +31,7 @@ pub(crate) fn complete(
     stored: &BTreeMap<String, StoredSetting>,
     record: &Record,
     share: &mut ShareSpec,
+    folder: &Path,
 ) -> Result<(), Report> {
     if share.rules.only.is_some() {
         return Ok(());
@@ -38,6 +39,8 @@ pub(crate) fn complete(
     share.rules = rules(stored, &record.guarding, &share.host)?;
     let (masks, notice) = masks::find(stored, &record.guarding, &share.host);
     share.rules.masks = masks;
+    let folder = folder.join(format!("{}.tracked", share.tag));
+    share.rules.stand_ins = stand_ins::find(&share.host, &share.rules.hide, &folder)?;
     if let Some(notice) = notice {
         tracing::warn!(sandbox = %record.name, notice, "masks");
     }
@@ -110,6 +113,7 @@ pub(crate) fn rules(
         hide: hidden,
         only: None,
         masks: Vec::new(),
+        stand_ins: Vec::new(),
     })
 }
 

@@ -127,10 +127,7 @@ async fn write_documents(
         .dir
         .canonicalize()
         .map_err(|e| io_report("find", &sandbox.dir, &e))?;
-    let (mut shares, _) = shares(record);
-    for share in &mut shares {
-        guard::complete(daemon.store().settings(), record, share)?;
-    }
+    let shares = guarded_shares(daemon, record, &dir).await?;
     let mut personalise = personalise(daemon, record, &image.path);
     personalise.mounts.extend(masked(&shares));
     let document = Launch {
@@ -160,6 +157,24 @@ async fn write_documents(
         dir,
     };
     files::replace_json(&sandbox.dir.join(launch::FILE), &document)
+}
+
+/// The shares with their rules. Workspaces are read for that, and git is asked, which takes what it takes.
+async fn guarded_shares(
+    daemon: &Daemon,
+    record: &Record,
+    dir: &Path,
+) -> Result<Vec<ShareSpec>, Report> {
+    let stored = daemon.store().settings().clone();
+    let (record, dir) = (record.clone(), dir.to_path_buf());
+    let work = move || {
+        let (mut shares, _) = shares(&record);
+        for share in &mut shares {
+            guard::complete(&stored, &record, share, &dir)?;
+        }
+        Ok(shares)
+    };
+    image::blocking(work).await?
 }
 
 /// Where the guest puts directories of its own disk.

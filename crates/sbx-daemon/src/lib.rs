@@ -56,6 +56,7 @@ mod serve;
 mod services;
 mod settings;
 mod small_kernel;
+mod stand_ins;
 mod store;
 mod supervisor_link;
 mod warm;

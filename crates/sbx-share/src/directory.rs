@@ -15,6 +15,7 @@ use crate::guard::{Below, Guard};
 use crate::limits::DIRECTORY_CHUNK;
 use crate::share::is_type;
 use crate::tree;
+use crate::virtuals::Name;
 
 /// Position of the first name that the host does not have. File systems use positions up to [`END`], which is ext4's
 /// for the end, and hashes of names below it: none is likely to be so close.
@@ -29,7 +30,9 @@ pub(crate) struct Directory {
     /// What the rules remember of the way to it, if they hide anything.
     below: Option<Arc<Below>>,
     /// Names in it that the host does not have, or that stand for others.
-    virtuals: Vec<Vec<u8>>,
+    virtuals: Vec<Name>,
+    /// The host has no such directory: there is nothing else in it.
+    alone: bool,
     chunk: Mutex<Arc<Chunk>>,
 }
 
@@ -53,12 +56,21 @@ struct Item {
 }
 
 impl Directory {
-    pub(crate) fn new(file: File, below: Option<Arc<Below>>, virtuals: Vec<Vec<u8>>) -> Self {
+    pub(crate) fn new(file: File, below: Option<Arc<Below>>, virtuals: Vec<Name>) -> Self {
         Self {
             file: Arc::new(file),
             below,
             virtuals,
+            alone: false,
             chunk: Mutex::default(),
+        }
+    }
+
+    /// A directory that the host does not have. `file`: some descriptor.
+    pub(crate) fn of_virtuals(file: File, names: Vec<Name>) -> Self {
+        Self {
+            alone: true,
+            ..Self::new(file, None, names)
         }
     }
 
@@ -90,6 +102,9 @@ impl Directory {
         if let Some(index) = position.checked_sub(VIRTUALS).filter(|_| position < END) {
             return Ok(self.virtual_chunk(position, index));
         }
+        if self.alone {
+            return Ok(self.virtual_chunk(position, 0));
+        }
         rustix::fs::seek(&self.file, SeekFrom::Start(position))?;
         let mut buffer = [MaybeUninit::<u8>::uninit(); DIRECTORY_CHUNK];
         let mut raw = RawDir::new(&self.file, &mut buffer);
@@ -99,7 +114,7 @@ impl Directory {
             let stands = self
                 .virtuals
                 .iter()
-                .any(|name| name == entry.file_name().to_bytes());
+                .any(|name| name.bytes == entry.file_name().to_bytes());
             if !stands && !self.hides(guard, entry.file_name(), entry.file_type()) {
                 let name = entry.file_name().to_bytes_with_nul();
                 entries.push(Item {
@@ -135,10 +150,14 @@ impl Directory {
             entries.push(Item {
                 inode: u64::MAX - index,
                 next: VIRTUALS + index + 1,
-                kind: u32::from(libc::DT_DIR),
-                name: names.len()..names.len() + name.len() + 1,
+                kind: u32::from(if name.directory {
+                    libc::DT_DIR
+                } else {
+                    libc::DT_REG
+                }),
+                name: names.len()..names.len() + name.bytes.len() + 1,
             });
-            names.extend_from_slice(name);
+            names.extend_from_slice(&name.bytes);
             names.push(0);
         }
         Chunk {

@@ -132,7 +132,7 @@ impl Share {
     /// ([`sbx_workspace::event::Event`]).
     #[must_use]
     pub fn guarded(self, rules: Rules, events: Option<File>) -> Self {
-        let virtuals = Virtuals::new(&rules.masks);
+        let virtuals = Virtuals::new(&rules.masks, &rules.stand_ins);
         let guard = Guard::new(&self.root_path, rules, events);
         Self {
             guard,
@@ -305,6 +305,9 @@ impl Share {
     /// act on the host.
     pub(crate) fn open_file(&self, id: u64, flags: OFlags) -> io::Result<File> {
         let writes = flags & OFlags::RWMODE != OFlags::RDONLY || flags.contains(OFlags::TRUNC);
+        if let Some(opened) = self.open_virtual(id, writes) {
+            return opened;
+        }
         // What is opened for reading cannot be cut afterwards, and must not be before it was looked at.
         let cut_to_read = flags.contains(OFlags::TRUNC) && flags & OFlags::RWMODE == OFlags::RDONLY;
         if !cut_to_read && let Some((file, stat)) = self.open_by_name(id, flags)? {

@@ -4,6 +4,7 @@ use crate::mask::Mask;
 use crate::pattern::Pattern;
 use crate::protect::Level;
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 /// What happens when the guest wants to write to what is protected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -91,6 +92,24 @@ pub struct Rules {
     /// Paths from the root of directories that are the guest's own, whatever the host has there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub masks: Vec<String>,
+    /// Hidden files that git knows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stand_ins: Vec<StandIn>,
+}
+
+/// What the guest finds in place of a hidden file that is in git's index.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandIn {
+    /// From the root.
+    pub path: String,
+    /// Directories above it that are hidden, from the root.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hidden_above: Vec<String>,
+    /// A file of the host with what git has.
+    pub content: PathBuf,
+    /// Git has it as a program.
+    #[serde(default)]
+    pub executable: bool,
 }
 
 impl Rules {

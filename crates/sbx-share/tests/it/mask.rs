@@ -1,7 +1,8 @@
 //! Directories that are the guest's own.
 
 use crate::support::{Bench, ROOT, agent, errno, read_host};
-use sbx_workspace::Rules;
+use sbx_workspace::rules::StandIn;
+use sbx_workspace::{Pattern, Rules};
 use std::ffi::CStr;
 use virtiofsd::filesystem::{Extensions, FileSystem as _, SetattrValid};
 use virtiofsd::fuse::SetattrIn;
@@ -80,4 +81,59 @@ fn nothing_takes_its_place_and_nothing_is_made_in_it() {
     assert_eq!(read_host(bench.host("node_modules/f")), "the host's");
     let beside = bench.create(app, c"targets", 0o644, libc::O_RDWR);
     assert!(beside.is_ok(), "a name that only begins so");
+}
+
+#[test]
+fn a_hidden_file_that_git_knows_reads_as_what_git_has_and_cannot_be_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("0"), "committed").unwrap();
+    let stand_in = |path: &str, above: &[&str]| StandIn {
+        path: path.to_owned(),
+        hidden_above: above.iter().map(|path| (*path).to_owned()).collect(),
+        content: folder.path().join("0"),
+        executable: false,
+    };
+    let bench = Bench::guarded(Rules {
+        hide: [".env", "secrets/"]
+            .iter()
+            .map(|text| Pattern::parse(text).unwrap())
+            .collect(),
+        stand_ins: vec![stand_in(".env", &[]), stand_in("secrets/key", &["secrets"])],
+        ..Rules::default()
+    });
+    std::fs::create_dir(bench.host("secrets")).unwrap();
+    for path in [".env", "secrets/key", "secrets/other"] {
+        bench.host_write(path, "the host's");
+    }
+    assert_eq!(bench.list(ROOT, 1).unwrap(), [".env", "secrets"]);
+    let secrets = bench.node("secrets").unwrap();
+    assert_eq!(bench.list(secrets, 1).unwrap(), ["key"]);
+    assert_eq!(errno(bench.node("secrets/other")), libc::ESTALE);
+    for path in [".env", "secrets/key"] {
+        let node = bench.node(path).unwrap();
+        assert_eq!(bench.attr(node).unwrap().size, 9);
+        assert_eq!(bench.content(node).unwrap(), "committed");
+        assert_eq!(errno(bench.open(node, libc::O_RDWR)), libc::EACCES);
+        assert_eq!(
+            errno(bench.open(node, libc::O_RDONLY | libc::O_TRUNC)),
+            libc::EACCES
+        );
+        let size = SetattrIn::default();
+        assert_eq!(
+            errno(bench.setattr(node, SetattrValid::SIZE, size)),
+            libc::EACCES
+        );
+        assert!(bench.share.link(agent(), node, ROOT, c"link").is_err());
+        assert_eq!(read_host(bench.host(path)), "the host's");
+    }
+    assert_eq!(
+        errno(bench.share.unlink(agent(), ROOT, c".env")),
+        libc::EACCES
+    );
+    assert_eq!(
+        errno(bench.create(secrets, c"new", 0o644, libc::O_RDWR)),
+        libc::ESTALE
+    );
+    let rename = bench.share.rename(agent(), ROOT, c".env", ROOT, c"x", 0);
+    assert_eq!(errno(rename), libc::EACCES);
 }

@@ -1,0 +1,167 @@
+//! Hidden files that git knows: what the guest finds in their place.
+//!
+//! Git inside would find a tracked file that reads as absent deleted, and commit that. What git has of it is no secret in
+//! the workspace: it is in the repository. So that is what the guest sees.
+
+use crate::error::io_report;
+use crate::files;
+use sbx_wire::report::Report;
+use sbx_workspace::rules::StandIn;
+use sbx_workspace::{Pattern, PatternSet};
+use std::io::Read;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Most files, and most bytes of one. Beyond, git inside finds them deleted.
+const MAX_FILES: usize = 256;
+const MAX_BYTES: u64 = 1 << 20;
+/// Most bytes of git's list of files.
+const MAX_LIST: u64 = 64 << 20;
+/// For one call of git.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A file in git's index.
+struct Tracked {
+    executable: bool,
+    object: String,
+    path: String,
+}
+
+/// Finds them, and puts what git has into files in `folder`, which is made anew.
+pub(crate) fn find(root: &Path, hide: &[Pattern], folder: &Path) -> Result<Vec<StandIn>, Report> {
+    let _old = std::fs::remove_dir_all(folder);
+    if hide.is_empty() || !root.join(".git").exists() {
+        return Ok(Vec::new());
+    }
+    let Some(list) = git(root, &["ls-files", "--stage", "-z"], MAX_LIST) else {
+        tracing::warn!(root = %root.display(), "git cannot be asked for hidden files that it knows");
+        return Ok(Vec::new());
+    };
+    let set = PatternSet::new(hide.iter().cloned());
+    let mut found = Vec::new();
+    for tracked in list.split(|byte| *byte == 0).filter_map(entry) {
+        let Some(hidden_above) = hidden(&set, &tracked.path) else {
+            continue;
+        };
+        if found.len() == MAX_FILES {
+            tracing::warn!(root = %root.display(), "more than {MAX_FILES} hidden files are tracked");
+            break;
+        }
+        let content = ["cat-file", "blob", &tracked.object];
+        let Some(content) = git(root, &content, MAX_BYTES) else {
+            continue;
+        };
+        files::private_dir(folder)?;
+        let file = folder.join(found.len().to_string());
+        std::fs::write(&file, content).map_err(|error| io_report("write", &file, &error))?;
+        found.push(StandIn {
+            path: tracked.path,
+            hidden_above,
+            content: file,
+            executable: tracked.executable,
+        });
+    }
+    Ok(found)
+}
+
+/// `MODE OBJECT STAGE<tab>PATH` of a regular file without a conflict.
+fn entry(line: &[u8]) -> Option<Tracked> {
+    let (head, path) = std::str::from_utf8(line).ok()?.split_once('\t')?;
+    let mut fields = head.split(' ');
+    let (mode, object, stage) = (fields.next()?, fields.next()?, fields.next()?);
+    let plain = object.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (matches!(mode, "100644" | "100755") && stage == "0" && plain).then(|| Tracked {
+        executable: mode == "100755",
+        object: object.to_owned(),
+        path: path.to_owned(),
+    })
+}
+
+/// The hidden directories above a path that cannot be seen; `None`: it can.
+fn hidden(set: &PatternSet, path: &str) -> Option<Vec<String>> {
+    let (mut state, mut above, mut hidden) = (set.root(), Vec::new(), false);
+    let mut at = 0;
+    loop {
+        let end = path[at..].find('/').map(|length| at + length);
+        let name = &path[at..end.unwrap_or(path.len())];
+        let step = set.step(&state, name.as_bytes(), end.is_some());
+        hidden |= step.matched().is_some();
+        state = step.below;
+        match end {
+            Some(end) if hidden => above.push(path[..end].to_owned()),
+            Some(_) => {}
+            None => return hidden.then_some(above),
+        }
+        at = end? + 1;
+    }
+}
+
+/// What git prints, at most so many bytes; nothing of the repository's settings is run. `None`: it failed.
+fn git(root: &Path, arguments: &[&str], limit: u64) -> Option<Vec<u8>> {
+    let mut child = Command::new("git")
+        .args([
+            "-c",
+            "core.fsmonitor=false",
+            "-c",
+            "core.hooksPath=/dev/null",
+        ])
+        .arg("-C")
+        .arg(root)
+        .args(arguments)
+        .env("GIT_OPTIONAL_LOCKS", "0")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .ok()?;
+    let output = child.stdout.take()?;
+    let reader = std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let read = output.take(limit + 1).read_to_end(&mut bytes);
+        read.is_ok().then_some(bytes)
+    });
+    let since = Instant::now();
+    while !reader.is_finished() && since.elapsed() < LIMIT {
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+    // Of no effect on one that has ended.
+    let _late = child.kill();
+    let ended = child.wait();
+    let bytes = reader.join().ok()??;
+    let whole = bytes.len() as u64 <= limit && ended.is_ok_and(|status| status.success());
+    whole.then_some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(patterns: &[&str]) -> PatternSet {
+        PatternSet::new(patterns.iter().map(|text| Pattern::parse(text).unwrap()))
+    }
+
+    #[test]
+    fn a_path_is_hidden_by_its_name_or_by_a_directory_above() {
+        let set = set(&[".env", "secrets/"]);
+        assert_eq!(hidden(&set, "a/.env"), Some(Vec::new()));
+        let above = ["x/secrets", "x/secrets/y"].map(str::to_owned).to_vec();
+        assert_eq!(hidden(&set, "x/secrets/y/z"), Some(above));
+        assert_eq!(hidden(&set, "a/b"), None);
+    }
+
+    #[test]
+    fn links_and_conflicts_are_no_files() {
+        assert!(entry(b"100644 abc0 0\ta b").is_some_and(|one| one.path == "a b"));
+        assert!(entry(b"100755 abc0 0\ta").is_some_and(|one| one.executable));
+        for line in [
+            "120000 abc0 0\ta",
+            "100644 abc0 2\ta",
+            "160000 abc0 0\ta",
+            "100644 --x 0\ta",
+            "",
+        ] {
+            assert!(entry(line.as_bytes()).is_none(), "{line}");
+        }
+    }
+}

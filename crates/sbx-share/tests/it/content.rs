@@ -162,6 +162,6 @@ fn every_way_of_opening_cuts_a_file_that_is_to_be_cut() {
         let node = bench.node("f").unwrap();
         let handle = bench.open(node, flags | libc::O_TRUNC).unwrap();
         bench.release(node, handle);
-        assert_eq!(crate::support::read_host(bench.host("f")), "", "{flags}");
+        assert_eq!(read_host(bench.host("f")), "", "{flags}");
     }
 }

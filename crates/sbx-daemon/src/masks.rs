@@ -33,7 +33,7 @@ pub(crate) fn find(
     if !names.is_empty() {
         cut = look(root, &names, &mut found);
     }
-    let kept: Vec<String> = outermost(found).into_iter().collect();
+    let kept: Vec<String> = outermost(&found).into_iter().collect();
     let many = kept.len() > MAX_MASKS;
     let notice = (many || cut).then(|| {
         format!(
@@ -103,7 +103,7 @@ fn look(root: &Path, names: &[Mask], found: &mut BTreeSet<String>) -> bool {
 }
 
 /// Without those that lie in another.
-fn outermost(found: BTreeSet<String>) -> BTreeSet<String> {
+fn outermost(found: &BTreeSet<String>) -> BTreeSet<String> {
     let inside = |path: &String| {
         let mut above = Path::new(path).ancestors().skip(1);
         above.any(|parent| parent.to_str().is_some_and(|parent| found.contains(parent)))

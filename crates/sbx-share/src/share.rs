@@ -202,6 +202,10 @@ impl Share {
             ));
         }
         let identity = self.nodes().identity(id)?;
+        if identity.virtual_number().is_some() {
+            // There is nothing to walk to.
+            return Err(Errno::STALE.into());
+        }
         loop {
             // The tables are locked while the kernel walks: requests come one at a time.
             let (place, walked) = {

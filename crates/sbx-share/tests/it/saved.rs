@@ -56,6 +56,7 @@ fn numbers_and_open_files_are_the_same_afterwards() {
     let (new, newer) = bench.create(ROOT, c"new", 0o644, libc::O_RDWR).unwrap();
     assert!(new > reader && newer > listing);
     // References count on.
+    bench.release(file, handle);
     bench.share.forget(agent(), file, 3);
     assert_eq!(errno(bench.attr(file)), libc::ESTALE);
 }

@@ -37,7 +37,8 @@ pub fn check(
     if path.is_empty() || path.chars().any(char::is_control) {
         return Err(LinkError::Form);
     }
-    let place = resolve(root, directory, path).ok_or_else(|| LinkError::Place(path.to_owned()))?;
+    let place =
+        resolve_surely(root, directory, path).ok_or_else(|| LinkError::Place(path.to_owned()))?;
     let last = place.iter().rposition(|name| *name == b".git");
     let inside = last.map(|at| &place[at + 1..]);
     match inside {
@@ -63,4 +64,19 @@ pub fn resolve<'a>(root: &'a Path, directory: &[&'a [u8]], path: &'a str) -> Opt
         }
     }
     Some(place)
+}
+
+/// As [`resolve`]; `None` as well where nobody can tell, for what is above a name depends on whether the name is a
+/// symbolic link, now or later. Git writes ways up at the beginning only.
+pub(crate) fn resolve_surely<'a>(
+    root: &'a Path,
+    directory: &[&'a [u8]],
+    path: &'a str,
+) -> Option<Vec<&'a [u8]>> {
+    let first = |name: &&str| matches!(*name, "" | "." | "..");
+    let mut rest = path.split('/').skip_while(first);
+    if rest.any(|name| name == "..") {
+        return None;
+    }
+    resolve(root, directory, path)
 }

@@ -66,6 +66,10 @@ const GIT: &[(&str, What)] = &[
     ("**/.git/config", What::GitConfig),
     ("**/.git/config.worktree", What::GitConfig),
     ("**/.git/commondir", What::GitLink),
+    // Without a commondir, git takes such a directory for a repository of its own.
+    ("**/.git/worktrees/*/hooks/*", What::Everything),
+    ("!**/.git/worktrees/*/hooks/*.sample", What::Everything),
+    ("**/.git/worktrees/*/config", What::GitConfig),
     ("**/.git/worktrees/*/config.worktree", What::GitConfig),
     ("**/.git/worktrees/*/commondir", What::GitLink),
     ("**/.git/modules/**/hooks/*", What::Everything),

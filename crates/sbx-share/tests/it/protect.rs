@@ -129,6 +129,8 @@ fn attack_76_moving_things_about_does_not_get_around_a_rule() {
     denied(bench.rename("new", "src/.git"));
     denied(bench.rename("new/hooks", ".git/modules/hooks"));
     denied(bench.rename_with("new", ".git", libc::RENAME_EXCHANGE));
+    bench.make_dir("plain").unwrap();
+    denied(bench.rename_with("plain", ".git", libc::RENAME_EXCHANGE));
     // A directory that is harmless when it gets the name is none for the node that was open before.
     let hooks = bench
         .make_dir("later")
@@ -160,6 +162,8 @@ fn attack_76_links_do_not_get_around_a_rule() {
     bench.symlink(c"real", "s").unwrap();
     denied(bench.rename("s", "src/.git"));
     denied(bench.link("s", "src/.git"));
+    denied(bench.rename("s", ".git/modules/x"));
+    denied(bench.link("s", ".git/modules/x"));
     bench.make_dir("made").unwrap();
     bench.symlink(c"../real", "made/hooks").unwrap();
     denied(bench.rename("made", "src/.git"));
@@ -171,6 +175,8 @@ fn attack_74_a_file_with_names_that_nobody_has_shown_is_not_written() {
     std::fs::hard_link(bench.outside("secret"), bench.host("outside")).unwrap();
     std::fs::hard_link(bench.host(".git/hooks/pre-commit"), bench.host("hook")).unwrap();
     denied(bench.edit("outside", "evil"));
+    let outside = bench.node("outside").unwrap();
+    denied(bench.setattr(outside, SetattrValid::MODE, SetattrIn::default()));
     denied(bench.edit("hook", "evil"));
     let node = bench.node("hook").unwrap();
     denied(bench.setattr(node, SetattrValid::SIZE, SetattrIn::default()));
@@ -299,6 +305,8 @@ fn worktrees_and_submodules_name_protected_places_only() {
     let node = bench.node("wt/.git").unwrap();
     let handle = bench.open(node, libc::O_RDWR).unwrap();
     denied(bench.write(node, handle, "x/evil", 8, 0));
+    // With what stays of the old one behind it: ../x/.gitorktrees/wt.
+    denied(bench.write(node, handle, "gitdir: ../x/.git", 0, 0));
     let size = SetattrIn {
         size: 12,
         ..Default::default()
@@ -322,6 +330,42 @@ fn worktrees_and_submodules_name_protected_places_only() {
     bench.make_dir(".git/worktrees/wt").unwrap();
     bench.put(".git/worktrees/wt/commondir", "../..\n").unwrap();
     denied(bench.edit(".git/worktrees/wt/commondir", "../../../x"));
+}
+
+#[test]
+fn attack_76_links_do_not_lead_git_elsewhere() {
+    let bench = bench(Level::Standard);
+    for folder in ["wt", "evil", "evil/deep", "evil/modules", "evil/modules/x"] {
+        bench.make_dir(folder).unwrap();
+    }
+    // Git follows the link before it goes up: to evil/modules/x, whose hooks are nobody's.
+    bench.symlink(c"../evil/deep", ".git/l").unwrap();
+    denied(bench.put("wt/.git", "gitdir: ../.git/l/../modules/x\n"));
+    // Here its files are, and where a link leads is decided later.
+    let settings = "[core]\n\tworktree = ../l\n";
+    bench.put(".git/config.lock", settings).unwrap();
+    denied(bench.rename(".git/config.lock", ".git/config"));
+}
+
+#[test]
+fn attack_76_a_worktrees_directory_is_no_repository_of_its_own() {
+    let bench = bench(Level::Standard);
+    for folder in ["wt", ".git/worktrees/x", ".git/worktrees/x/hooks"] {
+        bench.make_dir(folder).unwrap();
+    }
+    bench
+        .put("wt/.git", "gitdir: ../.git/worktrees/x\n")
+        .unwrap();
+    bench
+        .put(".git/worktrees/x/HEAD", "ref: refs/heads/main\n")
+        .unwrap();
+    denied(bench.put(".git/worktrees/x/config", "[core]\n\tfsmonitor = evil\n"));
+    denied(bench.put(".git/worktrees/x/hooks/post-checkout", "evil"));
+    bench.put("config", "[core]\n\tfsmonitor = evil\n").unwrap();
+    denied(bench.rename("config", ".git/worktrees/x/config"));
+    bench.make_dir("y").unwrap();
+    bench.rename("config", "y/config").unwrap();
+    denied(bench.rename("y", ".git/worktrees/y"));
 }
 
 #[test]

@@ -74,8 +74,16 @@ fn judge(new: &[u8], old: Option<&[u8]>, safe: impl Fn(&Entry) -> bool) -> Resul
     }
 }
 
-/// Whether a relative path that is written in the file's directory stays in the workspace, outside of git's own files.
-fn in_workspace(place: &Place<'_>, path: &str) -> bool {
-    let found = git_link::resolve(place.root, place.directory, path);
-    found.is_some_and(|names| !names.contains(&b".git".as_slice()))
+/// Whether a file of settings is that of a submodule, and a path written in it stays in the repository that has the
+/// submodule, outside of git's own files: then it does so wherever the repository is moved to. Git sets the path for
+/// submodules only.
+fn in_repository(place: &Place<'_>, path: &str) -> bool {
+    let modules = |two: &[&[u8]]| two == [b".git".as_slice(), b"modules"];
+    let Some(git) = place.directory.windows(2).position(modules) else {
+        return false;
+    };
+    let found = git_link::resolve_surely(place.root, place.directory, path);
+    found.is_some_and(|names| {
+        names.starts_with(&place.directory[..git]) && !names.contains(&b".git".as_slice())
+    })
 }

@@ -1,7 +1,7 @@
 //! Settings that run nothing, whatever their value; or with these values.
 
 use super::parse::Entry;
-use super::{Place, in_workspace};
+use super::{Place, in_repository};
 
 /// Sections of which every setting without a subsection is about display, speed or storage.
 const SECTIONS: &[&str] = &[
@@ -301,9 +301,13 @@ pub(super) fn setting(entry: &Entry, place: &Place<'_>) -> bool {
         // A program, unless it is git's own.
         ("core", None, "fsmonitor") => BOOLEANS.contains(&value),
         // Where the host's git writes and removes files.
-        ("core", None, "worktree") => in_workspace(place, value),
+        ("core", None, "worktree") => in_repository(place, value),
         ("submodule", Some(_), "update") => UPDATES.contains(&value),
         ("remote" | "submodule", Some(_), "url" | "pushurl") => address(value),
+        // A remote's name, or its address.
+        ("branch", Some(_), "remote" | "pushremote") | ("remote", None, "pushdefault") => {
+            address(value)
+        }
         ("filter", Some(name), key) => name == b"lfs" && listed(LFS, key, value),
         (section, None, key) => SECTIONS.contains(&section) || listed(PLAIN, section, key),
         (section, Some(_), key) => listed(NAMED, section, key),

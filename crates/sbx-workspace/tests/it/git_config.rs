@@ -30,6 +30,7 @@ fn settings_that_run_something_are_refused_by_name() {
         ("[core]\npager", "core.pager"),
         ("[core]\nworktree = ../../..", "core.worktree"),
         ("[core]\nworktree = /home", "core.worktree"),
+        ("[core]\nworktree = ../link", "core.worktree"),
         ("[filter \"x\"]\nclean = evil", "filter.x.clean"),
         ("[filter \"lfs\"]\nclean = evil", "filter.lfs.clean"),
         ("[filter.lfs]\nclean = evil", "filter.lfs.clean"),
@@ -49,6 +50,8 @@ fn settings_that_run_something_are_refused_by_name() {
         ("[remote \"o\"]\nurl = ext::sh -c evil", "remote.o.url"),
         ("[remote \"o\"]\nurl = --upload-pack=x", "remote.o.url"),
         ("[submodule \"s\"]\nupdate = !evil", "submodule.s.update"),
+        ("[branch \"m\"]\nremote = ext::sh", "branch.m.remote"),
+        ("[remote]\npushDefault = ext::sh", "remote.pushdefault"),
         ("[gc]\nrecentObjectsHook = evil", "gc.recentobjectshook"),
         ("[hook \"x\"]\ncommand = evil", "hook.x.command"),
         ("[protocol]\nallow = always", "protocol.allow"),
@@ -63,9 +66,28 @@ fn settings_that_agents_make_are_allowed() {
         [user]\n\tname = A \"B\" C\n\temail = a@b\n[remote \"origin\"]\n\turl = https://x.example/r.git\n\
         \tfetch = +refs/heads/*:refs/remotes/origin/*\n\turl = git@x.example:a/b\n[branch \"main\"]\n\tremote = origin\n\
         \tmerge = refs/heads/main\n[submodule \"a/b\"]\n\tactive = true\n\turl = ../x\n[pull]\n\trebase = true\n\
-        [core]\n\tfsmonitor = true\n\tworktree = ../sub\n[filter \"lfs\"]\n\tclean = git-lfs clean -- %f\n\
+        [core]\n\tfsmonitor = true\n[filter \"lfs\"]\n\tclean = git-lfs clean -- %f\n\
         [extensions]\n\tworktreeConfig = true\n";
     assert_eq!(judged(text, None), Ok(()));
+}
+
+#[test]
+fn a_submodule_has_its_files_in_its_repository() {
+    let at = |directory: &[&[u8]], worktree: &str| {
+        let place = Place {
+            root: Path::new("/w/p"),
+            directory,
+        };
+        let text = format!("[core]\n\tworktree = {worktree}\n");
+        check(place, text.as_bytes(), None).is_ok()
+    };
+    let module: &[&[u8]] = &[b"a", b".git", b"modules", b"sub"];
+    assert!(at(module, "../../../lib/sub"));
+    // Outside as soon as the repository is moved up.
+    assert!(!at(module, "../../../../sub"));
+    assert!(!at(module, "../../../lib/../../../sub"));
+    assert!(!at(module, "../../modules"));
+    assert!(!at(&[b"a", b".git"], "../sub"));
 }
 
 #[test]

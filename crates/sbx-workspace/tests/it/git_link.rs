@@ -35,6 +35,9 @@ fn a_git_directory_of_another_name_is_refused() {
         (&[], ".git", "gitdir: /w/p2/.git\n"),
         (&[], ".git", "gitdir: x/.git/../y\n"),
         (&[], ".git", "gitdir: .git/worktrees\n"),
+        // What is above a name is elsewhere, if the name is a link.
+        (&["wt"], ".git", "gitdir: ../.git/l/../modules/x\n"),
+        (&["wt"], ".git", "gitdir: /w/p/.git/l/../modules/x\n"),
         (&[".git", "worktrees", "wt"], "commondir", "../../../evil\n"),
     ] {
         let refused = link(directory, name, content);

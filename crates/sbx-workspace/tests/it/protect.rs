@@ -32,6 +32,8 @@ fn gits_own_files_are_blocked_and_the_others_reported() {
         (".git/config.lock", None),
         (".git/modules/a/config", block(What::GitConfig)),
         (".git/worktrees/w/commondir", block(What::GitLink)),
+        (".git/worktrees/w/config", block(What::GitConfig)),
+        (".git/worktrees/w/hooks/pre-commit", block(What::Everything)),
         (".git/HEAD", None),
         ("sub/.git", block(What::GitLink)),
         (".sbxignore", block(What::Everything)),

@@ -45,6 +45,7 @@ cat vendor/lib/.git";
 const ATTACKS: &[&str] = &[
     "echo evil > .git/hooks/pre-commit",
     "echo evil > .git/hooks/host",
+    "mkdir .githooks",
     "rm .git/hooks/host",
     "chmod +x .git/hooks/host",
     "sudo sh -c 'echo evil > .git/hooks/post-merge'",
@@ -111,6 +112,7 @@ fn create(setting: &Setting) -> PathBuf {
     host_git(&workspace, &["init", "-q", "-b", "main"]);
     host_git(&workspace, &["add", "."]);
     host_git(&workspace, &["commit", "-q", "-m", "host"]);
+    host_git(&workspace, &["config", "core.hooksPath", ".githooks"]);
     let tracked = workspace.join("tracked.key");
     setting
         .installation

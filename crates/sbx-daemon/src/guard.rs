@@ -84,7 +84,7 @@ pub(crate) fn rules(
         mode: Blocks::Block,
         what: sbx_workspace::What::Everything,
     }));
-    let mut hidden = settings::hide(stored);
+    let mut hidden = settings::hide(stored)?;
     for pattern in &guarding.hide {
         // The short word is a pattern as well, of a name that nobody uses.
         let several = hide::one(pattern.as_str());

@@ -33,8 +33,15 @@ pub(crate) fn find(
     if !names.is_empty() {
         cut = look(root, &names, &mut found);
     }
-    let kept: Vec<String> = outermost(&found).into_iter().collect();
-    let many = kept.len() > MAX_MASKS;
+    let all = outermost(&found);
+    // The guest keeps each under one name, in which a slash takes three bytes.
+    let named = |path: &String| {
+        let whole = root.join(path);
+        let text = whole.to_string_lossy();
+        text.len() + 2 * text.matches(['/', '%']).count() <= 255
+    };
+    let kept: Vec<String> = all.iter().filter(|path| named(path)).cloned().collect();
+    let many = kept.len() > MAX_MASKS || kept.len() < all.len();
     let notice = (many || cut).then(|| {
         format!(
             "not every directory of {} is masked: {} are possible, down to {MAX_DEPTH} directories",

@@ -316,21 +316,41 @@ pub(crate) fn protect(stored: &BTreeMap<String, StoredSetting>) -> Level {
 }
 
 /// What is hidden in every workspace.
-pub(crate) fn hide(stored: &BTreeMap<String, StoredSetting>) -> Vec<Pattern> {
-    let list = stored.get(HIDE).map(|stored| hidden(&stored.value));
-    list.and_then(Result::ok).unwrap_or_default()
+///
+/// # Errors
+/// The stored value is none that [`check`] lets pass: understood as nothing it would show what it was to hide.
+pub(crate) fn hide(stored: &BTreeMap<String, StoredSetting>) -> Result<Vec<Pattern>, Report> {
+    restricting(stored, HIDE, hidden)
+}
+
+/// A list that restricts: one that a hand changed since is no empty one.
+fn restricting<T: Default>(
+    stored: &BTreeMap<String, StoredSetting>,
+    key: &str,
+    read: impl Fn(&str) -> Result<T, String>,
+) -> Result<T, Report> {
+    let Some(stored) = stored.get(key) else {
+        return Ok(T::default());
+    };
+    read(&stored.value).map_err(|why| {
+        let message = format!("the setting {key} cannot be read: {why}");
+        Report::user(
+            "setting-invalid",
+            message,
+            format!("sbx settings unset {key}"),
+        )
+    })
 }
 
 /// Which directories may be workspaces.
-pub(crate) fn mounts(stored: &BTreeMap<String, StoredSetting>) -> MountPolicy {
-    let rules = |key| {
-        let list = stored.get(key).map(|stored| mount_rules(&stored.value));
-        list.and_then(Result::ok).unwrap_or_default()
-    };
-    MountPolicy {
-        allow: rules(MOUNTS_ALLOW),
-        deny: rules(MOUNTS_DENY),
-    }
+///
+/// # Errors
+/// As [`hide`].
+pub(crate) fn mounts(stored: &BTreeMap<String, StoredSetting>) -> Result<MountPolicy, Report> {
+    Ok(MountPolicy {
+        allow: restricting(stored, MOUNTS_ALLOW, mount_rules)?,
+        deny: restricting(stored, MOUNTS_DENY, mount_rules)?,
+    })
 }
 
 fn mount_rules(text: &str) -> Result<Vec<MountRule>, String> {

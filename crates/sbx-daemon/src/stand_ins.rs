@@ -110,6 +110,9 @@ fn git(root: &Path, arguments: &[&str], limit: u64) -> Option<Vec<u8>> {
         .arg(root)
         .args(arguments)
         .env("GIT_OPTIONAL_LOCKS", "0")
+        // The repository may say that what it lacks is to be fetched, and from where.
+        .env("GIT_NO_LAZY_FETCH", "1")
+        .env("GIT_ALLOW_PROTOCOL", "none")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

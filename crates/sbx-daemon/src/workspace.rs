@@ -34,7 +34,7 @@ pub(crate) fn check(
     daemon: &Daemon,
     wanted: &[Workspace],
 ) -> Result<(Vec<Workspace>, Vec<String>), Report> {
-    let policy = settings::mounts(daemon.store().settings());
+    let policy = settings::mounts(daemon.store().settings())?;
     let user = std::env::home_dir().map(|home| home.canonicalize().unwrap_or(home));
     if wanted.len() > MAX_SHARES {
         let message = format!(
@@ -51,9 +51,7 @@ pub(crate) fn check(
     let mut notices = Vec::new();
     for workspace in wanted {
         let path = canonical(workspace)?;
-        if path.is_dir() {
-            refuse_roots(&path)?;
-        }
+        refuse_roots(&path)?;
         refuse_own_folders(&daemon.home, &path)?;
         let read_only = workspace.read_only;
         policy

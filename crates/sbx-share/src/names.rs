@@ -211,12 +211,16 @@ impl Share {
         let exclusive =
             OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY;
         let wanted = flags & (OFlags::RWMODE | OFlags::SYNC | OFlags::DSYNC);
-        // What is there already is opened, hence judged, as what it is.
+        // What is there already is opened, hence judged, as what it is; and not made, should it go meanwhile.
         let there = !flags.contains(OFlags::EXCL) && tree::stat_name(&directory, name).is_ok();
-        if !there || self.is_hidden(parent, name, false)? {
+        let known = there && !self.is_hidden(parent, name, false)?;
+        let made = if known {
+            Err(Errno::EXIST)
+        } else {
             self.check_make(parent, name, Made::File)?;
-        }
-        match rustix::fs::openat(&directory, name, wanted | exclusive, safe_mode(mode, 0)) {
+            rustix::fs::openat(&directory, name, wanted | exclusive, safe_mode(mode, 0))
+        };
+        match made {
             Ok(fd) => {
                 let stat = tree::stat(&fd)?;
                 Ok((self.entry(parent, name, &stat)?, fd.into()))

@@ -235,5 +235,10 @@ fn a_file_is_shared_read_only_and_never_as_the_first_workspace() {
     let alone = request(|r| r["workspaces"] = json!([{"path": file, "read_only": true}]));
     let answer = daemon.post("/v1/sandboxes", &alone);
     assert_eq!(answer.code(), "workspace-not-a-directory");
+    for system in ["/etc/passwd", "/proc/self/environ"] {
+        let read_only = request(|r| r["workspaces"] = json!([{"path": system, "read_only": true}]));
+        let answer = daemon.post("/v1/sandboxes", &read_only);
+        assert_eq!(answer.code(), "workspace-refused", "{system}");
+    }
     nothing_was_made(&daemon);
 }

@@ -17,8 +17,8 @@ use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsFd;
 
-/// The copy while it is written. Left over if this process is killed at that moment, and replaced by the next.
-const COPY: &CStr = c".sbx-copy";
+/// The copy while it is written; no share shows it, so nobody inside has it open when it gets its name. Left over if this process is killed at that moment, and replaced by the next.
+pub(super) const COPY: &CStr = c".sbx-copy";
 
 impl Share {
     /// Puts a copy of a file in the place of one of git's, if its content may be there. In report mode the caller
@@ -77,7 +77,7 @@ impl Share {
 }
 
 /// Reads a regular file of at most `limit` bytes; `None`: it is larger, or no regular file.
-pub(super) fn read(directory: impl AsFd, name: &CStr, limit: usize) -> io::Result<Option<Vec<u8>>> {
+fn read(directory: impl AsFd, name: &CStr, limit: usize) -> io::Result<Option<Vec<u8>>> {
     let flags =
         OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = File::from(rustix::fs::openat(
@@ -109,10 +109,13 @@ fn copy_into_place(from: Named<'_>, to: Named<'_>, content: &[u8]) -> io::Result
         |old, from, new, to| rustix::fs::renameat_with(old, from, new, to, RenameFlags::empty());
     let done = copy.write_all(content).and_then(|()| {
         copy.sync_all()?;
-        // First over the guest's own file, so that no moment has both or neither.
-        rename(to.directory, COPY, from.directory, from.name)?;
-        rename(from.directory, from.name, to.directory, to.name)?;
-        Ok(())
+        // Not by way of the guest's own name, which another share of the same files may use at any time.
+        rename(to.directory, COPY, to.directory, to.name)?;
+        Ok(rustix::fs::unlinkat(
+            from.directory,
+            from.name,
+            AtFlags::empty(),
+        )?)
     });
     done.inspect_err(|_| {
         let _gone = rustix::fs::unlinkat(to.directory, COPY, AtFlags::empty());

@@ -92,7 +92,12 @@ impl Guard {
             .iter()
             .flatten()
             .filter_map(|text| Pattern::parse(text).ok());
-        let hide = PatternSet::new(rules.hide.into_iter().chain(alone));
+        let copy = install::COPY.to_str().ok();
+        let copy = copy
+            .filter(|_| !rules.protect.is_empty())
+            .map(Pattern::parse);
+        let copy = copy.and_then(Result::ok);
+        let hide = PatternSet::new(rules.hide.into_iter().chain(alone).chain(copy));
         let protect = PatternSet::new(rules.protect.iter().map(|entry| entry.pattern.clone()));
         let root = Below {
             hide: hide.root(),

@@ -30,15 +30,14 @@ pub(crate) struct Plan {
 }
 
 impl Share {
-    /// Whether the guest may rename in this way. What is not there is the kernel's to refuse.
+    /// Whether the guest may rename in this way. Nothing becomes a link to a git directory by it: git writes those
+    /// plainly, and whoever has the file open under its old name could go on writing.
     pub(crate) fn check_rename(&self, from: Named<'_>, to: Named<'_>) -> io::Result<Plan> {
         let mut plan = Plan::default();
         if self.guard.is_idle() {
             return Ok(plan);
         }
-        let Ok(stat) = tree::stat_name(from.directory, from.name) else {
-            return Ok(plan);
-        };
+        let stat = tree::stat_name(from.directory, from.name)?;
         let directory = is_type(&stat, FileType::Directory);
         let judge = |at: Named<'_>| self.judge_name(at.parent, at.name, directory);
         let (Some(old), Some(new)) = (judge(from)?, judge(to)?) else {
@@ -60,7 +59,6 @@ impl Share {
             let file = is_type(&stat, FileType::RegularFile);
             match self.guard.what(number) {
                 What::GitConfig | What::GitModules if file => plan.install = Some(number),
-                What::GitLink if file => self.check_moved_link(from, to, number)?,
                 _ => self.guard.violation(number, Action::Rename, &path(to))?,
             }
         }
@@ -72,21 +70,6 @@ impl Share {
             self.check_tree(from, to, (&old, &new))?;
         }
         Ok(plan)
-    }
-
-    /// A file that becomes a link to a git directory.
-    fn check_moved_link(&self, from: Named<'_>, to: Named<'_>, number: u16) -> io::Result<()> {
-        if self.guard.mode(number) == Mode::Report {
-            let path = self.shown(to.parent, to.name.to_bytes());
-            return self.guard.violation(number, Action::Rename, &path);
-        }
-        let content = super::install::read(
-            from.directory,
-            from.name,
-            sbx_workspace::git_link::MAX_BYTES,
-        );
-        let content = content?.ok_or(Errno::ACCESS)?;
-        self.check_git_link(to.parent, to.name.to_bytes(), &content, Action::Rename)
     }
 
     /// Nothing in the directory may come under a rule by the move, or leave one.

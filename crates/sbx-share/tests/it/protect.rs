@@ -319,6 +319,8 @@ fn worktrees_and_submodules_name_protected_places_only() {
     );
     bench.put("link", "gitdir: ../evil\n").unwrap();
     denied(bench.rename("link", "src/.git"));
+    bench.put("good", "gitdir: ../.git/worktrees/wt\n").unwrap();
+    denied(bench.rename("good", "src/.git"));
     // The target was free, so is the name it has now.
     bench.make_dir("sub").unwrap();
     denied(bench.put("sub/.git", "gitdir: ../evil\n"));
@@ -456,4 +458,31 @@ fn a_rule_of_ones_own_protects_what_is_not_there_yet() {
     denied(bench.symlink(c"x", "deploy"));
     bench.put("deployed", "").unwrap();
     assert_eq!(bench.mkdir(ROOT, c"y", 0o755).map(|_| ()).ok(), Some(()));
+}
+
+#[test]
+fn the_copy_of_gits_settings_is_nobodys_while_it_is_made() {
+    let bench = bench(Level::Standard);
+    bench.host_write(".git/.sbx-copy", "left over");
+    assert_eq!(errno(bench.node(".git/.sbx-copy")), libc::ENOENT);
+    denied(bench.put(".git/.sbx-copy", "mine"));
+    bench
+        .put(".git/config.lock", "[user]\n\tname = a\n")
+        .unwrap();
+    bench.rename(".git/config.lock", ".git/config").unwrap();
+    assert!(!bench.host(".git/.sbx-copy").exists() && !bench.host(".git/config.lock").exists());
+}
+
+#[test]
+fn a_file_is_written_whose_other_name_lies_in_a_directory_that_the_guest_has_forgotten() {
+    let bench = bench(Level::Standard);
+    bench.make_dir("d").unwrap();
+    let node = bench.put("a", "a").unwrap();
+    bench.link("a", "d/b").unwrap();
+    let handle = bench.open(node, libc::O_RDWR).unwrap();
+    bench.node("d/b").unwrap();
+    let directory = bench.node("d").unwrap();
+    bench.share.forget(agent(), directory, u64::MAX);
+    bench.write(node, handle, "b", 0, 0).unwrap();
+    assert_eq!(read_host(bench.host("a")), "b");
 }

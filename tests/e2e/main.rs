@@ -12,6 +12,7 @@ mod agent_job;
 mod clients;
 mod exhaustion;
 mod files;
+mod fsynced;
 mod guard;
 mod kernel;
 mod kills;

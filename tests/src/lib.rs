@@ -9,6 +9,7 @@ mod chance;
 pub mod claims;
 pub mod debian;
 pub mod files;
+pub mod fsynced;
 pub mod installation;
 pub mod kills;
 pub mod outcome;

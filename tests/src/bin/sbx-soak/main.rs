@@ -8,6 +8,7 @@
 
 mod boot;
 mod files;
+mod fsynced;
 mod kills;
 mod power;
 
@@ -19,6 +20,7 @@ const USAGE: &str = "\
 usage: ./dev soak boot [N]             N cold boots with every core busy (50)
        ./dev soak power [ITEMS [CUTS]] power cuts of a disk: of this many changes (100), at this many flushes (200)
        ./dev soak files [OPERATIONS [SEED]] random operations of host and guest in turn on one folder (100000, seed 1)
+       ./dev soak fsynced [KILLS [SEED]] processes killed while host and guest write and make it last (100, seed 1)
        ./dev soak kills [--held N] [--running N] [--seed N] [--jobs N] [--cache DIR] [--only CASE]…
                                        processes killed without a guest (1000) and with one (50)";
 
@@ -39,6 +41,9 @@ fn main() -> ExitCode {
         (Some("files"), Some([])) => files::run(100_000, 1),
         (Some("files"), Some([operations])) => files::run(*operations, 1),
         (Some("files"), Some([operations, seed])) => files::run(*operations, *seed),
+        (Some("fsynced"), Some([])) => fsynced::run(100, 1),
+        (Some("fsynced"), Some([kills])) => fsynced::run(*kills, 1),
+        (Some("fsynced"), Some([kills, seed])) => fsynced::run(*kills, *seed),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);

@@ -18,7 +18,7 @@ const LATEST: u64 = 2500;
 /// Items that have to follow in the guest after its daemon was killed.
 const GO_ON: u64 = 3;
 /// Longest until a state is reached.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What was done.
 #[derive(Debug, Default)]

@@ -11,7 +11,7 @@ const PROGRAM: &str = include_str!("writer.py");
 /// The host's own, not one that a version manager of the caller puts in front.
 const HOST_PYTHON: &str = "/usr/bin/python3";
 /// Longest until it says something: a cold start under emulation on busy cores.
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_mins(4);
 
 /// Dropped, its input ends.
 #[derive(Debug)]

@@ -21,6 +21,8 @@ pub(super) struct Promised {
     gone: BTreeSet<u64>,
     slots: BTreeMap<u64, u64>,
     commits: Vec<String>,
+    /// What its writer could not do.
+    failed: Option<String>,
     /// Lines.
     pub(super) said: u64,
 }
@@ -76,6 +78,9 @@ impl Promised {
                 self.commits.push(rest.to_owned());
                 continue;
             }
+            if what == "failed" {
+                self.failed = Some(rest.to_owned());
+            }
             let Ok(number) = rest.parse() else {
                 continue;
             };
@@ -102,6 +107,9 @@ impl Promised {
 
     /// Looks at everything that this side said.
     pub(super) fn check(&self, workspace: &Path) -> Result<(), String> {
+        if let Some(why) = &self.failed {
+            return Err(format!("the writer of {} failed: {why}", self.side));
+        }
         let done = self.log(workspace)?;
         self.replaced(workspace, &format!("doc-{}", self.side))?;
         self.files(workspace, done)?;

@@ -87,6 +87,11 @@ pub(crate) fn config(stage: &Stage, generation: u64) -> Result<(GatewayFile, Cre
         format: "%s".to_owned(),
         placeholder: super::PLACEHOLDER.to_owned(),
         value: SecretText::new(SECRET.to_owned()),
+        basic_user: None,
+        replace: None,
+        unavailable: None,
+        on_demand: false,
+        conversation: false,
     };
     Ok((file, credential))
 }
@@ -132,6 +137,7 @@ impl Place {
         let config = GatewayConfig {
             file,
             credentials: vec![credential],
+            withdrawn: Vec::new(),
             authority: stage.issue(public_key)?,
         };
         match self.ask(&Order::Configure(Box::new(config)))? {

@@ -256,6 +256,11 @@ impl Daemon {
                     format: service.format.to_owned(),
                     placeholder: placeholders.get(service.name)?.clone(),
                     value: secrets.get(service, &sandbox.name)?.clone(),
+                    basic_user: None,
+                    replace: None,
+                    unavailable: None,
+                    on_demand: false,
+                    conversation: false,
                 })
             })
             .collect();
@@ -263,6 +268,7 @@ impl Daemon {
         GatewayConfig {
             file: self.gateway_file(sandbox),
             credentials,
+            withdrawn: Vec::new(),
             authority,
         }
     }

@@ -80,6 +80,7 @@ pub(crate) fn parse(sandbox: &str, line: &[u8]) -> Option<EgressRecord> {
         &mut record.path,
         &mut record.method,
         &mut record.credential,
+        &mut record.alert,
     ];
     optional.into_iter().flatten().for_each(shorten);
     sandbox.clone_into(&mut record.sandbox);
@@ -288,6 +289,7 @@ mod tests {
             "method",
             "path",
             "credential",
+            "alert",
         ] {
             record[key] = "x".repeat(MAX_TEXT * 4).into();
         }

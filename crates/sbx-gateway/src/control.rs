@@ -136,11 +136,13 @@ fn obey(gateway: &Gateway, command: &Command) -> Answer {
                 reason: error.to_string(),
             },
         },
-        Command::Configure(_) | Command::AwaitPage | Command::PageHandled { .. } => {
-            Answer::Refused {
-                reason: "this is dealt with where the connection is".to_owned(),
-            }
-        }
+        Command::Configure(_)
+        | Command::AwaitPage
+        | Command::PageHandled { .. }
+        | Command::AwaitValue
+        | Command::Value { .. } => Answer::Refused {
+            reason: "this is dealt with where the connection is".to_owned(),
+        },
         Command::Status => {
             let generation = gateway.generation();
             Answer::Status {

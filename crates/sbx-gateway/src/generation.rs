@@ -133,6 +133,7 @@ impl Generation {
         let GatewayConfig {
             file,
             credentials,
+            withdrawn,
             authority,
         } = config;
         let kept = before.mint.as_ref().filter(|mint| mint.is_of(&authority));

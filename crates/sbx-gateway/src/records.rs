@@ -33,6 +33,8 @@ pub struct Event {
     pub path: Option<String>,
     /// Credential service that was injected.
     pub credential: Option<String>,
+    /// What somebody should know besides, a code in kebab-case.
+    pub alert: Option<&'static str>,
     /// Policy generation that decided.
     pub generation: u64,
 }
@@ -60,6 +62,7 @@ impl Event {
             method: None,
             path: None,
             credential: None,
+            alert: None,
             generation,
         }
     }
@@ -82,7 +85,7 @@ impl Event {
     /// Whether it has to be in the file before anything else happens: what was stopped, and what begins and may then go on
     /// unseen. An allowed request has a connection that was judged, and others around it.
     fn is_urgent(&self) -> bool {
-        self.method.is_none() || !self.reason.is_allowed()
+        self.method.is_none() || self.alert.is_some() || !self.reason.is_allowed()
     }
 
     fn record<'a>(&'a self, sandbox: &'a str, time_ms: u64) -> EgressRecord<&'a str> {
@@ -101,6 +104,7 @@ impl Event {
             method: self.method.as_deref().map(bounded),
             path: self.path.as_deref().map(bounded),
             credential: self.credential.as_deref(),
+            alert: self.alert,
             generation: self.generation,
         }
     }

@@ -41,6 +41,18 @@ pub enum Command {
     /// Wait for a page that the host is to open; answered with [`Answer::OpenPage`] once there is one, with nothing
     /// before.
     AwaitPage,
+    /// Wait until the value of a credential with [`Credential::on_demand`] is needed; answered with
+    /// [`Answer::ValueNeeded`] once one is.
+    AwaitValue,
+    /// The value that was needed; answered with the next [`Answer::ValueNeeded`].
+    Value {
+        /// Service of the credential.
+        service: String,
+        /// The value, unless it cannot be had.
+        value: Option<SecretText>,
+        /// Why it cannot be had, as a sentence that the guest may read.
+        problem: Option<String>,
+    },
     /// What became of the page; answered with the next [`Answer::OpenPage`].
     PageHandled {
         /// Why it was not opened.
@@ -72,6 +84,11 @@ pub enum Answer {
         /// Its address.
         address: Address,
     },
+    /// A request waits for the value of this credential.
+    ValueNeeded {
+        /// Service of the credential.
+        service: String,
+    },
     /// State.
     Status {
         /// Policy generation in force.
@@ -96,6 +113,10 @@ pub struct GatewayConfig {
     pub file: GatewayFile,
     /// Credentials to inject.
     pub credentials: Vec<Credential>,
+    /// Placeholders that the guest may still hold although nothing is stored for them any more. A request that carries
+    /// one is refused, wherever it goes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub withdrawn: Vec<Withdrawn>,
     /// The sandbox's own intermediate certificate authority.
     pub authority: Authority,
 }
@@ -133,22 +154,60 @@ pub struct Upstream {
     pub udp_egress: bool,
 }
 
-/// A credential that the gateway writes into requests.
+/// A credential that the gateway writes into requests. A service whose hosts want it in several forms has one of these
+/// for each form, with the same service, placeholder and value.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Credential {
     /// Service name, e.g. `anthropic`.
     pub service: String,
-    /// Hosts it is bound to, as `host` (port 443) or `host:port`.
+    /// Hosts it is bound to, as `host` (port 443) or `host:port`; the host may be a pattern of names as in the network
+    /// rules, e.g. `**.example.com`.
     pub hosts: Vec<String>,
-    /// Header to write, lower case, e.g. `x-api-key`.
+    /// Header to write, lower case, e.g. `x-api-key`. Empty where [`Self::replace`] is set.
     pub header: String,
-    /// Header value with one `%s` for the secret, e.g. `%s` or `Bearer %s`.
+    /// Header value with one `%s` for the secret, e.g. `%s` or `Bearer %s`. Empty where [`Self::replace`] is set.
     pub format: String,
     /// What the guest holds instead.
     pub placeholder: String,
-    /// The real value.
+    /// The real value; empty where [`Self::unavailable`] or [`Self::on_demand`] is set.
     pub value: SecretText,
+    /// User of a `Basic` login (RFC 7617): `%s` in the format stands for the Base64 of `user:secret`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub basic_user: Option<String>,
+    /// The placeholder is replaced where the guest wrote it, instead of a header being written to every request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replace: Option<Replace>,
+    /// Why the value cannot be had now, as a sentence that the guest may read. Requests to the hosts are refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unavailable: Option<String>,
+    /// The value is asked for each time it is needed ([`Answer::ValueNeeded`]).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub on_demand: bool,
+    /// Bodies to the hosts quote whatever the agent has seen, as a conversation with a model does: other placeholders
+    /// in one are made unreadable, where elsewhere the request is refused.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub conversation: bool,
+}
+
+/// Where the placeholder of a [`Credential`] is replaced: in header values (also inside of `Basic`) and in the URL's
+/// path and query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Replace {
+    /// Also in the body.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub body: bool,
+}
+
+/// A placeholder for which nothing is stored any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Withdrawn {
+    /// Service name.
+    pub service: String,
+    /// What the guest may still hold.
+    pub placeholder: String,
 }
 
 /// The sandbox's own intermediate certificate authority. Its private key is not here: only the gateway has it.
@@ -284,6 +343,9 @@ pub struct EgressRecord<Text = String> {
     /// Credential service that was injected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential: Option<Text>,
+    /// What somebody should know about the request besides, a stable code in kebab-case, e.g. `value-in-answer`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alert: Option<Text>,
     /// Policy generation that decided.
     pub generation: u64,
 }

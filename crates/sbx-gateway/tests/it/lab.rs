@@ -195,6 +195,11 @@ impl Setup {
             format: "%s".to_owned(),
             placeholder: PLACEHOLDER.to_owned(),
             value: SecretText::new(SECRET.to_owned()),
+            basic_user: None,
+            replace: None,
+            unavailable: None,
+            on_demand: false,
+            conversation: false,
         });
         self
     }
@@ -405,6 +410,7 @@ impl Lab {
         GatewayConfig {
             file: self.file.clone(),
             credentials: self.credentials.clone(),
+            withdrawn: Vec::new(),
             authority: self
                 .authority
                 .issue(self.gateway_key(), Duration::from_hours(2)),

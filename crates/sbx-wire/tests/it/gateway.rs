@@ -5,7 +5,7 @@ use crate::frozen::{self, Row};
 use sbx_wire::browser::Address;
 use sbx_wire::gateway::{
     Answer, Authority, Command, Credential, EgressRecord, GatewayConfig, GatewayFile, ProxyKind,
-    PublicKey, Upstream,
+    PublicKey, Replace, Upstream, Withdrawn,
 };
 use sbx_wire::secret::SecretText;
 use serde_json::{Value, json};
@@ -47,7 +47,13 @@ fn config() -> GatewayConfig {
             format: "%s".into(),
             placeholder: "sk-placeholder".into(),
             value: SecretText::new("value".into()),
+            basic_user: None,
+            replace: None,
+            unavailable: None,
+            on_demand: false,
+            conversation: false,
         }],
+        withdrawn: Vec::new(),
         authority: Authority {
             certificate_pem: "leaf".into(),
             not_after_s: 1_700_000_000,
@@ -56,9 +62,45 @@ fn config() -> GatewayConfig {
     }
 }
 
+/// Credentials in the forms that came after the first version.
+fn config_of_all_forms() -> GatewayConfig {
+    let mut config = config();
+    let one = config.credentials[0].clone();
+    config.credentials.extend([
+        Credential {
+            format: "Basic %s".into(),
+            basic_user: Some("x-access-token".into()),
+            ..one.clone()
+        },
+        Credential {
+            header: String::new(),
+            format: String::new(),
+            replace: Some(Replace { body: true }),
+            on_demand: true,
+            ..one.clone()
+        },
+        Credential {
+            unavailable: Some("The keychain is locked".into()),
+            conversation: true,
+            ..one
+        },
+    ]);
+    config.withdrawn.push(Withdrawn {
+        service: "github".into(),
+        placeholder: "gho_placeholder".into(),
+    });
+    config
+}
+
 fn command_name(command: &Command) -> &'static str {
     match command {
+        Command::Configure(config) if config.credentials.len() > 1 => "configure-all-forms",
         Command::Configure(_) => "configure",
+        Command::AwaitValue => "await-value",
+        Command::Value { problem: None, .. } => "value",
+        Command::Value {
+            problem: Some(_), ..
+        } => "no-value",
         Command::CertificateRequest => "certificate-request",
         Command::Status => "status",
         Command::AwaitPage => "await-page",
@@ -78,6 +120,18 @@ fn commands_are_encoded_as_in_version_1() {
         Command::PageHandled {
             problem: Some("no".into()),
         },
+        Command::Configure(Box::new(config_of_all_forms())),
+        Command::AwaitValue,
+        Command::Value {
+            service: "custom".into(),
+            value: Some(SecretText::new("value".into())),
+            problem: None,
+        },
+        Command::Value {
+            service: "custom".into(),
+            value: None,
+            problem: Some("no".into()),
+        },
     ];
     let table: Vec<Row<Command>> = all.into_iter().map(|m| (command_name(&m), m)).collect();
     frozen::json(FILE, "command.", &table);
@@ -89,6 +143,7 @@ fn answer_name(answer: &Answer) -> &'static str {
         Answer::CertificateRequest { .. } => "certificate-request",
         Answer::Refused { .. } => "refused",
         Answer::OpenPage { .. } => "open-page",
+        Answer::ValueNeeded { .. } => "value-needed",
         Answer::Status { problem: None, .. } => "status",
         Answer::Status {
             problem: Some(_), ..
@@ -120,6 +175,9 @@ fn answers_are_encoded_as_in_version_1() {
         },
         status(None),
         status(Some("broken")),
+        Answer::ValueNeeded {
+            service: "custom".into(),
+        },
     ];
     let table: Vec<Row<Answer>> = all.into_iter().map(|m| (answer_name(&m), m)).collect();
     frozen::json(FILE, "answer.", &table);
@@ -149,12 +207,18 @@ fn records_are_encoded_as_in_version_1() {
         method: Some("GET".into()),
         path: Some("/a".into()),
         credential: Some("anthropic".into()),
+        alert: None,
         generation: 7,
     };
-    let table: Vec<Row<EgressRecord>> = kinds
+    let mut table: Vec<Row<EgressRecord>> = kinds
         .into_iter()
         .map(|(name, kind)| (name, record(kind)))
         .collect();
+    let alert = EgressRecord {
+        alert: Some("value-in-answer".into()),
+        ..record(ProxyKind::Forward)
+    };
+    table.push(("alert", alert));
     frozen::json(FILE, "record.", &table);
 }
 

@@ -166,6 +166,9 @@ fn line(args: &Args, record: &EgressRecord) -> String {
     if let Some(credential) = &record.credential {
         cells.push(format!("credential {}", table::safe(credential)));
     }
+    if let Some(alert) = &record.alert {
+        cells.push(format!("alert {}", table::safe(alert)));
+    }
     cells.join("  ")
 }
 
@@ -224,6 +227,7 @@ mod tests {
             method: None,
             path: None,
             credential: None,
+            alert: None,
             generation: 1,
         }
     }

@@ -133,7 +133,7 @@ impl Generation {
         let GatewayConfig {
             file,
             credentials,
-            withdrawn,
+            withdrawn: _,
             authority,
         } = config;
         let kept = before.mint.as_ref().filter(|mint| mint.is_of(&authority));

@@ -1,0 +1,71 @@
+//! The end of a piece that could be the beginning of something that is looked for.
+
+/// The beginnings of a set of texts.
+#[derive(Debug, Clone)]
+pub(crate) struct Beginnings {
+    texts: Vec<Vec<u8>>,
+    first: [bool; 256],
+    longest: usize,
+}
+
+impl Beginnings {
+    pub(crate) fn of(texts: impl IntoIterator<Item = Vec<u8>>) -> Self {
+        let texts: Vec<Vec<u8>> = texts.into_iter().filter(|text| !text.is_empty()).collect();
+        let mut first = [false; 256];
+        for text in &texts {
+            first[usize::from(text[0])] = true;
+        }
+        let longest = texts.iter().map(Vec::len).max().unwrap_or(0);
+        Self {
+            texts,
+            first,
+            longest,
+        }
+    }
+
+    /// Where the part at the end begins that one of the texts may go on from; the length of `piece` if there is none.
+    /// What lies before that place can go on its way.
+    pub(crate) fn at_end(&self, piece: &[u8]) -> usize {
+        let from = piece.len().saturating_sub(self.longest.saturating_sub(1));
+        let could_begin = |at: &usize| {
+            let end = &piece[*at..];
+            self.first[usize::from(end[0])]
+                && self
+                    .texts
+                    .iter()
+                    .any(|text| text.len() > end.len() && text.starts_with(end))
+        };
+        (from..piece.len()).find(could_begin).unwrap_or(piece.len())
+    }
+}
+
+impl Drop for Beginnings {
+    fn drop(&mut self) {
+        use zeroize::Zeroize;
+        self.texts.iter_mut().for_each(Zeroize::zeroize);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_may_go_on_is_held_back() {
+        let beginnings = Beginnings::of([b"secret".to_vec(), b"crab".to_vec()]);
+        for (piece, held) in [
+            ("", ""),
+            ("x", ""),
+            ("a secr", "secr"),
+            ("a sec", "sec"),
+            ("secret", ""),
+            ("xx cra", "cra"),
+            ("sescre", "cre".get(3..).unwrap_or_default()),
+            ("ssecre", "secre"),
+        ] {
+            let at = beginnings.at_end(piece.as_bytes());
+            assert_eq!(&piece[at..], held, "{piece}");
+        }
+        assert_eq!(Beginnings::of([]).at_end(b"abc"), 3);
+    }
+}

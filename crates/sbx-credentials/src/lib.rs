@@ -1,0 +1,13 @@
+//! Placeholders and the values they stand for. Pure: no I/O, no clock, no randomness.
+//!
+//! - [`stray`]: placeholders on their way to where they do not belong, in whatever encoding;
+//! - [`scrub`]: values on their way back to the guest;
+//! - [`substitute`]: the value in the place of its placeholder.
+#![forbid(unsafe_code)]
+
+pub mod forms;
+mod held;
+mod plain;
+pub mod scrub;
+pub mod stray;
+pub mod substitute;

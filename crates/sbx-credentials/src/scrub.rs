@@ -1,0 +1,163 @@
+//! Values on their way back to the guest: each is replaced by its placeholder, in however many pieces it comes.
+//!
+//! A value is found as it is, with JSON's escaped slash, percent-encoded and in Base64 at any place of a group (so in a
+//! `Basic` login that is shown). Only what may be the beginning of one is held back, so that events of a stream arrive
+//! when they come.
+
+use std::sync::Arc;
+
+use aho_corasick::{AhoCorasick, MatchKind};
+use bytes::Bytes;
+use zeroize::Zeroize;
+
+use crate::forms;
+use crate::held::Beginnings;
+
+/// Shortest value that is looked for, bytes: a shorter one would be found by accident.
+pub const SHORTEST: usize = 8;
+
+/// Values and what stands for them.
+#[derive(Debug)]
+pub struct Scrub {
+    automaton: AhoCorasick,
+    /// By pattern of the automaton: what it is replaced by.
+    replacements: Vec<Vec<u8>>,
+    beginnings: Beginnings,
+}
+
+impl Scrub {
+    /// `pairs`: value and placeholder. `None`: there is no value that is long enough to be looked for.
+    pub fn new<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Option<Self> {
+        let mut texts: Vec<Vec<u8>> = Vec::new();
+        let mut replacements = Vec::new();
+        let mut add = |text: Vec<u8>, replacement: Vec<u8>| {
+            if text.len() >= SHORTEST && !texts.contains(&text) {
+                texts.push(text);
+                replacements.push(replacement);
+            }
+        };
+        for (value, placeholder) in pairs {
+            if value.len() < SHORTEST || value == placeholder {
+                continue;
+            }
+            let stands_in = placeholder.as_bytes().to_vec();
+            let percent = forms::percent_encoded(value.as_bytes());
+            add(value.as_bytes().to_vec(), stands_in.clone());
+            add(value.replace('/', "\\/").into_bytes(), stands_in.clone());
+            add(lower_hex(&percent), stands_in.clone());
+            add(percent.into_bytes(), stands_in);
+            for form in forms::in_base64(value.as_bytes()) {
+                let covered = vec![b'x'; form.len()];
+                add(form.into_bytes(), covered);
+            }
+        }
+        if texts.is_empty() {
+            return None;
+        }
+        let mut builder = AhoCorasick::builder();
+        let automaton = builder.match_kind(MatchKind::LeftmostLongest).build(&texts);
+        Some(Self {
+            automaton: automaton.ok()?,
+            replacements,
+            beginnings: Beginnings::of(texts),
+        })
+    }
+
+    /// A whole text without the values, if it holds any.
+    pub fn whole(&self, text: &[u8]) -> Option<Vec<u8>> {
+        self.automaton.find(text)?;
+        Some(self.replaced(text, false))
+    }
+
+    fn replaced(&self, text: &[u8], same_length: bool) -> Vec<u8> {
+        let mut clean = Vec::with_capacity(text.len());
+        let mut from = 0;
+        for hit in self.automaton.find_iter(text) {
+            clean.extend_from_slice(&text[from..hit.start()]);
+            let replacement = &self.replacements[hit.pattern().as_usize()];
+            if same_length {
+                let padding = std::iter::repeat(&b'x');
+                clean.extend(replacement.iter().chain(padding).take(hit.len()));
+            } else {
+                clean.extend_from_slice(replacement);
+            }
+            from = hit.end();
+        }
+        clean.extend_from_slice(&text[from..]);
+        clean
+    }
+}
+
+/// The digits of percent-encoding in lower case.
+fn lower_hex(percent: &str) -> Vec<u8> {
+    let mut text = percent.as_bytes().to_vec();
+    let mut at = 0;
+    while let Some(found) = memchr::memchr(b'%', &text[at..]) {
+        let digits = at + found + 1;
+        text[digits..digits + 2].make_ascii_lowercase();
+        at = digits + 2;
+    }
+    text
+}
+
+/// An answer that comes in pieces.
+#[derive(Debug)]
+pub struct Stream {
+    scrub: Arc<Scrub>,
+    same_length: bool,
+    held: Vec<u8>,
+}
+
+/// What became of a piece.
+#[derive(Debug)]
+pub struct Passed {
+    /// What may go on.
+    pub text: Bytes,
+    /// Whether a value was in it.
+    pub found: bool,
+}
+
+impl Stream {
+    /// The beginning of a text. `same_length`: its length was announced, so each placeholder is cut or filled up to the
+    /// length of its value.
+    pub fn new(scrub: Arc<Scrub>, same_length: bool) -> Self {
+        Self {
+            scrub,
+            same_length,
+            held: Vec::new(),
+        }
+    }
+
+    /// Takes the next piece. `last`: no other comes, so nothing is held back.
+    pub fn push(&mut self, piece: Bytes, last: bool) -> Passed {
+        let text = if self.held.is_empty() {
+            piece
+        } else {
+            let mut joined = std::mem::take(&mut self.held);
+            joined.extend_from_slice(&piece);
+            Bytes::from(joined)
+        };
+        let found = self.scrub.automaton.find(&text).is_some();
+        let text = if found {
+            Bytes::from(self.scrub.replaced(&text, self.same_length))
+        } else {
+            text
+        };
+        let end = if last {
+            text.len()
+        } else {
+            self.scrub.beginnings.at_end(&text)
+        };
+        self.held.extend_from_slice(&text[end..]);
+        Passed {
+            text: text.slice(..end),
+            found,
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.held.zeroize();
+    }
+}

@@ -81,6 +81,7 @@ fn run(args: &Args) -> Result<(), Failure> {
         .guarded(args.rules.clone().unwrap_or_default(), events);
     let listener = serve::listen(&args.socket)?;
     let enforced = serve::jail(&share)?;
+    share.remove_left_over();
     tracing::info!(root = %args.root.display(), read_only = args.read_only, "listening; {enforced}");
     Ok(serve::serve(share, listener)?)
 }

@@ -4,21 +4,18 @@
 //! read, looked at, and a copy of what was read takes the place: whoever still has the lock open or mapped writes to a
 //! file without a name.
 
+use super::copy;
 use super::renames::Named;
 use crate::share::Share;
 use crate::tree;
-use rustix::fs::{AtFlags, Mode as Permissions, OFlags, RenameFlags};
-use rustix::io::Errno;
+use rustix::fs::{AtFlags, Mode as Permissions, OFlags};
 use sbx_workspace::event::Action;
 use sbx_workspace::git_config::{self, ConfigError, Place};
 use sbx_workspace::{Mode, What};
 use std::ffi::CStr;
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::os::fd::AsFd;
-
-/// The copy while it is written; no share shows it, so nobody inside has it open when it gets its name. Left over if this process is killed at that moment, and replaced by the next.
-pub(super) const COPY: &CStr = c".sbx-copy";
 
 impl Share {
     /// Puts a copy of a file in the place of one of git's, if its content may be there. In report mode the caller
@@ -51,7 +48,11 @@ impl Share {
         if self.guard.mode(number) == Mode::Report {
             return Ok(false);
         }
-        copy_into_place(from, to, &new)?;
+        let mode = tree::stat_name(from.directory, from.name)?.stx_mode;
+        let mode = Permissions::from_raw_mode(u32::from(mode) & 0o666);
+        // Not by way of the guest's own name, which another share of the same files may use at any time.
+        copy::install(&self.tree, (to.directory, to.name), &new, mode)?;
+        rustix::fs::unlinkat(from.directory, from.name, AtFlags::empty())?;
         Ok(true)
     }
 
@@ -92,32 +93,4 @@ fn read(directory: impl AsFd, name: &CStr, limit: usize) -> io::Result<Option<Ve
     let mut content = Vec::new();
     file.take(limit as u64 + 1).read_to_end(&mut content)?;
     Ok((content.len() <= limit).then_some(content))
-}
-
-/// The copy is durable before it has the name: the guest may have synced the file that it was made of.
-fn copy_into_place(from: Named<'_>, to: Named<'_>, content: &[u8]) -> io::Result<()> {
-    let mode = tree::stat_name(from.directory, from.name)?.stx_mode;
-    match rustix::fs::unlinkat(to.directory, COPY, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => {}
-        Err(error) => return Err(error.into()),
-    }
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mode = Permissions::from_raw_mode(u32::from(mode) & 0o666);
-    let mut copy = File::from(rustix::fs::openat(to.directory, COPY, flags, mode)?);
-    // The one call that the jail knows.
-    let rename =
-        |old, from, new, to| rustix::fs::renameat_with(old, from, new, to, RenameFlags::empty());
-    let done = copy.write_all(content).and_then(|()| {
-        copy.sync_all()?;
-        // Not by way of the guest's own name, which another share of the same files may use at any time.
-        rename(to.directory, COPY, to.directory, to.name)?;
-        Ok(rustix::fs::unlinkat(
-            from.directory,
-            from.name,
-            AtFlags::empty(),
-        )?)
-    });
-    done.inspect_err(|_| {
-        let _gone = rustix::fs::unlinkat(to.directory, COPY, AtFlags::empty());
-    })
 }

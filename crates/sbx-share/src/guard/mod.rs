@@ -9,12 +9,14 @@
 //! | `renames` | may this directory, with all that is in it, get that name? |
 //! | `content` | may this file be written? |
 //! | `install` | git's own way of writing what is protected, and how it is let through |
+//! | `copy` | the copy of it that takes the place |
 //!
 //! Rules are about names, and files have several, at different times and at once. So protection follows the file: a
 //! node that had a protected name stays protected; a file with a name that nobody has shown to be harmless is not
 //! written; and a directory gets no name that would take files in it out of a rule or bring them under one.
 
 mod content;
+mod copy;
 pub(crate) mod events;
 mod install;
 mod marks;
@@ -92,10 +94,7 @@ impl Guard {
             .iter()
             .flatten()
             .filter_map(|text| Pattern::parse(text).ok());
-        let copy = install::COPY.to_str().ok();
-        let copy = copy
-            .filter(|_| !rules.protect.is_empty())
-            .map(Pattern::parse);
+        let copy = (!rules.protect.is_empty()).then(|| Pattern::parse(copy::HIDDEN));
         let copy = copy.and_then(Result::ok);
         let hide = PatternSet::new(rules.hide.into_iter().chain(alone).chain(copy));
         let protect = PatternSet::new(rules.protect.iter().map(|entry| entry.pattern.clone()));

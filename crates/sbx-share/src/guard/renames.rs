@@ -196,7 +196,7 @@ impl Scan<'_> {
 }
 
 /// Opens a directory by its path below another; no link is followed.
-fn open_directory(directory: impl AsFd, path: &[u8]) -> io::Result<OwnedFd> {
+pub(super) fn open_directory(directory: impl AsFd, path: &[u8]) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let opened = rustix::fs::openat2(directory, path, flags, Permissions::empty(), tree::BENEATH);
     Ok(opened?)

@@ -5,6 +5,8 @@ use sbx_workspace::protect::{Level, standard};
 use sbx_workspace::{Mode, Rules};
 use std::ffi::{CStr, CString};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
 use virtiofsd::filesystem::{Extensions, FileSystem as _, SetattrValid};
 use virtiofsd::fuse::SetattrIn;
 
@@ -463,14 +465,45 @@ fn a_rule_of_ones_own_protects_what_is_not_there_yet() {
 #[test]
 fn the_copy_of_gits_settings_is_nobodys_while_it_is_made() {
     let bench = bench(Level::Standard);
-    bench.host_write(".git/.sbx-copy", "left over");
-    assert_eq!(errno(bench.node(".git/.sbx-copy")), libc::ENOENT);
+    bench.host_write(".git/.sbx-copy-1", "the host's");
+    assert_eq!(errno(bench.node(".git/.sbx-copy-1")), libc::ENOENT);
     denied(bench.put(".git/.sbx-copy", "mine"));
+    denied(bench.put(".git/.sbx-copy-2", "mine"));
+}
+
+/// A share that is killed between giving its copy a name and a place leaves it.
+fn leave_copy(bench: &Bench, folder: &str) -> PathBuf {
+    let new = bench.host(folder).join(".sbx-copy-new");
+    std::fs::write(&new, "[user]\n\tname = a\n").unwrap();
+    let inode = std::fs::metadata(&new).unwrap().ino();
+    let left = bench.host(folder).join(format!(".sbx-copy-{inode:x}"));
+    std::fs::rename(new, &left).unwrap();
+    left
+}
+
+#[test]
+fn a_copy_that_a_killed_share_left_goes_at_the_next_start_or_change_and_no_other_file_does() {
+    let bench = bench(Level::Standard);
+    bench.host_write(".git/.sbx-copy", "the host's");
+    bench.host_write(".git/.sbx-copy-1", "the host's");
+    let left = leave_copy(&bench, ".git");
     bench
         .put(".git/config.lock", "[user]\n\tname = a\n")
         .unwrap();
     bench.rename(".git/config.lock", ".git/config").unwrap();
-    assert!(!bench.host(".git/.sbx-copy").exists() && !bench.host(".git/config.lock").exists());
+    assert_eq!(read_host(bench.host(".git/config")), "[user]\n\tname = a\n");
+    assert!(!left.exists() && !bench.host(".git/config.lock").exists());
+
+    let left = [leave_copy(&bench, ""), leave_copy(&bench, ".git")];
+    let rules = Rules {
+        protect: standard(Level::Standard),
+        ..Rules::default()
+    };
+    bench.again().guarded(rules, None).remove_left_over();
+    assert_eq!(left.map(|left| left.exists()), [false, false]);
+    for others in [".git/.sbx-copy", ".git/.sbx-copy-1"] {
+        assert_eq!(read_host(bench.host(others)), "the host's");
+    }
 }
 
 #[test]

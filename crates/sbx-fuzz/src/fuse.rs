@@ -2,9 +2,9 @@
 //! the host's own with a way out in it and something outside.
 //!
 //! The bytes are a list of requests. Each is a head, arguments and a chain of descriptors with one thing or the other
-//! wrong; nodes and handles can be those of earlier answers, so that what is behind an opening is reached.
+//! wrong; nodes and handles can be those of earlier answers, so that what is behind an opening is reached. A first byte
+//! says whether the tree is read-only (1) and whether there are rules (2).
 
-use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
@@ -17,6 +17,8 @@ use virtiofsd::descriptor_utils::{Reader, Writer};
 use virtiofsd::fuse::Opcode;
 use virtiofsd::server::Server;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+
+use crate::guarded::{self, Tree};
 
 type Memory = GuestMemoryMmap<BitmapMmapRegion>;
 
@@ -41,13 +43,16 @@ const FILL: u64 = 1 << 20;
 const ROOMS: [u32; 4] = [4096, 16, 0, 0x2_0000];
 
 /// Makes the requests. Whatever they are: answers are well formed, nothing outside is changed, a read-only tree stays as
-/// it is, and no file gets rights or a kind that it must not have.
+/// it is, no file gets rights or a kind that it must not have, and rules hold.
 pub(crate) fn run(bytes: &[u8]) {
     let Some((how, steps)) = bytes.split_first() else {
         return;
     };
-    let read_only = how % 2 == 1;
+    let (read_only, ruled) = (how & 1 != 0, how & 2 != 0);
     let host = Host::new();
+    if ruled {
+        guarded::prepare(&host.root(), &host.outside().join("s"));
+    }
     let before = host.tree();
     let bounds = Bounds {
         directories: 8,
@@ -56,8 +61,12 @@ pub(crate) fn run(bytes: &[u8]) {
     };
     let root = host.root();
     let share = Share::with_bounds(&root, GuestOwner::default(), read_only, bounds);
+    let mut share = share.expect("a directory");
+    if ruled {
+        share = share.guarded(guarded::rules(), None);
+    }
     let mut play = Play {
-        server: Server::new(share.expect("a directory")),
+        server: Server::new(share),
         memory: Memory::from_ranges(&[(GuestAddress(TABLE), MEMORY)]).expect("memory"),
         nodes: vec![1],
         handles: Vec::new(),
@@ -73,6 +82,9 @@ pub(crate) fn run(bytes: &[u8]) {
         !read_only || before == after,
         "a read-only tree has changed"
     );
+    if ruled {
+        guarded::assert_kept(&root, &before, &after);
+    }
     host.assert_outside();
 }
 
@@ -116,8 +128,8 @@ impl Host {
 
     /// Names, modes and contents below the root, which must be of kinds that a guest may make. Folders are opened up
     /// afterwards, so that they can be removed.
-    fn tree(&self) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
-        let (mut found, mut folders) = (BTreeMap::new(), vec![self.root()]);
+    fn tree(&self) -> Tree {
+        let (mut found, mut folders) = (Tree::new(), vec![self.root()]);
         while let Some(folder) = folders.pop() {
             for entry in fs::read_dir(&folder).expect("a folder") {
                 let path = entry.expect("an entry").path();
@@ -268,6 +280,10 @@ impl Play {
         self.memory
             .read_slice(&mut answer, GuestAddress(ANSWER))
             .ok()?;
+        let shown = answer
+            .windows(guarded::HIDDEN.len())
+            .any(|part| part == guarded::HIDDEN);
+        assert!(!shown, "something hidden was shown");
         // A chain made of arguments has its answer somewhere else.
         if answer.len() < ANSWER_HEAD || answer[8..16] != unique.to_le_bytes() {
             return Some(Vec::new());

@@ -8,6 +8,7 @@ mod dns;
 mod frames;
 mod fuse;
 mod gateway;
+mod guarded;
 mod hello;
 mod http;
 mod policy;

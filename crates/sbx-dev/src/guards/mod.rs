@@ -1,13 +1,19 @@
-//! `./dev soak guards`: takes out one guard of the gateway after the other and expects the tests that name it to fail.
-//! A test that passes without its guard proves nothing.
+//! `./dev soak guards`: takes out one guard after the other and expects the tests that name it to fail. A test that
+//! passes without its guard proves nothing.
 //!
-//! It works on a copy of what git knows, with a target folder of its own. The tests are built once; for each guard the
-//! gateway alone is built again, and the tests run against it.
+//! It works on a copy of what git knows, with a target folder of its own. The tests are built once; for each guard only
+//! what the tests run is built again: the gateway's program, and the share's tests, which have the share in them.
+#![expect(
+    clippy::needless_raw_string_hashes,
+    reason = "texts of source are quoted alike, with or without a quote in them"
+)]
 
-mod list;
+mod adapter;
+mod gateway;
+mod policy;
+mod share;
 
 use crate::run::{self, Failure, Result};
-use list::{GUARDS, Guard};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,24 +21,101 @@ use std::process::Command;
 /// The copy.
 const COPY: &str = "target/guards/copy";
 
-/// Tries every guard, or those whose number or one of whose tests contains one of the words.
+/// One guard.
+struct Guard {
+    /// What it keeps.
+    what: &'static str,
+    /// Where it stands, from the repository's root.
+    file: &'static str,
+    /// Its text, which stands there once.
+    text: &'static str,
+    /// What stands there without it.
+    instead: &'static str,
+    /// The tests of the crate whose guards these are that must fail without it, all of them.
+    tests: &'static [&'static str],
+}
+
+/// Guards that the tests of one crate miss.
+struct Part {
+    /// The crate.
+    package: &'static str,
+    /// What has tests in it, for `cargo test`.
+    tests: &'static [&'static str],
+    /// What is built again without a guard, for cargo.
+    without: &'static [&'static str],
+    guards: &'static [&'static [Guard]],
+}
+
+impl Part {
+    fn count(&self) -> usize {
+        self.guards.iter().map(|guards| guards.len()).sum()
+    }
+}
+
+/// Every part. Guards are numbered through all of them.
+const PARTS: &[Part] = &[
+    Part {
+        package: "sbx-gateway",
+        tests: &["--test", "it"],
+        without: &["build", "--bin", "sbx-gateway"],
+        guards: &[policy::GUARDS, adapter::GUARDS, gateway::GUARDS],
+    },
+    Part {
+        package: "sbx-share",
+        tests: &["--lib", "--test", "it"],
+        without: &["test", "--no-run", "--lib", "--test", "it"],
+        guards: &[share::GUARDS],
+    },
+];
+
+/// Tries every guard, or those whose number is one of the words, or whose crate or one of whose tests contains one.
 pub(crate) fn run(words: &[&str]) -> Result {
-    let chosen: Vec<(usize, &Guard)> = GUARDS
-        .iter()
-        .enumerate()
-        .filter(|(at, guard)| {
-            let named = |word: &&str| match word.parse::<usize>() {
-                Ok(number) => number == *at,
-                Err(_) => guard.tests.iter().any(|t| t.contains(*word)),
-            };
-            words.is_empty() || words.iter().any(named)
-        })
-        .collect();
-    for (at, guard) in &chosen {
-        once(*at, guard, &read(Path::new(guard.file))?)?;
+    let mut first = 0;
+    let mut parts = Vec::new();
+    for part in PARTS {
+        let chosen = chosen(part, first, words);
+        first += part.count();
+        for (at, guard) in &chosen {
+            once(*at, guard, &read(Path::new(guard.file))?)?;
+        }
+        if !chosen.is_empty() {
+            parts.push((part, chosen));
+        }
     }
     copy()?;
-    let bench = Bench::new()?;
+    let mut useless = Vec::new();
+    for (part, chosen) in &parts {
+        useless.extend(run_part(part, chosen)?);
+    }
+    let count: usize = parts.iter().map(|(_, chosen)| chosen.len()).sum();
+    if useless.is_empty() {
+        eprintln!("{count} guards, each of which some test misses");
+        return Ok(());
+    }
+    Err(Failure {
+        message: format!(
+            "tests that pass without their guard:\n  {}",
+            useless.join("\n  ")
+        ),
+        hint: None,
+    })
+}
+
+fn chosen(part: &'static Part, first: usize, words: &[&str]) -> Vec<(usize, &'static Guard)> {
+    let all = (first..).zip(part.guards.iter().copied().flatten());
+    all.filter(|(at, guard)| {
+        let named = |word: &&str| match word.parse::<usize>() {
+            Ok(number) => number == *at,
+            Err(_) => part.package.contains(*word) || guard.tests.iter().any(|t| t.contains(*word)),
+        };
+        words.is_empty() || words.iter().any(named)
+    })
+    .collect()
+}
+
+/// Tries guards of one part. Returns which tests pass without theirs.
+fn run_part(part: &'static Part, chosen: &[(usize, &'static Guard)]) -> Result<Vec<String>> {
+    let bench = Bench::new(part)?;
     let mut all: Vec<&str> = chosen
         .iter()
         .flat_map(|(_, guard)| guard.tests)
@@ -51,7 +134,7 @@ pub(crate) fn run(words: &[&str]) -> Result {
         ));
     }
     let mut useless = Vec::new();
-    for (at, guard) in &chosen {
+    for (at, guard) in chosen {
         // One that cannot be tried is reported with the others.
         let left = bench
             .without(guard)
@@ -67,17 +150,7 @@ pub(crate) fn run(words: &[&str]) -> Result {
                 .map(|test| format!("{at} {test}: {}", guard.what)),
         );
     }
-    if useless.is_empty() {
-        eprintln!("{} guards, each of which some test misses", chosen.len());
-        return Ok(());
-    }
-    Err(Failure {
-        message: format!(
-            "tests that pass without their guard:\n  {}",
-            useless.join("\n  ")
-        ),
-        hint: None,
-    })
+    Ok(useless)
 }
 
 fn read(path: &Path) -> Result<String> {
@@ -107,7 +180,7 @@ fn once(at: usize, guard: &Guard, text: &str) -> Result {
                 "guard {at} ({}) stands {count} times in {}, not once",
                 guard.what, guard.file
             ),
-            "bring its text in crates/sbx-dev/src/guards/list.rs up to date",
+            "bring its text in crates/sbx-dev/src/guards up to date",
         )),
     }
 }
@@ -141,52 +214,49 @@ fn copy() -> Result {
 
 /// The copy with its tests built.
 struct Bench {
-    tests: PathBuf,
+    part: &'static Part,
+    tests: Vec<PathBuf>,
 }
 
 impl Bench {
-    fn new() -> Result<Self> {
-        let mut command = cargo(&[
-            "test",
-            "--no-run",
-            "--message-format",
-            "json",
-            "-p",
-            "sbx-gateway",
-            "--test",
-            "it",
-        ]);
+    fn new(part: &'static Part) -> Result<Self> {
+        let build = ["test", "--no-run", "--message-format", "json", "-p"];
+        let mut command = cargo(&build);
+        command.arg(part.package).args(part.tests);
         let output = command.stderr(std::process::Stdio::inherit()).output();
         let output = output
             .map_err(|error| Failure::new(format!("cannot run cargo: {error}"), "./dev setup"))?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let tests = text
+        let tests: Vec<PathBuf> = text
             .lines()
-            .filter(|line| line.contains("\"name\":\"it\""))
-            .find_map(|line| line.split("\"executable\":\"").nth(1)?.split('"').next());
-        let none = || {
-            Failure::new(
-                "the gateway's tests cannot be built",
-                "cargo test --no-run -p sbx-gateway",
-            )
-        };
-        Ok(Self {
-            tests: tests.ok_or_else(none)?.into(),
-        })
+            .filter(|line| line.contains("\"test\":true}"))
+            .filter_map(|line| line.split("\"executable\":\"").nth(1)?.split('"').next())
+            .map(PathBuf::from)
+            .collect();
+        if tests.is_empty() || !output.status.success() {
+            return Err(Failure::new(
+                format!("the tests of {} cannot be built", part.package),
+                format!("cargo test --no-run -p {}", part.package),
+            ));
+        }
+        Ok(Self { part, tests })
     }
 
     /// Which of the tests fail.
     fn failing(&self, tests: &[&str]) -> Result<Vec<String>> {
-        let output = Command::new(&self.tests)
-            .args(["--exact", "--test-threads", "2"])
-            .args(tests)
-            .env("RUST_BACKTRACE", "0")
-            .current_dir(Path::new(COPY).join("crates/sbx-gateway"))
-            .output();
-        let output = output.map_err(|error| {
-            Failure::new(format!("cannot run the tests: {error}"), "./dev test")
-        })?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let mut text = String::new();
+        for program in &self.tests {
+            let output = Command::new(program)
+                .args(["--exact", "--test-threads", "2"])
+                .args(tests)
+                .env("RUST_BACKTRACE", "0")
+                .current_dir(Path::new(COPY).join("crates").join(self.part.package))
+                .output();
+            let output = output.map_err(|error| {
+                Failure::new(format!("cannot run the tests: {error}"), "./dev test")
+            })?;
+            text.push_str(&String::from_utf8_lossy(&output.stdout));
+        }
         let of = |test: &str| {
             text.lines()
                 .find(|line| line.starts_with(&format!("test {test} ...")))
@@ -197,7 +267,7 @@ impl Bench {
         {
             return Err(Failure::new(
                 format!("there is no test {missing}"),
-                "bring crates/sbx-dev/src/guards/list.rs up to date",
+                "bring crates/sbx-dev/src/guards up to date",
             ));
         }
         Ok(tests
@@ -212,17 +282,10 @@ impl Bench {
         let path = Path::new(COPY).join(guard.file);
         let whole = read(&path)?;
         write(&path, &whole.replacen(guard.text, guard.instead, 1))?;
-        let built = run::finish(
-            &mut cargo(&[
-                "build",
-                "--quiet",
-                "-p",
-                "sbx-gateway",
-                "--bin",
-                "sbx-gateway",
-            ]),
-            &format!("cargo build without \"{}\"", guard.what),
-        );
+        let mut build = cargo(self.part.without);
+        build.args(["--quiet", "-p", self.part.package]);
+        let what = format!("cargo build without \"{}\"", guard.what);
+        let built = run::finish(&mut build, &what);
         let failing = built.and_then(|()| self.failing(guard.tests));
         write(&path, &whole)?;
         let failing = failing?;
@@ -260,19 +323,24 @@ mod tests {
     #[test]
     fn every_guard_stands_once_in_its_file_and_has_a_test() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        for (at, guard) in GUARDS.iter().enumerate() {
-            let text = fs::read_to_string(root.join(guard.file)).unwrap();
-            assert!(once(at, guard, &text).is_ok(), "{at} {}", guard.what);
-            assert!(
-                !guard.tests.is_empty() && guard.text != guard.instead,
-                "{at}"
-            );
-            for test in guard.tests {
-                let name = test.rsplit("::").next().unwrap();
-                let file = test.split("::").next().unwrap();
-                let path = root.join(format!("crates/sbx-gateway/tests/it/{file}.rs"));
-                let text = fs::read_to_string(&path).unwrap();
-                assert!(text.contains(&format!("fn {name}()")), "{at} {test}");
+        for part in PARTS {
+            let folder = root.join("crates").join(part.package);
+            for (at, guard) in part.guards.iter().copied().flatten().enumerate() {
+                let text = fs::read_to_string(root.join(guard.file)).unwrap();
+                assert!(once(at, guard, &text).is_ok(), "{at} {}", guard.what);
+                assert!(
+                    !guard.tests.is_empty() && guard.text != guard.instead,
+                    "{at}"
+                );
+                for test in guard.tests {
+                    let (module, name) = test.rsplit_once("::").unwrap();
+                    let module = module.strip_suffix("::tests").unwrap_or(module);
+                    let file = module.replace("::", "/");
+                    let text = fs::read_to_string(folder.join(format!("tests/it/{file}.rs")))
+                        .or_else(|_| fs::read_to_string(folder.join(format!("src/{file}.rs"))));
+                    let found = text.unwrap().contains(&format!("fn {name}()"));
+                    assert!(found, "{at} {test}");
+                }
             }
         }
     }

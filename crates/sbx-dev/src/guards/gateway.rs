@@ -1,0 +1,248 @@
+//! The guards of the gateway behind its adapters, and the tests that miss them.
+
+use super::Guard;
+
+/// Every guard.
+pub(super) const GUARDS: &[Guard] = &[
+    Guard {
+        what: "a server name is the one that was judged",
+        file: "crates/sbx-gateway/src/doors/tls.rs",
+        text: "(Some(name), host) => name == host,",
+        instead: "(Some(_), _) => true,",
+        tests: &[
+            "attacks_tls::attack_13_connect_to_an_allowed_host_with_another_server_name_is_blocked",
+            "attacks_tls::attack_16_an_encrypted_server_name_is_judged_by_the_outer_one",
+            "attacks_http::attack_31_other_ports_of_an_allowed_host_need_a_rule_and_their_protocol",
+        ],
+    },
+    Guard {
+        what: "a tunnel to a name begins with that name",
+        file: "crates/sbx-gateway/src/doors/tls.rs",
+        text: "(None, Host::Name(_)) => false,",
+        instead: "(None, Host::Name(_)) => true,",
+        tests: &[
+            "attacks_tls::attack_15_a_client_without_a_server_name_is_judged_by_the_address_it_dialled",
+        ],
+    },
+    Guard {
+        what: "a request inside names the host of its connection",
+        file: "crates/sbx-gateway/src/relay/http.rs",
+        text: "if named != *target {",
+        instead: "if named.port != target.port {",
+        tests: &[
+            "attacks_tls::attack_14_a_request_inside_that_names_another_host_is_blocked",
+            "attacks_framing::attack_28_every_request_on_a_kept_connection_is_judged_by_itself",
+            "attacks_handshake::attack_21_a_connection_is_not_renegotiated",
+        ],
+    },
+    Guard {
+        what: "an overridden name is used with the address made up for it",
+        file: "crates/sbx-gateway/src/decision.rs",
+        text: "    let ours = generation.synthetic.get(name) == Some(&dialled);",
+        instead: "    let ours = dialled.octets()[0] != 0;",
+        tests: &[
+            "attacks_tls::attack_17_an_allowed_name_with_an_address_never_resolved_for_it_is_blocked",
+        ],
+    },
+    Guard {
+        what: "a name is used with an address that was resolved for it",
+        file: "crates/sbx-gateway/src/decision.rs",
+        text: "                        Some(_) => return Err(not_pinned(generation, target)),",
+        instead: "                        Some(_) => found,",
+        tests: &[
+            "attacks_tls::attack_17_an_allowed_name_with_an_address_never_resolved_for_it_is_blocked",
+        ],
+    },
+    Guard {
+        what: "rules with method and path judge each request",
+        file: "crates/sbx-gateway/src/relay/http.rs",
+        text: "        let (grant, path) = if grant.by_request {",
+        instead: "        let (grant, path) = if grant.by_request && parts.method == hyper::Method::TRACE {",
+        tests: &[
+            "attacks_tls::attack_18_a_client_that_speaks_http2_only_works_and_each_stream_is_judged",
+            "attacks_http::attack_30_a_websocket_is_judged_when_it_is_opened",
+            "attacks_http::attack_32_a_path_is_judged_in_one_form_and_sent_in_that_form",
+        ],
+    },
+    Guard {
+        what: "an upstream's certificate is verified",
+        file: "crates/sbx-gateway/src/generation.rs",
+        text: "            .with_root_certificates(roots.clone())",
+        instead: r#"            .dangerous()
+            .with_custom_certificate_verifier({
+                use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+                use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+                use rustls::{DigitallySignedStruct, Error, SignatureScheme};
+                #[derive(Debug)]
+                struct Anything(RootCertStore);
+                impl ServerCertVerifier for Anything {
+                    fn verify_server_cert(
+                        &self,
+                        _: &CertificateDer<'_>,
+                        _: &[CertificateDer<'_>],
+                        _: &ServerName<'_>,
+                        _: &[u8],
+                        _: UnixTime,
+                    ) -> Result<ServerCertVerified, Error> {
+                        Ok(ServerCertVerified::assertion())
+                    }
+                    fn verify_tls12_signature(
+                        &self,
+                        _: &[u8],
+                        _: &CertificateDer<'_>,
+                        _: &DigitallySignedStruct,
+                    ) -> Result<HandshakeSignatureValid, Error> {
+                        Ok(HandshakeSignatureValid::assertion())
+                    }
+                    fn verify_tls13_signature(
+                        &self,
+                        _: &[u8],
+                        _: &CertificateDer<'_>,
+                        _: &DigitallySignedStruct,
+                    ) -> Result<HandshakeSignatureValid, Error> {
+                        Ok(HandshakeSignatureValid::assertion())
+                    }
+                    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+                        vec![
+                            SignatureScheme::ECDSA_NISTP256_SHA256,
+                            SignatureScheme::ECDSA_NISTP384_SHA384,
+                            SignatureScheme::ED25519,
+                            SignatureScheme::RSA_PSS_SHA256,
+                        ]
+                    }
+                }
+                Arc::new(Anything(roots.as_ref().clone()))
+            })"#,
+        tests: &[
+            "attacks_tls::attack_19_an_upstream_without_a_valid_certificate_gets_no_request_and_no_secret",
+        ],
+    },
+    Guard {
+        what: "leaves have another key than the authority",
+        file: "crates/sbx-gateway/src/mint.rs",
+        text: r#"        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let der = "#,
+        instead: r#"        let key = KeyPair::try_from(key.0.serialize_der())?;
+        let der = "#,
+        tests: &[
+            "authority::attack_20_the_key_is_the_gateway_s_own_and_a_restarted_one_has_another",
+        ],
+    },
+    Guard {
+        what: "early data is not taken",
+        file: "crates/sbx-gateway/src/mint.rs",
+        text: "        config.alpn_protocols = ",
+        instead: r#"        config.max_early_data_size = 16 * 1024;
+        config.alpn_protocols = "#,
+        tests: &["attacks_handshake::attack_21_early_data_is_neither_taken_nor_asked_for"],
+    },
+    Guard {
+        what: "trailers that could change a message are taken out",
+        file: "crates/sbx-gateway/src/relay/body.rs",
+        text: "trailers.remove(name);",
+        instead: "let _ = (&mut trailers, name);",
+        tests: &["attacks_bodies::attack_27_trailers_that_could_change_a_message_stay_here"],
+    },
+    Guard {
+        what: "only a WebSocket takes Upgrade along",
+        file: "crates/sbx-gateway/src/relay/headers.rs",
+        text: "        headers.remove(UPGRADE);",
+        instead: r#"        headers.remove("x-upgrade");"#,
+        tests: &[
+            "attacks_framing::attack_29_http2_in_clear_text_is_neither_upgraded_to_nor_spoken",
+        ],
+    },
+    Guard {
+        what: "an upstream switches the protocol only when asked to",
+        file: "crates/sbx-gateway/src/relay/exchange.rs",
+        text: "            None if switched => account",
+        instead: "            None if switched && websocket => account",
+        tests: &[
+            "attacks_http::attack_30_nothing_but_a_websocket_that_was_asked_for_switches_the_protocol",
+        ],
+    },
+    Guard {
+        what: "placeholders go to their own host only",
+        file: "crates/sbx-gateway/src/relay/http.rs",
+        text: "if let Some(service) = placeholder::stray(&grant, parts) {",
+        instead: "if let Some(service) = placeholder::stray(&grant, parts).filter(|s| s.is_empty()) {",
+        tests: &[
+            "attacks_http::attack_30_a_websocket_is_judged_when_it_is_opened",
+            "attacks_http::attack_37_a_redirect_is_the_clients_to_follow_and_takes_no_credential_along",
+        ],
+    },
+    Guard {
+        what: "a credential is written for its host only",
+        file: "crates/sbx-gateway/src/decision.rs",
+        text: r#"        .get(target)
+        .cloned()
+        .unwrap_or_default();"#,
+        instead: r#"        .values()
+        .next()
+        .cloned()
+        .unwrap_or_default();"#,
+        tests: &[
+            "attacks_http::attack_37_a_redirect_is_the_clients_to_follow_and_takes_no_credential_along",
+        ],
+    },
+    Guard {
+        what: "a request of HTTP/2 that the library refused is noticed",
+        file: "crates/sbx-gateway/src/relay/serve.rs",
+        text: "|| tally.requests() > handed_out.load(Ordering::Relaxed)",
+        instead: "|| tally.requests() == u64::MAX",
+        tests: &[
+            "attacks_h2::attack_34_an_http2_request_with_more_than_one_meaning_is_refused_and_recorded",
+        ],
+    },
+    Guard {
+        what: "a request is judged before its body is asked for",
+        file: "crates/sbx-gateway/src/relay/http.rs",
+        text: r#"        let (parts, body) = request.into_parts();
+"#,
+        instead: r#"        let (parts, mut body) = request.into_parts();
+        let _ = http_body_util::BodyExt::frame(&mut body).await;
+"#,
+        tests: &["attacks_bodies::attack_35_a_body_that_nobody_wants_is_never_taken_for_a_request"],
+    },
+    Guard {
+        what: "an upstream's answer has a bounded head",
+        file: "crates/sbx-gateway/src/connector/http.rs",
+        text: "        .max_buf_size(limits::REQUEST_HEAD_BYTES)\n",
+        instead: "        .max_buf_size(1024 * 1024)\n",
+        tests: &[
+            "attacks_limits::attack_38_answers_and_requests_beyond_a_limit_end_themselves_and_nothing_else",
+        ],
+    },
+    Guard {
+        what: "only addresses that may be dialled are given out",
+        file: "crates/sbx-gateway/src/resolver.rs",
+        text: "addresses.iter().filter(may).copied().collect()",
+        instead: "addresses.iter().filter(|a| may(a) || !a.is_unspecified()).copied().collect()",
+        tests: &["attacks_dns::attack_42_only_addresses_that_were_judged_are_dialled"],
+    },
+    Guard {
+        what: "Alt-Svc is taken out of answers",
+        file: "crates/sbx-gateway/src/relay/exchange.rs",
+        text: "head.headers.remove(ALT_SVC);",
+        instead: r#"head.headers.remove("x-alt-svc");"#,
+        tests: &["attacks_ip::attack_47_quic_is_stopped_and_not_offered"],
+    },
+    Guard {
+        what: "what is sent elsewhere is judged first",
+        file: "crates/sbx-gateway/src/decision.rs",
+        text: r#"    if !verdict.is_allowed() {
+        return Err(Denial::of(generation, target, &verdict));"#,
+        instead: r#"    if !verdict.is_allowed() && overridden.is_none() {
+        return Err(Denial::of(generation, target, &verdict));"#,
+        tests: &[
+            "attacks_ip::attack_54_what_is_sent_elsewhere_is_judged_first_and_never_goes_direct",
+        ],
+    },
+    Guard {
+        what: "what a new policy does not allow is closed",
+        file: "crates/sbx-gateway/src/gateway.rs",
+        text: "let closed = self.live.enforce(&generation);",
+        instead: "let closed = Vec::<Closed>::new();",
+        tests: &["attacks_life::attack_68_connections_that_a_new_policy_does_not_allow_are_closed"],
+    },
+];

@@ -1,0 +1,381 @@
+//! The guards of the share, and the tests that miss them.
+
+use super::Guard;
+
+const NAMES: &str = "crates/sbx-share/src/guard/names.rs";
+const RENAMES: &str = "crates/sbx-share/src/guard/renames.rs";
+const CONTENT: &str = "crates/sbx-share/src/guard/content.rs";
+const INSTALL: &str = "crates/sbx-share/src/guard/install.rs";
+const COPY: &str = "crates/sbx-share/src/guard/copy.rs";
+const REQUESTS: &str = "crates/sbx-share/src/names.rs";
+const SHARE: &str = "crates/sbx-share/src/share.rs";
+const TREE: &str = "crates/sbx-share/src/tree.rs";
+
+const HOOKS: &str = "protect::attack_76_hooks_are_neither_made_nor_changed_nor_removed";
+const MOVES: &str = "protect::attack_76_moving_things_about_does_not_get_around_a_rule";
+const LINKS: &str = "protect::attack_76_links_do_not_get_around_a_rule";
+const ELSEWHERE: &str = "protect::attack_76_links_do_not_lead_git_elsewhere";
+const SECOND_NAMES: &str =
+    "protect::attack_74_a_file_with_names_that_nobody_has_shown_is_not_written";
+const SETTINGS: &str = "protect::attack_76_git_settings_are_written_by_git_only_and_run_nothing";
+const LEFT_OVER: &str = "protect::a_copy_that_a_killed_share_left_goes_at_the_next_start_or_change_and_no_other_file_does";
+const GIT_LINKS: &str = "protect::worktrees_and_submodules_name_protected_places_only";
+const OTHERS: &str = "protect::attack_77_what_other_programs_run_is_said_and_in_block_mode_refused";
+const ABSENT: &str = "hide::hidden_names_are_absent_from_look_ups_and_listings";
+const NOT_OVERWRITTEN: &str = "hide::nothing_is_put_under_a_hidden_name_and_nothing_overwritten";
+const PATHS: &str = "confinement::names_that_are_paths_are_refused_everywhere";
+const WALK: &str = "tree::tests::a_walk_follows_no_link_and_no_way_up";
+const READ_ONLY: &str = "ownership::a_read_only_share_refuses_every_change";
+
+/// Every guard.
+pub(super) const GUARDS: &[Guard] = &[
+    Guard {
+        what: "nothing is made under a protected name",
+        file: NAMES,
+        text: "self.guard.violation(number, Action::Create, &path)?;",
+        instead: "let _said = self.guard.violation(number, Action::Create, &path);",
+        tests: &[HOOKS, OTHERS],
+    },
+    Guard {
+        what: "nothing is made under a hidden name",
+        file: NAMES,
+        text: "return Err(self.guard.refuse_hidden(number, Action::Create, &path));",
+        instead: "let _said = self.guard.refuse_hidden(number, Action::Create, &path);",
+        tests: &[NOT_OVERWRITTEN],
+    },
+    Guard {
+        what: "a link beside a directory is judged by both names",
+        file: NAMES,
+        text: r#"            && link.below == beside.below
+"#,
+        instead: "",
+        tests: &[LINKS],
+    },
+    Guard {
+        what: "no link stands in for a directory with protected files",
+        file: NAMES,
+        text: "if !judged.below.holds_protected() {",
+        instead: "if judged.below.holds_protected() {",
+        tests: &[LINKS],
+    },
+    Guard {
+        what: "no link is given such a name",
+        file: NAMES,
+        text: "self.check_stand_in(parent, name, Action::Link)?;",
+        instead: "let _said = self.check_stand_in(parent, name, Action::Link);",
+        tests: &[LINKS],
+    },
+    Guard {
+        what: "a hidden file is not removed",
+        file: NAMES,
+        text: "if judged.hidden.is_some() {",
+        instead: "if judged.hidden.is_some() && directory {",
+        tests: &[NOT_OVERWRITTEN],
+    },
+    Guard {
+        what: "a protected file is not removed",
+        file: NAMES,
+        text: "self.guard.violation(number, Action::Remove, &path)",
+        instead: "self.guard.violation(number, Action::Remove, &path).or(Ok(()))",
+        tests: &[HOOKS],
+    },
+    Guard {
+        what: "a protected file gets no second name",
+        file: NAMES,
+        text: "self.guard.violation(number, Action::Link, &path)?;",
+        instead: "let _said = self.guard.violation(number, Action::Link, &path);",
+        tests: &[LINKS],
+    },
+    Guard {
+        what: "a protected name is no second one",
+        file: NAMES,
+        text: "self.guard.violation(number, Action::Link, &path())?;",
+        instead: "let _said = self.guard.violation(number, Action::Link, &path());",
+        tests: &[LINKS],
+    },
+    Guard {
+        what: "a hidden name is no second one",
+        file: NAMES,
+        text: "return Err(self.guard.refuse_hidden(number, Action::Link, &path()));",
+        instead: "let _said = self.guard.refuse_hidden(number, Action::Link, &path());",
+        tests: &[NOT_OVERWRITTEN],
+    },
+    Guard {
+        what: "a hidden file is not renamed",
+        file: RENAMES,
+        text: "if old.hidden.is_some() {",
+        instead: "if old.hidden.is_some() && directory {",
+        tests: &[NOT_OVERWRITTEN],
+    },
+    Guard {
+        what: "nothing is renamed to a hidden name",
+        file: RENAMES,
+        text: "return Err(self.guard.refuse_hidden(number, Action::Rename, &path(to)));",
+        instead: "let _said = self.guard.refuse_hidden(number, Action::Rename, &path(to));",
+        tests: &[NOT_OVERWRITTEN],
+    },
+    Guard {
+        what: "a protected file is not renamed",
+        file: RENAMES,
+        text: "self.guard.violation(number, Action::Rename, &path(from))?;",
+        instead: "let _said = self.guard.violation(number, Action::Rename, &path(from));",
+        tests: &[MOVES],
+    },
+    Guard {
+        what: "nothing is renamed to a protected name",
+        file: RENAMES,
+        text: "_ => self.guard.violation(number, Action::Rename, &path(to))?,",
+        instead: "_ => {}",
+        tests: &[MOVES, OTHERS],
+    },
+    Guard {
+        what: "no link is renamed to the name of a directory with protected files",
+        file: RENAMES,
+        text: "self.check_stand_in(to.parent, to.name, Action::Rename)?;",
+        instead: "",
+        tests: &[LINKS],
+    },
+    Guard {
+        what: "what is in a directory that is moved is looked at",
+        file: RENAMES,
+        text: "self.check_tree(from, to, (&old, &new))?;",
+        instead: "",
+        tests: &[
+            MOVES,
+            "hide::moving_a_directory_shows_nothing_that_was_hidden_in_it",
+        ],
+    },
+    Guard {
+        what: "links in a directory that is moved are looked at",
+        file: RENAMES,
+        text: "self.stand_in(&below_path, &new)?;",
+        instead: "",
+        tests: &[LINKS],
+    },
+    Guard {
+        what: "what is exchanged is looked at in both directions",
+        file: REQUESTS,
+        text: "let back = self.check_rename(target, source)?;",
+        instead: "let back = self.check_rename(target, source).unwrap_or_default();",
+        tests: &[MOVES],
+    },
+    Guard {
+        what: "what was known of names is forgotten after a move",
+        file: REQUESTS,
+        text: "if plan.rejudge {",
+        instead: "if plan.rejudge && exchange {",
+        tests: &[MOVES],
+    },
+    Guard {
+        what: "a protected file is not written",
+        file: CONTENT,
+        text: "self.guard.violation(number, Action::Write, &path)?;",
+        instead: "let _said = self.guard.violation(number, Action::Write, &path);",
+        tests: &[HOOKS, SETTINGS, OTHERS],
+    },
+    Guard {
+        what: "a file is judged when it is opened to be written",
+        file: SHARE,
+        text: "            if writes {",
+        instead: "            if writes && id == 0 {",
+        tests: &[HOOKS, SECOND_NAMES],
+    },
+    Guard {
+        what: "the attributes of a protected file stay",
+        file: CONTENT,
+        text: "self.guard.violation(number, Action::Change, &path)?;",
+        instead: "let _said = self.guard.violation(number, Action::Change, &path);",
+        tests: &[HOOKS],
+    },
+    Guard {
+        what: "a file with unknown names is not written",
+        file: CONTENT,
+        text: "if known >= stat.stx_nlink {",
+        instead: "if known <= stat.stx_nlink {",
+        tests: &[SECOND_NAMES],
+    },
+    Guard {
+        what: "the attributes of a file with unknown names stay",
+        file: CONTENT,
+        text: "return self.check_names(id, stat);",
+        instead: "return Ok(());",
+        tests: &[SECOND_NAMES],
+    },
+    Guard {
+        what: "a link to a git directory names a protected one",
+        file: CONTENT,
+        text: "self.check_git_link(place.parent, place.name.to_bytes(), &content, Action::Write)?;",
+        instead: "",
+        tests: &[GIT_LINKS, ELSEWHERE],
+    },
+    Guard {
+        what: "a link to a git directory is written as a whole",
+        file: CONTENT,
+        text: "let whole = offset == 0 && size <= git_link::MAX_BYTES && before <= size as u64;",
+        instead: "let whole = offset == 0 && size <= git_link::MAX_BYTES && before < u64::MAX;",
+        tests: &[GIT_LINKS],
+    },
+    Guard {
+        what: "a link to a git directory is not cut",
+        file: CONTENT,
+        text: "What::GitLink => size.is_some_and(|size| size != 0),",
+        instead: "What::GitLink => size.is_some_and(|size| size > 4096),",
+        tests: &[GIT_LINKS],
+    },
+    Guard {
+        what: "a link to a git directory is not changed unseen",
+        file: CONTENT,
+        text: "Writing::Link => Err(Errno::ACCESS.into()),",
+        instead: "Writing::Link => Ok(()),",
+        tests: &[GIT_LINKS],
+    },
+    Guard {
+        what: "what is above a name is not guessed",
+        file: "crates/sbx-workspace/src/git_link.rs",
+        text: r#"if rest.any(|name| name == "..") {"#,
+        instead: r#"if rest.any(|name| name == "...") {"#,
+        tests: &[ELSEWHERE],
+    },
+    Guard {
+        what: "settings lead git's work tree to a submodule only",
+        file: "crates/sbx-workspace/src/git_config/mod.rs",
+        text: r#"let Some(git) = place.directory.windows(2).position(modules) else {
+        return false;
+    };"#,
+        instead: "let git = place.directory.windows(2).position(modules).unwrap_or(0);",
+        tests: &[ELSEWHERE],
+    },
+    Guard {
+        what: "a worktree's directory is no repository",
+        file: "crates/sbx-workspace/src/protect.rs",
+        text: r#"    ("**/.git/worktrees/*/config", What::GitConfig),
+"#,
+        instead: "",
+        tests: &["protect::attack_76_a_worktrees_directory_is_no_repository_of_its_own"],
+    },
+    Guard {
+        what: "git's settings run nothing",
+        file: INSTALL,
+        text: "if let Err(error) = self.check_settings(number, to, &new, old.as_deref()) {",
+        instead: r#"if let Err(error) = self.check_settings(number, to, &new, old.as_deref())
+            && number == u16::MAX
+        {"#,
+        tests: &[SETTINGS],
+    },
+    Guard {
+        what: "a copy of git's settings is installed",
+        file: INSTALL,
+        text: "copy::install(&self.tree, (to.directory, to.name), &new, mode)?;",
+        instead: r#"if new.len() < usize::MAX {
+            return Ok(false);
+        }"#,
+        tests: &[SETTINGS],
+    },
+    Guard {
+        what: "only what a share has made is removed as left over",
+        file: COPY,
+        text: "if !known || !is_type",
+        instead: "if !is_type",
+        tests: &[LEFT_OVER],
+    },
+    Guard {
+        what: "what another share is installing is not removed",
+        file: COPY,
+        text: "Ok(rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_ok())",
+        instead: "Ok(true)",
+        tests: &[
+            "guard::copy::tests::a_copy_goes_when_nobody_holds_it_any_more_and_nothing_else_does",
+        ],
+    },
+    Guard {
+        what: "a hidden name is not found",
+        file: REQUESTS,
+        text: "Ok(stat) if self.is_hidden(parent, name, is_type(&stat, FileType::Directory))? => {",
+        instead: "Ok(_) if parent == 0 => {",
+        tests: &[ABSENT],
+    },
+    Guard {
+        what: "a hidden name is not listed",
+        file: "crates/sbx-share/src/directory.rs",
+        text: "if !stands && !self.hides(guard, entry.file_name(), entry.file_type()) {",
+        instead: "if !stands {",
+        tests: &[ABSENT],
+    },
+    Guard {
+        what: "hidden names do not end a list",
+        file: "crates/sbx-share/src/directory.rs",
+        text: "if raw.is_buffer_empty() && !entries.is_empty() {",
+        instead: "if raw.is_buffer_empty() {",
+        tests: &["hide::a_directory_of_hidden_files_lists_to_its_end"],
+    },
+    Guard {
+        what: "a read-only tree stays as it is",
+        file: SHARE,
+        text: "if self.read_only {",
+        instead: "if self.read_only && self.root_path.as_os_str().is_empty() {",
+        tests: &[
+            READ_ONLY,
+            "attack_75::attack_75_a_read_only_share_refuses_every_change_also_after_a_new_mount",
+        ],
+    },
+    Guard {
+        what: "a walk does not go up",
+        file: TREE,
+        text: "pub(crate) const BENEATH: ResolveFlags = ResolveFlags::BENEATH",
+        instead: "pub(crate) const BENEATH: ResolveFlags = ResolveFlags::empty()",
+        tests: &[WALK],
+    },
+    Guard {
+        what: "a walk follows no link",
+        file: TREE,
+        text: r#"    .union(ResolveFlags::NO_SYMLINKS)
+"#,
+        instead: "",
+        tests: &[WALK],
+    },
+    Guard {
+        what: "a name is one component",
+        file: SHARE,
+        text: "bytes if bytes.contains(&b'/') => Err(Errno::INVAL.into()),",
+        instead: "",
+        tests: &[PATHS],
+    },
+    Guard {
+        what: "a name is no way up",
+        file: SHARE,
+        text: r#"b"" | b"." | b".." => Err(Errno::INVAL.into()),"#,
+        instead: r#"b"" => Err(Errno::INVAL.into()),"#,
+        tests: &[PATHS],
+    },
+    Guard {
+        what: "what was reached is what the guest means",
+        file: SHARE,
+        text: "if found == identity {",
+        instead: "if found == identity || place.parent != 0 {",
+        tests: &["consistency::a_file_replaced_on_the_host_is_another_file"],
+    },
+    Guard {
+        what: "what was opened by its name is what the guest means",
+        file: SHARE,
+        text: "if Identity::from(&stat) != identity || !is_type",
+        instead: "if !is_type",
+        tests: &["consistency::a_file_replaced_on_the_host_is_another_file"],
+    },
+    Guard {
+        what: "a file that has left the tree is gone",
+        file: SHARE,
+        text: "if stat.stx_nlink > 0 || is_type(&stat, FileType::Directory) {",
+        instead: "if stat.stx_nlink > 9 {",
+        tests: &["confinement::a_directory_moved_out_of_the_root_is_gone_even_while_open"],
+    },
+    Guard {
+        what: "no file runs as its owner",
+        file: SHARE,
+        text: "Mode::from_raw_mode(mode & !umask & 0o1777)",
+        instead: "Mode::from_raw_mode(mode & !umask & 0o7777)",
+        tests: &[
+            "ownership::set_user_id_never_reaches_the_host",
+            "attack_75::attack_75_devices_are_refused_and_no_file_gets_rights_beyond_its_owners",
+        ],
+    },
+];

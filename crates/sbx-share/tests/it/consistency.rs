@@ -101,12 +101,17 @@ fn rename_flags_hold() {
 #[test]
 fn a_file_replaced_on_the_host_is_another_file() {
     let bench = Bench::new();
-    bench.host_write("f", "first");
-    let first = bench.node("f").unwrap();
-    // At once, so that a file system which reuses inode numbers does it.
-    std::fs::remove_file(bench.host("f")).unwrap();
-    bench.host_write("f", "second");
-    assert_eq!(errno(bench.attr(first)), libc::ESTALE);
+    let replaced = || {
+        bench.host_write("f", "first");
+        let first = bench.node("f").unwrap();
+        // At once, so that a file system which reuses inode numbers does it.
+        std::fs::remove_file(bench.host("f")).unwrap();
+        bench.host_write("f", "second");
+        first
+    };
+    // Each finds out for itself.
+    assert_eq!(errno(bench.attr(replaced())), libc::ESTALE);
+    let first = replaced();
     assert_eq!(errno(bench.open(first, libc::O_RDONLY)), libc::ESTALE);
     let second = bench.node("f").unwrap();
     assert_ne!(first, second);

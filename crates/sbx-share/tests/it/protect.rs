@@ -5,7 +5,7 @@ use sbx_workspace::protect::{Level, standard};
 use sbx_workspace::{Mode, Rules};
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::PathBuf;
 use virtiofsd::filesystem::{Extensions, FileSystem as _, SetattrValid};
 use virtiofsd::fuse::SetattrIn;
@@ -101,7 +101,10 @@ fn attack_76_hooks_are_neither_made_nor_changed_nor_removed() {
     };
     denied(bench.setattr(hook, SetattrValid::MODE, mode));
     denied(bench.setattr(hook, SetattrValid::SIZE, SetattrIn::default()));
-    denied(bench.open(hook, libc::O_RDONLY | libc::O_TRUNC));
+    for flags in [libc::O_RDONLY, libc::O_WRONLY, libc::O_RDWR] {
+        denied(bench.open(hook, flags | libc::O_TRUNC));
+    }
+    denied(bench.open(hook, libc::O_WRONLY));
     assert_eq!(bench.content(hook).unwrap(), "the host's");
     assert!(!bench.host(".git/hooks/post-merge").exists());
     let said = bench.said();
@@ -138,6 +141,9 @@ fn attack_76_moving_things_about_does_not_get_around_a_rule() {
         .make_dir("later")
         .and_then(|_| bench.make_dir("later/hooks"))
         .unwrap();
+    // Something was made in it, so that it is known what the rules say there.
+    bench.put("later/hooks/x", "").unwrap();
+    bench.unlink("later/hooks/x").unwrap();
     bench.rename("later", "src/.git").unwrap();
     let made = bench.create(hooks, c"post-merge", 0o755, libc::O_RDWR);
     denied(made);
@@ -207,11 +213,18 @@ fn attack_76_git_settings_are_written_by_git_only_and_run_nothing() {
         .unwrap();
     let lock = bench.node(".git/config.lock").unwrap();
     let held = bench.open(lock, libc::O_RDWR).unwrap();
+    let held_by_another = std::fs::File::options()
+        .write(true)
+        .open(bench.host(".git/config.lock"))
+        .unwrap();
     bench.rename(".git/config.lock", ".git/config").unwrap();
     let name = "[core]\n\tbare = false\n[user]\n\tname = agent\n";
     assert_eq!(read_host(bench.host(".git/config")), name);
-    // Whoever still has the lock open has a file without a name.
+    // Whoever still has the lock open has a file without a name, also by way of another share.
     let _anywhere = bench.write(lock, held, "[alias]\nx = !evil\n", 0, 0);
+    held_by_another
+        .write_at(b"[alias]\nx = !evil\n", 0)
+        .unwrap();
     assert_eq!(read_host(bench.host(".git/config")), name);
     assert_eq!(
         bench.content(bench.node(".git/config").unwrap()).unwrap(),

@@ -72,7 +72,14 @@ def replace(name, number):
 
 
 def new_file(number):
-    write_synced(f"new/{side}-{number}", record("new", number))
+    """Not cut first: done again after a kill, it may have been said to be safe already."""
+    data = record("new", number)
+    fd = os.open(f"new/{side}-{number}", os.O_WRONLY | os.O_CREAT, 0o644)
+    with open(fd, "wb") as file:
+        file.write(data)
+        file.truncate()
+        file.flush()
+        os.fsync(fd)
     sync_folder("new")
 
 

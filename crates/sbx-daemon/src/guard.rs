@@ -74,9 +74,10 @@ pub(crate) fn rules(
     guarding: &Guarding,
     root: &Path,
 ) -> Result<Rules, Report> {
-    let level = guarding
-        .protect
-        .unwrap_or_else(|| settings::protect(stored));
+    let level = match guarding.protect {
+        Some(level) => level,
+        None => settings::protect(stored)?,
+    };
     let mut protections = protect::standard(level);
     protections.extend(hooks(root, level));
     protections.extend(guarding.protect_paths.iter().map(|pattern| Protection {
@@ -197,9 +198,10 @@ pub(crate) fn report(
         }));
     }
     events.sort_by_key(|entry| entry.event.unix_ms);
-    let protect = record.guarding.protect;
+    // No share starts with a setting that cannot be read.
+    let chosen = || settings::protect(stored).unwrap_or(Level::Block);
     Guarded {
-        protect: protect.unwrap_or_else(|| settings::protect(stored)),
+        protect: record.guarding.protect.unwrap_or_else(chosen),
         events,
     }
 }

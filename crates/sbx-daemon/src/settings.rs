@@ -211,13 +211,7 @@ const KEYS: &[Key] = &[
         example: "block",
         restart: true,
         description: "How files are protected that run on the host: off, report, standard (git's own are blocked, others are reported) or block",
-        check: |text| {
-            let level: Level = text
-                .trim()
-                .parse()
-                .map_err(|error: NoLevel| error.to_string())?;
-            Ok(plain(level.to_string()))
-        },
+        check: |text| level(text).map(|level| plain(level.to_string())),
     },
 ];
 
@@ -310,9 +304,17 @@ pub(crate) fn starts_warm(stored: &BTreeMap<String, StoredSetting>) -> bool {
 }
 
 /// How much is protected.
-pub(crate) fn protect(stored: &BTreeMap<String, StoredSetting>) -> Level {
-    let level = stored.get(PROTECT).map(|stored| stored.value.parse());
-    level.and_then(Result::ok).unwrap_or_default()
+///
+/// # Errors
+/// As [`hide`].
+pub(crate) fn protect(stored: &BTreeMap<String, StoredSetting>) -> Result<Level, Report> {
+    restricting(stored, PROTECT, level)
+}
+
+fn level(text: &str) -> Result<Level, String> {
+    text.trim()
+        .parse()
+        .map_err(|error: NoLevel| error.to_string())
 }
 
 /// What is hidden in every workspace.
@@ -323,7 +325,7 @@ pub(crate) fn hide(stored: &BTreeMap<String, StoredSetting>) -> Result<Vec<Patte
     restricting(stored, HIDE, hidden)
 }
 
-/// A list that restricts: one that a hand changed since is no empty one.
+/// What restricts: a value that a hand changed since is neither an empty list nor the default.
 fn restricting<T: Default>(
     stored: &BTreeMap<String, StoredSetting>,
     key: &str,

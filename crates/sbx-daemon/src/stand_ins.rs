@@ -167,4 +167,49 @@ mod tests {
             assert!(entry(line.as_bytes()).is_none(), "{line}");
         }
     }
+
+    /// Runs git in a repository, as a user would.
+    fn user_git(root: &Path, arguments: &[&str]) -> std::process::Output {
+        let who = ["-c", "user.name=t", "-c", "user.email=t@t.example"];
+        let mut command = Command::new("git");
+        command.arg("-C").arg(root).args(who).args(arguments);
+        command.output().unwrap()
+    }
+
+    /// A repository that the guest may have written: it lacks a file's content, and says that a program brings it.
+    #[test]
+    fn nothing_is_fetched_for_a_repository_that_lacks_what_it_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, mark) = (folder.path().join("root"), folder.path().join("mark"));
+        let git = |arguments: &[&str]| user_git(&root, arguments);
+        std::fs::create_dir(&root).unwrap();
+        git(&["init", "-q"]);
+        for (name, content) in [(".env", "lost"), ("other.env", "kept")] {
+            std::fs::write(root.join(name), content).unwrap();
+        }
+        git(&["add", "."]);
+        git(&["commit", "-q", "-m", "both"]);
+        let lost = String::from_utf8(git(&["rev-parse", ":.env"]).stdout).unwrap();
+        let (start, rest) = lost.trim().split_at(2);
+        std::fs::remove_file(root.join(".git/objects").join(start).join(rest)).unwrap();
+        let program = format!("ext::touch {}", mark.display());
+        for (key, value) in [
+            ("core.repositoryformatversion", "1"),
+            ("extensions.partialClone", "origin"),
+            ("remote.origin.promisor", "true"),
+            ("remote.origin.url", program.as_str()),
+            ("protocol.ext.allow", "always"),
+        ] {
+            assert!(git(&["config", key, value]).status.success(), "{key}");
+        }
+
+        let hide = ["*.env"].map(|text| Pattern::parse(text).unwrap());
+        let found = find(&root, &hide, &folder.path().join("tracked")).unwrap();
+        let paths: Vec<&str> = found.iter().map(|one| one.path.as_str()).collect();
+        assert_eq!(paths, ["other.env"]);
+        assert!(!mark.exists());
+
+        git(&["cat-file", "blob", lost.trim()]);
+        assert!(mark.exists(), "a git that may fetch runs the program");
+    }
 }

@@ -142,3 +142,65 @@ fn bad_values_are_refused_and_change_nothing() {
             .all(|s| s["source"] == "default")
     );
 }
+
+#[test]
+fn what_a_hand_broke_of_what_is_hidden_or_protected_refuses_and_opens_nothing() {
+    let mut daemon = Daemon::stopped();
+    let dir = daemon.plant("00000000000a", "one");
+    let workspace = daemon.path("work");
+    std::fs::create_dir(&workspace).unwrap();
+    let record = dir.join("sandbox.json");
+    let whole: Value = serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
+    let create = json!({
+        "name": "two", "agent": "shell", "workspaces": [{"path": workspace, "read_only": false}],
+        "cpus": 1, "memory_mib": 512, "env": [], "deny_network": [], "accel": null,
+    });
+    daemon.restart();
+    daemon.init("deny-all");
+    for (key, value) in [
+        ("workspace.hide", "*.key,[z"),
+        ("workspace.protect", "blok"),
+        ("workspace.mounts.deny", "relative"),
+        ("workspace.mounts.allow", "relative"),
+    ] {
+        let stored = json!({key: {"value": value, "content": null}});
+        daemon.kill();
+        for name in ["sbx.db", "settings.json"] {
+            let _none = std::fs::remove_file(daemon.state().join(name));
+        }
+        std::fs::write(daemon.state().join("settings.json"), stored.to_string()).unwrap();
+        daemon.restart();
+        let shown = daemon.get("/v1/settings").ok()["settings"].clone();
+        let stays = |one: &Value| one["key"] == key && one["value"] == value;
+        assert!(shown.as_array().unwrap().iter().any(stays), "{shown}");
+        let answer = daemon.post("/v1/sandboxes", &create);
+        assert_eq!(answer.code(), "setting-invalid", "{key}");
+        let hint = answer.body.to_string();
+        assert!(
+            hint.contains(&format!("sbx settings unset {key}")),
+            "{hint}"
+        );
+    }
+
+    for guarding in [
+        json!({"hide": ["*.key", "["]}),
+        json!({"hide": "*.key"}),
+        json!({"hidden": ["*.key"]}),
+        json!({"protect": "blok"}),
+        json!({"protect_paths": ["["]}),
+        json!([]),
+    ] {
+        daemon.kill();
+        let mut broken = whole.clone();
+        broken["schema"] = json!(2);
+        broken["guarding"] = guarding.clone();
+        std::fs::write(&record, broken.to_string()).unwrap();
+        let _none = std::fs::remove_file(daemon.state().join("sbx.db"));
+        daemon.restart();
+        let shown = daemon.get("/v1/sandboxes/one").ok();
+        assert_eq!(shown["status"], "damaged", "{guarding}: {shown}");
+        let started = daemon.post("/v1/sandboxes/one/start", &json!({}));
+        let code = &started.body["failed"]["code"];
+        assert_eq!(code, "sandbox-damaged", "{guarding}");
+    }
+}

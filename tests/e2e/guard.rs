@@ -226,6 +226,20 @@ fn what_was_tried_is_said(setting: &Setting) {
     assert!(run.ok(), "{run}");
     assert!(run.stderr.contains("1 refused, 0 made"), "{run}");
     assert!(run.stderr.contains(".git/hooks/post-rewrite"), "{run}");
+
+    // Also of a sandbox that goes with it.
+    let run = setting.installation.sbx([
+        "run",
+        "--name",
+        "guarded",
+        "--rm",
+        "--",
+        "-c",
+        "echo evil > .git/hooks/post-applypatch; true",
+    ]);
+    assert!(run.ok(), "{run}");
+    assert!(run.stderr.contains("1 refused, 0 made"), "{run}");
+    assert!(run.stderr.contains(".git/hooks/post-applypatch"), "{run}");
 }
 
 #[test]

@@ -43,6 +43,8 @@ pub(crate) struct Daemon {
     pub(crate) initramfs: InitramfsCache,
     /// Snapshots that are being made.
     pub(crate) warm: Warm,
+    /// What was tried in sandboxes that are gone.
+    pub(crate) reports: removal::Reports,
     /// Becomes true when the daemon is to end.
     pub(crate) ending: watch::Sender<bool>,
     store: Mutex<Store>,
@@ -80,6 +82,7 @@ impl Daemon {
             small: Arc::default(),
             initramfs: InitramfsCache::default(),
             warm: Warm::default(),
+            reports: removal::Reports::default(),
             ending: watch::Sender::new(false),
             store: Mutex::new(store),
             secrets: Mutex::new(secrets),

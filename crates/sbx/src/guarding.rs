@@ -64,7 +64,7 @@ pub(crate) async fn of(context: &Context, name: &str) -> Result<Guarded, Report>
         .await
 }
 
-/// Says what was tried since then. A sandbox that is gone with its session says nothing.
+/// Says what was tried since then, also of a sandbox that is gone with its session (`run --rm`).
 pub(crate) async fn tell(context: &mut Context, name: &str, since: u64) {
     let Ok(guarded) = of(context, name).await else {
         return;
@@ -110,7 +110,9 @@ fn lines(events: &[&GuardedEvent], name: &str) -> Vec<String> {
     }
     if events.len() > LINES {
         let more = events.len() - LINES;
-        lines.push(format!("  … and {more} more: sbx inspect {name} --json"));
+        lines.push(format!(
+            "  … and {more} more; sbx inspect {name} --json shows them while the sandbox is there"
+        ));
     }
     lines
 }

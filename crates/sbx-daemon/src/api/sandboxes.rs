@@ -49,10 +49,17 @@ pub(super) async fn guard(
     State(daemon): Shared,
     Path(name): Path<String>,
 ) -> ApiResult<Json<sbx_wire::api::Guarded>> {
-    let sandbox = daemon.sandbox(&name)?;
-    let record = sandbox.record();
-    let found = guard::report(daemon.store().settings(), &record, &sandbox.dir);
-    Ok(Json(found))
+    let sandbox = daemon.sandbox(&name);
+    let found = sandbox.as_ref().map(|sandbox| {
+        let record = sandbox.record();
+        guard::report(daemon.store().settings(), &record, &sandbox.dir)
+    });
+    // It may have gone while its files were read.
+    let gone = daemon.sandbox(&name).is_err();
+    match daemon.reports.get(&name).filter(|_| gone) {
+        Some(kept) => Ok(Json(kept)),
+        None => Ok(Json(found.map_err(Clone::clone)?)),
+    }
 }
 
 pub(super) async fn create(State(daemon): Shared, body: Bytes) -> ApiResult<Response> {

@@ -114,6 +114,43 @@ fn sandbox_run_to_be_removed_is_gone_when_it_has_ended_and_after_a_killed_daemon
 }
 
 #[test]
+fn what_was_tried_in_a_sandbox_that_went_at_its_end_can_be_asked_for() {
+    let mut daemon = planted();
+    let dir = daemon.state().join("sandboxes").join(ID);
+    let document = dir.join("sandbox.json");
+    let mut record: Value = serde_json::from_slice(&std::fs::read(&document).unwrap()).unwrap();
+    record["workspaces"] = json!([{"path": "/work/project", "read_only": false}]);
+    std::fs::write(&document, record.to_string()).unwrap();
+    daemon.restart();
+    daemon.init("deny-all");
+    let _watchers = supervisor(&daemon.runtime().join(ID), 0);
+    daemon.restart();
+    daemon
+        .post("/v1/sandboxes/one/start", &json!({"remove": true}))
+        .ok();
+    let event = json!({
+        "unix_ms": 5, "path": ".git/hooks/x", "action": "create", "mode": "block", "why": "protected: x",
+    });
+    std::fs::write(dir.join("share0.events"), format!("{event}\n")).unwrap();
+    let asked = || daemon.get("/v1/sandboxes/one/guard").ok();
+    let before = asked();
+    assert_eq!(before["events"][0]["path"], ".git/hooks/x", "{before}");
+    end_supervisor(&daemon);
+    // At any moment on the way as well.
+    while dir.exists()
+        || !daemon.get("/v1/sandboxes").ok()["sandboxes"]
+            .as_array()
+            .unwrap()
+            .is_empty()
+    {
+        assert_eq!(asked(), before);
+    }
+    assert_eq!(asked(), before);
+    let other = daemon.get("/v1/sandboxes/two/guard");
+    assert_eq!(other.code(), "sandbox-not-found");
+}
+
+#[test]
 fn sandbox_that_nobody_marked_stays_when_it_has_ended() {
     let mut daemon = planted();
     daemon.restart();

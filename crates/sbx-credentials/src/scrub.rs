@@ -26,6 +26,15 @@ pub struct Scrub {
 }
 
 impl Scrub {
+    /// The other way round, for a body that is sent: each of `pairs` is a placeholder and what is written for it, and
+    /// only the placeholder as it is counts.
+    pub fn for_sending<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Option<Self> {
+        let pairs = pairs.into_iter();
+        let bytes = |(from, to): (&str, &str)| (from.as_bytes().to_vec(), to.as_bytes().to_vec());
+        let (texts, replacements) = pairs.map(bytes).unzip();
+        Self::of(texts, replacements)
+    }
+
     /// `pairs`: value and placeholder. `None`: there is no value that is long enough to be looked for.
     pub fn new<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Option<Self> {
         let mut texts: Vec<Vec<u8>> = Vec::new();
@@ -51,6 +60,10 @@ impl Scrub {
                 add(form.into_bytes(), covered);
             }
         }
+        Self::of(texts, replacements)
+    }
+
+    fn of(texts: Vec<Vec<u8>>, replacements: Vec<Vec<u8>>) -> Option<Self> {
         if texts.is_empty() {
             return None;
         }

@@ -33,6 +33,20 @@ pub fn in_url(text: &str, placeholder: &str, value: &str) -> Option<String> {
         .then(|| text.replace(placeholder, &value))
 }
 
+/// The value as it stands in a body of this media type: inside of a JSON string (RFC 8259, section 7), in a form
+/// (percent-encoded), or as it is.
+pub fn for_body(media_type: &str, value: &str) -> String {
+    let essence = media_type.split(';').next().unwrap_or_default().trim();
+    let essence = essence.to_ascii_lowercase();
+    if essence == "application/x-www-form-urlencoded" {
+        percent_encoded(value.as_bytes())
+    } else if essence == "application/json" || essence.ends_with("+json") {
+        value.replace('\\', "\\\\").replace('"', "\\\"")
+    } else {
+        value.to_owned()
+    }
+}
+
 fn replace(text: &[u8], from: &[u8], to: &[u8]) -> Option<Vec<u8>> {
     let finder = memchr::memmem::Finder::new(from);
     let mut places = finder.find_iter(text).peekable();
@@ -65,6 +79,20 @@ mod tests {
         assert_eq!(in_header(b"Bearer other", PLACEHOLDER, "real"), None);
         assert_eq!(in_header(b"Basic \xff\xff", PLACEHOLDER, "real"), None);
         assert_eq!(in_header(b"", PLACEHOLDER, "real"), None);
+    }
+
+    #[test]
+    fn a_body_gets_the_value_as_its_media_type_wants() {
+        let value = r#"a"b\c/d"#;
+        for (media_type, wanted) in [
+            ("application/json", r#"a\"b\\c/d"#),
+            ("Application/vnd.api+json; charset=utf-8", r#"a\"b\\c/d"#),
+            ("application/x-www-form-urlencoded", "a%22b%5Cc%2Fd"),
+            ("text/plain", value),
+            ("", value),
+        ] {
+            assert_eq!(for_body(media_type, value), wanted, "{media_type}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
 use crate::browser::Page;
+use crate::credentials::values::Question;
 use crate::gateway::Gateway;
 use crate::generation::Generation;
 use crate::limits;
@@ -51,6 +52,7 @@ async fn converse(stream: UnixStream, gateway: &Arc<Gateway>) -> io::Result<()> 
     let limit = u64::try_from(MAX_LINE).unwrap_or(u64::MAX);
     let mut line = Vec::new();
     let mut page: Option<Page> = None;
+    let mut question: Option<Question> = None;
     loop {
         line.clear();
         let length = (&mut reader)
@@ -73,6 +75,20 @@ async fn converse(stream: UnixStream, gateway: &Arc<Gateway>) -> io::Result<()> 
                         page.handled(problem);
                     }
                     next_page(gateway, &mut reader, &mut page).await?
+                }
+                Ok(Command::AwaitValue) => {
+                    next_question(gateway, &mut reader, &mut question).await?
+                }
+                Ok(Command::Value {
+                    service,
+                    value,
+                    problem,
+                }) => {
+                    if let Some(asked) = question.take().filter(|asked| asked.service == service) {
+                        let why = || problem.unwrap_or_else(|| "The host has none".to_owned());
+                        asked.answered(value.ok_or_else(why));
+                    }
+                    next_question(gateway, &mut reader, &mut question).await?
                 }
                 Ok(Command::Configure(config)) => {
                     // A large policy takes tens of milliseconds to index, in which nothing else would be relayed.
@@ -120,11 +136,33 @@ async fn next_page(
             *kept = Some(page);
             Ok(Answer::OpenPage { address })
         }
-        read = reader.fill_buf() => Err(match read {
-            Ok([]) => io::ErrorKind::UnexpectedEof.into(),
-            Ok(_) => io::Error::other("spoke while it waits for a page"),
-            Err(error) => error,
-        }),
+        error = no_longer_waits(reader) => Err(error),
+    }
+}
+
+/// The same for a value that is needed.
+async fn next_question(
+    gateway: &Gateway,
+    reader: &mut BufReader<OwnedReadHalf>,
+    kept: &mut Option<Question>,
+) -> io::Result<Answer> {
+    *kept = None;
+    tokio::select! {
+        question = gateway.values.next() => {
+            let service = question.service.clone();
+            *kept = Some(question);
+            Ok(Answer::ValueNeeded { service })
+        }
+        error = no_longer_waits(reader) => Err(error),
+    }
+}
+
+/// The end of the other side, or its breach of the protocol.
+async fn no_longer_waits(reader: &mut BufReader<OwnedReadHalf>) -> io::Error {
+    match reader.fill_buf().await {
+        Ok([]) => io::ErrorKind::UnexpectedEof.into(),
+        Ok(_) => io::Error::other("spoke while it waits"),
+        Err(error) => error,
     }
 }
 

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use sbx_policy::{Host, HttpRequest, Inspection, Intent, RuleRef, Target, Transport, Verdict};
 
 use crate::addresses::GATEWAY;
+use crate::credentials::Bound;
 use crate::gateway::Gateway;
-use crate::generation::{BoundCredential, Generation};
+use crate::generation::Generation;
 use crate::intent::Attempt;
 use crate::reason::Reason;
 use crate::records::Event;
@@ -27,8 +28,8 @@ pub struct Grant {
     pub rule: Option<Arc<RuleRef>>,
     /// Why it is allowed.
     pub reason: Reason,
-    /// Credentials to write into requests.
-    pub credentials: Vec<Arc<BoundCredential>>,
+    /// Credentials to write into requests, and what must not go there or come back.
+    pub bound: Arc<Bound>,
     /// Whether every request has to be judged: by a rule with method and path, or for a credential.
     pub inspect: bool,
     /// Whether it is a rule that needs method and path.
@@ -216,7 +217,7 @@ pub fn decide_raw(
         }
     }
     match (granted, denied) {
-        (Some(grant), _) if grant.credentials.is_empty() && !grant.inspect => Ok(grant),
+        (Some(grant), _) if grant.bound.credentials.is_empty() && !grant.inspect => Ok(grant),
         (Some(grant), _) => Err(Denial::new(
             generation,
             &grant.target,
@@ -272,11 +273,6 @@ fn grant(
     addresses: Vec<SocketAddr>,
     intent: Intent,
 ) -> Grant {
-    let credentials = generation
-        .credentials
-        .get(target)
-        .cloned()
-        .unwrap_or_default();
     let by_request = verdict.inspection == Inspection::Required;
     Grant {
         generation: generation.clone(),
@@ -287,7 +283,7 @@ fn grant(
         inspect: by_request || generation.needs_credential(target),
         by_request,
         needs_tls: verdict.tunnel_needs_tls(target.port),
-        credentials,
+        bound: generation.credentials.of(target),
         intent: Arc::new(intent),
     }
 }

@@ -8,6 +8,7 @@ use sbx_wire::gateway::ProxyKind;
 use tokio::sync::watch;
 
 use crate::browser::Browser;
+use crate::credentials::values::Values;
 use crate::decision::Grant;
 use crate::generation::{Generation, HostTrust};
 use crate::limits;
@@ -38,6 +39,8 @@ pub struct Gateway {
     pub live: Arc<Live>,
     /// Pages for the host's browser.
     pub browser: Browser,
+    /// Values that are asked for when they are needed.
+    pub values: Values,
     /// For `status`.
     pub status: Status,
     /// What the host gives to every generation.
@@ -62,6 +65,7 @@ impl Gateway {
             records,
             live: Arc::default(),
             browser: Browser::default(),
+            values: Values::default(),
             status: Status::default(),
             host,
             key,

@@ -1,19 +1,19 @@
 //! One immutable policy generation: everything that decisions and connections work from. A new
 //! configuration makes a new one, which replaces the old in one step or not at all.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use hyper::header::{HeaderName, HeaderValue};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use sbx_policy::{Evaluator, HostName, PolicyDocument, Port, Target, TargetError};
-use sbx_wire::gateway::{Credential, GatewayConfig, GatewayFile};
+use sbx_wire::gateway::{GatewayConfig, GatewayFile};
 
 use crate::connector::Upstreams;
+use crate::credentials::{Credentials, Hosts};
 use crate::mint::{Mint, MintError, SigningKey};
 use crate::pins::synthetic_addresses;
 
@@ -65,19 +65,6 @@ pub struct HostTrust {
     pub provider: Arc<CryptoProvider>,
 }
 
-/// A credential as the connector writes it.
-#[derive(Debug)]
-pub struct BoundCredential {
-    /// Service name.
-    pub service: String,
-    /// Header to overwrite.
-    pub header: HeaderName,
-    /// What to write. Marked sensitive: its `Debug` shows nothing.
-    pub value: HeaderValue,
-    /// What the guest holds instead.
-    pub placeholder: String,
-}
-
 /// An immutable policy generation.
 #[derive(Debug)]
 pub struct Generation {
@@ -100,12 +87,10 @@ pub struct Generation {
     pub resolvers: Vec<SocketAddr>,
     /// TLS towards upstreams.
     pub client_tls: ClientTls,
-    /// Credentials by the target they are bound to. One target can have several.
-    pub credentials: HashMap<Target, Vec<Arc<BoundCredential>>>,
-    /// Every credential, for finding placeholders that go astray.
-    pub all_credentials: Vec<Arc<BoundCredential>>,
-    /// Targets that need a credential although it is not here yet.
-    pub credential_targets: HashSet<Target>,
+    /// Credentials, by what they are bound to.
+    pub credentials: Credentials,
+    /// Hosts that need a credential although it is not here yet.
+    credential_hosts: Hosts,
     /// The certificate authority, once received.
     pub mint: Option<Arc<Mint>>,
     /// Whether credentials and certificate authority have been received.
@@ -119,7 +104,7 @@ pub struct Generation {
 impl Generation {
     /// From the file alone: no secrets.
     pub fn from_file(file: GatewayFile, host: &HostTrust) -> Result<Self, ConfigError> {
-        Self::build(file, &[], None, host)
+        Self::build(file, Credentials::default(), None, host)
     }
 
     /// From the daemon's whole configuration. `key`: what the authority was issued for. What `before` has minted is
@@ -133,15 +118,16 @@ impl Generation {
         let GatewayConfig {
             file,
             credentials,
-            withdrawn: _,
+            withdrawn,
             authority,
         } = config;
+        let credentials = Credentials::new(&credentials, &withdrawn)?;
         let kept = before.mint.as_ref().filter(|mint| mint.is_of(&authority));
         let mint = match kept {
             Some(mint) => mint.clone(),
             None => Arc::new(Mint::new(&authority, key, &host.provider)?),
         };
-        Self::build(file, &credentials, Some(mint), host)
+        Self::build(file, credentials, Some(mint), host)
     }
 
     /// Denies everything, because of `problem`.
@@ -154,13 +140,13 @@ impl Generation {
         };
         Ok(Self {
             problem: Some(problem),
-            ..Self::build(file, &[], None, host)?
+            ..Self::build(file, Credentials::default(), None, host)?
         })
     }
 
     fn build(
         file: GatewayFile,
-        credentials: &[Credential],
+        credentials: Credentials,
         mint: Option<Arc<Mint>>,
         host: &HostTrust,
     ) -> Result<Self, ConfigError> {
@@ -172,21 +158,7 @@ impl Generation {
             .keys()
             .filter_map(|target| target.host.name().cloned());
         let synthetic = synthetic_addresses(names);
-        let mut credential_targets = HashSet::new();
-        for text in &file.credential_hosts {
-            credential_targets.insert(parse_target("credential host", text)?);
-        }
-        let mut by_target: HashMap<Target, Vec<Arc<BoundCredential>>> = HashMap::new();
-        let mut all = Vec::new();
-        for credential in credentials {
-            let bound = Arc::new(bind(credential)?);
-            all.push(bound.clone());
-            for text in &credential.hosts {
-                let target = parse_target("credential host", text)?;
-                credential_targets.insert(target.clone());
-                by_target.entry(target).or_default().push(bound.clone());
-            }
-        }
+        let credential_hosts = Hosts::parse("credential host", &file.credential_hosts)?;
         let roots = Arc::new(roots(&file.upstream.extra_roots_pem, host)?);
         let resolvers = match file.upstream.resolvers.as_slice() {
             [] => host.resolvers.clone(),
@@ -203,9 +175,8 @@ impl Generation {
             udp: file.upstream.udp_egress,
             resolvers,
             client_tls: ClientTls::new(&roots, host)?,
-            credentials: by_target,
-            all_credentials: all,
-            credential_targets,
+            credentials,
+            credential_hosts,
             configured: mint.is_some(),
             mint,
             upstreams: Arc::default(),
@@ -215,7 +186,7 @@ impl Generation {
 
     /// Whether connections to the target have to be opened to write a credential into them.
     pub fn needs_credential(&self, target: &Target) -> bool {
-        self.credential_targets.contains(target)
+        self.credential_hosts.contains(target) || self.credentials.covers(target)
     }
 }
 
@@ -233,55 +204,6 @@ fn parse_target(what: &'static str, text: &str) -> Result<Target, ConfigError> {
         what,
         text: text.to_owned(),
         source,
-    })
-}
-
-/// Headers that say how a message is framed or where it goes; a credential is none of them.
-const NEVER_CREDENTIAL: [&str; 8] = [
-    "host",
-    "connection",
-    "content-length",
-    "transfer-encoding",
-    "upgrade",
-    "te",
-    "trailer",
-    "keep-alive",
-];
-
-/// Shortest placeholder: a shorter one would be found by accident.
-const SHORTEST_PLACEHOLDER: usize = 8;
-
-fn bind(credential: &Credential) -> Result<BoundCredential, ConfigError> {
-    let bad = |text| ConfigError::Credential {
-        service: credential.service.clone(),
-        text,
-    };
-    let header = HeaderName::from_bytes(credential.header.as_bytes())
-        .map_err(|_| bad("the header is not a header name"))?;
-    if NEVER_CREDENTIAL.contains(&header.as_str()) {
-        return Err(bad("the header cannot carry a credential"));
-    }
-    if credential.hosts.is_empty() {
-        return Err(bad("it is bound to no host"));
-    }
-    if credential.placeholder.len() < SHORTEST_PLACEHOLDER {
-        return Err(bad("the placeholder is shorter than 8 bytes"));
-    }
-    let Some((before, after)) = credential.format.split_once("%s") else {
-        return Err(bad("the format has no %s"));
-    };
-    if after.contains("%s") {
-        return Err(bad("the format has more than one %s"));
-    }
-    let text = format!("{before}{}{after}", credential.value.expose());
-    let mut value =
-        HeaderValue::from_str(&text).map_err(|_| bad("the value cannot stand in a header"))?;
-    value.set_sensitive(true);
-    Ok(BoundCredential {
-        service: credential.service.clone(),
-        header,
-        value,
-        placeholder: credential.placeholder.clone(),
     })
 }
 

@@ -18,6 +18,7 @@ pub mod addresses;
 pub mod browser;
 pub mod connector;
 pub mod control;
+pub mod credentials;
 pub mod decision;
 pub mod doors;
 pub mod gateway;

@@ -139,6 +139,20 @@ pub const CONFIGURE_WAIT: Duration = Duration::from_secs(5);
 /// A page for the host's browser is taken and dealt with by the daemon within this.
 pub const PAGE: Duration = Duration::from_secs(5);
 
+/// A body that was announced to be no longer than this, in bytes, is read whole before anything of the request is sent,
+/// where it is looked into.
+pub const BODY_READ_FIRST: u64 = 64 * 1024;
+/// What one piece of a compressed body may come to, in bytes, where it is looked into.
+pub const DECODED: usize = 16 * 1024 * 1024;
+/// Targets whose credentials are kept ready, of those that patterns take in.
+pub const BOUND_TARGETS: usize = 256;
+/// A value that is asked for when it is needed has to come within this: commands that find one may ask a person.
+pub const VALUE: Duration = Duration::from_mins(1);
+/// And the daemon takes the question within this.
+pub const VALUE_TAKEN: Duration = Duration::from_secs(5);
+/// Services whose values are asked for at a time.
+pub const VALUES_ASKED: usize = 16;
+
 /// Control connections at a time.
 pub const CONTROL_CONNECTIONS: usize = 8;
 /// Records of allowed requests are written together with those that come after them, until the thread has nothing else

@@ -64,6 +64,12 @@ reasons! {
     BadRequest = "bad-request", false;
     /// A placeholder was on its way to a host that its credential is not bound to.
     PlaceholderToUnboundHost = "placeholder-to-unbound-host", false;
+    /// A placeholder for which nothing is stored any more.
+    CredentialWithdrawn = "credential-withdrawn", false;
+    /// The value of a credential that the request needs cannot be had.
+    CredentialUnavailable = "credential-unavailable", false;
+    /// A body in an encoding that cannot be looked into, where it has to be.
+    BodyEncoding = "body-encoding", false;
     /// The host needs a credential or an inspected connection, and the gateway has not been given
     /// them yet.
     NotConfigured = "not-configured", false;

@@ -164,11 +164,50 @@ pub(super) const GUARDS: &[Guard] = &[
     Guard {
         what: "placeholders go to their own host only",
         file: "crates/sbx-gateway/src/relay/http.rs",
-        text: "if let Some(service) = placeholder::stray(&grant, parts) {",
-        instead: "if let Some(service) = placeholder::stray(&grant, parts).filter(|s| s.is_empty()) {",
+        text: "if let Some(owner) = grant.bound.stray(parts) {",
+        instead: "if let Some(owner) = grant.bound.stray(parts).filter(|o| o.service.is_empty()) {",
         tests: &[
+            "attacks_credentials::attack_55_a_placeholder_in_the_head_or_a_small_body_is_stopped_before_a_byte_is_sent",
             "attacks_http::attack_30_a_websocket_is_judged_when_it_is_opened",
             "attacks_http::attack_37_a_redirect_is_the_clients_to_follow_and_takes_no_credential_along",
+        ],
+    },
+    Guard {
+        what: "bodies are looked into",
+        file: "crates/sbx-gateway/src/relay/guarded_body.rs",
+        text: "if bound.strays.is_none() && write.is_none() {",
+        instead: "if write.is_none() {",
+        tests: &[
+            "attacks_credentials::attack_55_a_placeholder_in_the_head_or_a_small_body_is_stopped_before_a_byte_is_sent",
+            "attacks_credentials::attack_55_a_placeholder_split_over_writes_or_deep_in_a_long_body_never_arrives_whole",
+            "attacks_credentials::attack_55_a_compressed_body_is_looked_into_and_what_cannot_be_is_refused",
+        ],
+    },
+    Guard {
+        what: "values are taken out of answers",
+        file: "crates/sbx-gateway/src/relay/clean.rs",
+        text: "    if supplied.iter().all(here) {",
+        instead: "    if supplied.iter().any(here) {\n        return None;\n    }\n    if supplied.iter().all(here) {",
+        tests: &[
+            "attacks_credentials::attack_56_a_value_that_comes_back_is_replaced_in_head_and_body_whatever_they_are_written_as",
+        ],
+    },
+    Guard {
+        what: "without its value a request is refused",
+        file: "crates/sbx-gateway/src/relay/supply.rs",
+        text: "            Supply::Unavailable(why) => return Err(unavailable(grant, credential, why)),",
+        instead: "            Supply::Unavailable(_) => continue,",
+        tests: &[
+            "attacks_credentials::attack_61_without_its_value_a_request_is_refused_and_the_placeholder_goes_nowhere",
+        ],
+    },
+    Guard {
+        what: "a key of the guest's own does not go along",
+        file: "crates/sbx-gateway/src/connector/message.rs",
+        text: "        for name in KEY_HEADERS.into_iter().chain(written_over) {",
+        instead: "        for name in KEY_HEADERS.into_iter().take(0).chain(written_over) {",
+        tests: &[
+            "attacks_credentials::attack_63_a_key_of_the_guests_own_is_replaced_and_that_is_recorded",
         ],
     },
     Guard {

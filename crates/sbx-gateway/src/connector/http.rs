@@ -9,9 +9,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::DialError;
 use crate::limits;
 use crate::relay::body::Sending;
+use crate::relay::source::Source;
 
 /// Body of a request on its way upstream.
-pub type RequestBody = Sending<Incoming>;
+pub type RequestBody = Sending<Source>;
 
 /// Why a request was not answered.
 #[derive(Debug, thiserror::Error)]

@@ -1,11 +1,16 @@
 //! The head of a request as it goes upstream.
 
-use hyper::header::{EXPECT, HOST, HeaderMap, HeaderValue};
+use hyper::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName,
+    HeaderValue,
+};
 use hyper::http::request::Parts;
 use hyper::http::uri::{PathAndQuery, Scheme, Uri};
 use hyper::{Request, Version};
+use sbx_credentials::substitute;
 use sbx_policy::{Port, Target};
 
+use crate::credentials::{Form, Supplied};
 use crate::decision::Grant;
 use crate::relay::headers::{join_cookies, strip_hop_by_hop};
 
@@ -18,27 +23,40 @@ pub struct Prepared {
     expects: bool,
     /// Services whose credentials were written, for the record.
     pub credentials: Option<String>,
+    /// The guest sent a key of its own where one was written.
+    pub own_replaced: bool,
 }
 
-/// Makes the head of the guest's request one of ours: takes out what stays between two neighbours, writes the granted
+/// Makes the head of the guest's request one of ours: takes out what stays between two neighbours, writes the supplied
 /// credentials. `path`: the one that was judged, where rules look at paths.
 pub fn prepare(
     grant: &Grant,
+    supplied: &[Supplied],
     parts: &mut Parts,
     path: Option<&str>,
     tls: bool,
     websocket: bool,
 ) -> Result<Prepared, hyper::http::Error> {
-    let path = path_and_query(&parts.uri, path)?;
+    let mut path = path_and_query(&parts.uri, path)?;
     strip_hop_by_hop(&mut parts.headers, websocket);
     let expects = parts.headers.remove(EXPECT).is_some() && parts.version == Version::HTTP_11;
-    let credentials = write_credentials(grant, &mut parts.headers);
+    let written = write_credentials(supplied, &mut parts.headers, &mut path)?;
+    if !supplied.is_empty() {
+        // What comes back is searched for the values.
+        let identity = HeaderValue::from_static("identity");
+        parts.headers.insert(ACCEPT_ENCODING, identity);
+    }
+    if grant.bound.writes_bodies() {
+        // Nobody knows how long it will be.
+        parts.headers.remove(CONTENT_LENGTH);
+    }
     Ok(Prepared {
         path,
         authority: authority(&grant.target, tls),
         scheme: if tls { Scheme::HTTPS } else { Scheme::HTTP },
         expects,
-        credentials,
+        credentials: written.services,
+        own_replaced: written.own_replaced,
     })
 }
 
@@ -101,24 +119,98 @@ fn authority(target: &Target, tls: bool) -> String {
     text
 }
 
-/// Writes the granted credentials over whatever the guest sent, and takes out every other header that
-/// carries one of their placeholders. Returns the services, for the record.
-pub fn write_credentials(grant: &Grant, headers: &mut HeaderMap) -> Option<String> {
-    let mut services: Vec<&str> = Vec::new();
-    for credential in &grant.credentials {
-        let placeholder = credential.placeholder.as_bytes();
-        let strays: Vec<_> = headers
-            .iter()
-            .filter(|(_, value)| crate::relay::placeholder::is_in(value.as_bytes(), placeholder))
-            .map(|(name, _)| name.clone())
-            .collect();
+/// Headers that clients put keys into. Where a credential is written, the guest's own ones do not go along.
+const KEY_HEADERS: [HeaderName; 4] = [
+    AUTHORIZATION,
+    HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("x-goog-api-key"),
+    HeaderName::from_static("api-key"),
+];
+
+/// Writes the credentials: first in the place of placeholders, then over whatever the guest sent. Every other header that
+/// still carries one of the placeholders is taken out, and the guest's own keys beside a written one are.
+fn write_credentials(
+    supplied: &[Supplied],
+    headers: &mut HeaderMap,
+    path: &mut PathAndQuery,
+) -> Result<Written, hyper::http::Error> {
+    let mut written = Written::default();
+    for one in supplied {
+        if matches!(one.credential.form, Form::Replace { .. }) && replace(one, headers, path)? {
+            written.add(&one.credential.service);
+        }
+    }
+    for Supplied { credential, .. } in supplied {
+        let carries = |(name, value): (&HeaderName, &HeaderValue)| {
+            credential.is_in(value.as_bytes()).then(|| name.clone())
+        };
+        let strays: Vec<_> = headers.iter().filter_map(carries).collect();
         for name in strays {
             headers.remove(name);
         }
     }
-    for credential in &grant.credentials {
-        headers.insert(credential.header.clone(), credential.value.clone());
-        services.push(&credential.service);
+    let over: Vec<(&HeaderName, &HeaderValue, &str)> = supplied
+        .iter()
+        .filter_map(|one| match (&one.credential.form, &one.material.header) {
+            (Form::Header { name, .. }, Some(value)) => {
+                Some((name, value, one.credential.service.as_str()))
+            }
+            _ => None,
+        })
+        .collect();
+    if !over.is_empty() {
+        let written_over = over.iter().map(|(name, ..)| (*name).clone());
+        for name in KEY_HEADERS.into_iter().chain(written_over) {
+            // What took a placeholder's place is not the guest's.
+            let guests = headers.remove(name).filter(|value| !value.is_sensitive());
+            written.own_replaced |= guests.is_some();
+        }
     }
-    (!services.is_empty()).then(|| services.join(","))
+    for (name, value, service) in over {
+        headers.insert(name.clone(), value.clone());
+        written.add(service);
+    }
+    Ok(written)
+}
+
+/// Replaces the placeholder in headers and the URL. Returns whether it stood there.
+fn replace(
+    one: &Supplied,
+    headers: &mut HeaderMap,
+    path: &mut PathAndQuery,
+) -> Result<bool, hyper::http::Error> {
+    let (placeholder, value) = (&one.credential.placeholder, one.material.text.expose());
+    let mut any = false;
+    for header in headers.values_mut() {
+        if let Some(text) = substitute::in_header(header.as_bytes(), placeholder, value) {
+            *header = HeaderValue::try_from(text)?;
+            header.set_sensitive(true);
+            any = true;
+        }
+    }
+    if let Some(text) = substitute::in_url(path.as_str(), placeholder, value) {
+        *path = PathAndQuery::try_from(text)?;
+        any = true;
+    }
+    Ok(any)
+}
+
+/// What was done to a head.
+#[derive(Debug, Default)]
+struct Written {
+    services: Option<String>,
+    own_replaced: bool,
+}
+
+impl Written {
+    fn add(&mut self, service: &str) {
+        let services = self.services.get_or_insert_default();
+        if services.split(',').any(|one| one == service) {
+            return;
+        }
+        if !services.is_empty() {
+            services.push(',');
+        }
+        services.push_str(service);
+    }
 }

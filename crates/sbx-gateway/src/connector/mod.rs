@@ -22,7 +22,7 @@ use crate::limits;
 use crate::reason::Reason;
 
 pub use http::{RequestBody, SendError, Sender, Sent};
-pub use message::{prepare, write_credentials};
+pub use message::prepare;
 pub use upstreams::{Upstream, Upstreams};
 
 /// Why an upstream cannot be reached.

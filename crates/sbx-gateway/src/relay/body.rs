@@ -1,6 +1,7 @@
 //! Bodies on their way through: passed on frame by frame, with an idle limit, revocable.
 
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -13,6 +14,9 @@ use hyper::header::{
 };
 use tokio::time::{Instant, Sleep};
 
+use super::clean::Clean;
+use super::guarded_body::BodyGuard;
+use super::stage::Stage;
 use crate::limits;
 use crate::live::{Feed, Lease};
 
@@ -31,6 +35,12 @@ pub enum BodyError {
     /// The upstream has answered without asking for it.
     #[error("the body was not asked for")]
     Unwanted,
+    /// It holds a placeholder that must not go there.
+    #[error("the body holds a placeholder that is not bound to this host")]
+    Placeholder,
+    /// It cannot be decoded, or is larger than anything that was meant.
+    #[error("the body cannot be decoded: {0}")]
+    Encoding(io::Error),
 }
 
 /// Trailers that could change what a message means (RFC 9110, section 6.5.1).
@@ -176,6 +186,7 @@ pub struct Sending<B> {
     body: Paced<B>,
     feed: Option<Feed>,
     gate: Option<(Arc<Gate>, Pin<Box<Sleep>>)>,
+    guard: Option<Box<Stage<BodyGuard>>>,
 }
 
 impl<B> Sending<B>
@@ -189,7 +200,15 @@ where
             body: Paced::new(inner),
             feed: Some(feed),
             gate: None,
+            guard: None,
         }
+    }
+
+    /// Lets it pass a guard.
+    #[must_use]
+    pub(super) fn guarded(mut self, guard: Option<BodyGuard>) -> Self {
+        self.guard = guard.map(|guard| Box::new(Stage::new(guard)));
+        self
     }
 
     /// Lets it wait, for as long as the gate is shut and at most [`limits::CONTINUE`].
@@ -243,18 +262,26 @@ where
             return Poll::Ready(Some(Err(BodyError::Revoked)));
         }
         match this.poll_gate(cx) {
-            Poll::Ready(Ok(())) => this.body.poll_frame(cx),
+            Poll::Ready(Ok(())) => match &mut this.guard {
+                None => this.body.poll_frame(cx),
+                Some(guard) => guard.poll(cx, |cx| this.body.poll_frame(cx)),
+            },
             Poll::Ready(Err(error)) => Poll::Ready(Some(Err(error))),
             Poll::Pending => Poll::Pending,
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.inner.is_end_stream()
+        // What a guard holds back comes after the last that came in.
+        self.guard.is_none() && self.body.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.inner.size_hint()
+        match &self.guard {
+            None => self.body.inner.size_hint(),
+            // The head says how long it is, if that is known.
+            Some(_) => SizeHint::default(),
+        }
     }
 }
 
@@ -263,6 +290,7 @@ pub struct Answering<B> {
     body: Paced<B>,
     lease: Lease,
     gate: Option<Arc<Gate>>,
+    clean: Option<Box<Stage<Clean>>>,
     _load: Arc<()>,
 }
 
@@ -277,8 +305,16 @@ where
             body: Paced::new(inner),
             lease,
             gate,
+            clean: None,
             _load: load,
         }
+    }
+
+    /// Takes values out of it.
+    #[must_use]
+    pub(super) fn cleaned(mut self, clean: Option<Clean>) -> Self {
+        self.clean = clean.map(|clean| Box::new(Stage::new(clean)));
+        self
     }
 }
 
@@ -305,14 +341,22 @@ where
         if Pin::new(&mut self.lease).poll(cx).is_ready() {
             return Poll::Ready(Some(Err(BodyError::Revoked)));
         }
-        self.body.poll_frame(cx)
+        let this = &mut *self;
+        match &mut this.clean {
+            None => this.body.poll_frame(cx),
+            Some(clean) => clean.poll(cx, |cx| this.body.poll_frame(cx)),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.inner.is_end_stream()
+        // An answer without a body has nothing that could be held back.
+        self.body.inner.is_end_stream() && self.clean.as_ref().is_none_or(|clean| clean.is_fresh())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.inner.size_hint()
+        match &self.clean {
+            None => self.body.inner.size_hint(),
+            Some(_) => SizeHint::default(),
+        }
     }
 }

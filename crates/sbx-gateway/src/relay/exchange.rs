@@ -3,25 +3,33 @@
 use std::sync::Arc;
 
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
-use hyper::header::{ALT_SVC, HeaderValue, UPGRADE, WWW_AUTHENTICATE};
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{ALT_SVC, EXPECT, HeaderValue, UPGRADE, WWW_AUTHENTICATE};
 use hyper::http::request::Parts;
 use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
 
 use super::body::{Answering, Gate, Sending};
+use super::clean::{self, Clean};
+use super::guarded_body::{BodyGuard, Stopped};
 use super::headers::strip_hop_by_hop;
-use super::http::{Inspected, lock};
+use super::http::{Granted, Inspected, Refusal, lock};
 use super::page::{self, Answer, AnswerBody};
+use super::source::{self, Source};
+use super::stage::Pass as _;
 use super::tunnel;
 use crate::adapter::guarded::Arrival;
 use crate::adapter::hello::Offers;
-use crate::connector::{self, SendError, Sent, Upstream};
+use crate::connector::{self, RequestBody, SendError, Sent, Upstream};
 use crate::decision::{Denial, Grant};
 use crate::gateway::Gateway;
+use crate::limits;
 use crate::live::Lease;
 use crate::reason::Reason;
 use crate::records::Event;
+
+/// Code of the record of a request whose own key was replaced.
+const OWN_REPLACED: &str = "own-credential-replaced";
 
 /// An answer that has begun.
 struct Answered {
@@ -38,11 +46,17 @@ struct Account<'a> {
     event: Event,
     /// Somebody else has recorded how it ended.
     told: bool,
+    /// Whether its body was broken off because of what was in it.
+    stopped: Option<Stopped>,
 }
 
 impl Account<'_> {
     /// The answer to a request that came to nothing.
     fn broken(mut self, version: Version, arrival: Option<&Arrival>, error: SendError) -> Answer {
+        if let Some(denial) = self.stopped.as_ref().and_then(|stopped| stopped.get()) {
+            self.told = true;
+            return Ok(page::denied(denial));
+        }
         // It is the guest that broke it.
         if let Some(refused) = arrival.and_then(Arrival::refused) {
             self.event.reason = Reason::BadRequest;
@@ -93,21 +107,33 @@ impl Inspected {
     /// Rooms 4 and 5.
     pub(super) async fn forward(
         &self,
-        grant: &Grant,
+        request: &Granted,
         mut parts: Parts,
-        path: Option<String>,
         body: Incoming,
         arrival: Option<Arrival>,
     ) -> Answer {
-        let mut account = self.account(grant, &parts);
+        let grant = &request.grant;
+        let event = self.event(grant, &parts);
+        let (body, guard) = match self.look_into(request, &parts, &event, body).await {
+            Ok(looked) => looked,
+            Err(refused) => return refused,
+        };
+        let stopped = guard.as_ref().map(BodyGuard::stopped);
+        let mut account = Account {
+            gateway: &self.gateway,
+            grant,
+            event,
+            told: false,
+            stopped,
+        };
         let version = parts.version;
         let guest_upgrade = is_websocket(&parts)
             .then(|| parts.extensions.remove())
             .flatten();
         let mut lease = self.gateway.lease(grant, self.proxy);
-        let (websocket, path) = (guest_upgrade.is_some(), path.as_deref());
-        let body = Sending::new(body, lease.feed());
-        let exchange = self.exchange(grant, parts, path, websocket, body, &mut account.event);
+        let websocket = guest_upgrade.is_some();
+        let body = Sending::new(body, lease.feed()).guarded(guard);
+        let exchange = self.exchange(request, parts, websocket, body, &mut account.event);
         let answered = tokio::select! {
             answered = exchange => answered,
             () = &mut lease => Err(SendError::Revoked),
@@ -134,41 +160,102 @@ impl Inspected {
                 // Would lead around us, to QUIC.
                 head.headers.remove(ALT_SVC);
                 head.version = version;
-                let body = Answering::new(body, lease, gate, load);
+                let values = clean::values(&grant.bound, &request.supplied);
+                let clean = values.map(|values| {
+                    let (gateway, event) = (&self.gateway, &account.event);
+                    Clean::new(values, gateway, grant, event, &mut head.headers)
+                });
+                let Ok(clean) = clean.transpose() else {
+                    account.event.reason = Reason::BodyEncoding;
+                    let text = "the answer has to be looked into, and is compressed in a way that cannot be undone here";
+                    return Ok(page::failed(text, Reason::BodyEncoding));
+                };
+                let body = Answering::new(body, lease, gate, load).cleaned(clean);
                 Ok(Response::from_parts(head, body.boxed_unsync()))
             }
         }
     }
 
-    fn account<'a>(&'a self, grant: &'a Grant, parts: &Parts) -> Account<'a> {
+    fn event(&self, grant: &Grant, parts: &Parts) -> Event {
         let number = grant.generation.number;
-        let event = Event::new(&grant.target, self.proxy, grant.reason, number)
+        Event::new(&grant.target, self.proxy, grant.reason, number)
             .with_rule(grant.rule.clone())
-            .with_request(parts.method.as_str(), parts.uri.path());
-        Account {
-            gateway: &self.gateway,
-            grant,
-            event,
-            told: false,
+            .with_request(parts.method.as_str(), parts.uri.path())
+    }
+
+    /// The body, and what it has to pass on its way. A small one is read whole, so that nothing at all is sent if it must
+    /// not be; of others the beginning may have been.
+    async fn look_into(
+        &self,
+        request: &Granted,
+        parts: &Parts,
+        event: &Event,
+        body: Incoming,
+    ) -> Result<(Source, Option<BodyGuard>), Answer> {
+        if body.is_end_stream() {
+            return Ok((Source::Guest(body), None));
         }
+        let Granted {
+            grant, supplied, ..
+        } = request;
+        let guard = BodyGuard::new(&self.gateway, grant, supplied, &parts.headers, event);
+        let guard = guard.map_err(|denial| {
+            let Refusal(answer) = self.deny(&denial, parts);
+            Ok(*answer)
+        })?;
+        let small = body.size_hint().exact();
+        let small = small.is_some_and(|length| length <= limits::BODY_READ_FIRST);
+        let Some(mut guard) = guard else {
+            return Ok((Source::Guest(body), None));
+        };
+        if !small || parts.headers.contains_key(EXPECT) {
+            return Ok((Source::Guest(body), Some(guard)));
+        }
+        let read = Box::pin(source::read_small(body)).await;
+        let broken = |text: &str| {
+            let mut event = event.clone();
+            event.reason = Reason::BadRequest;
+            self.gateway.record(&grant.generation, event);
+            Ok(page::bad_request(text))
+        };
+        let Ok(mut read) = read else {
+            return Err(broken("the body broke off"));
+        };
+        if let Source::Read(Some(data), _) = &mut read {
+            match guard.pass(data.clone(), true) {
+                Ok(passed) => *data = passed,
+                Err(error) => {
+                    return Err(match guard.stopped().get() {
+                        Some(denial) => Ok(page::denied(denial)),
+                        None => broken(&error.to_string()),
+                    });
+                }
+            }
+        }
+        Ok((read, None))
     }
 
     /// Sends the request, a second time on a new connection if a kept one turned out to be closed.
     async fn exchange(
         &self,
-        grant: &Grant,
+        request: &Granted,
         mut parts: Parts,
-        path: Option<&str>,
         websocket: bool,
-        body: Sending<Incoming>,
+        body: RequestBody,
         event: &mut Event,
     ) -> Result<Answered, SendError> {
-        let tls = self.tls();
+        let Granted {
+            grant,
+            supplied,
+            path,
+        } = request;
+        let (tls, path) = (self.tls(), path.as_deref());
         // The guest's own version first: nothing has to be translated. Only HTTP/1.1 can change the protocol.
         let h2 = parts.version == Version::HTTP_2;
         let offers = Offers { h2, h1: true };
-        let prepared = connector::prepare(grant, &mut parts, path, tls, websocket)?;
+        let prepared = connector::prepare(grant, supplied, &mut parts, path, tls, websocket)?;
         event.credential.clone_from(&prepared.credentials);
+        event.alert = prepared.own_replaced.then_some(OWN_REPLACED);
         let mut request = Request::from_parts(parts, body);
         let mut opened = if websocket {
             None

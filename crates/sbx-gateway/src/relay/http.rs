@@ -12,11 +12,12 @@ use sbx_policy::{HttpRequest, IntentKind, Port, Target};
 use sbx_wire::gateway::ProxyKind;
 
 use super::page::{self, Answer, AnswerBody};
-use super::placeholder;
+use super::supply;
 use crate::adapter::guarded::{Arrival, Refused};
 use crate::adapter::hello::Offers;
 use crate::adapter::request::{self, Quoted, RequestError};
 use crate::connector::{SendError, Upstream};
+use crate::credentials::Supplied;
 use crate::decision::{Denial, Grant, decide};
 use crate::gateway::Gateway;
 use crate::generation::Generation;
@@ -44,7 +45,16 @@ pub enum Scope {
 }
 
 /// The answer to a request that does not go on.
-struct Refusal(Box<Response<AnswerBody>>);
+pub(super) struct Refusal(pub(super) Box<Response<AnswerBody>>);
+
+/// A request that may leave.
+pub(super) struct Granted {
+    pub(super) grant: Grant,
+    /// The values that are written into it.
+    pub(super) supplied: Vec<Supplied>,
+    /// The path that was judged, if a rule looked at it.
+    pub(super) path: Option<String>,
+}
 
 /// An inspected connection.
 pub struct Inspected {
@@ -104,7 +114,20 @@ impl Inspected {
         }
         let (parts, body) = request.into_parts();
         match self.judge(&parts).await {
-            Ok((grant, path)) => self.forward(&grant, parts, path, body, arrival).await,
+            Ok((grant, path)) => match supply::supply(&self.gateway, &grant, &parts, &body).await {
+                Ok(supplied) => {
+                    let request = Granted {
+                        grant,
+                        supplied,
+                        path,
+                    };
+                    self.forward(&request, parts, body, arrival).await
+                }
+                Err(denial) => {
+                    let Refusal(answer) = self.deny(&denial, &parts);
+                    Ok(*answer)
+                }
+            },
             Err(Refusal(answer)) => Ok(*answer),
         }
     }
@@ -174,12 +197,8 @@ impl Inspected {
                 text,
             )));
         }
-        if let Some(service) = placeholder::stray(&grant, parts) {
-            let text = format!(
-                "The request carries the placeholder of {service}, which is not bound to this host"
-            );
-            let reason = Reason::PlaceholderToUnboundHost;
-            return Err(denied(Denial::new(&generation, &target, reason, text)));
+        if let Some(owner) = grant.bound.stray(parts) {
+            return Err(denied(supply::stray(&grant, owner)));
         }
         Ok((grant, path))
     }
@@ -271,7 +290,7 @@ impl Inspected {
             .record(generation, event.with_request(method, path));
     }
 
-    fn deny(&self, denial: &Denial, parts: &Parts) -> Refusal {
+    pub(super) fn deny(&self, denial: &Denial, parts: &Parts) -> Refusal {
         let event = denial
             .event(self.proxy)
             .with_request(parts.method.as_str(), parts.uri.path());

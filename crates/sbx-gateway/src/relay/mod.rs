@@ -1,11 +1,16 @@
 //! Room 5: streams, bounds, counts, records.
 
 pub mod body;
+mod clean;
+mod decoding;
 pub mod direct;
 mod exchange;
+mod guarded_body;
 pub mod headers;
 pub mod http;
 pub mod page;
-pub mod placeholder;
 pub mod serve;
+pub mod source;
+mod stage;
+mod supply;
 pub mod tunnel;

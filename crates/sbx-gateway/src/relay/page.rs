@@ -20,7 +20,10 @@ pub type Answer = Result<Response<AnswerBody>, BodyError>;
 /// 403: what was blocked and why.
 pub fn denied(denial: &Denial) -> Response<AnswerBody> {
     let status = match denial.reason {
-        Reason::NotConfigured | Reason::ResolveFailed | Reason::NoAddress => {
+        Reason::NotConfigured
+        | Reason::CredentialUnavailable
+        | Reason::ResolveFailed
+        | Reason::NoAddress => {
             return failed(
                 &format!("{}: {}", denial.target, denial.text),
                 denial.reason,

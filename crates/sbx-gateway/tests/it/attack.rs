@@ -95,7 +95,10 @@ impl Round<'_> {
             {
                 self.read.set(from + at + 1);
                 let mut all = self.pending.take();
-                all.extend_from_slice(&records[from..from + at]);
+                // The stand-ins show what they were sent, the credential too: that is not what the cases are about.
+                let shown =
+                    |record: &&EgressRecord| record.alert.as_deref() != Some("value-in-answer");
+                all.extend(records[from..from + at].iter().filter(shown).cloned());
                 return all;
             }
             tokio::time::sleep(Duration::from_millis(2)).await;

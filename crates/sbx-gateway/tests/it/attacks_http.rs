@@ -8,7 +8,7 @@ use sbx_wire::gateway::{Answer, Command};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::attack::{cut, say, twice};
-use crate::lab::{PLACEHOLDER, SECRET, Setup, get, h1, rule, run, send, text};
+use crate::lab::{PLACEHOLDER, SECRET, Setup, get, h1, h2, rule, run, send, text};
 use crate::tape::Tape;
 
 /// A rule with methods and a path: `allow web.test GET /open/**`.
@@ -331,20 +331,28 @@ fn attack_37_a_redirect_is_the_clients_to_follow_and_takes_no_credential_along()
                 ("http://10.0.0.1/", "10.0.0.1", "default-deny"),
                 ("http://localhost:9/", "localhost", "default-deny"),
             ] {
-                let stream = lab.connect("api.test:443").await.unwrap();
-                let stream = lab.tls(stream, "api.test", &[b"http/1.1"]).await.unwrap();
-                let mut client = h1(stream).await;
-                let redirect = get(&format!("/redirect?to={to}"), "api.test");
-                let answer = send(&mut client, redirect).await.unwrap();
-                assert_eq!(answer.status(), 302);
-                assert_eq!(answer.headers()["location"], to);
-                let asked = api.recorder().requests();
-                assert_eq!(asked.last().unwrap().header("x-api-key"), Some(SECRET));
-                let record = round.recorded_at_least(1).await;
-                assert_eq!(
-                    (record.len(), record[0].credential.as_deref()),
-                    (1, Some("anthropic"))
-                );
+                for alpn in [&b"http/1.1"[..], b"h2"] {
+                    let stream = lab.connect("api.test:443").await.unwrap();
+                    let stream = lab.tls(stream, "api.test", &[alpn]).await.unwrap();
+                    let redirect = format!("https://api.test/redirect?to={to}");
+                    let answer = if alpn == b"h2" {
+                        let mut client = h2(stream).await;
+                        client.send_request(get(&redirect, "api.test")).await
+                    } else {
+                        let redirect = get(&redirect["https://api.test".len()..], "api.test");
+                        send(&mut h1(stream).await, redirect).await
+                    };
+                    let answer = answer.unwrap();
+                    assert_eq!(answer.status(), 302);
+                    assert_eq!(answer.headers()["location"], to);
+                    let asked = api.recorder().requests();
+                    assert_eq!(asked.last().unwrap().header("x-api-key"), Some(SECRET));
+                    let record = round.recorded_at_least(1).await;
+                    assert_eq!(
+                        (record.len(), record[0].credential.as_deref()),
+                        (1, Some("anthropic"))
+                    );
+                }
                 round.forget_so_far().await;
                 // The client follows.
                 let mut client = h1(lab.proxy().await).await;

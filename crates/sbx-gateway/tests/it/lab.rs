@@ -21,7 +21,7 @@ use sbx_testkit::dns::Entry;
 use sbx_testkit::{DnsStandIn, EchoUpstream};
 use sbx_wire::gateway::{
     Answer, Authority, Command, Credential, EgressRecord, GatewayConfig, GatewayFile, PublicKey,
-    Upstream,
+    Upstream, Withdrawn,
 };
 use sbx_wire::secret::SecretText;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -134,10 +134,28 @@ impl TestAuthority {
     }
 }
 
+/// The key of a service whose key goes into a header.
+pub(crate) fn anthropic(host: &str) -> Credential {
+    Credential {
+        service: "anthropic".to_owned(),
+        hosts: vec![host.to_owned()],
+        header: "x-api-key".to_owned(),
+        format: "%s".to_owned(),
+        placeholder: PLACEHOLDER.to_owned(),
+        value: SecretText::new(SECRET.to_owned()),
+        basic_user: None,
+        replace: None,
+        unavailable: None,
+        on_demand: false,
+        conversation: false,
+    }
+}
+
 /// What the gateway is started with; change it before [`Setup::start`].
 pub(crate) struct Setup {
     pub(crate) file: GatewayFile,
     pub(crate) credentials: Vec<Credential>,
+    pub(crate) withdrawn: Vec<Withdrawn>,
     pub(crate) configure: bool,
     pub(crate) dns: DnsStandIn,
     /// Roots that the guest's TLS clients trust besides the sandbox's.
@@ -162,6 +180,7 @@ impl Setup {
                 credential_hosts,
             },
             credentials: Vec::new(),
+            withdrawn: Vec::new(),
             configure: true,
             dns,
             guest_roots: Vec::new(),
@@ -187,20 +206,17 @@ impl Setup {
     }
 
     pub(crate) fn credential(mut self, host: &str) -> Self {
+        let credential = anthropic(host);
         self.file.credential_hosts.push(host.to_owned());
-        self.credentials.push(Credential {
-            service: "anthropic".to_owned(),
-            hosts: vec![host.to_owned()],
-            header: "x-api-key".to_owned(),
-            format: "%s".to_owned(),
-            placeholder: PLACEHOLDER.to_owned(),
-            value: SecretText::new(SECRET.to_owned()),
-            basic_user: None,
-            replace: None,
-            unavailable: None,
-            on_demand: false,
-            conversation: false,
-        });
+        self.credentials.push(credential);
+        self
+    }
+
+    /// Adds a credential of any form.
+    pub(crate) fn bind(mut self, credential: Credential) -> Self {
+        let hosts = credential.hosts.iter().cloned();
+        self.file.credential_hosts.extend(hosts);
+        self.credentials.push(credential);
         self
     }
 
@@ -220,6 +236,7 @@ impl Setup {
         let Self {
             file,
             credentials,
+            withdrawn,
             configure,
             dns,
             guest_roots,
@@ -230,6 +247,7 @@ impl Setup {
             listener,
             file,
             credentials,
+            withdrawn,
             dns,
             guest_roots,
             process: None,
@@ -250,6 +268,7 @@ pub(crate) struct Lab {
     listener: UnixListener,
     pub(crate) file: GatewayFile,
     pub(crate) credentials: Vec<Credential>,
+    pub(crate) withdrawn: Vec<Withdrawn>,
     pub(crate) dns: DnsStandIn,
     guest_roots: Vec<String>,
     process: Option<Child>,
@@ -410,7 +429,7 @@ impl Lab {
         GatewayConfig {
             file: self.file.clone(),
             credentials: self.credentials.clone(),
-            withdrawn: Vec::new(),
+            withdrawn: self.withdrawn.clone(),
             authority: self
                 .authority
                 .issue(self.gateway_key(), Duration::from_hours(2)),
@@ -446,6 +465,14 @@ impl Lab {
             .filter(|line| line.ends_with('\n'))
             .map(|line| serde_json::from_str(line).unwrap())
             .collect()
+    }
+
+    /// Begins the records anew.
+    pub(crate) fn forget_records(&self) {
+        let file = std::fs::File::options()
+            .write(true)
+            .open(self.path("records/egress.jsonl"));
+        file.unwrap().set_len(0).unwrap();
     }
 
     /// Waits until so many records fit.

@@ -4,6 +4,7 @@
 mod agreement;
 mod attack;
 mod attacks_bodies;
+mod attacks_credentials;
 mod attacks_dns;
 mod attacks_framing;
 mod attacks_h2;
@@ -18,6 +19,7 @@ mod attacks_tls;
 mod authority;
 mod browser;
 mod clients;
+mod credential_forms;
 mod credentials;
 mod dns;
 mod framing;

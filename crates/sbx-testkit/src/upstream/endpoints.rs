@@ -78,6 +78,7 @@ async fn route(parts: &Parts, path: &str, length: u64, kept: Option<Bytes>) -> R
     };
     match path {
         "/sse" => events(number(parts, "events", 5), pause(parts, 20)),
+        "/shown" => super::shown::shown(parts, &kept),
         "/big" => zeros(number(parts, "size", 1 << 20)),
         "/slow" => {
             tokio::time::sleep(pause(parts, 1000)).await;

@@ -1,0 +1,131 @@
+//! From the configuration's credential to one that can be written.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use hyper::header::{HeaderName, HeaderValue};
+use sbx_credentials::stray::Strays;
+use sbx_wire::gateway::Credential;
+use sbx_wire::secret::SecretText;
+
+use super::{BoundCredential, Form, Material, Supply};
+use crate::generation::ConfigError;
+
+/// Headers that say how a message is framed or where it goes; a credential is none of them.
+const NEVER_CREDENTIAL: [&str; 8] = [
+    "host",
+    "connection",
+    "content-length",
+    "transfer-encoding",
+    "upgrade",
+    "te",
+    "trailer",
+    "keep-alive",
+];
+
+/// Shortest placeholder: a shorter one would be found by accident.
+const SHORTEST_PLACEHOLDER: usize = 8;
+
+/// Checks everything that could keep it from being written.
+pub(super) fn bind(credential: &Credential) -> Result<BoundCredential, ConfigError> {
+    let bad = |text| ConfigError::Credential {
+        service: credential.service.clone(),
+        text,
+    };
+    if credential.hosts.is_empty() {
+        return Err(bad("it is bound to no host"));
+    }
+    check_placeholder(&credential.service, &credential.placeholder)?;
+    let form = form(credential).map_err(bad)?;
+    let mut bound = BoundCredential {
+        service: credential.service.clone(),
+        placeholder: credential.placeholder.clone(),
+        form,
+        supply: Supply::OnDemand,
+        finder: Strays::new(&[&credential.placeholder]),
+        conversation: credential.conversation,
+    };
+    bound.supply = match &credential.unavailable {
+        Some(why) => Supply::Unavailable(why.clone()),
+        None if credential.on_demand => Supply::OnDemand,
+        None => Supply::Here(bound.material(&credential.value).map_err(bad)?.into()),
+    };
+    Ok(bound)
+}
+
+/// A placeholder that can be looked for.
+pub(super) fn check_placeholder(service: &str, placeholder: &str) -> Result<(), ConfigError> {
+    let text = if placeholder.len() < SHORTEST_PLACEHOLDER {
+        "the placeholder is shorter than 8 bytes"
+    } else if !placeholder.bytes().all(|byte| byte.is_ascii_graphic()) {
+        "the placeholder has other characters than visible ones of ASCII"
+    } else {
+        return Ok(());
+    };
+    Err(ConfigError::Credential {
+        service: service.to_owned(),
+        text,
+    })
+}
+
+fn form(credential: &Credential) -> Result<Form, &'static str> {
+    if let Some(replace) = credential.replace {
+        return if credential.header.is_empty() && credential.format.is_empty() {
+            Ok(Form::Replace { body: replace.body })
+        } else {
+            Err("it is both written into a header and replaced")
+        };
+    }
+    let name = HeaderName::from_bytes(credential.header.as_bytes())
+        .map_err(|_| "the header is not a header name")?;
+    if NEVER_CREDENTIAL.contains(&name.as_str()) {
+        return Err("the header cannot carry a credential");
+    }
+    let around = credential.format.split_once("%s");
+    let (before, after) = around.ok_or("the format has no %s")?;
+    if after.contains("%s") {
+        return Err("the format has more than one %s");
+    }
+    if let Some(user) = &credential.basic_user
+        && user.contains(':')
+    {
+        return Err("the user of a Basic login has a colon");
+    }
+    Ok(Form::Header {
+        name,
+        around: (before.to_owned(), after.to_owned()),
+        basic_user: credential.basic_user.clone(),
+    })
+}
+
+impl BoundCredential {
+    /// Makes a value ready to be written; on error why it cannot be. Never shows the value.
+    pub fn material(&self, value: &SecretText) -> Result<Material, &'static str> {
+        let unfit = "the value cannot stand in a header";
+        let header = match &self.form {
+            Form::Header {
+                around: (before, after),
+                basic_user,
+                ..
+            } => {
+                let written = match basic_user {
+                    Some(user) => STANDARD.encode(format!("{user}:{}", value.expose())),
+                    None => value.expose().to_owned(),
+                };
+                let text = SecretText::new(format!("{before}{written}{after}"));
+                drop(SecretText::new(written));
+                let mut header = HeaderValue::from_str(text.expose()).map_err(|_| unfit)?;
+                header.set_sensitive(true);
+                Some(header)
+            }
+            Form::Replace { .. } => {
+                HeaderValue::from_str(value.expose()).map_err(|_| unfit)?;
+                None
+            }
+        };
+        if value.expose().is_empty() {
+            return Err("the value is empty");
+        }
+        let text = value.clone();
+        Ok(Material { header, text })
+    }
+}

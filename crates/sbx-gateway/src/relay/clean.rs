@@ -1,0 +1,116 @@
+//! Answers without the values that were written into the request: head, body, trailers.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderValue};
+use sbx_credentials::scrub::{self, Scrub};
+
+use super::body::BodyError;
+use super::decoding::{Decoder, Unknown};
+use super::stage::Pass;
+use crate::credentials::{Bound, Supplied, Supply};
+use crate::decision::Grant;
+use crate::gateway::Gateway;
+use crate::records::Event;
+
+/// Code of the record of a value that came back.
+const CAME_BACK: &str = "value-in-answer";
+
+/// What to look for in the answer to a request that these were written into.
+pub(super) fn values(bound: &Bound, supplied: &[Supplied]) -> Option<Arc<Scrub>> {
+    let here = |one: &Supplied| matches!(one.credential.supply, Supply::Here(_));
+    if supplied.iter().all(here) {
+        return (!supplied.is_empty()).then(|| bound.scrub.clone())?;
+    }
+    let pairs = supplied.iter().map(|one| {
+        let placeholder = one.credential.placeholder.as_str();
+        (one.material.text.expose(), placeholder)
+    });
+    Scrub::new(pairs).map(Arc::new)
+}
+
+/// See the module.
+pub(super) struct Clean {
+    scrub: Arc<Scrub>,
+    stream: scrub::Stream,
+    decoder: Option<Decoder>,
+    gateway: Arc<Gateway>,
+    grant: Arc<Grant>,
+    /// The request, as it was recorded.
+    event: Event,
+    told: bool,
+}
+
+impl Clean {
+    /// For the answer to a request. Cleans its head at once; what was compressed although nobody asked for it goes on as
+    /// what it means. The error: that cannot be found out.
+    pub(super) fn new(
+        scrub: Arc<Scrub>,
+        gateway: &Arc<Gateway>,
+        grant: &Grant,
+        event: &Event,
+        headers: &mut HeaderMap,
+    ) -> Result<Self, Unknown> {
+        let decoder = Decoder::of(headers)?;
+        if decoder.is_some() {
+            headers.remove(CONTENT_ENCODING);
+            headers.remove(CONTENT_LENGTH);
+        }
+        let announced = headers.contains_key(CONTENT_LENGTH);
+        let mut clean = Self {
+            stream: scrub::Stream::new(scrub.clone(), announced),
+            scrub,
+            decoder,
+            gateway: gateway.clone(),
+            grant: Arc::new(grant.clone()),
+            event: event.clone(),
+            told: false,
+        };
+        clean.head(headers);
+        Ok(clean)
+    }
+
+    fn head(&mut self, headers: &mut HeaderMap) {
+        let mut found = false;
+        for value in headers.values_mut() {
+            if let Some(text) = self.scrub.whole(value.as_bytes()) {
+                // A placeholder can stand in a header, or the daemon would not have made it.
+                *value = HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""));
+                found = true;
+            }
+        }
+        if found {
+            self.tell();
+        }
+    }
+
+    fn tell(&mut self) {
+        if std::mem::replace(&mut self.told, true) {
+            return;
+        }
+        let grant = &self.grant;
+        tracing::warn!(target = %grant.target, "an answer held the value of a credential");
+        let mut event = self.event.clone();
+        event.alert = Some(CAME_BACK);
+        self.gateway.record(&grant.generation, event);
+    }
+}
+
+impl Pass for Clean {
+    fn pass(&mut self, piece: Bytes, last: bool) -> Result<Bytes, BodyError> {
+        let piece = match &mut self.decoder {
+            Some(decoder) => decoder.push(&piece, last).map_err(BodyError::Encoding)?,
+            None => piece,
+        };
+        let passed = self.stream.push(piece, last);
+        if passed.found {
+            self.tell();
+        }
+        Ok(passed.text)
+    }
+
+    fn trailers(&mut self, trailers: &mut HeaderMap) {
+        self.head(trailers);
+    }
+}

@@ -1,0 +1,158 @@
+//! The body of a request on its way up: placeholders that must not go there are looked for, and those that stand for a
+//! value in the body are replaced.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use hyper::header::{CONTENT_TYPE, HeaderMap};
+use sbx_credentials::scrub::{self, Scrub};
+use sbx_credentials::stray;
+use sbx_credentials::substitute::for_body;
+
+use super::body::BodyError;
+use super::decoding::Decoder;
+use super::stage::Pass;
+use super::supply;
+use crate::credentials::{Bound, Form, Supplied};
+use crate::decision::{Denial, Grant};
+use crate::gateway::Gateway;
+use crate::reason::Reason;
+use crate::records::Event;
+
+/// Code of the record of a placeholder that was made unreadable.
+const MASKED: &str = "placeholder-masked";
+
+/// What passes over the pieces of a body. `None` from [`BodyGuard::new`]: nothing has to.
+pub(super) struct BodyGuard {
+    strays: Option<stray::Stream>,
+    /// What is looked at is not what goes on.
+    decoder: Option<Decoder>,
+    /// Placeholders are made unreadable; else they break the body off.
+    mask: bool,
+    write: Option<scrub::Stream>,
+    report: Report,
+}
+
+/// Who is told of what was found.
+struct Report {
+    gateway: Arc<Gateway>,
+    grant: Arc<Grant>,
+    /// The request, as it will be recorded.
+    event: Event,
+    told: bool,
+    stopped: Stopped,
+}
+
+/// Why a body was broken off, once it was. It has been recorded then.
+pub(super) type Stopped = Arc<OnceLock<Denial>>;
+
+impl BodyGuard {
+    /// For a request with this head. The error: the body cannot be looked into.
+    pub(super) fn new(
+        gateway: &Arc<Gateway>,
+        grant: &Grant,
+        supplied: &[Supplied],
+        headers: &HeaderMap,
+        event: &Event,
+    ) -> Result<Option<Self>, Denial> {
+        let bound: &Bound = &grant.bound;
+        let write = replacements(supplied, headers).map(Arc::new);
+        if bound.strays.is_none() && write.is_none() {
+            return Ok(None);
+        }
+        let denied = |text| {
+            let (generation, target) = (&grant.generation, &grant.target);
+            Denial::new(generation, target, Reason::BodyEncoding, text)
+        };
+        let decoder = Decoder::of(headers).map_err(|_| {
+            denied("The body has to be looked into for placeholders, and is compressed in a way that cannot be undone here")
+        })?;
+        if decoder.is_some() && write.is_some() {
+            return Err(denied(
+                "A value is to be written into the body, and it is compressed",
+            ));
+        }
+        Ok(Some(Self {
+            strays: bound.strays.clone().map(stray::Stream::new),
+            // What is compressed stays as it is.
+            mask: bound.conversation && decoder.is_none(),
+            decoder,
+            write: write.map(|write| scrub::Stream::new(write, false)),
+            report: Report {
+                gateway: gateway.clone(),
+                grant: Arc::new(grant.clone()),
+                event: event.clone(),
+                told: false,
+                stopped: Stopped::default(),
+            },
+        }))
+    }
+
+    /// Why it breaks the body off, once it does.
+    pub(super) fn stopped(&self) -> Stopped {
+        self.report.stopped.clone()
+    }
+}
+
+impl Pass for BodyGuard {
+    fn pass(&mut self, piece: Bytes, last: bool) -> Result<Bytes, BodyError> {
+        let mut piece = piece;
+        if let Some(strays) = &mut self.strays {
+            let plain = match &mut self.decoder {
+                Some(decoder) => decoder.push(&piece, last).map_err(BodyError::Encoding)?,
+                None => piece.clone(),
+            };
+            let passed = strays.push(plain, last);
+            if let Some(number) = passed.found {
+                self.report.tell(number, self.mask);
+                if !self.mask {
+                    return Err(BodyError::Placeholder);
+                }
+            }
+            if self.mask {
+                piece = passed.text;
+            }
+        }
+        if let Some(write) = &mut self.write {
+            piece = write.push(piece, last).text;
+        }
+        Ok(piece)
+    }
+}
+
+fn replacements(supplied: &[Supplied], headers: &HeaderMap) -> Option<Scrub> {
+    let media_type = headers.get(CONTENT_TYPE);
+    let media_type = media_type.and_then(|value| value.to_str().ok());
+    let pairs: Vec<(&str, String)> = supplied
+        .iter()
+        .filter(|one| matches!(one.credential.form, Form::Replace { body: true }))
+        .map(|one| {
+            let value = one.material.text.expose();
+            let value = for_body(media_type.unwrap_or_default(), value);
+            (one.credential.placeholder.as_str(), value)
+        })
+        .collect();
+    Scrub::for_sending(pairs.iter().map(|(from, to)| (*from, to.as_str())))
+}
+
+impl Report {
+    fn tell(&mut self, number: usize, masked: bool) {
+        if std::mem::replace(&mut self.told, true) {
+            return;
+        }
+        let grant = &self.grant;
+        let owner = grant.bound.owner(number);
+        let denial = supply::stray(grant, owner);
+        tracing::warn!(target = %grant.target, masked, "{}", denial.text);
+        let mut event = self.event.clone();
+        if masked {
+            event.alert = Some(MASKED);
+        } else {
+            event.reason = denial.reason;
+        }
+        self.gateway.record(&grant.generation, event);
+        if !masked {
+            let _ = self.stopped.set(denial);
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Where the body of a request comes from: the guest as it sends it, or what was read of it before anything was sent on.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::header::HeaderMap;
+
+use crate::limits;
+
+/// See the module.
+pub enum Source {
+    /// The guest.
+    Guest(Incoming),
+    /// The whole of it.
+    Read(Option<Bytes>, Option<HeaderMap>),
+}
+
+/// Reads a body that was announced to be small.
+pub(super) async fn read_small(body: Incoming) -> Result<Source, hyper::Error> {
+    let read = tokio::time::timeout(limits::BODY_IDLE, body.collect());
+    match read.await {
+        Ok(Ok(collected)) => {
+            let trailers = collected.trailers().cloned();
+            let data = Some(collected.to_bytes()).filter(|data| !data.is_empty());
+            Ok(Source::Read(data, trailers))
+        }
+        Ok(Err(error)) => Err(error),
+        // Cut off: whoever gets it finds it shorter than announced.
+        Err(_) => Ok(Source::Read(None, None)),
+    }
+}
+
+impl Body for Source {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut *self {
+            Self::Guest(body) => Pin::new(body).poll_frame(cx),
+            Self::Read(data, trailers) => {
+                let data = data.take().map(Frame::data);
+                let next = data.or_else(|| trailers.take().map(Frame::trailers));
+                Poll::Ready(next.map(Ok))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Guest(body) => body.is_end_stream(),
+            Self::Read(data, trailers) => data.is_none() && trailers.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Guest(body) => body.size_hint(),
+            Self::Read(data, _) => {
+                SizeHint::with_exact(data.as_ref().map_or(0, |data| data.len() as u64))
+            }
+        }
+    }
+}

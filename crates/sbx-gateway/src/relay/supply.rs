@@ -1,0 +1,79 @@
+//! The values that a request needs: they are here, have to be asked for, or cannot be had, and then nothing is sent.
+
+use std::sync::Arc;
+
+use hyper::body::Body;
+use hyper::http::request::Parts;
+
+use crate::credentials::{BoundCredential, Form, Owner, Supplied, Supply};
+use crate::decision::{Denial, Grant};
+use crate::gateway::Gateway;
+use crate::reason::Reason;
+
+/// The values of the credentials that are written into this request.
+pub(super) async fn supply<B: Body>(
+    gateway: &Gateway,
+    grant: &Grant,
+    parts: &Parts,
+    body: &B,
+) -> Result<Vec<Supplied>, Denial> {
+    let mut supplied = Vec::with_capacity(grant.bound.credentials.len());
+    for credential in &grant.bound.credentials {
+        let material = match &credential.supply {
+            Supply::Here(material) => material.clone(),
+            _ if !is_needed(credential, parts, body) => continue,
+            Supply::Unavailable(why) => return Err(unavailable(grant, credential, why)),
+            Supply::OnDemand => {
+                // Apart: few requests have to wait for somebody.
+                let asked = Box::pin(gateway.values.ask(&credential.service)).await;
+                let value = asked.map_err(|why| unavailable(grant, credential, &why))?;
+                let material = credential.material(&value);
+                Arc::new(material.map_err(|why| unavailable(grant, credential, why))?)
+            }
+        };
+        supplied.push(Supplied {
+            credential: credential.clone(),
+            material,
+        });
+    }
+    Ok(supplied)
+}
+
+fn is_needed<B: Body>(credential: &BoundCredential, parts: &Parts, body: &B) -> bool {
+    match credential.form {
+        Form::Header { .. } => true,
+        Form::Replace { body: in_body } => {
+            in_body && !body.is_end_stream() || credential.is_in_head(parts)
+        }
+    }
+}
+
+fn unavailable(grant: &Grant, credential: &BoundCredential, why: &str) -> Denial {
+    let text = format!(
+        "The credential of {} cannot be had: {why}",
+        credential.service
+    );
+    Denial::new(
+        &grant.generation,
+        &grant.target,
+        Reason::CredentialUnavailable,
+        text,
+    )
+}
+
+/// What is said about a placeholder that must not go there.
+pub(super) fn stray(grant: &Grant, owner: &Owner) -> Denial {
+    let service = &owner.service;
+    let (reason, text) = if owner.withdrawn {
+        let text = format!(
+            "The request carries the placeholder of {service}, for which no secret is stored any more"
+        );
+        (Reason::CredentialWithdrawn, text)
+    } else {
+        let text = format!(
+            "The request carries the placeholder of {service}, which is not bound to this host"
+        );
+        (Reason::PlaceholderToUnboundHost, text)
+    };
+    Denial::new(&grant.generation, &grant.target, reason, text)
+}

@@ -149,8 +149,8 @@ impl Host {
                     fs::set_permissions(&path, Permissions::from_mode(0o700)).expect("ours");
                     folders.push(path.clone());
                     Vec::new()
-                } else if kind.is_file() && data.len() <= FILL && data.mode() & 0o400 != 0 {
-                    fs::read(&path).expect("a file")
+                } else if kind.is_file() && data.len() <= FILL {
+                    read(&path, data.mode())
                 } else {
                     data.len().to_le_bytes().to_vec()
                 };
@@ -171,6 +171,19 @@ impl Host {
         let secret = fs::read(self.outside().join("s")).expect("a file");
         assert_eq!(secret, b"secret", "something was changed outside");
     }
+}
+
+/// The content of a file, also of one whose owner may not read it. Its mode stays.
+fn read(path: &Path, mode: u32) -> Vec<u8> {
+    let closed = mode & 0o400 == 0;
+    if closed {
+        fs::set_permissions(path, Permissions::from_mode(0o600)).expect("ours");
+    }
+    let content = fs::read(path).expect("a file");
+    if closed {
+        fs::set_permissions(path, Permissions::from_mode(mode & 0o7777)).expect("ours");
+    }
+    content
 }
 
 /// Bytes that are taken one after the other; 0 once there are none left.

@@ -28,6 +28,7 @@ usage: ./dev bench NAME [--json]
   density         memory and processor time of many idle sandboxes
   attach          coming back to an agent that runs, until its screen is painted
   proxy [PEER…]   the gateway as an intercepting proxy; beside squid, mitmproxy, hudsucker
+  credentials     writing a credential and looking for it in the answer; beside plain interception
   net             bytes in and out of a guest; beside QEMU's user network and passt
   fs              requests to the share from a client on the host; beside both virtiofsd, in Rust and in C";
 
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         ["attach"] => attach::run(),
         ["net"] => net::run(),
         ["fs"] => fs::run(),
+        ["credentials"] => proxy::injection(),
         ["proxy", peers @ ..] => proxy::run(peers),
         // Processes of a benchmark that are started by itself.
         ["part", "load"] => proxy::load_part().map(|()| Vec::new()),

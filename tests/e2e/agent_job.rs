@@ -15,6 +15,7 @@ fn a_real_agent_does_its_job_and_every_claim_of_the_demo_holds() {
     hold("denied host gets 403", stage.denied_host_403());
     hold("raw traffic is stopped", stage.raw_traffic_stopped());
     hold("the key stays outside", stage.key_stays_outside());
+    hold("the key is nowhere", stage.secret_is_nowhere());
     hold("policy log", stage.policy_log());
     hold("times", stage.times());
     assert_ne!(

@@ -7,6 +7,7 @@
 pub mod canary;
 mod chance;
 pub mod claims;
+mod claims_outside;
 pub mod debian;
 pub mod files;
 pub mod fsynced;
@@ -15,6 +16,7 @@ pub mod kills;
 pub mod outcome;
 pub mod power;
 pub mod project;
+pub mod search;
 pub mod small_state;
 pub mod terminal;
 pub mod trace;

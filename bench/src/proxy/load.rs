@@ -31,6 +31,8 @@ pub(crate) struct Set {
     pub(crate) upstream: SocketAddr,
     /// Value of the header that the proxies replace, for requests without a proxy.
     pub(crate) secret: String,
+    /// The same for requests through a proxy.
+    pub(crate) held: String,
 }
 
 /// One job.
@@ -132,6 +134,7 @@ struct Dialler {
     tls: TlsConnector,
     upstream: SocketAddr,
     secret: String,
+    held: String,
 }
 
 struct Load {
@@ -161,6 +164,7 @@ impl Load {
                 tls: TlsConnector::from(Arc::new(config)),
                 upstream: set.upstream,
                 secret: set.secret,
+                held: set.held,
             },
             open: Vec::new(),
             direct: true,
@@ -334,11 +338,7 @@ impl Dialler {
         path: &str,
         direct: bool,
     ) -> Result<Request<Empty<Bytes>>, Failure> {
-        let key = if direct {
-            &self.secret
-        } else {
-            super::PLACEHOLDER
-        };
+        let key = if direct { &self.secret } else { &self.held };
         Ok(Request::get(path)
             .header("host", format!("{host}:{}", self.upstream.port()))
             .header("user-agent", "sbx-bench")

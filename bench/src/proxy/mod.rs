@@ -2,6 +2,7 @@
 //! requests over TLS; clients speak HTTP/1.1. All run at the same time and are measured in turns.
 
 mod generator;
+mod injection;
 mod load;
 mod ours;
 mod peers;
@@ -21,6 +22,7 @@ use sbx_testkit::netns::Namespace;
 use stage::{HOST, NAMES, NEW_NAMES, SECRET, Stage};
 use upstream::{LARGE, SMALL};
 
+pub(crate) use injection::run as injection;
 pub(crate) use load::run as load_part;
 pub(crate) use ours::serve_tcp as gateway_part;
 
@@ -54,7 +56,7 @@ pub(crate) fn run(names: &[&str]) -> Result<Vec<Figure>, String> {
     };
     let stage = Stage::new()?;
     let mut figures = policy::figures()?;
-    let (ours, place) = ours::start_tcp(&stage)?;
+    let (ours, place) = ours::start_tcp(&stage, "gateway-tcp", ours::config(&stage, 1)?)?;
     let (frames, namespace) = ours::start_frames(&stage)?;
     let mut proxies = vec![ours, frames];
     for name in peers {
@@ -82,6 +84,7 @@ impl Generators {
             roots: vec![stage.root_pem.clone(), stage.upstream_root_pem.clone()],
             upstream: stage.upstream,
             secret: SECRET.to_owned(),
+            held: PLACEHOLDER.to_owned(),
         };
         let own = std::env::current_exe().map_err(|e| e.to_string())?;
         let pasta = if proxies.iter().any(|proxy| proxy.name == peers::PASTA) {

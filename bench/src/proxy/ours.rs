@@ -49,9 +49,11 @@ pub(crate) fn allow(number: usize, resource: &str) -> Result<Rule, String> {
     })
 }
 
-/// The configuration without an authority: the host list as rules, every name with the credential and led to the
-/// upstream.
-pub(crate) fn config(stage: &Stage, generation: u64) -> Result<(GatewayFile, Credential), String> {
+/// The configuration without an authority.
+pub(crate) type Config = (GatewayFile, Vec<Credential>);
+
+/// The host list as rules, every name with the credential and led to the upstream.
+pub(crate) fn config(stage: &Stage, generation: u64) -> Result<Config, String> {
     let port = stage.upstream.port();
     let rules = Stage::hosts()
         .into_iter()
@@ -93,7 +95,7 @@ pub(crate) fn config(stage: &Stage, generation: u64) -> Result<(GatewayFile, Cre
         on_demand: false,
         conversation: false,
     };
-    Ok((file, credential))
+    Ok((file, vec![credential]))
 }
 
 /// The files of one gateway.
@@ -128,7 +130,7 @@ impl Place {
         &self,
         stage: &Stage,
         file: GatewayFile,
-        credential: Credential,
+        credentials: Vec<Credential>,
     ) -> Result<f64, String> {
         let (answer, _) = self.ask(&Order::CertificateRequest)?;
         let Answer::CertificateRequest { public_key } = answer else {
@@ -136,8 +138,9 @@ impl Place {
         };
         let config = GatewayConfig {
             file,
-            credentials: vec![credential],
+            credentials,
             withdrawn: Vec::new(),
+            issuers: Vec::new(),
             authority: stage.issue(public_key)?,
         };
         match self.ask(&Order::Configure(Box::new(config)))? {
@@ -182,7 +185,7 @@ impl Place {
 
 /// The program behind a namespace, with its configuration. Clients run inside of the namespace.
 pub(crate) fn start_frames(stage: &Stage) -> Result<(Proxy, Namespace), String> {
-    let (file, credential) = config(stage, 1)?;
+    let (file, credentials) = config(stage, 1)?;
     let place = Place::new(stage, "gateway-frames", &file)?;
     let options = place.options();
     let namespace = Namespace::start(&NamespaceOptions {
@@ -204,16 +207,19 @@ pub(crate) fn start_frames(stage: &Stage) -> Result<(Proxy, Namespace), String> 
     let address = SocketAddr::from((GATEWAY, PROXY_PORT));
     let said = stage.path("gateway-frames.out");
     let proxy = Proxy::start("ours", &mut command, address, &said)?;
-    place.configure(stage, file, credential)?;
+    place.configure(stage, file, credentials)?;
     Ok((proxy, namespace))
 }
 
-/// The library behind a TCP port, with its configuration.
-pub(crate) fn start_tcp(stage: &Stage) -> Result<(Proxy, Place), String> {
-    let (file, credential) = config(stage, 1)?;
-    let place = Place::new(stage, "gateway-tcp", &file)?;
+/// The library behind a TCP port. `name`: of its folder.
+pub(crate) fn start_tcp(
+    stage: &Stage,
+    name: &str,
+    (file, credentials): Config,
+) -> Result<(Proxy, Place), String> {
+    let place = Place::new(stage, name, &file)?;
     let address = free_address()?;
-    let said = stage.path("gateway-tcp.out");
+    let said = stage.path(&format!("{name}.out"));
     let own = std::env::current_exe().map_err(|e| e.to_string())?;
     let mut command = Command::new(own);
     command
@@ -221,7 +227,7 @@ pub(crate) fn start_tcp(stage: &Stage) -> Result<(Proxy, Place), String> {
         .arg(address.port().to_string())
         .arg(&place.0);
     let proxy = Proxy::start("ours", &mut command, address, &said)?;
-    place.configure(stage, file, credential)?;
+    place.configure(stage, file, credentials)?;
     Ok((proxy.listening(&said)?, place))
 }
 

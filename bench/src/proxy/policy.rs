@@ -80,14 +80,16 @@ fn decisions(evaluator: &Evaluator) -> Result<Vec<f64>, String> {
 pub(crate) fn swaps(stage: &Stage, place: &Place) -> Result<Vec<f64>, String> {
     let mut took = Vec::new();
     for generation in 2..RUNS as u64 + 2 {
-        let (mut file, mut credential) = ours::config(stage, generation)?;
+        let (mut file, mut credentials) = ours::config(stage, generation)?;
         file.policy = document(generation)?;
         file.upstream.overrides.clear();
         file.credential_hosts = vec![HOST.to_owned()];
-        credential.hosts = vec![HOST.to_owned()];
-        took.push(place.configure(stage, file, credential)? * 1e3);
+        for credential in &mut credentials {
+            credential.hosts = vec![HOST.to_owned()];
+        }
+        took.push(place.configure(stage, file, credentials)? * 1e3);
     }
-    let (file, credential) = ours::config(stage, RUNS as u64 + 2)?;
-    place.configure(stage, file, credential)?;
+    let (file, credentials) = ours::config(stage, RUNS as u64 + 2)?;
+    place.configure(stage, file, credentials)?;
     Ok(took)
 }

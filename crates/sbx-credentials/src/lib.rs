@@ -2,11 +2,13 @@
 //!
 //! - [`stray`]: placeholders on their way to where they do not belong, in whatever encoding;
 //! - [`scrub`]: values on their way back to the guest;
+//! - [`oauth`]: what token endpoints answer, and what the guest is told instead;
 //! - [`substitute`]: the value in the place of its placeholder.
 #![forbid(unsafe_code)]
 
 pub mod forms;
 mod held;
+pub mod oauth;
 mod plain;
 pub mod scrub;
 pub mod stray;

@@ -272,6 +272,7 @@ impl Daemon {
             file: self.gateway_file(sandbox),
             credentials,
             withdrawn: Vec::new(),
+            issuers: Vec::new(),
             authority,
         }
     }

@@ -4,14 +4,16 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use sbx_wire::browser::Address;
 use sbx_wire::gateway::{Answer, Command, GatewayFile, MAX_LINE};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::OwnedReadHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
-use crate::browser::Page;
+use crate::credentials::issuers::{Errand, Told};
 use crate::credentials::values::Question;
+use crate::desk::Taken;
 use crate::gateway::Gateway;
 use crate::generation::Generation;
 use crate::limits;
@@ -51,8 +53,7 @@ async fn converse(stream: UnixStream, gateway: &Arc<Gateway>) -> io::Result<()> 
     let mut reader = BufReader::new(reader);
     let limit = u64::try_from(MAX_LINE).unwrap_or(u64::MAX);
     let mut line = Vec::new();
-    let mut page: Option<Page> = None;
-    let mut question: Option<Question> = None;
+    let mut kept = Kept::default();
     loop {
         line.clear();
         let length = (&mut reader)
@@ -69,45 +70,119 @@ async fn converse(stream: UnixStream, gateway: &Arc<Gateway>) -> io::Result<()> 
             }
         } else {
             match parse(&line) {
-                Ok(Command::AwaitPage) => next_page(gateway, &mut reader, &mut page).await?,
-                Ok(Command::PageHandled { problem }) => {
-                    if let Some(page) = page.take() {
-                        page.handled(problem);
-                    }
-                    next_page(gateway, &mut reader, &mut page).await?
-                }
-                Ok(Command::AwaitValue) => {
-                    next_question(gateway, &mut reader, &mut question).await?
-                }
-                Ok(Command::Value {
-                    service,
-                    value,
-                    problem,
-                }) => {
-                    if let Some(asked) = question.take().filter(|asked| asked.service == service) {
-                        let why = || problem.unwrap_or_else(|| "The host has none".to_owned());
-                        asked.answered(value.ok_or_else(why));
-                    }
-                    next_question(gateway, &mut reader, &mut question).await?
-                }
                 Ok(Command::Configure(config)) => {
                     // A large policy takes tens of milliseconds to index, in which nothing else would be relayed.
                     let gateway = gateway.clone();
                     let work = move || configure(&gateway, *config);
                     tokio::task::spawn_blocking(work).await?
                 }
-                Ok(command) => obey(gateway, &command),
+                Ok(command) => match Which::of(&command) {
+                    Some(desk) => {
+                        kept.answered(command);
+                        kept.next(gateway, &mut reader, desk).await?
+                    }
+                    None => obey(gateway, &command),
+                },
                 Err(refused) => refused,
             }
         };
         zeroize(&mut line);
         let mut text = serde_json::to_vec(&answer)?;
         text.push(b'\n');
-        writer.write_all(&text).await?;
+        let written = writer.write_all(&text).await;
+        zeroize(&mut text);
+        written?;
         if too_long {
             return Ok(());
         }
     }
+}
+
+/// What a connection was given to deal with, by each of the desks.
+#[derive(Default)]
+struct Kept {
+    page: Option<Taken<Address, Result<(), String>>>,
+    question: Option<Question>,
+    errand: Option<Taken<Errand, Told>>,
+}
+
+/// One of the desks.
+#[derive(Debug, Clone, Copy)]
+enum Which {
+    Pages,
+    Values,
+    Issued,
+}
+
+impl Which {
+    fn of(command: &Command) -> Option<Self> {
+        match command {
+            Command::AwaitPage | Command::PageHandled { .. } => Some(Self::Pages),
+            Command::AwaitValue | Command::Value { .. } => Some(Self::Values),
+            Command::AwaitIssued | Command::IssuedHandled { .. } => Some(Self::Issued),
+            Command::Configure(_) | Command::CertificateRequest | Command::Status => None,
+        }
+    }
+}
+
+impl Kept {
+    /// Takes what the daemon says about what it was given.
+    fn answered(&mut self, command: Command) {
+        match command {
+            Command::PageHandled { problem } => {
+                if let Some(page) = self.page.take() {
+                    page.answer(problem.map_or(Ok(()), Err));
+                }
+            }
+            Command::Value {
+                service,
+                value,
+                problem,
+            } => {
+                let asked = self.question.take();
+                if let Some(asked) = asked.filter(|asked| asked.service == service) {
+                    asked.answered(value.ok_or_else(|| why(problem)));
+                }
+            }
+            Command::IssuedHandled { body, problem } => {
+                if let Some(errand) = self.errand.take() {
+                    errand.answer(body.ok_or_else(|| why(problem)));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Waits for the next of the kind.
+    async fn next(
+        &mut self,
+        gateway: &Gateway,
+        reader: &mut BufReader<OwnedReadHalf>,
+        desk: Which,
+    ) -> io::Result<Answer> {
+        match desk {
+            Which::Pages => {
+                let tell = |page: &Taken<Address, _>| Answer::OpenPage {
+                    address: page.what.clone(),
+                };
+                wait(reader, gateway.browser.next(), &mut self.page, tell).await
+            }
+            Which::Values => {
+                let tell = |question: &Question| Answer::ValueNeeded {
+                    service: question.service.clone(),
+                };
+                wait(reader, gateway.values.next(), &mut self.question, tell).await
+            }
+            Which::Issued => {
+                let tell = |errand: &Taken<Errand, Told>| errand.what.tell();
+                wait(reader, gateway.issued.next(), &mut self.errand, tell).await
+            }
+        }
+    }
+}
+
+fn why(problem: Option<String>) -> String {
+    problem.unwrap_or_else(|| "The host has none".to_owned())
 }
 
 /// The line held secrets in clear text.
@@ -123,35 +198,20 @@ fn parse(line: &[u8]) -> Result<Command, Answer> {
     })
 }
 
-/// Waits for a page, for as long as the other side does.
-async fn next_page(
-    gateway: &Gateway,
+/// Waits for what one of the desks is handed, for as long as the other side does. `T`: kept while the daemon deals with it.
+async fn wait<T>(
     reader: &mut BufReader<OwnedReadHalf>,
-    kept: &mut Option<Page>,
+    next: impl Future<Output = T>,
+    kept: &mut Option<T>,
+    tell: impl FnOnce(&T) -> Answer,
 ) -> io::Result<Answer> {
+    // What it did not answer is unanswered.
     *kept = None;
     tokio::select! {
-        page = gateway.browser.next() => {
-            let address = page.address.clone();
-            *kept = Some(page);
-            Ok(Answer::OpenPage { address })
-        }
-        error = no_longer_waits(reader) => Err(error),
-    }
-}
-
-/// The same for a value that is needed.
-async fn next_question(
-    gateway: &Gateway,
-    reader: &mut BufReader<OwnedReadHalf>,
-    kept: &mut Option<Question>,
-) -> io::Result<Answer> {
-    *kept = None;
-    tokio::select! {
-        question = gateway.values.next() => {
-            let service = question.service.clone();
-            *kept = Some(question);
-            Ok(Answer::ValueNeeded { service })
+        taken = next => {
+            let answer = tell(&taken);
+            *kept = Some(taken);
+            Ok(answer)
         }
         error = no_longer_waits(reader) => Err(error),
     }
@@ -174,13 +234,6 @@ fn obey(gateway: &Gateway, command: &Command) -> Answer {
                 reason: error.to_string(),
             },
         },
-        Command::Configure(_)
-        | Command::AwaitPage
-        | Command::PageHandled { .. }
-        | Command::AwaitValue
-        | Command::Value { .. } => Answer::Refused {
-            reason: "this is dealt with where the connection is".to_owned(),
-        },
         Command::Status => {
             let generation = gateway.generation();
             Answer::Status {
@@ -191,6 +244,9 @@ fn obey(gateway: &Gateway, command: &Command) -> Answer {
                 problem: generation.problem.clone(),
             }
         }
+        _ => Answer::Refused {
+            reason: "this is dealt with where the connection is".to_owned(),
+        },
     }
 }
 

@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::Instant;
 
+use sbx_wire::browser::Address;
 use sbx_wire::gateway::ProxyKind;
 use tokio::sync::watch;
 
-use crate::browser::Browser;
+use crate::credentials::issuers::IssuerDesk;
 use crate::credentials::values::Values;
 use crate::decision::Grant;
+use crate::desk::Desk;
 use crate::generation::{Generation, HostTrust};
 use crate::limits;
 use crate::live::{Closed, Lease, Live};
@@ -38,7 +40,9 @@ pub struct Gateway {
     /// What is open.
     pub live: Arc<Live>,
     /// Pages for the host's browser.
-    pub browser: Browser,
+    pub browser: Desk<Address, Result<(), String>>,
+    /// What issuers of credentials are asked, and what they answer.
+    pub issued: IssuerDesk,
     /// Values that are asked for when they are needed.
     pub values: Values,
     /// For `status`.
@@ -64,7 +68,8 @@ impl Gateway {
             pins,
             records,
             live: Arc::default(),
-            browser: Browser::default(),
+            browser: Desk::default(),
+            issued: IssuerDesk::default(),
             values: Values::default(),
             status: Status::default(),
             host,

@@ -13,7 +13,7 @@ use sbx_policy::{Evaluator, HostName, PolicyDocument, Port, Target, TargetError}
 use sbx_wire::gateway::{GatewayConfig, GatewayFile};
 
 use crate::connector::Upstreams;
-use crate::credentials::{Credentials, Hosts};
+use crate::credentials::{Configured, Credentials, Hosts};
 use crate::mint::{Mint, MintError, SigningKey};
 use crate::pins::synthetic_addresses;
 
@@ -119,9 +119,14 @@ impl Generation {
             file,
             credentials,
             withdrawn,
+            issuers,
             authority,
         } = config;
-        let credentials = Credentials::new(&credentials, &withdrawn)?;
+        let credentials = Credentials::new(&Configured {
+            credentials: &credentials,
+            withdrawn: &withdrawn,
+            issuers: &issuers,
+        })?;
         let kept = before.mint.as_ref().filter(|mint| mint.is_of(&authority));
         let mint = match kept {
             Some(mint) => mint.clone(),

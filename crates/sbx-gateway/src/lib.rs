@@ -15,11 +15,11 @@
 
 pub mod adapter;
 pub mod addresses;
-pub mod browser;
 pub mod connector;
 pub mod control;
 pub mod credentials;
 pub mod decision;
+pub mod desk;
 pub mod doors;
 pub mod gateway;
 pub mod generation;

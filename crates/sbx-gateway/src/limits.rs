@@ -150,6 +150,8 @@ pub const BOUND_TARGETS: usize = 256;
 pub const VALUE: Duration = Duration::from_mins(1);
 /// And the daemon takes the question within this.
 pub const VALUE_TAKEN: Duration = Duration::from_secs(5);
+/// What an issuer was asked or answers has been dealt with by the daemon within this.
+pub const ISSUED: Duration = Duration::from_mins(1);
 /// Services whose values are asked for at a time.
 pub const VALUES_ASKED: usize = 16;
 

@@ -68,6 +68,8 @@ reasons! {
     CredentialWithdrawn = "credential-withdrawn", false;
     /// The value of a credential that the request needs cannot be had.
     CredentialUnavailable = "credential-unavailable", false;
+    /// The endpoint issues credentials, which must not reach the guest.
+    CredentialIssuer = "credential-issuer", false;
     /// A body in an encoding that cannot be looked into, where it has to be.
     BodyEncoding = "body-encoding", false;
     /// The host needs a credential or an inspected connection, and the gateway has not been given

@@ -23,6 +23,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 
+/// Longest body of an issuer's request or answer, in bytes.
+pub const MAX_ISSUED: usize = 64 << 10;
 /// Longest control line, in bytes.
 pub const MAX_LINE: usize = 16 << 20;
 /// Port of the forward proxy on the gateway's address.
@@ -51,6 +53,15 @@ pub enum Command {
         /// The value, unless it cannot be had.
         value: Option<SecretText>,
         /// Why it cannot be had, as a sentence that the guest may read.
+        problem: Option<String>,
+    },
+    /// Wait for something that an issuer is asked or answers; answered with [`Answer::Issued`] or [`Answer::Exchange`].
+    AwaitIssued,
+    /// What the guest is told; answered with the next [`Answer::Issued`] or [`Answer::Exchange`].
+    IssuedHandled {
+        /// The body of its answer, with placeholders for what was issued.
+        body: Option<SecretText>,
+        /// Why there is none, as a sentence that the guest may read.
         problem: Option<String>,
     },
     /// What became of the page; answered with the next [`Answer::OpenPage`].
@@ -89,6 +100,22 @@ pub enum Answer {
         /// Service of the credential.
         service: String,
     },
+    /// An issuer's answer, which the guest has not seen.
+    Issued {
+        /// Service of the issuer.
+        service: String,
+        /// Path of the request.
+        path: String,
+        /// Body of the answer, as text.
+        body: SecretText,
+    },
+    /// A request to an issuer that carries a placeholder of [`Issuer::exchanged`] and was not sent.
+    Exchange {
+        /// Service of the issuer.
+        service: String,
+        /// Body of the request, as text.
+        body: SecretText,
+    },
     /// State.
     Status {
         /// Policy generation in force.
@@ -117,6 +144,9 @@ pub struct GatewayConfig {
     /// one is refused, wherever it goes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub withdrawn: Vec<Withdrawn>,
+    /// Where credentials are issued: what is answered there does not reach the guest as it is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub issuers: Vec<Issuer>,
     /// The sandbox's own intermediate certificate authority.
     pub authority: Authority,
 }
@@ -198,6 +228,28 @@ pub struct Replace {
     /// Also in the body.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub body: bool,
+}
+
+/// An endpoint whose answers hold new credentials, as a token endpoint's do (RFC 6749, section 3.2).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Issuer {
+    /// Service name.
+    pub service: String,
+    /// Its hosts, as in [`Credential::hosts`].
+    pub hosts: Vec<String>,
+    /// Methods, as in the network rules, e.g. `POST` or `*`.
+    pub methods: String,
+    /// Path pattern, as in the network rules, e.g. `/app/installations/*/access_tokens`.
+    pub path: String,
+    /// The daemon keeps what is issued and says what the guest is told ([`Answer::Issued`]); otherwise requests are
+    /// refused.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub kept: bool,
+    /// Placeholders that the daemon exchanges itself: a request that carries one is not sent, the daemon answers it
+    /// ([`Answer::Exchange`]).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exchanged: Vec<String>,
 }
 
 /// A placeholder for which nothing is stored any more.

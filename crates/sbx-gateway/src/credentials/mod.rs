@@ -3,6 +3,7 @@
 
 mod bind;
 mod hosts;
+pub mod issuers;
 pub mod values;
 
 use std::collections::HashMap;
@@ -12,14 +13,15 @@ use hyper::header::{HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use sbx_credentials::scrub::Scrub;
 use sbx_credentials::stray::Strays;
-use sbx_policy::Target;
-use sbx_wire::gateway::{Credential, Withdrawn};
+use sbx_policy::{HttpRequest, Target};
+use sbx_wire::gateway::{Credential, Issuer, Withdrawn};
 use sbx_wire::secret::SecretText;
 
 use crate::generation::ConfigError;
 use crate::limits;
 
 pub use self::hosts::Hosts;
+use self::issuers::BoundIssuer;
 
 /// A credential as the connector writes it.
 #[derive(Debug)]
@@ -150,19 +152,36 @@ impl Bound {
     }
 }
 
+/// What the configuration says.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Configured<'a> {
+    /// Credentials to write.
+    pub credentials: &'a [Credential],
+    /// Placeholders of what was removed.
+    pub withdrawn: &'a [Withdrawn],
+    /// Endpoints that issue credentials.
+    pub issuers: &'a [Issuer],
+}
+
 /// Everything that was configured.
 #[derive(Debug, Default)]
 pub struct Credentials {
     all: Vec<(Hosts, Arc<BoundCredential>)>,
     owners: Vec<Owner>,
     unbound: Arc<Bound>,
+    issuers: Vec<Arc<BoundIssuer>>,
     /// By target, as they come up.
     made: Mutex<HashMap<Target, Arc<Bound>>>,
 }
 
 impl Credentials {
     /// From the configuration.
-    pub fn new(credentials: &[Credential], withdrawn: &[Withdrawn]) -> Result<Self, ConfigError> {
+    pub fn new(config: &Configured<'_>) -> Result<Self, ConfigError> {
+        let Configured {
+            credentials,
+            withdrawn,
+            issuers,
+        } = *config;
         let mut all = Vec::with_capacity(credentials.len());
         let mut owners: Vec<Owner> = Vec::new();
         for credential in credentials {
@@ -189,6 +208,15 @@ impl Credentials {
                 placeholder: placeholder.clone(),
             });
         }
+        let mut bound_issuers = Vec::with_capacity(issuers.len());
+        for issuer in issuers {
+            bound_issuers.push(Arc::new(BoundIssuer::new(issuer)?));
+            owners.extend(issuer.exchanged.iter().map(|placeholder| Owner {
+                service: issuer.service.clone(),
+                withdrawn: false,
+                placeholder: placeholder.clone(),
+            }));
+        }
         let unbound = Arc::new(Bound {
             strays: strays(&owners),
             owners: owners.clone(),
@@ -198,18 +226,34 @@ impl Credentials {
             all,
             owners,
             unbound,
+            issuers: bound_issuers,
             made: Mutex::default(),
         })
     }
 
-    /// Whether some credential is bound to the target.
+    /// Whether requests to the target have to be looked at: a credential is bound to it, or it issues some.
     pub fn covers(&self, target: &Target) -> bool {
+        self.binds(target) || self.has_issuer(target)
+    }
+
+    fn binds(&self, target: &Target) -> bool {
         self.all.iter().any(|(hosts, _)| hosts.contains(target))
+    }
+
+    /// Whether the target issues credentials to some requests.
+    pub fn has_issuer(&self, target: &Target) -> bool {
+        self.issuers.iter().any(|issuer| issuer.is_at(target))
+    }
+
+    /// The issuer that the request asks.
+    pub fn issuer(&self, target: &Target, request: &HttpRequest) -> Option<&Arc<BoundIssuer>> {
+        let mut issuers = self.issuers.iter();
+        issuers.find(|issuer| issuer.is_at(target) && issuer.is_asked(request))
     }
 
     /// What concerns requests to the target.
     pub fn of(&self, target: &Target) -> Arc<Bound> {
-        if !self.covers(target) {
+        if !self.binds(target) {
             return self.unbound.clone();
         }
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);

@@ -62,7 +62,11 @@ pub(super) async fn open(
         }
     };
     let path = address.path().to_owned();
-    let opened = gateway.browser.open(address).await;
+    let opened = gateway.browser.hand(address, limits::PAGE, limits::PAGE);
+    let opened = opened.await;
+    let opened = opened.unwrap_or_else(|_| {
+        Err("nobody on the host takes it; is the sbx daemon running?".to_owned())
+    });
     let reason = match opened {
         Ok(()) => grant.reason,
         Err(_) => Reason::NotOpened,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{ALT_SVC, EXPECT, HeaderValue, UPGRADE, WWW_AUTHENTICATE};
+use hyper::header::{ACCEPT_ENCODING, ALT_SVC, EXPECT, HeaderValue, UPGRADE, WWW_AUTHENTICATE};
 use hyper::http::request::Parts;
 use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
@@ -15,7 +15,7 @@ use super::guarded_body::{BodyGuard, Stopped};
 use super::headers::strip_hop_by_hop;
 use super::http::{Granted, Inspected, Refusal, lock};
 use super::page::{self, Answer, AnswerBody};
-use super::source::{self, Source};
+use super::source::Source;
 use super::stage::Pass as _;
 use super::tunnel;
 use crate::adapter::guarded::Arrival;
@@ -109,7 +109,7 @@ impl Inspected {
         &self,
         request: &Granted,
         mut parts: Parts,
-        body: Incoming,
+        body: Source,
         arrival: Option<Arrival>,
     ) -> Answer {
         let grant = &request.grant;
@@ -176,7 +176,7 @@ impl Inspected {
         }
     }
 
-    fn event(&self, grant: &Grant, parts: &Parts) -> Event {
+    pub(super) fn event(&self, grant: &Grant, parts: &Parts) -> Event {
         let number = grant.generation.number;
         Event::new(&grant.target, self.proxy, grant.reason, number)
             .with_rule(grant.rule.clone())
@@ -190,10 +190,10 @@ impl Inspected {
         request: &Granted,
         parts: &Parts,
         event: &Event,
-        body: Incoming,
+        body: Source,
     ) -> Result<(Source, Option<BodyGuard>), Answer> {
         if body.is_end_stream() {
-            return Ok((Source::Guest(body), None));
+            return Ok((body, None));
         }
         let Granted {
             grant, supplied, ..
@@ -206,12 +206,12 @@ impl Inspected {
         let small = body.size_hint().exact();
         let small = small.is_some_and(|length| length <= limits::BODY_READ_FIRST);
         let Some(mut guard) = guard else {
-            return Ok((Source::Guest(body), None));
+            return Ok((body, None));
         };
         if !small || parts.headers.contains_key(EXPECT) {
-            return Ok((Source::Guest(body), Some(guard)));
+            return Ok((body, Some(guard)));
         }
-        let read = Box::pin(source::read_small(body)).await;
+        let read = Box::pin(body.read()).await;
         let broken = |text: &str| {
             let mut event = event.clone();
             event.reason = Reason::BadRequest;
@@ -248,6 +248,7 @@ impl Inspected {
             grant,
             supplied,
             path,
+            issued,
         } = request;
         let (tls, path) = (self.tls(), path.as_deref());
         // The guest's own version first: nothing has to be translated. Only HTTP/1.1 can change the protocol.
@@ -255,6 +256,11 @@ impl Inspected {
         let offers = Offers { h2, h1: true };
         let prepared = connector::prepare(grant, supplied, &mut parts, path, tls, websocket)?;
         event.credential.clone_from(&prepared.credentials);
+        if *issued {
+            // What comes back is read.
+            let identity = HeaderValue::from_static("identity");
+            parts.headers.insert(ACCEPT_ENCODING, identity);
+        }
         event.alert = prepared.own_replaced.then_some(OWN_REPLACED);
         let mut request = Request::from_parts(parts, body);
         let mut opened = if websocket {

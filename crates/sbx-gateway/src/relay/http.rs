@@ -12,12 +12,14 @@ use sbx_policy::{HttpRequest, IntentKind, Port, Target};
 use sbx_wire::gateway::ProxyKind;
 
 use super::page::{self, Answer, AnswerBody};
+use super::source::Source;
 use super::supply;
 use crate::adapter::guarded::{Arrival, Refused};
 use crate::adapter::hello::Offers;
 use crate::adapter::request::{self, Quoted, RequestError};
 use crate::connector::{SendError, Upstream};
 use crate::credentials::Supplied;
+use crate::credentials::issuers::BoundIssuer;
 use crate::decision::{Denial, Grant, decide};
 use crate::gateway::Gateway;
 use crate::generation::Generation;
@@ -54,6 +56,8 @@ pub(super) struct Granted {
     pub(super) supplied: Vec<Supplied>,
     /// The path that was judged, if a rule looked at it.
     pub(super) path: Option<String>,
+    /// What comes back is read here.
+    pub(super) issued: bool,
 }
 
 /// An inspected connection.
@@ -114,22 +118,46 @@ impl Inspected {
         }
         let (parts, body) = request.into_parts();
         match self.judge(&parts).await {
-            Ok((grant, path)) => match supply::supply(&self.gateway, &grant, &parts, &body).await {
-                Ok(supplied) => {
-                    let request = Granted {
-                        grant,
-                        supplied,
-                        path,
-                    };
-                    self.forward(&request, parts, body, arrival).await
+            Ok((grant, path)) => match self.granted(grant, path, &parts, &body).await {
+                Ok((request, None)) => {
+                    self.forward(&request, parts, Source::Guest(body), arrival)
+                        .await
                 }
-                Err(denial) => {
-                    let Refusal(answer) = self.deny(&denial, &parts);
-                    Ok(*answer)
+                Ok((request, Some(issuer))) => {
+                    // Apart: few requests are of the kind.
+                    let asked = self.ask_issuer(&request, &issuer, parts, body, arrival);
+                    Box::pin(asked).await
                 }
+                Err(Refusal(answer)) => Ok(*answer),
             },
             Err(Refusal(answer)) => Ok(*answer),
         }
+    }
+
+    /// The granted request with the values it needs, and the issuer of credentials that it asks.
+    async fn granted(
+        &self,
+        grant: Grant,
+        path: Option<String>,
+        parts: &Parts,
+        body: &Incoming,
+    ) -> Result<(Granted, Option<Arc<BoundIssuer>>), Refusal> {
+        let credentials = &grant.generation.credentials;
+        let mut issuer = None;
+        if credentials.has_issuer(&grant.target) {
+            let judged = request::judged(parts);
+            let http = judged.map_err(|error| self.refuse(&grant.generation, parts, &error))?;
+            issuer = credentials.issuer(&grant.target, &http).cloned();
+        }
+        let supplied = supply::supply(&self.gateway, &grant, parts, body).await;
+        let supplied = supplied.map_err(|denial| self.deny(&denial, parts))?;
+        let request = Granted {
+            grant,
+            supplied,
+            path,
+            issued: issuer.is_some(),
+        };
+        Ok((request, issuer))
     }
 
     pub(super) fn tls(&self) -> bool {

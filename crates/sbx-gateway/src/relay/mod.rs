@@ -8,6 +8,7 @@ mod exchange;
 mod guarded_body;
 pub mod headers;
 pub mod http;
+mod issuing;
 pub mod page;
 pub mod serve;
 pub mod source;

@@ -116,6 +116,18 @@ fn page(status: StatusCode, text: String, reason: Reason) -> Response<AnswerBody
     response
 }
 
+/// What the daemon makes of an issuer's answer.
+pub(super) fn issued(status: StatusCode, media_type: &str, text: &str) -> Response<AnswerBody> {
+    let mut response = Response::new(full(Bytes::copy_from_slice(text.as_bytes())));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    if let Ok(media_type) = HeaderValue::from_str(media_type) {
+        headers.insert(CONTENT_TYPE, media_type);
+    }
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
 /// A body without a byte.
 pub fn empty() -> AnswerBody {
     full(Bytes::new())

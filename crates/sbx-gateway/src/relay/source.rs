@@ -18,18 +18,22 @@ pub enum Source {
     Read(Option<Bytes>, Option<HeaderMap>),
 }
 
-/// Reads a body that was announced to be small.
-pub(super) async fn read_small(body: Incoming) -> Result<Source, hyper::Error> {
-    let read = tokio::time::timeout(limits::BODY_IDLE, body.collect());
-    match read.await {
-        Ok(Ok(collected)) => {
-            let trailers = collected.trailers().cloned();
-            let data = Some(collected.to_bytes()).filter(|data| !data.is_empty());
-            Ok(Source::Read(data, trailers))
+impl Source {
+    /// Reads all of it; it was announced to be small, or is bounded.
+    pub(super) async fn read(self) -> Result<Self, hyper::Error> {
+        let Self::Guest(body) = self else {
+            return Ok(self);
+        };
+        match tokio::time::timeout(limits::BODY_IDLE, body.collect()).await {
+            Ok(Ok(collected)) => {
+                let trailers = collected.trailers().cloned();
+                let data = Some(collected.to_bytes()).filter(|data| !data.is_empty());
+                Ok(Self::Read(data, trailers))
+            }
+            Ok(Err(error)) => Err(error),
+            // Cut off: whoever gets it finds it shorter than announced.
+            Err(_) => Ok(Self::Read(None, None)),
         }
-        Ok(Err(error)) => Err(error),
-        // Cut off: whoever gets it finds it shorter than announced.
-        Err(_) => Ok(Source::Read(None, None)),
     }
 }
 

@@ -20,8 +20,8 @@ use sbx_policy::{CreatedVia, Decision, PolicyDocument, Protocols, ResourcePatter
 use sbx_testkit::dns::Entry;
 use sbx_testkit::{DnsStandIn, EchoUpstream};
 use sbx_wire::gateway::{
-    Answer, Authority, Command, Credential, EgressRecord, GatewayConfig, GatewayFile, PublicKey,
-    Upstream, Withdrawn,
+    Answer, Authority, Command, Credential, EgressRecord, GatewayConfig, GatewayFile, Issuer,
+    PublicKey, Upstream, Withdrawn,
 };
 use sbx_wire::secret::SecretText;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -156,6 +156,7 @@ pub(crate) struct Setup {
     pub(crate) file: GatewayFile,
     pub(crate) credentials: Vec<Credential>,
     pub(crate) withdrawn: Vec<Withdrawn>,
+    pub(crate) issuers: Vec<Issuer>,
     pub(crate) configure: bool,
     pub(crate) dns: DnsStandIn,
     /// Roots that the guest's TLS clients trust besides the sandbox's.
@@ -181,6 +182,7 @@ impl Setup {
             },
             credentials: Vec::new(),
             withdrawn: Vec::new(),
+            issuers: Vec::new(),
             configure: true,
             dns,
             guest_roots: Vec::new(),
@@ -237,6 +239,7 @@ impl Setup {
             file,
             credentials,
             withdrawn,
+            issuers,
             configure,
             dns,
             guest_roots,
@@ -248,6 +251,7 @@ impl Setup {
             file,
             credentials,
             withdrawn,
+            issuers,
             dns,
             guest_roots,
             process: None,
@@ -269,6 +273,7 @@ pub(crate) struct Lab {
     pub(crate) file: GatewayFile,
     pub(crate) credentials: Vec<Credential>,
     pub(crate) withdrawn: Vec<Withdrawn>,
+    pub(crate) issuers: Vec<Issuer>,
     pub(crate) dns: DnsStandIn,
     guest_roots: Vec<String>,
     process: Option<Child>,
@@ -430,6 +435,7 @@ impl Lab {
             file: self.file.clone(),
             credentials: self.credentials.clone(),
             withdrawn: self.withdrawn.clone(),
+            issuers: self.issuers.clone(),
             authority: self
                 .authority
                 .issue(self.gateway_key(), Duration::from_hours(2)),

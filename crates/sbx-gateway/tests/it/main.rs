@@ -26,6 +26,7 @@ mod framing;
 mod guest;
 mod h2;
 mod hello;
+mod issuers;
 mod lab;
 mod packets;
 mod parked;

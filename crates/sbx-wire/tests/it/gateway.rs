@@ -4,8 +4,8 @@
 use crate::frozen::{self, Row};
 use sbx_wire::browser::Address;
 use sbx_wire::gateway::{
-    Answer, Authority, Command, Credential, EgressRecord, GatewayConfig, GatewayFile, ProxyKind,
-    PublicKey, Replace, Upstream, Withdrawn,
+    Answer, Authority, Command, Credential, EgressRecord, GatewayConfig, GatewayFile, Issuer,
+    ProxyKind, PublicKey, Replace, Upstream, Withdrawn,
 };
 use sbx_wire::secret::SecretText;
 use serde_json::{Value, json};
@@ -54,6 +54,7 @@ fn config() -> GatewayConfig {
             conversation: false,
         }],
         withdrawn: Vec::new(),
+        issuers: Vec::new(),
         authority: Authority {
             certificate_pem: "leaf".into(),
             not_after_s: 1_700_000_000,
@@ -92,11 +93,28 @@ fn config_of_all_forms() -> GatewayConfig {
     config
 }
 
+fn config_with_issuers() -> GatewayConfig {
+    let mut config = config();
+    config.issuers.push(Issuer {
+        service: "anthropic".into(),
+        hosts: vec!["login.test".into()],
+        methods: "POST".into(),
+        path: "/oauth/token".into(),
+        kept: true,
+        exchanged: vec!["sk-refresh-placeholder".into()],
+    });
+    config
+}
+
 fn command_name(command: &Command) -> &'static str {
     match command {
+        Command::Configure(config) if !config.issuers.is_empty() => "configure-with-issuers",
         Command::Configure(config) if config.credentials.len() > 1 => "configure-all-forms",
         Command::Configure(_) => "configure",
         Command::AwaitValue => "await-value",
+        Command::AwaitIssued => "await-issued",
+        Command::IssuedHandled { body: Some(_), .. } => "issued",
+        Command::IssuedHandled { body: None, .. } => "not-issued",
         Command::Value { problem: None, .. } => "value",
         Command::Value {
             problem: Some(_), ..
@@ -121,6 +139,16 @@ fn commands_are_encoded_as_in_version_1() {
             problem: Some("no".into()),
         },
         Command::Configure(Box::new(config_of_all_forms())),
+        Command::Configure(Box::new(config_with_issuers())),
+        Command::AwaitIssued,
+        Command::IssuedHandled {
+            body: Some(SecretText::new("{}".into())),
+            problem: None,
+        },
+        Command::IssuedHandled {
+            body: None,
+            problem: Some("no".into()),
+        },
         Command::AwaitValue,
         Command::Value {
             service: "custom".into(),
@@ -144,6 +172,8 @@ fn answer_name(answer: &Answer) -> &'static str {
         Answer::Refused { .. } => "refused",
         Answer::OpenPage { .. } => "open-page",
         Answer::ValueNeeded { .. } => "value-needed",
+        Answer::Issued { .. } => "issued",
+        Answer::Exchange { .. } => "exchange",
         Answer::Status { problem: None, .. } => "status",
         Answer::Status {
             problem: Some(_), ..
@@ -177,6 +207,15 @@ fn answers_are_encoded_as_in_version_1() {
         status(Some("broken")),
         Answer::ValueNeeded {
             service: "custom".into(),
+        },
+        Answer::Issued {
+            service: "anthropic".into(),
+            path: "/oauth/token".into(),
+            body: SecretText::new("{}".into()),
+        },
+        Answer::Exchange {
+            service: "anthropic".into(),
+            body: SecretText::new("{}".into()),
         },
     ];
     let table: Vec<Row<Answer>> = all.into_iter().map(|m| (answer_name(&m), m)).collect();

@@ -1,5 +1,6 @@
 //! Placeholders and the values they stand for. Pure: no I/O, no clock, no randomness.
 //!
+//! - [`services`]: whose credentials there are, where they go and what they look like ([`shape`]);
 //! - [`stray`]: placeholders on their way to where they do not belong, in whatever encoding;
 //! - [`scrub`]: values on their way back to the guest;
 //! - [`oauth`]: what token endpoints answer, and what the guest is told instead;
@@ -11,5 +12,7 @@ mod held;
 pub mod oauth;
 mod plain;
 pub mod scrub;
+pub mod services;
+pub mod shape;
 pub mod stray;
 pub mod substitute;

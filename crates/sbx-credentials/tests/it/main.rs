@@ -1,5 +1,6 @@
-//! Placeholders and values in texts of all shapes, against a plain way to say the same.
+//! Placeholders and values in texts of all shapes, against a plain way to say the same; the table of services.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod scrub;
+mod services;
 mod stray;

@@ -1,0 +1,177 @@
+//! The services whose credentials the gateway can write into requests: what their clients read, where they send it and
+//! how, and what their keys look like. Data; [`TABLE`] has a row for each.
+
+mod table;
+
+use crate::shape::{self, Shape};
+pub use table::TABLE;
+
+/// A service.
+#[derive(Debug)]
+pub struct Service {
+    /// Its name on the command line, e.g. `anthropic`.
+    pub name: &'static str,
+    /// What its credential consists of, usually one key. The value is that of all parts with [`SEPARATOR`] between.
+    pub parts: &'static [Part],
+    /// Where requests go and how the credential stands in them.
+    pub forms: &'static [Form],
+    /// Calls of its API that are answered with credentials. None is listed yet.
+    pub issuing: &'static [Endpoint],
+}
+
+/// Between the parts of a credential; no part that has company holds one.
+pub const SEPARATOR: char = ':';
+
+/// A part of a credential.
+#[derive(Debug)]
+pub struct Part {
+    /// Variables of the host that hold it, in the order in which they count; also other names for the service.
+    pub import: &'static [&'static str],
+    /// Variables that hold its placeholder in a sandbox.
+    pub guest: &'static [&'static str],
+    /// What it looks like.
+    pub shape: Shape,
+    /// Whether it may be missing. Only the last ones may.
+    pub optional: bool,
+}
+
+/// How the credential stands in requests to some hosts.
+#[derive(Debug)]
+pub struct Form {
+    /// Hosts, as names (port 443) or patterns of the network rules.
+    pub hosts: &'static [&'static str],
+    /// How it is written.
+    pub scheme: Scheme,
+    /// Whether requests quote what the agent has seen, as a conversation with a model does.
+    pub conversation: bool,
+    /// Whether the hosts are left to another service that is stored and bound to them.
+    pub yields: bool,
+}
+
+/// How a credential is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// Into a header; `%s` in the format stands for it.
+    Header {
+        /// Its name, lower case.
+        name: &'static str,
+        /// Its value.
+        format: &'static str,
+    },
+    /// As the password of a `Basic` login (RFC 7617).
+    Basic {
+        /// The user's name in it.
+        user: &'static str,
+    },
+    /// By a signature (AWS Signature Version 4) made with it.
+    Sigv4,
+}
+
+/// A call that is answered with a credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Host, as in [`Form::hosts`].
+    pub host: &'static str,
+    /// Path, as in the network rules.
+    pub path: &'static str,
+}
+
+impl Service {
+    /// The service of this name, or with this variable.
+    pub fn find(name: &str) -> Option<&'static Self> {
+        let by_name = TABLE.iter().find(|service| service.name == name);
+        by_name.or_else(|| TABLE.iter().find(|service| service.reads(name)))
+    }
+
+    /// Whether its credential is taken from that variable of the host.
+    pub fn reads(&self, variable: &str) -> bool {
+        self.parts
+            .iter()
+            .any(|part| part.import.contains(&variable))
+    }
+
+    /// A new placeholder: random, of the shape that clients accept. `fill` gives random bytes.
+    ///
+    /// # Errors
+    /// That of `fill`.
+    pub fn placeholder<E>(
+        &self,
+        mut fill: impl FnMut(&mut [u8]) -> Result<(), E>,
+    ) -> Result<String, E> {
+        let mut parts = Vec::new();
+        for part in self.parts.iter().filter(|part| !part.optional) {
+            parts.push(shape::render(part.shape, &mut fill)?);
+        }
+        Ok(parts.join(&SEPARATOR.to_string()))
+    }
+
+    /// The variables of a sandbox and what they hold, from the service's placeholder there.
+    pub fn guest_variables<'a>(
+        &'static self,
+        placeholder: &'a str,
+    ) -> impl Iterator<Item = (&'static str, &'a str)> {
+        let texts: Vec<&str> = if self.parts.len() == 1 {
+            vec![placeholder]
+        } else {
+            placeholder.split(SEPARATOR).collect()
+        };
+        self.parts
+            .iter()
+            .zip(texts)
+            .flat_map(|(part, text)| part.guest.iter().map(move |name| (*name, text)))
+    }
+
+    /// The value that the host's variables give, as `variable` reads them; `None` if a part is missing.
+    pub fn from_variables(&self, variable: impl Fn(&str) -> Option<String>) -> Option<String> {
+        let mut values = Vec::new();
+        for part in self.parts {
+            let value = part.import.iter().find_map(|name| variable(name));
+            match value.filter(|value| !value.is_empty()) {
+                Some(value) => values.push(value),
+                None if part.optional => break,
+                None => return None,
+            }
+        }
+        Some(values.join(&SEPARATOR.to_string()))
+    }
+}
+
+/// A form of a service, with the hosts that it is in force for.
+#[derive(Debug)]
+pub struct Binding {
+    /// The service.
+    pub service: &'static Service,
+    /// The form.
+    pub form: &'static Form,
+    /// Its hosts, without those that are left to another service.
+    pub hosts: Vec<&'static str>,
+}
+
+/// How the credentials of these services are bound, when they are all there are. What is bound to no host any more is left
+/// out.
+pub fn bindings(stored: &[&'static Service]) -> Vec<Binding> {
+    let firm = |service: &Service, host: &str| {
+        let others = stored.iter().filter(|other| other.name != service.name);
+        let mut forms = others.flat_map(|other| other.forms);
+        forms.any(|form| !form.yields && form.hosts.contains(&host))
+    };
+    let mut bindings = Vec::new();
+    for service in stored {
+        for form in service.forms {
+            let hosts: Vec<&str> = form
+                .hosts
+                .iter()
+                .copied()
+                .filter(|host| !form.yields || !firm(service, host))
+                .collect();
+            if !hosts.is_empty() {
+                bindings.push(Binding {
+                    service,
+                    form,
+                    hosts,
+                });
+            }
+        }
+    }
+    bindings
+}

@@ -1,0 +1,241 @@
+//! One row a service. "Not confirmed": neither the vendor's documents nor a client that was run say so.
+
+use super::{Form, Part, Scheme, Service};
+use crate::shape::{
+    Alphabet::{Base32, Base62, Hex, UrlSafe},
+    Piece::{GithubChecksum, Random, Text},
+    Shape,
+};
+
+const BEARER: Scheme = Scheme::Header {
+    name: "authorization",
+    format: "Bearer %s",
+};
+
+/// A form for a model's API.
+const fn model(hosts: &'static [&'static str], scheme: Scheme) -> Form {
+    Form {
+        hosts,
+        scheme,
+        conversation: true,
+        yields: false,
+    }
+}
+
+/// A form for any other API.
+const fn api(hosts: &'static [&'static str], scheme: Scheme) -> Form {
+    Form {
+        hosts,
+        scheme,
+        conversation: false,
+        yields: false,
+    }
+}
+
+const fn key(names: &'static [&'static str], shape: Shape) -> Part {
+    Part {
+        import: names,
+        guest: names,
+        shape,
+        optional: false,
+    }
+}
+
+/// A token of GitHub's OAuth applications: the command line clients take it everywhere, which they do not do with the older
+/// personal ones.
+const GITHUB_TOKEN: Shape = &[Text("gho_"), Random(Base62, 30), GithubChecksum];
+
+/// All services, in order of name.
+pub const TABLE: &[Service] = &[
+    Service {
+        name: "anthropic",
+        parts: &[key(
+            &["ANTHROPIC_API_KEY"],
+            &[Text("sk-ant-api03-"), Random(UrlSafe, 93), Text("AA")],
+        )],
+        forms: &[model(
+            &[
+                "api.anthropic.com",
+                "console.anthropic.com",
+                "claude.ai",
+                "mcp-proxy.anthropic.com",
+            ],
+            Scheme::Header {
+                name: "x-api-key",
+                format: "%s",
+            },
+        )],
+        issuing: &[],
+    },
+    Service {
+        name: "aws",
+        parts: &[
+            key(&["AWS_ACCESS_KEY_ID"], &[Text("AKIA"), Random(Base32, 16)]),
+            key(&["AWS_SECRET_ACCESS_KEY"], &[Random(Base62, 40)]),
+            Part {
+                import: &["AWS_SESSION_TOKEN"],
+                guest: &[],
+                shape: &[],
+                optional: true,
+            },
+        ],
+        forms: &[api(&[".amazonaws.com"], Scheme::Sigv4)],
+        issuing: &[],
+    },
+    Service {
+        name: "copilot",
+        parts: &[key(&["COPILOT_GITHUB_TOKEN"], GITHUB_TOKEN)],
+        forms: &[
+            model(
+                &[
+                    "api.githubcopilot.com",
+                    "api.individual.githubcopilot.com",
+                    "api.business.githubcopilot.com",
+                    "api.enterprise.githubcopilot.com",
+                    "copilot.github.com",
+                ],
+                BEARER,
+            ),
+            Form {
+                yields: true,
+                ..api(&["api.github.com"], BEARER)
+            },
+        ],
+        issuing: &[],
+    },
+    Service {
+        name: "cursor",
+        // The shape is not confirmed.
+        parts: &[key(&["CURSOR_API_KEY"], &[Text("key_"), Random(Hex, 64)])],
+        forms: &[model(
+            &[
+                "api2.cursor.sh",
+                "api3.cursor.sh",
+                "repo42.cursor.sh",
+                "cursor.com",
+            ],
+            BEARER,
+        )],
+        issuing: &[],
+    },
+    Service {
+        name: "devin",
+        // Neither host nor shape is confirmed.
+        parts: &[key(&["DEVIN_API_KEY"], &[Text("cog_"), Random(Base62, 52)])],
+        forms: &[model(&["api.devin.ai"], BEARER)],
+        issuing: &[],
+    },
+    Service {
+        name: "droid",
+        // Neither header nor shape is confirmed.
+        parts: &[key(
+            &["FACTORY_API_KEY"],
+            &[Text("fk-"), Random(UrlSafe, 64)],
+        )],
+        forms: &[model(
+            &["api.factory.ai", "app.factory.ai", "relay.factory.ai"],
+            BEARER,
+        )],
+        issuing: &[],
+    },
+    Service {
+        name: "github",
+        parts: &[key(&["GH_TOKEN", "GITHUB_TOKEN"], GITHUB_TOKEN)],
+        forms: &[
+            api(&["api.github.com", "raw.githubusercontent.com"], BEARER),
+            api(
+                &["github.com", "gist.github.com"],
+                Scheme::Basic {
+                    user: "x-access-token",
+                },
+            ),
+            Form {
+                yields: true,
+                ..model(&["copilot.github.com", "api.githubcopilot.com"], BEARER)
+            },
+        ],
+        issuing: &[],
+    },
+    Service {
+        name: "google",
+        parts: &[key(
+            &["GEMINI_API_KEY", "GOOGLE_API_KEY"],
+            &[Text("AIza"), Random(UrlSafe, 35)],
+        )],
+        forms: &[model(
+            &[
+                "generativelanguage.googleapis.com",
+                "oauth2.googleapis.com",
+                "aiplatform.googleapis.com",
+                "vertexai.googleapis.com",
+            ],
+            Scheme::Header {
+                name: "x-goog-api-key",
+                format: "%s",
+            },
+        )],
+        issuing: &[],
+    },
+    Service {
+        name: "groq",
+        parts: &[key(&["GROQ_API_KEY"], &[Text("gsk_"), Random(Base62, 52)])],
+        forms: &[model(&["api.groq.com"], BEARER)],
+        issuing: &[],
+    },
+    Service {
+        name: "mistral",
+        parts: &[key(&["MISTRAL_API_KEY"], &[Random(Base62, 32)])],
+        forms: &[model(&["api.mistral.ai"], BEARER)],
+        issuing: &[],
+    },
+    Service {
+        name: "nebius",
+        // The shape is not confirmed.
+        parts: &[key(
+            &["NEBIUS_API_KEY"],
+            &[Text("v1."), Random(UrlSafe, 86)],
+        )],
+        forms: &[model(
+            &["api.studio.nebius.com", "api.tokenfactory.nebius.com"],
+            BEARER,
+        )],
+        issuing: &[],
+    },
+    Service {
+        name: "openai",
+        parts: &[key(
+            &["OPENAI_API_KEY"],
+            &[
+                Text("sk-proj-"),
+                Random(UrlSafe, 74),
+                Text("T3BlbkFJ"),
+                Random(UrlSafe, 74),
+            ],
+        )],
+        forms: &[model(
+            &[
+                "api.openai.com",
+                "openai.com",
+                "chatgpt.com",
+                "www.chatgpt.com",
+            ],
+            BEARER,
+        )],
+        issuing: &[],
+    },
+    Service {
+        name: "openrouter",
+        parts: &[key(
+            &["OPENROUTER_API_KEY"],
+            &[Text("sk-or-v1-"), Random(Hex, 64)],
+        )],
+        forms: &[model(&["openrouter.ai"], BEARER)],
+        issuing: &[],
+    },
+    Service {
+        name: "xai",
+        parts: &[key(&["XAI_API_KEY"], &[Text("xai-"), Random(Base62, 80)])],
+        forms: &[model(&["api.x.ai"], BEARER)],
+        issuing: &[],
+    },
+];

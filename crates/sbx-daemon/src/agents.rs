@@ -1,6 +1,5 @@
 //! What each agent is given in its sandbox.
 
-use crate::services::Service;
 use sbx_image::Template;
 use sbx_wire::guest::GuestFile;
 use sbx_wire::report::Report;
@@ -61,23 +60,12 @@ pub(crate) fn variables(agent: Template) -> Vec<(String, String)> {
     }
 }
 
-/// Variables for services: the placeholder where a secret is stored, and in every case which mode is in use.
-pub(crate) fn credentials(
-    injected: &[&Service],
-    all: &[Service],
-    placeholder: impl Fn(&str) -> String,
-) -> Vec<(String, String)> {
-    let mut variables = Vec::new();
-    for service in all {
-        let stored = injected.iter().any(|other| other.name == service.name);
-        let mode = if stored { "apikey" } else { "none" };
-        let upper = service.name.to_ascii_uppercase().replace('-', "_");
-        variables.push((format!("SBX_CRED_{upper}_MODE"), mode.to_owned()));
-        if stored {
-            variables.push((service.variable.to_owned(), placeholder(service.name)));
-        }
+/// The service whose placeholder its files hold.
+pub(crate) fn service(agent: Template) -> Option<&'static str> {
+    match agent {
+        Template::Shell => None,
+        Template::Claude => Some("anthropic"),
     }
-    variables
 }
 
 #[cfg(test)]

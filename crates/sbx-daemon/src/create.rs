@@ -6,11 +6,10 @@ use crate::error::io_report;
 use crate::events::Events;
 use crate::record::Record;
 use crate::sandbox::Sandbox;
-use crate::services::SERVICES;
 use crate::warm::{self, Beginning, Snapshot};
 use crate::{
-    agents, clock, files, guard, image, launching, lifecycle, policy, programs, random, reconcile,
-    settings, workspace,
+    agents, clock, credentials, files, guard, image, launching, lifecycle, policy, programs,
+    random, reconcile, settings, workspace,
 };
 use rustix::fs::statvfs;
 use sbx_image::{Image, Template};
@@ -277,10 +276,6 @@ pub(crate) async fn create(
 }
 
 fn record(checked: &Checked, image: &Image) -> Result<Record, Report> {
-    let mut placeholders = BTreeMap::new();
-    for service in SERVICES {
-        placeholders.insert(service.name.to_owned(), service.placeholder()?);
-    }
     let primary = checked.workspaces.first();
     let workdir = primary.map_or_else(
         || image.workdir.clone(),
@@ -303,7 +298,9 @@ fn record(checked: &Checked, image: &Image) -> Result<Record, Report> {
         agent_command: image.agent_command.clone(),
         workdir,
         machine_id: random::hex(32)?,
-        placeholders,
+        // Until it has its name for itself.
+        placeholders: BTreeMap::new(),
+        custom: Vec::new(),
         created_at: clock::now(),
         last_used_at: None,
         remove_when_ended: false,
@@ -338,9 +335,8 @@ async fn make(
                 .try_for_each(|rule| policy::add(policy, rule, None).map(drop))
         })?;
     }
-    let record = sandbox.record();
-    files::replace_json(&sandbox.dir.join(launch::files::SANDBOX), &record)?;
-    daemon.store().put_sandbox(&record)?;
+    sandbox.change_record(|record| credentials::give(daemon, record, true))?;
+    daemon.keep_record(sandbox)?;
     daemon.add_sandbox(sandbox.clone());
     Ok(())
 }

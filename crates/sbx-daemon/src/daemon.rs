@@ -5,15 +5,14 @@ use crate::error::ApiResult;
 use crate::image::InitramfsCache;
 use crate::policy;
 use crate::sandbox::Sandbox;
-use crate::secrets::Secrets;
-use crate::services::{SERVICES, Service};
 use crate::settings;
 use crate::small_kernel::Small;
 use crate::store::Store;
 use crate::warm::{self, Warm};
-use crate::{files, gateway_link, removal, supervisor_link};
+use crate::{credentials, files, gateway_link, removal, supervisor_link};
+use sbx_secrets::Vault;
 use sbx_wire::api;
-use sbx_wire::gateway::{Authority, Credential, GatewayConfig, GatewayFile};
+use sbx_wire::gateway::{Authority, GatewayConfig, GatewayFile};
 use sbx_wire::home::Home;
 use sbx_wire::launch;
 use sbx_wire::report::Report;
@@ -48,7 +47,7 @@ pub(crate) struct Daemon {
     /// Becomes true when the daemon is to end.
     pub(crate) ending: watch::Sender<bool>,
     store: Mutex<Store>,
-    secrets: Mutex<Secrets>,
+    secrets: Mutex<Vault>,
     sandboxes: Mutex<BTreeMap<String, Arc<Sandbox>>>,
     reserved: Mutex<BTreeSet<String>>,
     notices: Mutex<Vec<String>>,
@@ -66,7 +65,7 @@ impl Daemon {
     pub(crate) fn new(
         home: Home,
         programs: PathBuf,
-        (store, secrets, root): (Store, Secrets, Root),
+        (store, secrets, root): (Store, Vault, Root),
         sandboxes: Vec<Sandbox>,
         notices: Vec<String>,
     ) -> Self {
@@ -99,7 +98,7 @@ impl Daemon {
     }
 
     /// The secrets. Not held across an await.
-    pub(crate) fn secrets(&self) -> MutexGuard<'_, Secrets> {
+    pub(crate) fn secrets(&self) -> MutexGuard<'_, Vault> {
         lock(&self.secrets)
     }
 
@@ -197,33 +196,14 @@ impl Daemon {
         true
     }
 
-    /// Services whose secret is injected for the sandbox.
-    pub(crate) fn services(&self, sandbox: &str) -> Vec<&'static Service> {
-        let secrets = self.secrets();
-        SERVICES
-            .iter()
-            .filter(|service| secrets.get(service, sandbox).is_some())
-            .collect()
-    }
-
     /// The sandbox as it is shown.
     pub(crate) fn show(&self, sandbox: &Sandbox) -> api::Sandbox {
-        let services = self.services(&sandbox.name);
-        sandbox.show(
-            services
-                .iter()
-                .map(|service| service.name.to_owned())
-                .collect(),
-        )
+        sandbox.show(credentials::names(&self.secrets(), &sandbox.name))
     }
 
     /// What lies on disk for the sandbox's gateway.
     pub(crate) fn gateway_file(&self, sandbox: &Sandbox) -> GatewayFile {
-        let credential_hosts = self
-            .services(&sandbox.name)
-            .iter()
-            .flat_map(|service| service.hosts.iter().map(|host| (*host).to_owned()))
-            .collect();
+        let credential_hosts = credentials::hosts(&self.secrets(), &sandbox.name);
         let store = self.store();
         let mut policy = store.policy().for_sandbox(Some(&sandbox.name));
         if sandbox
@@ -243,38 +223,50 @@ impl Daemon {
 
     /// Everything that the sandbox's gateway works from.
     pub(crate) fn gateway_config(&self, sandbox: &Sandbox, authority: Authority) -> GatewayConfig {
-        let placeholders = sandbox.record().placeholders;
-        let secrets = self.secrets();
-        let credentials = SERVICES
-            .iter()
-            .filter_map(|service| {
-                Some(Credential {
-                    service: service.name.to_owned(),
-                    hosts: service
-                        .hosts
-                        .iter()
-                        .map(|host| (*host).to_owned())
-                        .collect(),
-                    header: service.header.to_owned(),
-                    format: service.format.to_owned(),
-                    placeholder: placeholders.get(service.name)?.clone(),
-                    value: secrets.get(service, &sandbox.name)?.clone(),
-                    basic_user: None,
-                    replace: None,
-                    unavailable: None,
-                    on_demand: false,
-                    conversation: false,
-                })
-            })
-            .collect();
-        drop(secrets);
+        let (credentials, withdrawn) = credentials::for_gateway(self, sandbox);
         GatewayConfig {
             file: self.gateway_file(sandbox),
             credentials,
-            withdrawn: Vec::new(),
+            withdrawn,
             issuers: Vec::new(),
             authority,
         }
+    }
+
+    /// Writes the sandbox's record down.
+    pub(crate) fn keep_record(&self, sandbox: &Sandbox) -> Result<(), Report> {
+        let record = sandbox.record();
+        files::replace_json(&sandbox.dir.join(launch::files::SANDBOX), &record)?;
+        self.store().put_sandbox(&record)
+    }
+
+    /// Brings a change of what is stored to one sandbox, or to all: placeholders for what is new, and [`Self::push`].
+    pub(crate) async fn push_secrets(&self, only: Option<&str>) -> ApiResult<()> {
+        let mut failed = Vec::new();
+        for sandbox in self.concerned(only) {
+            // What is left of a damaged one is not written down.
+            if sandbox.damage.is_some() {
+                continue;
+            }
+            let given = sandbox.change_record(|record| credentials::give(self, record, false));
+            let kept = match given {
+                Ok(true) => self.keep_record(&sandbox),
+                Ok(false) => Ok(()),
+                Err(report) => Err(report),
+            };
+            if let Err(report) = kept {
+                failed.push((sandbox.name.clone(), report));
+            }
+        }
+        self.push(only).await?;
+        not_everywhere(failed).map_or(Ok(()), |report| Err(report.into()))
+    }
+
+    fn concerned(&self, only: Option<&str>) -> Vec<Arc<Sandbox>> {
+        self.sandboxes()
+            .into_iter()
+            .filter(|sandbox| only.is_none_or(|name| sandbox.name == name))
+            .collect()
     }
 
     /// Writes the sandbox's `gateway.json`.
@@ -289,14 +281,9 @@ impl Daemon {
     /// Brings a change to one sandbox's gateway, or to all: first the files, then the running gateways, whose
     /// answer is awaited.
     pub(crate) async fn push(&self, only: Option<&str>) -> ApiResult<()> {
-        let concerned: Vec<Arc<Sandbox>> = self
-            .sandboxes()
-            .into_iter()
-            .filter(|sandbox| only.is_none_or(|name| sandbox.name == name))
-            .collect();
         let mut waiting = Vec::new();
         let mut failed = Vec::new();
-        for sandbox in concerned {
+        for sandbox in self.concerned(only) {
             // One sandbox's full disk is no reason to leave the others with the old policy.
             if let Err(report) = self.write_gateway_file(&sandbox) {
                 failed.push((sandbox.name.clone(), report));

@@ -2,9 +2,8 @@
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+pub(crate) use sbx_files::io_report;
 use sbx_wire::report::{Blame, Report};
-use std::io;
-use std::path::Path;
 
 /// A failed request.
 #[derive(Debug)]
@@ -53,27 +52,5 @@ impl IntoResponse for ApiError {
             }
         };
         (status, axum::Json(report)).into_response()
-    }
-}
-
-/// A file operation that failed: a full disk and missing permission get a next step of their own.
-pub(crate) fn io_report(what: &str, path: &Path, error: &io::Error) -> Report {
-    let message = format!("cannot {what} {}: {error}", path.display());
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Report::environment(
-            "disk-full",
-            message,
-            "free space on that disk, or point SBX_HOME at another one",
-        ),
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Report::environment(
-            "no-permission",
-            message,
-            "make the folder writable for you, or point SBX_HOME at another one",
-        ),
-        _ => Report::environment(
-            "file",
-            message,
-            "look at the path; the daemon's log may tell more",
-        ),
     }
 }

@@ -7,9 +7,10 @@ use crate::kernel::{self, Chosen};
 use crate::personalise::{personalise, shares};
 use crate::record::Record;
 use crate::sandbox::{Live, Sandbox, last_words};
-use crate::services::SERVICES;
 use crate::warm::Snapshot;
-use crate::{clock, files, finishing, guard, image, lifecycle, programs, settings, workspace};
+use crate::{
+    clock, credentials, files, finishing, guard, image, lifecycle, programs, settings, workspace,
+};
 use sbx_image::Image;
 use sbx_wire::api::{Event, KernelKind};
 use sbx_wire::guest::Mount;
@@ -61,23 +62,18 @@ pub(crate) async fn launch_with(
     events: &Events,
 ) -> Result<(), Report> {
     events.step("starting the machine");
-    let mut record = sandbox.record();
+    let record = sandbox.record();
     workspace::check_again(&record.workspaces)?;
     let image = image::of(daemon, &record)?;
     let verdict = image::accelerator(daemon, &image, record.accel_wanted, events).await?;
-    record.accel = verdict.accel;
     let kernel = kernel::choose(daemon, &image, &verdict, &record, kind, events).await?;
-    record.kernel = Some(kernel.shown.clone());
-    record.last_used_at = Some(clock::now());
-    for service in SERVICES {
-        // A service that this sbx knows and the one that made the sandbox did not.
-        if !record.placeholders.contains_key(service.name) {
-            record
-                .placeholders
-                .insert(service.name.to_owned(), service.placeholder()?);
-        }
-    }
-    sandbox.set_record(record.clone());
+    let record = sandbox.change_record(|record| {
+        record.accel = verdict.accel;
+        record.kernel = Some(kernel.shown.clone());
+        record.last_used_at = Some(clock::now());
+        credentials::give(daemon, record, false)?;
+        Ok(record.clone())
+    })?;
     let origin = snapshot.map_or(Origin::Boot, |snapshot| {
         Origin::Restore(snapshot.files.clone())
     });
@@ -94,8 +90,7 @@ pub(crate) async fn launch_with(
         return Err(error);
     }
     // It runs: that the time of its start cannot be written down, on a full disk, is no reason to end it.
-    let kept = files::replace_json(&sandbox.dir.join(launch::files::SANDBOX), &record)
-        .and_then(|()| daemon.store().put_sandbox(&record));
+    let kept = daemon.keep_record(sandbox);
     if let Err(report) = kept {
         tracing::warn!(sandbox = sandbox.name, %report, "the record after a start");
         let text = format!("the start is not written down: {report}");

@@ -5,7 +5,7 @@
 //! | [`host`] | folders, lock and socket that belong to one daemon alone |
 //! | [`store`] | SQLite with its mirrors; [`record`]: what a sandbox is |
 //! | [`reconcile`], [`salvage`] | rows and folders brought together at the start; what is left of a damaged sandbox |
-//! | [`secrets`], [`services`], [`authority`] | what is kept from guests |
+//! | [`credentials`], [`services`], [`authority`] | what is kept from guests, and what they get instead |
 //! | [`policy`], [`policy_log`], [`policy_follow`], [`settings`] | what may leave, what did, and where to |
 //! | [`create`], [`lifecycle`], [`launching`], [`finishing`] | from a request to a running machine and back |
 //! | [`warm`] | snapshots of booted machines that new sandboxes begin from |
@@ -23,11 +23,11 @@ mod authority;
 mod browser;
 mod clock;
 mod create;
+mod credentials;
 mod daemon;
 mod diagnose;
 mod error;
 mod events;
-mod files;
 mod finishing;
 mod gateway_link;
 mod guard;
@@ -51,7 +51,6 @@ mod removal;
 mod reset;
 mod salvage;
 mod sandbox;
-mod secrets;
 mod serve;
 mod services;
 mod settings;
@@ -64,4 +63,5 @@ mod workspace;
 
 pub use diagnose::diagnose;
 pub use reset::reset;
+pub(crate) use sbx_files as files;
 pub use serve::run;

@@ -1,9 +1,9 @@
 //! The message that makes a booted machine this sandbox and no other.
 
 use crate::agents;
+use crate::credentials;
 use crate::daemon::Daemon;
 use crate::record::Record;
-use crate::services::SERVICES;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sbx_wire::api::Workspace;
@@ -163,14 +163,7 @@ fn environment(daemon: &Daemon, record: &Record, path: &str, ca: &str) -> Vec<(S
 /// Variables that follow the stored secrets: part of the machine's environment as it was at its start, and
 /// handed to each new session as they are now. Those that the sandbox was made with stand above them.
 pub(crate) fn session_variables(daemon: &Daemon, record: &Record) -> Vec<(String, String)> {
-    let injected = daemon.services(record.name.as_str());
-    let mut variables = agents::credentials(&injected, SERVICES, |service| {
-        record
-            .placeholders
-            .get(service)
-            .cloned()
-            .unwrap_or_default()
-    });
+    let mut variables = credentials::variables(daemon, record);
     variables.retain(|(name, _)| !record.env.iter().any(|(own, _)| own == name));
     variables
 }

@@ -48,17 +48,6 @@ pub(crate) fn uuid() -> Result<String, Report> {
     Ok(parts.join("-"))
 }
 
-/// So many characters that keys are made of (letters, digits, `-`, `_`), 6 bits each.
-pub(crate) fn key_text(length: usize) -> Result<String, Report> {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut bytes = vec![0; length];
-    fill(&mut bytes)?;
-    Ok(bytes
-        .iter()
-        .map(|byte| char::from(ALPHABET[usize::from(byte & 63)]))
-        .collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,6 +59,5 @@ mod tests {
         assert_eq!(&uuid[14..15], "4");
         assert_ne!(uuid, super::uuid().unwrap());
         assert_eq!(hex(12).unwrap().len(), 12);
-        assert_eq!(key_text(93).unwrap().len(), 93);
     }
 }

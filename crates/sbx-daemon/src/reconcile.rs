@@ -8,8 +8,8 @@ use crate::files;
 use crate::record::{Record, Unusable};
 use crate::salvage::{salvage, stand_in};
 use crate::sandbox::{Damage, Sandbox};
-use crate::secrets::Secrets;
 use crate::store::{Row, Store};
+use sbx_secrets::Vault;
 use sbx_wire::home::Home;
 use sbx_wire::launch;
 use sbx_wire::name::SandboxName;
@@ -33,7 +33,7 @@ struct Found {
 pub(crate) fn reconcile(
     home: &Home,
     store: &mut Store,
-    secrets: &mut Secrets,
+    secrets: &mut Vault,
     notices: &mut Vec<String>,
 ) -> Result<Vec<Sandbox>, Report> {
     let rows = store.sandboxes()?;
@@ -248,7 +248,7 @@ pub(crate) fn remove(dir: &Path) -> Result<(), Report> {
 /// forgotten while there is a sandbox whose name is not known: they may be its own.
 fn forget_strangers(
     store: &mut Store,
-    secrets: &mut Secrets,
+    secrets: &mut Vault,
     names: &BTreeSet<&str>,
 ) -> Result<(), Report> {
     let strange = |name: &str| !names.contains(name);
@@ -267,12 +267,7 @@ fn forget_strangers(
             Ok(())
         })?;
     }
-    let scopes: BTreeSet<String> = secrets.rows().into_iter().map(|row| row.scope).collect();
-    for scope in scopes
-        .iter()
-        .filter(|scope| !scope.starts_with('(') && strange(scope))
-    {
-        secrets.remove_sandbox(scope)?;
-    }
-    Ok(())
+    secrets
+        .remove(|key| key.scope.sandbox().is_some_and(strange))
+        .map(drop)
 }

@@ -53,8 +53,12 @@ pub(crate) struct Record {
     pub(crate) workdir: String,
     /// 32 lower-case hex digits.
     pub(crate) machine_id: String,
-    /// What the guest holds instead of each service's secret: worthless anywhere else.
+    /// What the guest may hold instead of a service's secret, for each that was stored at any time since it was made:
+    /// worthless anywhere else.
     pub(crate) placeholders: BTreeMap<String, String>,
+    /// Custom secrets whose placeholders it may hold.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) custom: Vec<GivenCustom>,
     /// RFC 3339.
     pub(crate) created_at: String,
     /// RFC 3339; time of the last start.
@@ -68,6 +72,17 @@ pub(crate) struct Record {
     /// Fields that a newer version added.
     #[serde(flatten)]
     pub(crate) newer: Map<String, Value>,
+}
+
+/// A custom secret that was in force at any time since the sandbox was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct GivenCustom {
+    /// Its name then.
+    pub(crate) name: String,
+    /// What stands for it inside.
+    pub(crate) placeholder: String,
+    /// Variable that holds that. A sandbox that was there before the secret has none.
+    pub(crate) env: Option<String>,
 }
 
 /// Why a text is no usable record.

@@ -4,13 +4,13 @@
 //! In an order in which an interrupted reset leaves a smaller whole: a sandbox that was not reached is one still.
 
 use crate::error::io_report;
+use crate::files;
 use crate::host;
 use crate::lifecycle;
 use crate::reconcile::{self, REMOVING, remove};
 use crate::record::Record;
 use crate::salvage::{salvage, stand_in};
 use crate::sandbox::Sandbox;
-use crate::{files, secrets};
 use sbx_wire::api::Reset;
 use sbx_wire::home::Home;
 use sbx_wire::launch::files::SANDBOX;
@@ -45,7 +45,7 @@ pub async fn reset(home: Home, preserve_secrets: bool) -> Result<Reset, Report> 
         remove(&trash)?;
     }
     let lock_name = home.daemon_lock();
-    let kept = home.state.join(secrets::FOLDER);
+    let kept = home.state.join(sbx_secrets::FOLDER);
     empty(&home.state, &|path| {
         path == lock_name || (preserve_secrets && path == kept)
     })?;

@@ -86,6 +86,7 @@ pub(crate) fn salvage(dir: &Path, id: &str, row: Option<&Row>) -> Option<Salvage
         workdir: field(&document, "workdir").unwrap_or_default(),
         machine_id: field(&document, "machine_id").unwrap_or_default(),
         placeholders: field(&document, "placeholders").unwrap_or_default(),
+        custom: field(&document, "custom").unwrap_or_default(),
         created_at: field(&document, "created_at").unwrap_or_else(|| made(dir)),
         last_used_at: field(&document, "last_used_at"),
         remove_when_ended: false,

@@ -131,6 +131,18 @@ impl Sandbox {
         *self.record.lock().unwrap_or_else(PoisonError::into_inner) = record;
     }
 
+    /// Changes the record in one step, so that no other change is lost; unless `change` fails.
+    pub(crate) fn change_record<T>(
+        &self,
+        change: impl FnOnce(&mut Record) -> Result<T, Report>,
+    ) -> Result<T, Report> {
+        let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = record.clone();
+        let outcome = change(&mut changed)?;
+        *record = changed;
+        Ok(outcome)
+    }
+
     /// What runs now.
     pub(crate) fn live(&self) -> Live {
         self.live.borrow().clone()

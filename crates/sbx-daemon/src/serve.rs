@@ -10,10 +10,10 @@ use crate::listener::OwnUser;
 use crate::logging;
 use crate::reconcile::reconcile;
 use crate::removal;
-use crate::secrets::Secrets;
 use crate::small_kernel;
 use crate::store::Store;
 use crate::warm;
+use sbx_secrets::Vault;
 use sbx_wire::home::Home;
 use sbx_wire::report::Report;
 use std::path::PathBuf;
@@ -72,7 +72,7 @@ async fn live(home: Home, programs: PathBuf, ready: impl FnOnce()) -> Result<(),
 fn open(home: Home, programs: PathBuf) -> Result<Daemon, Report> {
     let mut notices = Vec::new();
     let mut store = Store::open(&home, &mut notices)?;
-    let mut secrets = Secrets::open(&home.state, &mut notices)?;
+    let mut secrets = Vault::open(&home.state, &mut notices)?;
     let root = Root::open(&home.state, &mut notices)?;
     for folder in ["", "secrets", "ca"] {
         files::remove_unfinished(&home.state.join(folder));

@@ -20,8 +20,8 @@
 //! | `GET /v1/policy/log?sandbox=&limit=&decision=&host=&since_ms=` | | [`PolicyLog`] |
 //! | `GET /v1/policy/log/follow?sandbox=&decision=&host=&since_ms=` | | stream of [`LogEvent`] |
 //! | `GET /v1/secrets` | | [`Secrets`] |
-//! | `POST /v1/secrets` | [`SetSecret`] | `{}` |
-//! | `POST /v1/secrets/remove` | [`RemoveSecret`] | `{}` |
+//! | `POST /v1/secrets` | [`SetSecret`] | [`StoredSecret`] |
+//! | `POST /v1/secrets/remove` | [`RemoveSecret`] | [`RemovedSecrets`] |
 //! | `GET /v1/settings` | | [`Settings`] |
 //! | `POST /v1/settings` | [`SetSetting`] | [`Setting`] |
 //! | `POST /v1/settings/unset` | [`UnsetSetting`] | [`Setting`] |
@@ -31,14 +31,19 @@
 //! [`Event::Failed`]. Request bodies are limited to [`MAX_REQUEST`] bytes. Times are RFC 3339, UTC.
 
 mod policy;
+mod secrets;
 
 pub use policy::{
     AddRule, AddedRule, Check, LogEvent, LogRow, PolicyInit, PolicyLog, PolicyReset, PolicyState,
     Provenance, RemoveRule, RemovedRules, RuleView, Unconfirmed,
 };
 
+pub use secrets::{
+    CustomRow, RemoveSecret, RemovedSecret, RemovedSecrets, SecretRow, Secrets, SetSecret,
+    StoredSecret,
+};
+
 use crate::report::Report;
-use crate::secret::SecretText;
 use sbx_workspace::{Guarding, Level};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -371,53 +376,6 @@ impl std::fmt::Display for Kernel {
         };
         write!(f, "{kind} {}", self.version)
     }
-}
-
-/// `secret ls`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Secrets {
-    /// One row a secret.
-    pub secrets: Vec<SecretRow>,
-    /// Where values are kept, e.g. `encrypted file`.
-    pub store: String,
-}
-
-/// A stored secret, never its value.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct SecretRow {
-    /// `(global)` or the sandbox's name.
-    pub scope: String,
-    /// `service`.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// Service name.
-    pub name: String,
-    /// Masked value.
-    pub secret: String,
-}
-
-/// `secret set`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SetSecret {
-    /// Service, e.g. `anthropic`; the variable name `ANTHROPIC_API_KEY` works too.
-    pub service: String,
-    /// The value.
-    pub value: SecretText,
-    /// Sandbox; `None`: global.
-    pub sandbox: Option<String>,
-    /// Overwrite an existing one.
-    pub force: bool,
-}
-
-/// `secret rm`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RemoveSecret {
-    /// Service.
-    pub service: String,
-    /// Sandbox; `None`: global.
-    pub sandbox: Option<String>,
 }
 
 /// `settings list`.

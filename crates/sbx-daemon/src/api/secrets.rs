@@ -1,44 +1,202 @@
 //! `/v1/secrets`. Values go in and never come out.
 
-use super::{Nothing, Shared, nothing, parse};
-use crate::secrets::STORE;
-use crate::services::Service;
+use super::{Shared, parse};
+use crate::daemon::Daemon;
+use crate::error::ApiResult;
+use crate::services;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
-use sbx_wire::api::{RemoveSecret, Secrets, SetSecret};
+use sbx_secrets::{Custom, FILE_STORE, Key, Kind, Scope, Secret, Shown, Source};
+use sbx_wire::api::{
+    CustomRow, RemoveSecret, RemovedSecret, RemovedSecrets, SecretRow, Secrets, SetSecret,
+    StoredSecret,
+};
+use sbx_wire::report::Report;
+
+const REGISTRY: &str = "registry:";
 
 pub(super) async fn list(State(daemon): Shared) -> Json<Secrets> {
+    let vault = daemon.secrets();
+    let mut secrets = Vec::new();
+    let mut custom = Vec::new();
+    for shown in vault.all() {
+        match shown {
+            Shown::Known(secret) => match &secret.kind {
+                Kind::Custom(about) => custom.push(custom_row(secret, about)),
+                Kind::Service => secrets.push(row(secret, "service")),
+                Kind::Registry(_) => secrets.push(row(secret, "registry")),
+            },
+            Shown::Newer(key) => secrets.push(SecretRow {
+                scope: key.scope.to_string(),
+                kind: "service".to_owned(),
+                name: key.name,
+                secret: "of a newer sbx, not used".to_owned(),
+                store: String::new(),
+            }),
+        }
+    }
     Json(Secrets {
-        secrets: daemon.secrets().rows(),
-        store: STORE.to_owned(),
+        secrets,
+        custom,
+        store: FILE_STORE.to_owned(),
     })
 }
 
-pub(super) async fn set(State(daemon): Shared, body: Bytes) -> Nothing {
-    let request: SetSecret = parse(&body)?;
-    let service = Service::find(&request.service)?;
-    let sandbox = request.sandbox.as_deref();
-    if let Some(name) = sandbox {
-        daemon.sandbox(name)?;
+fn row(secret: &Secret, kind: &str) -> SecretRow {
+    SecretRow {
+        scope: secret.key.scope.to_string(),
+        kind: kind.to_owned(),
+        name: plain_name(&secret.key),
+        secret: secret.source.shown(),
+        store: secret.source.store().to_owned(),
     }
-    daemon
-        .secrets()
-        .set(service, sandbox, request.value, request.force)?;
-    tracing::info!(service = service.name, sandbox, "secret stored");
-    daemon.push(sandbox).await?;
-    Ok(nothing())
 }
 
-pub(super) async fn remove(State(daemon): Shared, body: Bytes) -> Nothing {
-    let request: RemoveSecret = parse(&body)?;
-    let service = Service::find(&request.service)?;
-    let sandbox = request.sandbox.as_deref();
+fn custom_row(secret: &Secret, about: &Custom) -> CustomRow {
+    CustomRow {
+        scope: secret.key.scope.to_string(),
+        name: secret.key.name.clone(),
+        targets: about.hosts.clone(),
+        env: about.env.clone(),
+        placeholder: about.placeholder.clone(),
+        in_body: about.in_body,
+        secret: secret.source.shown(),
+        store: secret.source.store().to_owned(),
+    }
+}
+
+/// The host of a registry; everything else as it is stored.
+fn plain_name(key: &Key) -> String {
+    let host = key.name.strip_prefix(REGISTRY);
+    host.unwrap_or(&key.name).to_owned()
+}
+
+pub(super) async fn set(State(daemon): Shared, body: Bytes) -> ApiResult<Json<StoredSecret>> {
+    let request: SetSecret = parse(&body)?;
+    let service = services::find(&request.service)?;
+    services::accepts(service.name, request.value.expose())?;
+    let key = key(&daemon, service.name, request.sandbox.as_deref())?;
+    if daemon.secrets().holds(&key) && !request.force {
+        return Err(exists(&key).into());
+    }
+    let secret = Secret {
+        key,
+        kind: Kind::Service,
+        source: Source::File(request.value),
+    };
+    store(&daemon, secret).await
+}
+
+/// What is stored for a sandbox, which has to exist, or for all.
+fn key(daemon: &Daemon, name: &str, sandbox: Option<&str>) -> Result<Key, Report> {
     if let Some(name) = sandbox {
         daemon.sandbox(name)?;
     }
-    daemon.secrets().remove(service, sandbox)?;
-    tracing::info!(service = service.name, sandbox, "secret removed");
-    daemon.push(sandbox).await?;
-    Ok(nothing())
+    Ok(Key {
+        name: name.to_owned(),
+        scope: Scope::of(sandbox),
+    })
+}
+
+fn exists(key: &Key) -> Report {
+    let flag = flag(key);
+    let name = &key.name;
+    Report::user(
+        "secret-exists",
+        format!("there is a secret for {name} already ({})", key.scope),
+        format!("sbx secret set {name} --force{flag}"),
+    )
+}
+
+fn flag(key: &Key) -> String {
+    let sandbox = key.scope.sandbox();
+    sandbox
+        .map(|name| format!(" --sandbox {name}"))
+        .unwrap_or_default()
+}
+
+/// Stores it and brings it to the sandboxes concerned.
+async fn store(daemon: &Daemon, secret: Secret) -> ApiResult<Json<StoredSecret>> {
+    let answer = StoredSecret {
+        name: plain_name(&secret.key),
+        scope: secret.key.scope.to_string(),
+        secret: secret.source.shown(),
+        store: secret.source.store().to_owned(),
+        placeholder: match &secret.kind {
+            Kind::Custom(custom) => Some(custom.placeholder.clone()),
+            Kind::Service | Kind::Registry(_) => None,
+        },
+        notices: Vec::new(),
+    };
+    let key = secret.key.clone();
+    daemon.secrets().put(secret)?;
+    tracing::info!(name = key.name, scope = %key.scope, "secret stored");
+    daemon.push_secrets(key.scope.sandbox()).await?;
+    Ok(Json(answer))
+}
+
+pub(super) async fn remove(State(daemon): Shared, body: Bytes) -> ApiResult<Json<RemovedSecrets>> {
+    let request: RemoveSecret = parse(&body)?;
+    if let Some(name) = &request.sandbox {
+        daemon.sandbox(name)?;
+    }
+    let meant = meant(&daemon, &request)?;
+    let removed = daemon.secrets().remove(|key| meant.contains(key))?;
+    for key in &removed {
+        tracing::info!(name = key.name, scope = %key.scope, "secret removed");
+    }
+    let sandbox = request.sandbox.as_deref();
+    daemon.push_secrets(sandbox).await?;
+    let rows = removed.iter().map(|key| RemovedSecret {
+        scope: key.scope.to_string(),
+        name: plain_name(key),
+    });
+    Ok(Json(RemovedSecrets {
+        removed: rows.collect(),
+        notices: Vec::new(),
+    }))
+}
+
+/// The keys of what is to be removed; at least one.
+fn meant(daemon: &Daemon, request: &RemoveSecret) -> Result<Vec<Key>, Report> {
+    let scope = Scope::of(request.sandbox.as_deref());
+    let service = request.service.as_deref().map(services::find).transpose()?;
+    let vault = daemon.secrets();
+    let keys = vault.all().into_iter().filter_map(|shown| {
+        let (key, kind) = match shown {
+            Shown::Known(secret) => (secret.key.clone(), Some(&secret.kind)),
+            Shown::Newer(key) => (key, None),
+        };
+        let is_meant = if let Some(service) = service {
+            key.name == service.name && key.scope == scope
+        } else if let Some(host) = &request.registry {
+            key.name.strip_prefix(REGISTRY) == Some(host)
+                && match (request.all_sandboxes, &request.sandbox) {
+                    (true, _) => key.scope == Scope::Global,
+                    (false, Some(_)) => key.scope == scope,
+                    (false, None) => key.scope.sandbox().is_none(),
+                }
+        } else if let Some(placeholder) = &request.placeholder {
+            matches!(kind, Some(Kind::Custom(custom)) if custom.placeholder == *placeholder)
+        } else {
+            request.all && key.scope == scope
+        };
+        is_meant.then_some(key)
+    });
+    let keys: Vec<Key> = keys.collect();
+    if keys.is_empty() {
+        let what = service.map(|service| service.name.to_owned());
+        let what = what.or_else(|| request.registry.clone());
+        let what = what.or_else(|| request.placeholder.clone());
+        let what: String = what
+            .map(|what| format!(" for {}", what.chars().take(80).collect::<String>()))
+            .unwrap_or_default();
+        return Err(Report::user(
+            "secret-not-found",
+            format!("there is no secret{what} ({scope})"),
+            "sbx secret ls",
+        ));
+    }
+    Ok(keys)
 }

@@ -39,6 +39,7 @@ fn secret_is_stored_encrypted_shown_masked_and_survives_a_restart() {
     );
     assert_eq!(row["name"], "anthropic");
     assert_eq!(row["secret"], "sk-ant****...****0123");
+    assert_eq!(row["store"], "encrypted file");
     let mut files = Vec::new();
     files_below(daemon.folder.path(), &mut files);
     assert!(files.len() > 5, "{files:?}");
@@ -125,11 +126,12 @@ fn gateway_file_names_the_hosts_of_a_secret_and_not_its_value() {
     let mut own = set("anthropic", VALUE, false);
     own["sandbox"] = json!("two");
     daemon.post("/v1/secrets", &own).ok();
-    assert_eq!(hosts(), ["", "api.anthropic.com"]);
+    let bound = "api.anthropic.com claude.ai console.anthropic.com mcp-proxy.anthropic.com";
+    assert_eq!(hosts(), ["", bound]);
     daemon
         .post("/v1/secrets", &set("anthropic", VALUE, false))
         .ok();
-    assert_eq!(hosts(), ["api.anthropic.com", "api.anthropic.com"]);
+    assert_eq!(hosts(), [bound, bound]);
     assert_eq!(
         daemon.get("/v1/sandboxes/one").ok()["secrets"],
         json!(["anthropic"])
@@ -157,4 +159,54 @@ fn gateway_file_names_the_hosts_of_a_secret_and_not_its_value() {
     daemon.post("/v1/secrets/remove", &remove).ok();
     let text = fs::read_to_string(dirs[0].join("gateway.json")).unwrap();
     assert!(!text.contains("api.anthropic.com"), "{text}");
+}
+
+#[test]
+fn a_placeholder_is_given_with_the_secret_and_stays_known_after_it() {
+    let mut daemon = Daemon::stopped();
+    let dir = daemon.plant("00000000000a", "one");
+    daemon.restart();
+    let record = || -> Value {
+        serde_json::from_slice(&fs::read(dir.join("sandbox.json")).unwrap()).unwrap()
+    };
+    assert_eq!(record()["placeholders"].as_object().unwrap().len(), 1);
+    daemon
+        .post("/v1/secrets", &set("github", "ghp_real", false))
+        .ok();
+    let given = record()["placeholders"]["github"].clone();
+    let text = given.as_str().unwrap();
+    assert!(text.starts_with("gho_") && text.len() == 40, "{text}");
+    daemon
+        .post("/v1/secrets/remove", &json!({"service": "github"}))
+        .ok();
+    daemon
+        .post("/v1/secrets", &set("github", "ghp_other", false))
+        .ok();
+    daemon.restart();
+    assert_eq!(record()["placeholders"]["github"], given);
+}
+
+#[test]
+fn everything_of_a_scope_is_removed_at_once_and_nothing_else() {
+    let mut daemon = Daemon::stopped();
+    daemon.plant("00000000000a", "one");
+    daemon.restart();
+    let mut own = set("openai", "key-of-one", false);
+    own["sandbox"] = json!("one");
+    for secret in [own, set("openai", "a", false), set("xai", "b", false)] {
+        daemon.post("/v1/secrets", &secret).ok();
+    }
+    let all = json!({"all": true});
+    let removed = daemon.post("/v1/secrets/remove", &all).ok();
+    let names: Vec<&Value> = removed["removed"].as_array().unwrap().iter().collect();
+    assert_eq!(names.len(), 2, "{removed}");
+    assert_eq!(
+        daemon.post("/v1/secrets/remove", &all).code(),
+        "secret-not-found"
+    );
+    // Nothing is meant by a request that names nothing.
+    let nothing = daemon.post("/v1/secrets/remove", &json!({"sandbox": "one"}));
+    assert_eq!(nothing.code(), "secret-not-found");
+    let left = daemon.get("/v1/secrets").ok();
+    assert_eq!(left["secrets"][0]["scope"], "one");
 }

@@ -1,6 +1,6 @@
 //! `sbx secret` at the command line.
 
-use crate::world::World;
+use crate::world::{self, World};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -55,6 +55,60 @@ fn an_empty_value_and_an_unknown_service_are_refused() {
     world
         .sbx_with_input(&["secret", "set", "no-such-service"], "value")
         .refused("no-such-service");
+}
+
+#[test]
+fn keys_are_imported_from_the_environment_when_asked_for_and_shown_by_their_end() {
+    let world = World::with_policy();
+    let import = |arguments: &[&str]| {
+        let mut command = world.command(&[&["secret", "import"], arguments].concat());
+        command
+            .env("ANTHROPIC_API_KEY", KEY)
+            .env("GITHUB_TOKEN", "ghp_0123456789abcdefghijklmnopqrstuv")
+            .env("OPENAI_API_KEY", "");
+        world::finish(command.spawn().unwrap())
+    };
+    import(&[]).refused("which service");
+    import(&["openai"]).refused("OPENAI_API_KEY is not set");
+    import(&["aws"]).refused("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY is not set");
+    let dry = import(&["--all", "--dry-run"]).ok();
+    assert!(
+        dry.contains("****wxyz") && dry.contains("GITHUB_TOKEN") && !dry.contains(KEY),
+        "{dry}"
+    );
+    assert!(world.sbx(&["secret", "ls"]).ok().starts_with("No secrets"));
+
+    import(&["anthropic"]).ok();
+    import(&["anthropic"]).refused("already");
+    let all = import(&["--all"]).ok();
+    let lines: Vec<&str> = all.lines().collect();
+    assert_eq!(lines.len(), 3, "{all}");
+    assert!(
+        lines[1].contains("kept as it is") && lines[2].ends_with("stored"),
+        "{all}"
+    );
+    assert!(
+        import(&["--all", "--force"])
+            .ok()
+            .lines()
+            .all(|line| !line.contains("kept"))
+    );
+    let names = world.sbx(&["secret", "ls", "-q"]).ok();
+    assert_eq!(names, "anthropic\ngithub\n");
+    let rows = world
+        .sbx(&["secret", "ls", "--service", "github", "--json"])
+        .json();
+    assert_eq!(rows["secrets"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn what_to_store_or_to_remove_has_to_be_said_without_a_terminal() {
+    let world = World::with_policy();
+    world.sbx(&["secret", "set"]).refused("which service");
+    world.sbx(&["secret", "rm"]).refused("which secret");
+    world
+        .sbx(&["secret", "rm", "--all", "-f"])
+        .refused("no secret");
 }
 
 fn files(folder: &Path) -> Vec<std::path::PathBuf> {

@@ -161,7 +161,7 @@ impl Drop for World {
     }
 }
 
-fn finish(child: std::process::Child) -> Done {
+pub(crate) fn finish(child: std::process::Child) -> Done {
     done(child.wait_with_output().unwrap())
 }
 

@@ -1,6 +1,6 @@
 //! Files that are never seen half-written, and never readable by others.
+#![forbid(unsafe_code)]
 
-use crate::error::io_report;
 use sbx_wire::report::Report;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -8,14 +8,15 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Largest state file that is read, bytes.
 const MAX_FILE: u64 = 64 << 20;
 /// End of the name of a file that is not in its place yet.
-pub(crate) const NEW: &str = ".new";
+pub const NEW: &str = ".new";
 
 /// Makes a folder and its parents, for the user alone.
-pub(crate) fn private_dir(path: &Path) -> Result<(), Report> {
+pub fn private_dir(path: &Path) -> Result<(), Report> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -24,7 +25,7 @@ pub(crate) fn private_dir(path: &Path) -> Result<(), Report> {
 }
 
 /// Replaces a file in one step (mode 0600): after a crash it is the old one or the new one.
-pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), Report> {
+pub fn replace(path: &Path, content: &[u8]) -> Result<(), Report> {
     prepare(path, content)?.finish()
 }
 
@@ -32,14 +33,14 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), Report> {
 /// that a full disk is found before anything is changed. Dropped, it leaves no trace.
 #[derive(Debug)]
 #[must_use]
-pub(crate) struct Prepared {
+pub struct Prepared {
     path: PathBuf,
     temporary: PathBuf,
     finished: bool,
 }
 
 /// Writes the new content of a file beside it.
-pub(crate) fn prepare(path: &Path, content: &[u8]) -> Result<Prepared, Report> {
+pub fn prepare(path: &Path, content: &[u8]) -> Result<Prepared, Report> {
     let prepared = Prepared {
         path: path.to_owned(),
         temporary: beside(path, NEW),
@@ -65,13 +66,13 @@ pub(crate) fn prepare(path: &Path, content: &[u8]) -> Result<Prepared, Report> {
 }
 
 /// [`prepare`] with pretty JSON.
-pub(crate) fn prepare_json<T: Serialize>(path: &Path, value: &T) -> Result<Prepared, Report> {
+pub fn prepare_json<T: Serialize>(path: &Path, value: &T) -> Result<Prepared, Report> {
     prepare(path, &pretty(path, value)?)
 }
 
 impl Prepared {
     /// Puts the new content in place.
-    pub(crate) fn finish(mut self) -> Result<(), Report> {
+    pub fn finish(mut self) -> Result<(), Report> {
         fs::rename(&self.temporary, &self.path)
             .and_then(|()| {
                 self.finished = true;
@@ -94,7 +95,7 @@ impl Drop for Prepared {
 
 /// Removes what a daemon that was killed had prepared in a folder and not put in its place. Only the holder of the
 /// daemon's lock writes there.
-pub(crate) fn remove_unfinished(folder: &Path) {
+pub fn remove_unfinished(folder: &Path) {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     for path in entries.map(|entry| entry.path()) {
         if path
@@ -110,12 +111,12 @@ pub(crate) fn remove_unfinished(folder: &Path) {
 }
 
 /// [`replace`] with pretty JSON.
-pub(crate) fn replace_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Report> {
+pub fn replace_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Report> {
     replace(path, &pretty(path, value)?)
 }
 
 /// [`replace_json`], but a file that says the same already is left alone: that takes no space.
-pub(crate) fn ensure_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Report> {
+pub fn ensure_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Report> {
     let text = pretty(path, value)?;
     if read(path).is_ok_and(|old| old.as_ref() == Some(&text)) {
         return Ok(());
@@ -132,7 +133,7 @@ fn pretty<T: Serialize>(path: &Path, value: &T) -> Result<Vec<u8>, Report> {
 }
 
 /// Reads a bounded file; `None` when there is none.
-pub(crate) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+pub fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -151,7 +152,7 @@ pub(crate) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
 
 /// What reading a JSON state file found.
 #[derive(Debug)]
-pub(crate) enum Found<T> {
+pub enum Found<T> {
     /// The document.
     Good(T),
     /// No file.
@@ -161,7 +162,7 @@ pub(crate) enum Found<T> {
 }
 
 /// Reads a JSON state file.
-pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Found<T> {
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Found<T> {
     match read(path) {
         Ok(None) => Found::Missing,
         Ok(Some(content)) => match serde_json::from_slice(&content) {
@@ -173,14 +174,14 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Found<T> {
 }
 
 /// Renames a broken file to `<name>.corrupt-<unix seconds>` and returns the new path.
-pub(crate) fn set_aside(path: &Path) -> Result<PathBuf, Report> {
+pub fn set_aside(path: &Path) -> Result<PathBuf, Report> {
     set_aside_as(path, "corrupt")
 }
 
 /// Renames a file to `<name>.<why>-<unix seconds>`, or, where that is taken, to one with a number behind it: what was
 /// set aside earlier stays, also when the clock was set back.
-pub(crate) fn set_aside_as(path: &Path, why: &str) -> Result<PathBuf, Report> {
-    let stem = format!(".{why}-{}", crate::clock::unix_s());
+pub fn set_aside_as(path: &Path, why: &str) -> Result<PathBuf, Report> {
+    let stem = format!(".{why}-{}", unix_s());
     let mut target = beside(path, &stem);
     for number in 2.. {
         if target.symlink_metadata().is_err() {
@@ -196,6 +197,36 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
+}
+
+/// Seconds since the Unix epoch; 0 for a clock before it.
+fn unix_s() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO)
+        .as_secs()
+}
+
+/// A file operation that failed: a full disk and missing permission get a next step of their own.
+pub fn io_report(what: &str, path: &Path, error: &io::Error) -> Report {
+    let message = format!("cannot {what} {}: {error}", path.display());
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Report::environment(
+            "disk-full",
+            message,
+            "free space on that disk, or point SBX_HOME at another one",
+        ),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Report::environment(
+            "no-permission",
+            message,
+            "make the folder writable for you, or point SBX_HOME at another one",
+        ),
+        _ => Report::environment(
+            "file",
+            message,
+            "look at the path; the daemon's log may tell more",
+        ),
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,225 @@
+//! What a sandbox is given of what is stored: placeholders and variables inside, values for its gateway.
+
+use crate::agents;
+use crate::daemon::Daemon;
+use crate::record::{GivenCustom, Record};
+use crate::sandbox::Sandbox;
+use crate::services::{self, Binding, Scheme, Service, TABLE, bindings};
+use sbx_secrets::{Custom, Kind, Secret, Source, Vault};
+use sbx_wire::gateway::{Credential, Replace, Withdrawn};
+use sbx_wire::report::Report;
+use std::collections::BTreeMap;
+
+/// What is in force for one sandbox.
+struct InForce<'a> {
+    services: BTreeMap<&'static str, (&'static Service, &'a Secret)>,
+    custom: Vec<(&'a Custom, &'a Secret)>,
+}
+
+impl<'a> InForce<'a> {
+    fn of(vault: &'a Vault, sandbox: &str) -> Self {
+        let mut found = Self {
+            services: BTreeMap::new(),
+            custom: Vec::new(),
+        };
+        for secret in vault.in_force(sandbox) {
+            match &secret.kind {
+                Kind::Custom(custom) => found.custom.push((custom, secret)),
+                Kind::Service => {
+                    if let Some(service) = Service::find(&secret.key.name)
+                        && services::is_written(service)
+                    {
+                        found.services.insert(service.name, (service, secret));
+                    }
+                }
+                Kind::Registry(_) => {}
+            }
+        }
+        found
+    }
+
+    fn bindings(&self) -> Vec<Binding> {
+        let stored: Vec<&'static Service> = self.services.values().map(|(one, _)| *one).collect();
+        bindings(&stored)
+    }
+}
+
+/// Names of what is injected for the sandbox.
+pub(crate) fn names(vault: &Vault, sandbox: &str) -> Vec<String> {
+    let found = InForce::of(vault, sandbox);
+    let services = found.services.keys().map(|name| (*name).to_owned());
+    let custom = found
+        .custom
+        .iter()
+        .map(|(_, secret)| secret.key.name.clone());
+    services.chain(custom).collect()
+}
+
+/// Hosts that the sandbox's gateway lets nothing through to before it has their credentials.
+pub(crate) fn hosts(vault: &Vault, sandbox: &str) -> Vec<String> {
+    let found = InForce::of(vault, sandbox);
+    let mut hosts: Vec<String> = found
+        .bindings()
+        .into_iter()
+        .flat_map(|binding| binding.hosts)
+        .map(str::to_owned)
+        .chain(
+            found
+                .custom
+                .iter()
+                .flat_map(|(custom, _)| custom.hosts.clone()),
+        )
+        .collect();
+    hosts.sort();
+    hosts.dedup();
+    hosts
+}
+
+/// Gives the sandbox a placeholder for everything that is in force for it and that it has none for; whether there was
+/// anything. `new`: it is being made, so that it also gets the variables of custom secrets.
+pub(crate) fn give(daemon: &Daemon, record: &mut Record, new: bool) -> Result<bool, Report> {
+    let vault = daemon.secrets();
+    let found = InForce::of(&vault, record.name.as_str());
+    let of_agent = agents::service(record.agent).and_then(Service::find);
+    let stored = found.services.values().map(|(service, _)| *service);
+    let mut given = false;
+    for service in stored.chain(of_agent) {
+        if !record.placeholders.contains_key(service.name) {
+            let placeholder = services::placeholder(service)?;
+            record
+                .placeholders
+                .insert(service.name.to_owned(), placeholder);
+            given = true;
+        }
+    }
+    for (custom, secret) in found.custom {
+        let mut known = record.custom.iter();
+        if !known.any(|known| known.placeholder == custom.placeholder) {
+            record.custom.push(GivenCustom {
+                name: secret.key.name.clone(),
+                placeholder: custom.placeholder.clone(),
+                env: custom.env.clone().filter(|_| new),
+            });
+            given = true;
+        }
+    }
+    Ok(given)
+}
+
+/// Variables for what is stored: the placeholder where there is something, and in every case which mode a service is in.
+pub(crate) fn variables(daemon: &Daemon, record: &Record) -> Vec<(String, String)> {
+    let vault = daemon.secrets();
+    let found = InForce::of(&vault, record.name.as_str());
+    let mut variables = Vec::new();
+    for service in TABLE {
+        let stored = found.services.contains_key(service.name);
+        let placeholder = record.placeholders.get(service.name).filter(|_| stored);
+        let mode = if placeholder.is_some() {
+            "apikey"
+        } else {
+            "none"
+        };
+        let upper = service.name.to_ascii_uppercase().replace('-', "_");
+        variables.push((format!("SBX_CRED_{upper}_MODE"), mode.to_owned()));
+        for (name, text) in placeholder
+            .into_iter()
+            .flat_map(|text| service.guest_variables(text))
+        {
+            variables.push((name.to_owned(), text.to_owned()));
+        }
+    }
+    for (custom, _) in found.custom {
+        let mut known = record.custom.iter();
+        let given = known.find(|known| known.placeholder == custom.placeholder);
+        if let Some(name) = given.and_then(|given| given.env.clone()) {
+            variables.push((name, custom.placeholder.clone()));
+        }
+    }
+    variables
+}
+
+/// What the sandbox's gateway writes into requests, and what it is to stop.
+pub(crate) fn for_gateway(daemon: &Daemon, sandbox: &Sandbox) -> (Vec<Credential>, Vec<Withdrawn>) {
+    let record = sandbox.record();
+    let vault = daemon.secrets();
+    let found = InForce::of(&vault, &sandbox.name);
+    let mut credentials = Vec::new();
+    for binding in found.bindings() {
+        let name = binding.service.name;
+        let placeholder = record.placeholders.get(name);
+        if let (Some(placeholder), Some((_, secret))) = (placeholder, found.services.get(name)) {
+            let hosts = binding.hosts.iter().map(|host| (*host).to_owned());
+            let base = base(name, hosts.collect(), placeholder, secret);
+            credentials.extend(written(&binding, base));
+        }
+    }
+    for (custom, secret) in &found.custom {
+        let hosts = custom.hosts.clone();
+        let base = base(&secret.key.name, hosts, &custom.placeholder, secret);
+        credentials.push(Credential {
+            replace: Some(Replace {
+                body: custom.in_body,
+            }),
+            ..base
+        });
+    }
+    let services = record
+        .placeholders
+        .iter()
+        .map(|(service, placeholder)| (service, placeholder));
+    let custom = record
+        .custom
+        .iter()
+        .map(|custom| (&custom.name, &custom.placeholder));
+    let withdrawn = services
+        .chain(custom)
+        .filter(|(_, placeholder)| {
+            let mut sent = credentials.iter();
+            !sent.any(|credential| credential.placeholder == **placeholder)
+        })
+        .map(|(service, placeholder)| Withdrawn {
+            service: service.clone(),
+            placeholder: placeholder.clone(),
+        })
+        .collect();
+    (credentials, withdrawn)
+}
+
+/// A credential with its value, and without a form.
+fn base(name: &str, hosts: Vec<String>, placeholder: &str, secret: &Secret) -> Credential {
+    let Source::File(value) = &secret.source;
+    Credential {
+        service: name.to_owned(),
+        hosts,
+        header: String::new(),
+        format: String::new(),
+        placeholder: placeholder.to_owned(),
+        value: value.clone(),
+        basic_user: None,
+        replace: None,
+        unavailable: None,
+        on_demand: false,
+        conversation: false,
+    }
+}
+
+/// A credential in the form of a service; `None`: the gateway cannot do that.
+fn written(binding: &Binding, base: Credential) -> Option<Credential> {
+    let conversation = binding.form.conversation;
+    match binding.form.scheme {
+        Scheme::Header { name, format } => Some(Credential {
+            header: name.to_owned(),
+            format: format.to_owned(),
+            conversation,
+            ..base
+        }),
+        Scheme::Basic { user } => Some(Credential {
+            header: "authorization".to_owned(),
+            format: "Basic %s".to_owned(),
+            basic_user: Some(user.to_owned()),
+            conversation,
+            ..base
+        }),
+        Scheme::Sigv4 => None,
+    }
+}

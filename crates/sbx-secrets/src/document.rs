@@ -1,0 +1,155 @@
+//! How secrets are written down, and the encryption around it.
+//!
+//! Versions: a higher [`SCHEMA`] is of a version that this one does not understand: the file is left as it is and nothing is
+//! stored. Within a schema, fields at the top that a newer version added are written back as they were read, and so are
+//! entries that are not understood; they are never used, because what is not understood could bind them to something.
+
+use crate::secret::{Custom, Key, Kind, Registry, Scope, Secret, Source};
+use age::x25519;
+use sbx_wire::secret::SecretText;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// Newest version of the document that is known.
+pub(crate) const SCHEMA: u32 = 1;
+
+/// Everything that is stored.
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
+pub(crate) struct Document {
+    pub(crate) schema: u32,
+    pub(crate) secrets: Vec<Entry>,
+    /// Fields that a newer version added.
+    #[serde(flatten)]
+    newer: Map<String, Value>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Entry {
+    Known(Secret),
+    /// Of a newer version.
+    Newer(Value),
+}
+
+impl Entry {
+    /// What it is stored as, as far as that can be told.
+    pub(crate) fn key(&self) -> Key {
+        match self {
+            Self::Known(secret) => secret.key.clone(),
+            Self::Newer(value) => Key {
+                name: value["service"].as_str().unwrap_or("?").to_owned(),
+                scope: Scope::of(value["sandbox"].as_str()),
+            },
+        }
+    }
+
+    pub(crate) fn known(&self) -> Option<&Secret> {
+        match self {
+            Self::Known(secret) => Some(secret),
+            Self::Newer(_) => None,
+        }
+    }
+}
+
+/// A secret as it is written down. The first version had the first three fields.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Row {
+    service: String,
+    sandbox: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    value: Option<SecretText>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    custom: Option<Custom>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    registry: Option<Registry>,
+}
+
+impl Serialize for Secret {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut row = Row {
+            service: self.key.name.clone(),
+            sandbox: self.key.scope.sandbox().map(str::to_owned),
+            value: None,
+            custom: None,
+            registry: None,
+        };
+        match &self.source {
+            Source::File(value) => row.value = Some(value.clone()),
+        }
+        match &self.kind {
+            Kind::Service => {}
+            Kind::Custom(custom) => row.custom = Some(custom.clone()),
+            Kind::Registry(registry) => row.registry = Some(registry.clone()),
+        }
+        row.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let row = Row::deserialize(deserializer)?;
+        row.secret()
+            .ok_or_else(|| serde::de::Error::custom("not one kind and one source"))
+    }
+}
+
+impl Row {
+    fn secret(self) -> Option<Secret> {
+        let mut scope = Scope::of(self.sandbox.as_deref());
+        let kind = match (self.custom, self.registry) {
+            (None, None) => Kind::Service,
+            (Some(custom), None) => Kind::Custom(custom),
+            (None, Some(registry)) => {
+                if scope == Scope::Global && !registry.all_sandboxes {
+                    scope = Scope::Host;
+                }
+                Kind::Registry(registry)
+            }
+            (Some(_), Some(_)) => return None,
+        };
+        let source = match self.value {
+            Some(value) => Source::File(value),
+            None => return None,
+        };
+        Some(Secret {
+            key: Key {
+                name: self.service,
+                scope,
+            },
+            kind,
+            source,
+        })
+    }
+}
+
+/// Why a file is not used.
+pub(crate) enum Unusable {
+    Newer(u64),
+    Broken(String),
+}
+
+/// The document as it lies on the disk.
+pub(crate) fn seal(identity: &x25519::Identity, document: &Document) -> Result<Vec<u8>, String> {
+    let text = serde_json::to_vec(document).map_err(|error| error.to_string())?;
+    let sealed = age::encrypt(&identity.to_public(), &text);
+    // The plain text goes through SecretText, which wipes it.
+    drop(SecretText::new(String::from_utf8(text).unwrap_or_default()));
+    sealed.map_err(|error| error.to_string())
+}
+
+/// The document in a file.
+pub(crate) fn open(identity: &x25519::Identity, sealed: &[u8]) -> Result<Document, Unusable> {
+    let broken = |why: &str| Unusable::Broken(why.to_owned());
+    let text = age::decrypt(identity, sealed).map_err(|error| broken(&error.to_string()))?;
+    let text = SecretText::new(String::from_utf8(text).map_err(|_| broken("not text"))?);
+    // The error of the parser could quote a value.
+    let strange = |_| broken("not the expected document");
+    let value: Value = serde_json::from_str(text.expose()).map_err(strange)?;
+    match value["schema"].as_u64() {
+        Some(schema) if schema > u64::from(SCHEMA) => return Err(Unusable::Newer(schema)),
+        Some(schema) if schema == u64::from(SCHEMA) => {}
+        _ => return Err(broken("another version")),
+    }
+    serde_json::from_value(value).map_err(strange)
+}

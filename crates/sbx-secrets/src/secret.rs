@@ -1,0 +1,144 @@
+//! What is stored.
+
+use sbx_wire::secret::SecretText;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// For which sandboxes something is stored.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scope {
+    /// For none: the host alone uses it.
+    Host,
+    /// For all of them.
+    Global,
+    /// For the one of this name.
+    Sandbox(String),
+}
+
+impl Scope {
+    /// That of a sandbox, or the one for all.
+    pub fn of(sandbox: Option<&str>) -> Self {
+        sandbox.map_or(Self::Global, |name| Self::Sandbox(name.to_owned()))
+    }
+
+    /// The sandbox, if it is for one.
+    pub fn sandbox(&self) -> Option<&str> {
+        match self {
+            Self::Sandbox(name) => Some(name),
+            Self::Host | Self::Global => None,
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Host => "(host)",
+            Self::Global => "(global)",
+            Self::Sandbox(name) => name,
+        })
+    }
+}
+
+/// What tells two secrets apart.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// Name of the service, `custom:` with the name of a custom secret, `registry:` with its host.
+    pub name: String,
+    /// For which sandboxes.
+    pub scope: Scope,
+}
+
+/// Something stored.
+#[derive(Debug, Clone)]
+pub struct Secret {
+    /// See [`Key`].
+    pub key: Key,
+    /// What it is.
+    pub kind: Kind,
+    /// Where its value comes from.
+    pub source: Source,
+}
+
+/// What a secret is.
+#[derive(Debug, Clone)]
+pub enum Kind {
+    /// The credential of a service.
+    Service,
+    /// A secret of the user's own.
+    Custom(Custom),
+    /// The login of a registry.
+    Registry(Registry),
+}
+
+/// A secret that takes the place of its placeholder in requests to the hosts that it is bound to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Custom {
+    /// Hosts, as in the network rules.
+    pub hosts: Vec<String>,
+    /// Variable that holds the placeholder in sandboxes made afterwards.
+    pub env: Option<String>,
+    /// What the guest holds instead: the same in every sandbox, because the user may have chosen it.
+    pub placeholder: String,
+    /// Whether it is replaced in bodies too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_body: bool,
+}
+
+/// The login of a registry; the password is the value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Registry {
+    /// The user.
+    pub username: String,
+    /// Where the registry has its clients sign in, if that is another host.
+    pub auth_endpoint: Option<String>,
+    /// Whether sandboxes may use it.
+    pub all_sandboxes: bool,
+}
+
+/// Where a value comes from.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// It lies in the encrypted file.
+    File(SecretText),
+}
+
+impl Source {
+    /// What may be shown of the value.
+    pub fn shown(&self) -> String {
+        match self {
+            Self::File(value) => mask(value.expose()),
+        }
+    }
+
+    /// What holds it, for people.
+    pub fn store(&self) -> &'static str {
+        match self {
+            Self::File(_) => crate::FILE_STORE,
+        }
+    }
+}
+
+/// First characters and last four of a long value, nothing of a short one.
+pub fn mask(value: &str) -> String {
+    if value.len() < 24 || !value.is_ascii() {
+        return "****...****".to_owned();
+    }
+    format!("{}****...****{}", &value[..6], &value[value.len() - 4..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mask_shows_nothing_of_a_short_value() {
+        assert_eq!(mask("short-password"), "****...****");
+        assert_eq!(
+            mask("sk-ant-api03-0123456789abcdef"),
+            "sk-ant****...****cdef"
+        );
+    }
+}

@@ -1,0 +1,125 @@
+//! `secret`: values go in and never come out.
+
+use crate::secret::SecretText;
+use serde::{Deserialize, Serialize};
+
+/// `secret ls`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Secrets {
+    /// One row for each credential of a service or registry.
+    pub secrets: Vec<SecretRow>,
+    /// One row for each custom secret.
+    #[serde(default)]
+    pub custom: Vec<CustomRow>,
+    /// Where the next value goes, e.g. `encrypted file`.
+    pub store: String,
+}
+
+/// A stored credential, never its value.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SecretRow {
+    /// `(global)`, `(host)` or the sandbox's name.
+    pub scope: String,
+    /// `service` or `registry`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Name of the service, host of the registry.
+    pub name: String,
+    /// Masked value.
+    pub secret: String,
+    /// What holds the value, e.g. `encrypted file`.
+    #[serde(default)]
+    pub store: String,
+}
+
+/// A custom secret, never its value.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CustomRow {
+    /// `(global)` or the sandbox's name.
+    pub scope: String,
+    /// Its name in the log, e.g. `custom:API_TOKEN`.
+    pub name: String,
+    /// Hosts that it is bound to.
+    pub targets: Vec<String>,
+    /// Variable that holds the placeholder.
+    pub env: Option<String>,
+    /// What stands for it inside.
+    pub placeholder: String,
+    /// Whether it is replaced in bodies too.
+    pub in_body: bool,
+    /// Masked value.
+    pub secret: String,
+    /// What holds the value.
+    pub store: String,
+}
+
+/// `secret set` and `secret import`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetSecret {
+    /// Service, e.g. `anthropic`; the variable name `ANTHROPIC_API_KEY` works too.
+    pub service: String,
+    /// The value.
+    pub value: SecretText,
+    /// Sandbox; `None`: global.
+    pub sandbox: Option<String>,
+    /// Overwrite an existing one.
+    pub force: bool,
+}
+
+/// What was stored.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StoredSecret {
+    /// Name of the service, custom secret or registry.
+    pub name: String,
+    /// `(global)`, `(host)` or the sandbox's name.
+    pub scope: String,
+    /// Masked value.
+    pub secret: String,
+    /// What holds the value, e.g. `encrypted file`.
+    pub store: String,
+    /// Of a custom secret: what stands for it inside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placeholder: Option<String>,
+    /// What somebody should know about it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<String>,
+}
+
+/// `secret rm`. What is meant is the one of the fields `service`, `registry`, `placeholder` and `all` that is given.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RemoveSecret {
+    /// The credential of this service.
+    pub service: Option<String>,
+    /// The logins of this registry for the host alone and for all sandboxes, or what `sandbox` and `all_sandboxes` leave of
+    /// them.
+    pub registry: Option<String>,
+    /// The custom secret with this placeholder.
+    pub placeholder: Option<String>,
+    /// Everything in the scope.
+    pub all: bool,
+    /// Sandbox; `None`: global.
+    pub sandbox: Option<String>,
+    /// Only the login for all sandboxes.
+    pub all_sandboxes: bool,
+}
+
+/// What was removed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RemovedSecrets {
+    /// In order of scope and name.
+    pub removed: Vec<RemovedSecret>,
+    /// What somebody should know about it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<String>,
+}
+
+/// One of them.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RemovedSecret {
+    /// `(global)`, `(host)` or the sandbox's name.
+    pub scope: String,
+    /// Name of the service, custom secret or registry.
+    pub name: String,
+}

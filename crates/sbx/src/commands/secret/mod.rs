@@ -1,0 +1,54 @@
+//! `sbx secret`: values that the gateway writes into requests and the guest never sees.
+
+mod import;
+mod ls;
+mod rm;
+mod set;
+mod value;
+
+use super::Context;
+use crate::exit::Exit;
+use crate::printer::Printer;
+use sbx_wire::api::StoredSecret;
+use sbx_wire::report::Report;
+
+/// Scope of what every sandbox may use, as it is shown.
+const GLOBAL: &str = "(global)";
+
+/// Keys that agents use and never see
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    Set(set::SetArgs),
+    Import(import::ImportArgs),
+    Ls(ls::LsArgs),
+    Rm(rm::RmArgs),
+}
+
+pub(crate) async fn run(context: &mut Context, command: Command) -> Result<Exit, Report> {
+    match command {
+        Command::Set(args) => set::run(context, args).await,
+        Command::Import(args) => import::run(context, args).await,
+        Command::Ls(args) => ls::run(context, args).await,
+        Command::Rm(args) => rm::run(context, args).await,
+    }
+}
+
+/// Says what was stored and what somebody should know about it.
+fn stored(printer: &mut Printer, stored: &StoredSecret) {
+    for notice in &stored.notices {
+        printer.notice(notice);
+    }
+    let (name, scope) = (&stored.name, &stored.scope);
+    printer.line(&format!(
+        "Stored secret {name} for {scope} ({})",
+        stored.store
+    ));
+}
+
+/// The services, for a question or a hint.
+fn services() -> Vec<&'static str> {
+    sbx_credentials::services::TABLE
+        .iter()
+        .map(|service| service.name)
+        .collect()
+}

@@ -12,15 +12,19 @@ const PLACE: &str = "target/clients";
 /// Holds [`VERSION`] once everything is there.
 const COMPLETE: &str = "target/clients/complete";
 /// To be raised with every change to the lists.
-const VERSION: &str = "2\n";
+const VERSION: &str = "3\n";
 
 /// From Python's registry: clients, and a gRPC server.
 const PYTHON: &[&str] = &["requests", "httpx[http2]", "websockets>=15", "grpcio"];
 /// From npm's: versions of Node before 24 need it to use a proxy.
 const NODE: &[&str] = &["undici@6"];
-/// Debian packages that are unpacked, not installed: a client that is a Go program, and a registry of images, which
-/// would otherwise start a service.
-const DEBIAN: &[&str] = &["git-lfs", "docker-registry"];
+/// Debian packages that are unpacked, not installed: a client that is a Go program, and a registry of images and a keychain,
+/// which would otherwise start a service.
+const DEBIAN: &[&str] = &["git-lfs", "docker-registry", KEYCHAIN];
+const KEYCHAIN: &str = "gnome-keyring";
+/// Beginnings of the names of the libraries that the keychain needs and that only a desktop has; the numbers behind them differ
+/// from release to release.
+const KEYCHAIN_LIBRARIES: &[&str] = &["libgck-", "libgcr-", "libp11-kit"];
 /// From Rust's: a test suite for file systems, which runs in a guest and is therefore linked statically.
 const SUITE: (&str, &str) = ("pjdfstest", "=0.2.2");
 
@@ -115,12 +119,43 @@ fn debian() -> Result {
     Ok(())
 }
 
+/// The libraries that the keychain needs, by what apt knows of the packages.
+fn keychain_libraries() -> Result<Vec<String>> {
+    let shown = "apt-cache depends";
+    let output = Command::new("apt-cache")
+        .args(["depends", "--recurse", "--important", KEYCHAIN])
+        .output()
+        .map_err(|error| Failure::new(format!("{shown}: {error}"), "run ./dev test again"))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut names: Vec<String> = text
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("Depends: "))
+        .filter(|name| {
+            KEYCHAIN_LIBRARIES
+                .iter()
+                .any(|begin| name.starts_with(begin))
+        })
+        .map(str::to_owned)
+        .collect();
+    names.sort();
+    names.dedup();
+    if names.is_empty() {
+        return Err(Failure::new(
+            format!("{shown} knows nothing of {KEYCHAIN}"),
+            "apt-get update",
+        ));
+    }
+    Ok(names)
+}
+
 /// Needs no rights: the files go to the current folder.
 fn download() -> Result {
+    let libraries = keychain_libraries()?;
     let mut command = Command::new("apt-get");
     command
         .args(["download", "-qq", "-o", "APT::Sandbox::User="])
         .args(DEBIAN)
+        .args(libraries)
         .current_dir(PLACE);
     run::finish(
         &mut command,

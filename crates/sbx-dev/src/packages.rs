@@ -56,6 +56,8 @@ const PACKAGES: &[(&str, Sign, For)] = &[
     ("iproute2", Sign::Program("ip"), For::Running),
     ("curl", Sign::Program("curl"), For::Testing),
     ("strace", Sign::Program("strace"), For::Testing),
+    ("dbus-daemon", Sign::Program("dbus-daemon"), For::Testing),
+    ("dbus-bin", Sign::Program("dbus-send"), For::Testing),
     ("python3-venv", Sign::PythonVenv, For::Testing),
 ];
 

@@ -4,7 +4,8 @@
 //! stored. Within a schema, fields at the top that a newer version added are written back as they were read, and so are
 //! entries that are not understood; they are never used, because what is not understood could bind them to something.
 
-use crate::secret::{Custom, Key, Kind, Registry, Scope, Secret, Source};
+use crate::recipe::Recipe;
+use crate::secret::{Custom, InKeychain, Key, Kind, Registry, Scope, Secret, Source};
 use age::x25519;
 use sbx_wire::secret::SecretText;
 use serde::{Deserialize, Serialize};
@@ -18,9 +19,25 @@ pub(crate) const SCHEMA: u32 = 1;
 pub(crate) struct Document {
     pub(crate) schema: u32,
     pub(crate) secrets: Vec<Entry>,
+    /// Entries of the keychain that may be there and are of no use: their removal is not confirmed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) leftovers: Vec<String>,
+    /// What was found when a keychain was looked for; `None`: it was not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) keychain: Option<Verdict>,
     /// Fields that a newer version added.
     #[serde(flatten)]
     newer: Map<String, Value>,
+}
+
+/// What was found when a keychain was looked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// Whether there is one.
+    pub found: bool,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub why: String,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -60,6 +77,10 @@ struct Row {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     value: Option<SecretText>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    keychain: Option<InKeychain>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    recipe: Option<Recipe>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     custom: Option<Custom>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     registry: Option<Registry>,
@@ -71,11 +92,15 @@ impl Serialize for Secret {
             service: self.key.name.clone(),
             sandbox: self.key.scope.sandbox().map(str::to_owned),
             value: None,
+            keychain: None,
+            recipe: None,
             custom: None,
             registry: None,
         };
         match &self.source {
             Source::File(value) => row.value = Some(value.clone()),
+            Source::Keychain(place) => row.keychain = Some(place.clone()),
+            Source::Recipe(recipe) => row.recipe = Some(recipe.clone()),
         }
         match &self.kind {
             Kind::Service => {}
@@ -108,9 +133,11 @@ impl Row {
             }
             (Some(_), Some(_)) => return None,
         };
-        let source = match self.value {
-            Some(value) => Source::File(value),
-            None => return None,
+        let source = match (self.value, self.keychain, self.recipe) {
+            (Some(value), None, None) => Source::File(value),
+            (None, Some(place), None) => Source::Keychain(place),
+            (None, None, Some(recipe)) => Source::Recipe(recipe),
+            _ => return None,
         };
         Some(Secret {
             key: Key {

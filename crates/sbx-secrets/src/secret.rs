@@ -1,5 +1,6 @@
 //! What is stored.
 
+use crate::recipe::Recipe;
 use sbx_wire::secret::SecretText;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -103,6 +104,20 @@ pub struct Registry {
 pub enum Source {
     /// It lies in the encrypted file.
     File(SecretText),
+    /// It lies in the keychain.
+    Keychain(InKeychain),
+    /// It is fetched.
+    Recipe(Recipe),
+}
+
+/// A value in the keychain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InKeychain {
+    /// Its entry there: random, so that an entry is never written twice.
+    pub id: String,
+    /// What may be shown of the value, so that a list asks nobody for a password.
+    pub mask: String,
 }
 
 impl Source {
@@ -110,6 +125,8 @@ impl Source {
     pub fn shown(&self) -> String {
         match self {
             Self::File(value) => mask(value.expose()),
+            Self::Keychain(place) => place.mask.clone(),
+            Self::Recipe(recipe) => recipe.shown(),
         }
     }
 
@@ -117,6 +134,8 @@ impl Source {
     pub fn store(&self) -> &'static str {
         match self {
             Self::File(_) => crate::FILE_STORE,
+            Self::Keychain(_) => crate::KEYCHAIN_STORE,
+            Self::Recipe(recipe) => recipe.origin.name(),
         }
     }
 }

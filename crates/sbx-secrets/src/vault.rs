@@ -3,8 +3,8 @@
 //! The encryption keeps values, and what is said about them, out of backups, indexes and stray copies of one file; it does
 //! not protect against the user, who can read both files.
 
-use crate::document::{self, Document, Entry, Unusable};
-use crate::secret::{Key, Kind, Scope, Secret};
+use crate::document::{self, Document, Entry, Unusable, Verdict};
+use crate::secret::{Key, Kind, Scope, Secret, Source};
 use age::secrecy::ExposeSecret;
 use age::x25519;
 use sbx_files as files;
@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 /// What lists say about values in the file.
 pub const FILE_STORE: &str = "encrypted file";
+/// And about those in the keychain.
+pub const KEYCHAIN_STORE: &str = "keychain";
 /// Folder below the state folder.
 pub const FOLDER: &str = "secrets";
 const IDENTITY: &str = "identity";
@@ -102,6 +104,49 @@ impl Vault {
             .find(|entry| entry.key() == *key)
     }
 
+    /// What was found when a keychain was looked for; `None`: it was not.
+    pub fn verdict(&self) -> Option<&Verdict> {
+        self.document.keychain.as_ref()
+    }
+
+    /// Notes what was found, or that it is to be looked for again.
+    ///
+    /// # Errors
+    /// As [`Self::put`].
+    pub fn set_verdict(&mut self, verdict: Option<Verdict>) -> Result<(), Report> {
+        if self.document.keychain == verdict {
+            return Ok(());
+        }
+        let mut document = self.document.clone();
+        document.keychain = verdict;
+        self.keep(document)
+    }
+
+    /// Notes an entry of the keychain that is about to be written: until [`Self::put`] says what it is for, it is a leftover.
+    ///
+    /// # Errors
+    /// As [`Self::put`].
+    pub fn announce(&mut self, id: &str) -> Result<(), Report> {
+        let mut document = self.document.clone();
+        document.leftovers.push(id.to_owned());
+        self.keep(document)
+    }
+
+    /// Entries of the keychain that may be there and are of no use.
+    pub fn leftovers(&self) -> &[String] {
+        &self.document.leftovers
+    }
+
+    /// Notes that an entry of the keychain is gone.
+    ///
+    /// # Errors
+    /// As [`Self::put`].
+    pub fn cleared(&mut self, id: &str) -> Result<(), Report> {
+        let mut document = self.document.clone();
+        document.leftovers.retain(|other| other != id);
+        self.keep(document)
+    }
+
     /// Stores a secret, in the place of the one under its key.
     ///
     /// # Errors
@@ -112,10 +157,22 @@ impl Vault {
             .secrets
             .iter_mut()
             .find(|entry| entry.key() == secret.key);
-        match place {
-            Some(entry) => *entry = Entry::Known(secret),
-            None => document.secrets.push(Entry::Known(secret)),
-        }
+        let used = in_keychain(&secret.source).map(str::to_owned);
+        let freed = match place {
+            Some(entry) => {
+                let before = std::mem::replace(entry, Entry::Known(secret));
+                before
+                    .known()
+                    .and_then(|old| in_keychain(&old.source))
+                    .map(str::to_owned)
+            }
+            None => {
+                document.secrets.push(Entry::Known(secret));
+                None
+            }
+        };
+        document.leftovers.extend(freed);
+        document.leftovers.retain(|id| Some(id) != used.as_ref());
         self.keep(document)
     }
 
@@ -126,6 +183,13 @@ impl Vault {
     pub fn remove(&mut self, is_meant: impl Fn(&Key) -> bool) -> Result<Vec<Key>, Report> {
         let mut document = self.document.clone();
         document.secrets.retain(|entry| !is_meant(&entry.key()));
+        let gone = self
+            .document
+            .secrets
+            .iter()
+            .filter(|entry| is_meant(&entry.key()));
+        let freed = gone.filter_map(|entry| in_keychain(&entry.known()?.source));
+        document.leftovers.extend(freed.map(str::to_owned));
         let all = self.document.secrets.iter().map(Entry::key);
         let removed: Vec<Key> = all.filter(|key| is_meant(key)).collect();
         if !removed.is_empty() {
@@ -215,6 +279,13 @@ impl Vault {
         files::replace(&self.file, &sealed)?;
         self.document = document;
         Ok(())
+    }
+}
+
+fn in_keychain(source: &Source) -> Option<&str> {
+    match source {
+        Source::Keychain(place) => Some(&place.id),
+        Source::File(_) | Source::Recipe(_) => None,
     }
 }
 

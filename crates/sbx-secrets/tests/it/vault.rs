@@ -41,7 +41,6 @@ fn custom(name: &str, sandbox: Option<&str>, env: &str, value: &str) -> Secret {
     }
 }
 
-#[expect(irrefutable_let_patterns, reason = "there will be other sources")]
 fn values(vault: &Vault, sandbox: &str) -> Vec<String> {
     vault
         .in_force(sandbox)

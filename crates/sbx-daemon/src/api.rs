@@ -54,6 +54,8 @@ pub(crate) fn router(daemon: Arc<Daemon>) -> Router {
         .route("/v1/policy/log", get(policy::log))
         .route("/v1/policy/log/follow", get(policy::follow))
         .route("/v1/secrets", get(secrets::list).post(secrets::set))
+        .route("/v1/secrets/custom", post(secrets::set_custom))
+        .route("/v1/secrets/registry", post(secrets::set_registry))
         .route("/v1/secrets/remove", post(secrets::remove))
         .route("/v1/settings", get(settings::list).post(settings::set))
         .route("/v1/settings/unset", post(settings::unset))

@@ -5,10 +5,14 @@ use crate::daemon::Daemon;
 use crate::record::{GivenCustom, Record};
 use crate::sandbox::Sandbox;
 use crate::services::{self, Binding, Scheme, Service, TABLE, bindings};
-use sbx_secrets::{Custom, Kind, Secret, Source, Vault};
+use sbx_secrets::{Custom, Held, Kind, Secret, Vault};
 use sbx_wire::gateway::{Credential, Replace, Withdrawn};
 use sbx_wire::report::Report;
+use sbx_wire::secret::SecretText;
 use std::collections::BTreeMap;
+
+/// Placeholders of custom secrets that are remembered for a sandbox.
+const MAX_CUSTOM: usize = 256;
 
 /// What is in force for one sandbox.
 struct InForce<'a> {
@@ -103,6 +107,9 @@ pub(crate) fn give(daemon: &Daemon, record: &mut Record, new: bool) -> Result<bo
             given = true;
         }
     }
+    // The oldest are of secrets that were removed long ago: what they stood for is not stored any more.
+    let beyond = record.custom.len().saturating_sub(MAX_CUSTOM);
+    record.custom.drain(..beyond);
     Ok(given)
 }
 
@@ -132,6 +139,8 @@ pub(crate) fn variables(daemon: &Daemon, record: &Record) -> Vec<(String, String
         let mut known = record.custom.iter();
         let given = known.find(|known| known.placeholder == custom.placeholder);
         if let Some(name) = given.and_then(|given| given.env.clone()) {
+            // What somebody chose by name stands above what is usual.
+            variables.retain(|(other, _)| *other != name);
             variables.push((name, custom.placeholder.clone()));
         }
     }
@@ -149,13 +158,15 @@ pub(crate) fn for_gateway(daemon: &Daemon, sandbox: &Sandbox) -> (Vec<Credential
         let placeholder = record.placeholders.get(name);
         if let (Some(placeholder), Some((_, secret))) = (placeholder, found.services.get(name)) {
             let hosts = binding.hosts.iter().map(|host| (*host).to_owned());
-            let base = base(name, hosts.collect(), placeholder, secret);
+            let held = daemon.values.held(secret);
+            let base = base(name, hosts.collect(), placeholder, held);
             credentials.extend(written(&binding, base));
         }
     }
     for (custom, secret) in &found.custom {
         let hosts = custom.hosts.clone();
-        let base = base(&secret.key.name, hosts, &custom.placeholder, secret);
+        let held = daemon.values.held(secret);
+        let base = base(&secret.key.name, hosts, &custom.placeholder, held);
         credentials.push(Credential {
             replace: Some(Replace {
                 body: custom.in_body,
@@ -163,15 +174,13 @@ pub(crate) fn for_gateway(daemon: &Daemon, sandbox: &Sandbox) -> (Vec<Credential
             ..base
         });
     }
-    let services = record
-        .placeholders
-        .iter()
-        .map(|(service, placeholder)| (service, placeholder));
     let custom = record
         .custom
         .iter()
         .map(|custom| (&custom.name, &custom.placeholder));
-    let withdrawn = services
+    let withdrawn = record
+        .placeholders
+        .iter()
         .chain(custom)
         .filter(|(_, placeholder)| {
             let mut sent = credentials.iter();
@@ -185,20 +194,37 @@ pub(crate) fn for_gateway(daemon: &Daemon, sandbox: &Sandbox) -> (Vec<Credential
     (credentials, withdrawn)
 }
 
+fn nothing() -> SecretText {
+    SecretText::new(String::new())
+}
+
+/// Whether sandboxes are given anything for it.
+pub(crate) fn is_given(secret: &Secret) -> bool {
+    match secret.kind {
+        Kind::Custom(_) => true,
+        Kind::Registry(_) => false,
+        Kind::Service => Service::find(&secret.key.name).is_some_and(services::is_written),
+    }
+}
+
 /// A credential with its value, and without a form.
-fn base(name: &str, hosts: Vec<String>, placeholder: &str, secret: &Secret) -> Credential {
-    let Source::File(value) = &secret.source;
+fn base(name: &str, hosts: Vec<String>, placeholder: &str, held: Held) -> Credential {
+    let (value, unavailable, on_demand) = match held {
+        Held::Value(value) => (value, None, false),
+        Held::OnDemand => (nothing(), None, true),
+        Held::Unavailable(why) => (nothing(), Some(why), false),
+    };
     Credential {
         service: name.to_owned(),
         hosts,
         header: String::new(),
         format: String::new(),
         placeholder: placeholder.to_owned(),
-        value: value.clone(),
+        value,
         basic_user: None,
         replace: None,
-        unavailable: None,
-        on_demand: false,
+        unavailable,
+        on_demand,
         conversation: false,
     }
 }

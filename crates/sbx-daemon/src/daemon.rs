@@ -10,7 +10,7 @@ use crate::small_kernel::Small;
 use crate::store::Store;
 use crate::warm::{self, Warm};
 use crate::{credentials, files, gateway_link, removal, supervisor_link};
-use sbx_secrets::Vault;
+use sbx_secrets::{Keychain, SecretService, Values, Vault};
 use sbx_wire::api;
 use sbx_wire::gateway::{Authority, GatewayConfig, GatewayFile};
 use sbx_wire::home::Home;
@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// Time for running gateways to confirm a change before its request is answered.
 const CONFIRM: Duration = Duration::from_secs(5);
@@ -48,6 +48,12 @@ pub(crate) struct Daemon {
     pub(crate) ending: watch::Sender<bool>,
     store: Mutex<Store>,
     secrets: Mutex<Vault>,
+    /// Values that are not in the vault.
+    pub(crate) values: Values,
+    /// What is stored, or which sandboxes run, has changed.
+    pub(crate) values_changed: Notify,
+    /// Held while something is stored or removed, which may wait for the keychain.
+    pub(crate) storing: tokio::sync::Mutex<()>,
     sandboxes: Mutex<BTreeMap<String, Arc<Sandbox>>>,
     reserved: Mutex<BTreeSet<String>>,
     notices: Mutex<Vec<String>>,
@@ -85,6 +91,9 @@ impl Daemon {
             ending: watch::Sender::new(false),
             store: Mutex::new(store),
             secrets: Mutex::new(secrets),
+            values: Values::new(Keychain::new(SecretService::connect)),
+            values_changed: Notify::new(),
+            storing: tokio::sync::Mutex::default(),
             sandboxes: Mutex::new(by_name),
             reserved: Mutex::default(),
             notices: Mutex::new(notices),
@@ -192,6 +201,7 @@ impl Daemon {
             return false;
         };
         gateway_link::spawn(self.clone(), sandbox.clone(), ended);
+        self.values_changed.notify_one();
         removal::when_ended(self.clone(), sandbox.clone());
         true
     }
@@ -242,6 +252,7 @@ impl Daemon {
 
     /// Brings a change of what is stored to one sandbox, or to all: placeholders for what is new, and [`Self::push`].
     pub(crate) async fn push_secrets(&self, only: Option<&str>) -> ApiResult<()> {
+        self.values_changed.notify_one();
         let mut failed = Vec::new();
         for sandbox in self.concerned(only) {
             // What is left of a damaged one is not written down.

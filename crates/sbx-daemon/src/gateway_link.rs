@@ -7,7 +7,8 @@ use crate::authority::Issued;
 use crate::browser;
 use crate::daemon::Daemon;
 use crate::sandbox::Sandbox;
-use sbx_wire::gateway::{Answer, Command, PublicKey};
+use crate::{older_gateway, on_demand};
+use sbx_wire::gateway::{Answer, Command, GatewayConfig, PublicKey};
 use sbx_wire::launch::sockets;
 use sbx_wire::report::Report;
 use std::io;
@@ -104,6 +105,7 @@ pub(crate) fn spawn(daemon: Arc<Daemon>, sandbox: Arc<Sandbox>, ended: oneshot::
             _ = ended => {}
             () = serve(&daemon, &sandbox) => {}
             () = browser::serve(&daemon, &sandbox) => {}
+            () = on_demand::serve(&daemon, &sandbox) => {}
         }
     });
 }
@@ -140,14 +142,10 @@ async fn converse(
     loop {
         let revision = *wanted.borrow_and_update();
         let config = daemon.gateway_config(sandbox, issued.authority.clone());
-        let answer = ask(&mut read, &mut write, &Command::Configure(Box::new(config))).await?;
-        let refused = match answer {
-            Answer::Refused { reason } => {
-                tracing::error!(sandbox = sandbox.name, reason, "configuration refused");
-                Some(reason)
-            }
-            _ => None,
-        };
+        let refused = configure(&mut read, &mut write, config).await?;
+        if let Some(reason) = &refused {
+            tracing::error!(sandbox = sandbox.name, reason, "configuration refused");
+        }
         sandbox
             .gateway
             .applied
@@ -167,6 +165,27 @@ async fn converse(
             issued = issue(daemon, sandbox, key)?;
         }
     }
+}
+
+/// Configures the gateway; why it took not all of it.
+async fn configure(
+    read: &mut BufReader<OwnedReadHalf>,
+    write: &mut OwnedWriteHalf,
+    config: GatewayConfig,
+) -> io::Result<Option<String>> {
+    let older = older_gateway::understood(&config);
+    let answer = ask(read, write, &Command::Configure(Box::new(config))).await?;
+    let Answer::Refused { reason } = answer else {
+        return Ok(None);
+    };
+    // At least the policy is in force then.
+    if let Some((config, complete)) = older {
+        let answer = ask(read, write, &Command::Configure(Box::new(config))).await?;
+        if complete && !matches!(answer, Answer::Refused { .. }) {
+            return Ok(None);
+        }
+    }
+    Ok(Some(reason))
 }
 
 fn issue(daemon: &Daemon, sandbox: &Sandbox, key: PublicKey) -> io::Result<Issued> {

@@ -9,7 +9,8 @@ use crate::record::Record;
 use crate::sandbox::{Live, Sandbox, last_words};
 use crate::warm::Snapshot;
 use crate::{
-    clock, credentials, files, finishing, guard, image, lifecycle, programs, settings, workspace,
+    clock, credentials, files, finishing, guard, image, keeper, lifecycle, programs, settings,
+    workspace,
 };
 use sbx_image::Image;
 use sbx_wire::api::{Event, KernelKind};
@@ -77,6 +78,9 @@ pub(crate) async fn launch_with(
     let origin = snapshot.map_or(Origin::Boot, |snapshot| {
         Origin::Restore(snapshot.files.clone())
     });
+    for notice in keeper::settle(daemon, &sandbox.name).await {
+        events.send(Event::Notice(notice)).await;
+    }
     write_documents(daemon, sandbox, &record, &image, (&kernel, origin)).await?;
     // What a gateway of an earlier run confirmed does not count.
     let revision = sandbox.gateway.request();

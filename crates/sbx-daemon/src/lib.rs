@@ -6,10 +6,11 @@
 //! | [`store`] | SQLite with its mirrors; [`record`]: what a sandbox is |
 //! | [`reconcile`], [`salvage`] | rows and folders brought together at the start; what is left of a damaged sandbox |
 //! | [`credentials`], [`services`], [`authority`] | what is kept from guests, and what they get instead |
+//! | [`storing`], [`keeper`], [`on_demand`], [`custom`] | where values are kept and when they are fetched; secrets of the user's own |
 //! | [`policy`], [`policy_log`], [`policy_follow`], [`settings`] | what may leave, what did, and where to |
 //! | [`create`], [`lifecycle`], [`launching`], [`finishing`] | from a request to a running machine and back |
 //! | [`warm`] | snapshots of booted machines that new sandboxes begin from |
-//! | [`supervisor_link`], [`gateway_link`] | connections to running sandboxes |
+//! | [`supervisor_link`], [`gateway_link`], [`older_gateway`] | connections to running sandboxes |
 //! | [`api`] | the local API |
 //! | [`diagnose`], [`reset`] | what has to work without a daemon |
 //!
@@ -24,6 +25,7 @@ mod browser;
 mod clock;
 mod create;
 mod credentials;
+mod custom;
 mod daemon;
 mod diagnose;
 mod error;
@@ -33,12 +35,15 @@ mod gateway_link;
 mod guard;
 mod host;
 mod image;
+mod keeper;
 mod kernel;
 mod launching;
 mod lifecycle;
 mod listener;
 mod logging;
 mod masks;
+mod older_gateway;
+mod on_demand;
 mod personalise;
 mod policy;
 mod policy_follow;
@@ -57,6 +62,7 @@ mod settings;
 mod small_kernel;
 mod stand_ins;
 mod store;
+mod storing;
 mod supervisor_link;
 mod warm;
 mod workspace;

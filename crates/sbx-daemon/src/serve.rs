@@ -5,6 +5,7 @@ use crate::authority::Root;
 use crate::daemon::Daemon;
 use crate::files;
 use crate::host::{self, Held};
+use crate::keeper;
 use crate::lifecycle;
 use crate::listener::OwnUser;
 use crate::logging;
@@ -142,12 +143,14 @@ async fn serve(
         axum::serve(listener, api::router(daemon.clone())).with_graceful_shutdown(graceful);
     ready();
     let background = tokio::spawn(small_kernel::keep(daemon.clone()));
+    let keeper = tokio::spawn(keeper::keep(daemon.clone()));
     let outcome = tokio::select! {
         ended = server.into_future() => ended.map_err(fail),
         () = farewell(told_again) => Ok(()),
     };
     signals.abort();
     background.abort();
+    keeper.abort();
     outcome
 }
 

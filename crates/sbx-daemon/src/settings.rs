@@ -28,6 +28,7 @@ pub(crate) const AUTO_STOP: &str = "sandbox.autoStop";
 pub(crate) const DETACH_KEYS: &str = "session.detachKeys";
 pub(crate) const DOCKER_VOLUME: &str = "sandbox.disk.dockerVolume";
 pub(crate) const WARM_START: &str = "sandbox.warmStart";
+pub(crate) const SECRET_STORE: &str = "secrets.store";
 pub(crate) const PROTECT: &str = "workspace.protect";
 pub(crate) const HIDE: &str = "workspace.hide";
 pub(crate) const MASK: &str = "workspace.mask";
@@ -118,6 +119,15 @@ const KEYS: &[Key] = &[
         restart: false,
         description: "Whether new sandboxes begin from a snapshot of a booted machine, and such snapshots are made",
         check: |text| flag(text).map(|flag| plain(flag.to_string())),
+    },
+    Key {
+        name: SECRET_STORE,
+        kind: "string",
+        default: "auto",
+        example: "file",
+        restart: false,
+        description: "Where secrets stored from now on are kept: keychain, file (encrypted with a key beside it), or auto: the keychain if one answers when the first is stored, else the file",
+        check: |text| wanted_store(text).map(|_| plain(text.trim().to_ascii_lowercase())),
     },
     Key {
         name: DETACH_KEYS,
@@ -301,6 +311,37 @@ pub(crate) fn starts_warm(stored: &BTreeMap<String, StoredSetting>) -> bool {
     stored
         .get(WARM_START)
         .is_none_or(|stored| stored.value == "true")
+}
+
+/// Where secrets are kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum WantedStore {
+    /// In the keychain, if one was found.
+    #[default]
+    Auto,
+    /// In the keychain.
+    Keychain,
+    /// In the encrypted file.
+    File,
+}
+
+/// Where secrets stored from now on are kept.
+///
+/// # Errors
+/// As [`hide`]: a value that was to go to the keychain must not go to a file.
+pub(crate) fn secret_store(
+    stored: &BTreeMap<String, StoredSetting>,
+) -> Result<WantedStore, Report> {
+    restricting(stored, SECRET_STORE, wanted_store)
+}
+
+fn wanted_store(text: &str) -> Result<WantedStore, String> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "auto" => Ok(WantedStore::Auto),
+        "keychain" => Ok(WantedStore::Keychain),
+        "file" => Ok(WantedStore::File),
+        _ => Err("it is auto, keychain or file".to_owned()),
+    }
 }
 
 /// How much is protected.

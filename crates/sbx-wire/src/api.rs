@@ -21,6 +21,8 @@
 //! | `GET /v1/policy/log/follow?sandbox=&decision=&host=&since_ms=` | | stream of [`LogEvent`] |
 //! | `GET /v1/secrets` | | [`Secrets`] |
 //! | `POST /v1/secrets` | [`SetSecret`] | [`StoredSecret`] |
+//! | `POST /v1/secrets/custom` | [`SetCustom`] | [`StoredSecret`] |
+//! | `POST /v1/secrets/registry` | [`SetRegistry`] | [`StoredSecret`] |
 //! | `POST /v1/secrets/remove` | [`RemoveSecret`] | [`RemovedSecrets`] |
 //! | `GET /v1/settings` | | [`Settings`] |
 //! | `POST /v1/settings` | [`SetSetting`] | [`Setting`] |
@@ -39,8 +41,8 @@ pub use policy::{
 };
 
 pub use secrets::{
-    CustomRow, RemoveSecret, RemovedSecret, RemovedSecrets, SecretRow, Secrets, SetSecret,
-    StoredSecret,
+    CustomRow, Fetched, RemoveSecret, RemovedSecret, RemovedSecrets, SecretRow, Secrets, SetCustom,
+    SetRegistry, SetSecret, StoredSecret,
 };
 
 use crate::report::Report;

@@ -1,22 +1,26 @@
 //! `/v1/secrets`. Values go in and never come out.
 
 use super::{Shared, parse};
+use crate::custom;
 use crate::daemon::Daemon;
 use crate::error::ApiResult;
 use crate::services;
+use crate::storing::{self, Wanted};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
-use sbx_secrets::{Custom, FILE_STORE, Key, Kind, Scope, Secret, Shown, Source};
+use sbx_secrets::{Custom, Key, Kind, Person, Scope, Secret, Shown};
 use sbx_wire::api::{
-    CustomRow, RemoveSecret, RemovedSecret, RemovedSecrets, SecretRow, Secrets, SetSecret,
-    StoredSecret,
+    CustomRow, RemoveSecret, RemovedSecret, RemovedSecrets, SecretRow, Secrets, SetCustom,
+    SetRegistry, SetSecret, StoredSecret,
 };
 use sbx_wire::report::Report;
+use tokio::sync::MutexGuard;
 
 const REGISTRY: &str = "registry:";
 
 pub(super) async fn list(State(daemon): Shared) -> Json<Secrets> {
+    let store = storing::next_store(&daemon);
     let vault = daemon.secrets();
     let mut secrets = Vec::new();
     let mut custom = Vec::new();
@@ -39,7 +43,7 @@ pub(super) async fn list(State(daemon): Shared) -> Json<Secrets> {
     Json(Secrets {
         secrets,
         custom,
-        store: FILE_STORE.to_owned(),
+        store,
     })
 }
 
@@ -75,17 +79,84 @@ fn plain_name(key: &Key) -> String {
 pub(super) async fn set(State(daemon): Shared, body: Bytes) -> ApiResult<Json<StoredSecret>> {
     let request: SetSecret = parse(&body)?;
     let service = services::find(&request.service)?;
-    services::accepts(service.name, request.value.expose())?;
     let key = key(&daemon, service.name, request.sandbox.as_deref())?;
+    let turn = daemon.storing.lock().await;
     if daemon.secrets().holds(&key) && !request.force {
-        return Err(exists(&key).into());
+        return Err(exists(service.name, &key).into());
     }
-    let secret = Secret {
+    let wanted = Wanted {
         key,
         kind: Kind::Service,
-        source: Source::File(request.value),
+        value: request.value,
+        fetched: request.fetched,
+        person: person(request.person),
     };
-    store(&daemon, secret).await
+    let mut stored = store(&daemon, wanted, turn).await?;
+    if !services::is_written(service) {
+        stored.notices.push(format!(
+            "sandboxes cannot use {} yet: its requests have to be signed",
+            service.name
+        ));
+    }
+    Ok(Json(stored))
+}
+
+pub(super) async fn set_custom(
+    State(daemon): Shared,
+    body: Bytes,
+) -> ApiResult<Json<StoredSecret>> {
+    let request: SetCustom = parse(&body)?;
+    let scope = key(&daemon, "", request.sandbox.as_deref())?.scope;
+    let turn = daemon.storing.lock().await;
+    let (name, custom) = custom::of_request(&daemon.secrets(), &request, &scope)?;
+    let key = Key { name, scope };
+    if daemon.secrets().holds(&key) && !request.force {
+        return Err(exists(&key.name, &key).into());
+    }
+    let wanted = Wanted {
+        key,
+        kind: Kind::Custom(custom),
+        value: request.value,
+        fetched: request.fetched,
+        person: person(request.person),
+    };
+    Ok(Json(store(&daemon, wanted, turn).await?))
+}
+
+pub(super) async fn set_registry(
+    State(daemon): Shared,
+    body: Bytes,
+) -> ApiResult<Json<StoredSecret>> {
+    let request: SetRegistry = parse(&body)?;
+    let (host, registry) = custom::registry(&request)?;
+    let mut key = key(
+        &daemon,
+        &format!("{REGISTRY}{host}"),
+        request.sandbox.as_deref(),
+    )?;
+    if key.scope == Scope::Global && !registry.all_sandboxes {
+        key.scope = Scope::Host;
+    }
+    let turn = daemon.storing.lock().await;
+    if daemon.secrets().holds(&key) && !request.force {
+        return Err(exists(&host, &key).into());
+    }
+    let wanted = Wanted {
+        key,
+        kind: Kind::Registry(registry),
+        value: Some(request.password),
+        fetched: None,
+        person: person(request.person),
+    };
+    Ok(Json(store(&daemon, wanted, turn).await?))
+}
+
+fn person(present: bool) -> Person {
+    if present {
+        Person::Present
+    } else {
+        Person::Absent
+    }
 }
 
 /// What is stored for a sandbox, which has to exist, or for all.
@@ -99,41 +170,36 @@ fn key(daemon: &Daemon, name: &str, sandbox: Option<&str>) -> Result<Key, Report
     })
 }
 
-fn exists(key: &Key) -> Report {
-    let flag = flag(key);
-    let name = &key.name;
+fn exists(what: &str, key: &Key) -> Report {
     Report::user(
         "secret-exists",
-        format!("there is a secret for {name} already ({})", key.scope),
-        format!("sbx secret set {name} --force{flag}"),
+        format!("there is a secret for {what} already ({})", key.scope),
+        "the same command with --force",
     )
 }
 
-fn flag(key: &Key) -> String {
-    let sandbox = key.scope.sandbox();
-    sandbox
-        .map(|name| format!(" --sandbox {name}"))
-        .unwrap_or_default()
-}
-
 /// Stores it and brings it to the sandboxes concerned.
-async fn store(daemon: &Daemon, secret: Secret) -> ApiResult<Json<StoredSecret>> {
-    let answer = StoredSecret {
-        name: plain_name(&secret.key),
-        scope: secret.key.scope.to_string(),
+async fn store(
+    daemon: &Daemon,
+    wanted: Wanted,
+    turn: MutexGuard<'_, ()>,
+) -> ApiResult<StoredSecret> {
+    let (secret, notices) = storing::store(daemon, wanted).await?;
+    drop(turn);
+    let key = &secret.key;
+    tracing::info!(name = key.name, scope = %key.scope, store = secret.source.store(), "secret stored");
+    daemon.push_secrets(key.scope.sandbox()).await?;
+    Ok(StoredSecret {
+        name: plain_name(key),
+        scope: key.scope.to_string(),
         secret: secret.source.shown(),
         store: secret.source.store().to_owned(),
         placeholder: match &secret.kind {
             Kind::Custom(custom) => Some(custom.placeholder.clone()),
             Kind::Service | Kind::Registry(_) => None,
         },
-        notices: Vec::new(),
-    };
-    let key = secret.key.clone();
-    daemon.secrets().put(secret)?;
-    tracing::info!(name = key.name, scope = %key.scope, "secret stored");
-    daemon.push_secrets(key.scope.sandbox()).await?;
-    Ok(Json(answer))
+        notices,
+    })
 }
 
 pub(super) async fn remove(State(daemon): Shared, body: Bytes) -> ApiResult<Json<RemovedSecrets>> {
@@ -141,20 +207,24 @@ pub(super) async fn remove(State(daemon): Shared, body: Bytes) -> ApiResult<Json
     if let Some(name) = &request.sandbox {
         daemon.sandbox(name)?;
     }
+    let turn = daemon.storing.lock().await;
     let meant = meant(&daemon, &request)?;
     let removed = daemon.secrets().remove(|key| meant.contains(key))?;
     for key in &removed {
+        daemon.values.forget(key);
         tracing::info!(name = key.name, scope = %key.scope, "secret removed");
     }
-    let sandbox = request.sandbox.as_deref();
-    daemon.push_secrets(sandbox).await?;
+    // At once: the keychain may take its time.
+    daemon.push_secrets(None).await?;
+    let notices = storing::sweep(&daemon, person(request.person)).await;
+    drop(turn);
     let rows = removed.iter().map(|key| RemovedSecret {
         scope: key.scope.to_string(),
         name: plain_name(key),
     });
     Ok(Json(RemovedSecrets {
         removed: rows.collect(),
-        notices: Vec::new(),
+        notices,
     }))
 }
 

@@ -127,15 +127,18 @@ type Refuses = fn(&Value) -> Option<String>;
 
 /// Listens as a gateway and hands out each configuration once it has been answered. It never has a page for
 /// the browser.
-fn gateway(runtime: &Path) -> Configured {
+pub(crate) fn gateway(runtime: &Path) -> Configured {
     gateway_that_refuses(runtime, |_| None)
 }
 
 /// The same, but what `refuses` has a reason for is not taken.
 fn gateway_that_refuses(runtime: &Path, refuses: Refuses) -> Configured {
-    gateway_with_pages(runtime, refuses, |mut lines, _| {
-        let _until_closed = lines.read_line(&mut String::new());
-    })
+    gateway_with_pages(runtime, refuses, hold)
+}
+
+/// Keeps a connection on which there is nothing to say.
+fn hold(mut lines: BufReader<UnixStream>, _: UnixStream) {
+    let _until_closed = lines.read_line(&mut String::new());
 }
 
 /// The same with pages: `serve` gets the connection that asks for them.
@@ -144,13 +147,30 @@ pub(crate) fn gateway_with_pages(
     refuses: Refuses,
     serve: impl FnOnce(BufReader<UnixStream>, UnixStream) + Clone + Send + 'static,
 ) -> Configured {
+    listen(runtime, refuses, serve, hold)
+}
+
+/// The same with values that are asked for: `serve` gets each connection that waits for such a question.
+pub(crate) fn gateway_with_values(
+    runtime: &Path,
+    serve: impl FnOnce(BufReader<UnixStream>, UnixStream) + Clone + Send + 'static,
+) -> Configured {
+    listen(runtime, |_| None, hold, serve)
+}
+
+fn listen(
+    runtime: &Path,
+    refuses: Refuses,
+    pages: impl FnOnce(BufReader<UnixStream>, UnixStream) + Clone + Send + 'static,
+    values: impl FnOnce(BufReader<UnixStream>, UnixStream) + Clone + Send + 'static,
+) -> Configured {
     let listener = UnixListener::bind(runtime.join("gateway.sock")).unwrap();
     let (configurations, received) = mpsc::channel();
     thread::spawn(move || {
         for stream in listener.incoming() {
             let (stream, configurations) = (stream.unwrap(), configurations.clone());
-            let serve = serve.clone();
-            thread::spawn(move || converse(stream, &configurations, refuses, serve));
+            let (pages, values) = (pages.clone(), values.clone());
+            thread::spawn(move || converse(stream, &configurations, refuses, pages, values));
         }
     });
     received
@@ -160,7 +180,8 @@ fn converse(
     mut stream: UnixStream,
     configurations: &mpsc::Sender<(Value, UnixStream)>,
     refuses: Refuses,
-    serve: impl FnOnce(BufReader<UnixStream>, UnixStream),
+    pages: impl FnOnce(BufReader<UnixStream>, UnixStream),
+    values: impl FnOnce(BufReader<UnixStream>, UnixStream),
 ) {
     let mut lines = BufReader::new(stream.try_clone().unwrap());
     let mut line = String::new();
@@ -176,7 +197,8 @@ fn converse(
                     generation: config.file.policy.generation,
                 },
             },
-            Command::AwaitPage => return serve(lines, stream),
+            Command::AwaitPage => return pages(lines, stream),
+            Command::AwaitValue => return values(lines, stream),
             other => panic!("{other:?}"),
         };
         line.clear();
@@ -323,6 +345,43 @@ fn what_a_gateway_refuses_is_said_with_its_reason_and_stays_visible_until_it_is_
 }
 
 #[test]
+fn a_gateway_of_an_earlier_version_gets_what_it_understands() {
+    let mut daemon = planted();
+    let runtime = daemon.runtime().join(ID);
+    let _watchers = supervisor(&runtime, 0);
+    let configured = gateway_that_refuses(&runtime, |value| {
+        let text = value.to_string();
+        let newer = ["withdrawn", "conversation", "basic_user"];
+        let unknown = newer.iter().find(|field| text.contains(*field));
+        unknown.map(|field| format!("unknown field `{field}`"))
+    });
+    daemon.restart();
+    daemon.init("deny-all");
+    let set = |service: &str| {
+        let secret = json!({"service": service, "value": "the-real-key"});
+        daemon.post("/v1/secrets", &secret)
+    };
+    set("anthropic").ok();
+    let (last, _) = configured.try_iter().last().unwrap();
+    assert_eq!(last["credentials"][0]["value"], "the-real-key");
+    assert!(last.get("withdrawn").is_none());
+    // What it cannot do is said, and the policy is in force all the same.
+    let partly = set("github");
+    assert_eq!(partly.code(), "gateway-refused");
+    let rule = json!({"allow": true, "resources": ["x.example"]});
+    assert_eq!(
+        daemon.post("/v1/policy/rules", &rule).code(),
+        "gateway-refused"
+    );
+    let (last, _) = configured.try_iter().last().unwrap();
+    assert_eq!(
+        last["file"]["policy"]["rules"][0]["resources"][0],
+        "x.example"
+    );
+    assert!(!last["credentials"].to_string().contains("basic_user"));
+}
+
+#[test]
 fn status_follows_what_the_supervisor_says_until_it_ends() {
     let mut daemon = planted();
     let watchers = supervisor(&daemon.runtime().join(ID), 0);
@@ -396,18 +455,24 @@ fn running_sandbox_is_started_by_naming_its_socket() {
         runtime.join("supervisor.sock").to_str().unwrap()
     );
     assert_eq!(attach["agent_command"], json!(["bash", "-l"]));
-    assert_eq!(attach["env"], json!([["SBX_CRED_ANTHROPIC_MODE", "none"]]));
+    let about = |attach: &Value| -> Vec<Value> {
+        let env = attach["env"].as_array().unwrap().iter();
+        env.filter(|row| row.to_string().contains("ANTHROPIC"))
+            .cloned()
+            .collect()
+    };
+    assert_eq!(about(&attach), [json!(["SBX_CRED_ANTHROPIC_MODE", "none"])]);
     // Stored now, used by the next session of the machine that runs.
     let secret =
         json!({"service": "anthropic", "value": "the-real-key", "sandbox": null, "force": false});
     daemon.post("/v1/secrets", &secret).ok();
     let attach = daemon.post("/v1/sandboxes/one/start", &json!({})).ok()["done"].clone();
     assert_eq!(
-        attach["env"],
-        json!([
-            ["SBX_CRED_ANTHROPIC_MODE", "apikey"],
-            ["ANTHROPIC_API_KEY", "sk-ant-api03-placeholder-of-the-test"]
-        ])
+        about(&attach),
+        [
+            json!(["SBX_CRED_ANTHROPIC_MODE", "apikey"]),
+            json!(["ANTHROPIC_API_KEY", "sk-ant-api03-placeholder-of-the-test"])
+        ]
     );
     daemon
         .post("/v1/shutdown", &json!({"stop_sandboxes": true}))

@@ -6,7 +6,10 @@
 mod adoption;
 mod browser;
 mod creation;
+mod custom;
+mod fetched;
 mod harness;
+mod keychain;
 mod life;
 mod never_lost;
 mod policy;

@@ -25,6 +25,7 @@ fn every_setting_is_listed_with_default_type_and_description() {
         "sandbox.autoStop",
         "sandbox.disk.dockerVolume",
         "sandbox.warmStart",
+        "secrets.store",
         "session.detachKeys",
         "upstream.extraRoots",
         "upstream.overrides",

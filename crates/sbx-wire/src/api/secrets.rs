@@ -59,12 +59,90 @@ pub struct CustomRow {
 pub struct SetSecret {
     /// Service, e.g. `anthropic`; the variable name `ANTHROPIC_API_KEY` works too.
     pub service: String,
-    /// The value.
-    pub value: SecretText,
+    /// The value, unless it is fetched.
+    #[serde(default)]
+    pub value: Option<SecretText>,
+    /// How the value is fetched.
+    #[serde(default)]
+    pub fetched: Option<Fetched>,
+    /// Sandbox; `None`: global.
+    #[serde(default)]
+    pub sandbox: Option<String>,
+    /// Overwrite an existing one.
+    #[serde(default)]
+    pub force: bool,
+    /// Somebody sits at a terminal and may see the keychain ask for a password.
+    #[serde(default)]
+    pub person: bool,
+}
+
+/// How a value is fetched each time, instead of being stored. One of `command` and `reference` is given.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Fetched {
+    /// Command line for the host's shell.
+    pub command: Option<String>,
+    /// `op://VAULT/ITEM/FIELD`, or the ARN of a secret in AWS Secrets Manager.
+    pub reference: Option<String>,
+    /// `on-demand`, or how long a value is used, e.g. `55m`; `None`: as is usual for what it is for.
+    pub refresh: Option<String>,
+    /// Account or profile of the password manager that is chosen where the command runs.
+    pub account: Option<String>,
+    /// Store it without fetching the value once.
+    pub unverified: bool,
+    /// Show what a failed attempt wrote to standard error.
+    pub show_error: bool,
+}
+
+/// `secret set-custom`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SetCustom {
+    /// Hosts that it is bound to, as in the network rules; port 443 unless one is named.
+    pub hosts: Vec<String>,
+    /// Variable that holds the placeholder in sandboxes made afterwards.
+    pub env: Option<String>,
+    /// The value, unless it is fetched.
+    pub value: Option<SecretText>,
+    /// How the value is fetched.
+    pub fetched: Option<Fetched>,
+    /// What the placeholder looks like, with `{rand}` for what is random in it.
+    pub placeholder: Option<String>,
+    /// Replace it in bodies too.
+    pub in_body: bool,
     /// Sandbox; `None`: global.
     pub sandbox: Option<String>,
     /// Overwrite an existing one.
     pub force: bool,
+    /// As in [`SetSecret`].
+    pub person: bool,
+}
+
+/// `secret set --registry`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetRegistry {
+    /// Host of the registry, with its port if that is not 443.
+    pub registry: String,
+    /// User.
+    pub username: String,
+    /// Password.
+    pub password: SecretText,
+    /// `https` URL where the registry has its clients sign in.
+    #[serde(default)]
+    pub auth_endpoint: Option<String>,
+    /// Sandboxes may use it.
+    #[serde(default)]
+    pub all_sandboxes: bool,
+    /// Only this one may.
+    #[serde(default)]
+    pub sandbox: Option<String>,
+    /// Overwrite an existing one.
+    #[serde(default)]
+    pub force: bool,
+    /// As in [`SetSecret`].
+    #[serde(default)]
+    pub person: bool,
 }
 
 /// What was stored.
@@ -103,6 +181,8 @@ pub struct RemoveSecret {
     pub sandbox: Option<String>,
     /// Only the login for all sandboxes.
     pub all_sandboxes: bool,
+    /// As in [`SetSecret`].
+    pub person: bool,
 }
 
 /// What was removed.

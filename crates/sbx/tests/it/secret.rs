@@ -111,6 +111,148 @@ fn what_to_store_or_to_remove_has_to_be_said_without_a_terminal() {
         .refused("no secret");
 }
 
+#[test]
+fn a_custom_secret_is_stored_listed_in_its_own_table_and_removed() {
+    let world = World::with_policy();
+    let set = |arguments: &[&str]| {
+        let all = [&["secret", "set-custom"], arguments].concat();
+        world.sbx_with_input(&all, &format!("{KEY}\n"))
+    };
+    let said = set(&[
+        "--host",
+        "api.test",
+        "--host",
+        "*.files.test",
+        "--env",
+        "TOKEN",
+    ])
+    .ok();
+    let placeholder = said
+        .lines()
+        .find_map(|line| line.strip_prefix("Placeholder: "))
+        .unwrap()
+        .to_owned();
+    assert!(placeholder.starts_with("sbx-cs-"), "{placeholder}");
+    let listed = world.sbx(&["secret", "ls"]).ok();
+    let lines: Vec<&str> = listed.lines().collect();
+    assert_eq!(lines[0], "CUSTOM SECRETS");
+    assert!(
+        lines[1].starts_with("SCOPE") && lines[1].contains("PLACEHOLDER"),
+        "{listed}"
+    );
+    for part in [
+        "(global)",
+        "api.test,*.files.test",
+        "TOKEN",
+        &placeholder,
+        "sk-ant****...****wxyz",
+    ] {
+        assert!(lines[2].contains(part), "{part} {listed}");
+    }
+    assert!(!listed.contains(KEY));
+    let fetched = set(&[
+        "--host",
+        "b.test",
+        "--command",
+        "echo fetched-value",
+        "--refresh",
+        "1m",
+    ]);
+    assert!(fetched.ok().contains("(command)"));
+    set(&["--host", "c.test", "--command", "exit 4"]).refused("exit status: 4");
+    world
+        .sbx(&["secret", "rm", "--placeholder", &placeholder, "-f"])
+        .ok();
+    world
+        .sbx(&["secret", "rm", "--placeholder", &placeholder, "-f"])
+        .refused("no secret");
+}
+
+#[test]
+fn logins_of_registries_are_stored_from_standard_input_and_removed() {
+    let world = World::with_policy();
+    let login = [
+        "secret",
+        "set",
+        "--registry",
+        "images.test:5000",
+        "--username",
+        "u",
+        "--password-stdin",
+    ];
+    world
+        .sbx_with_input(&login, "the-password-of-a-login\n")
+        .ok();
+    world.sbx_with_input(&login, "another").refused("already");
+    let listed = world.sbx(&["secret", "ls"]).ok();
+    assert!(
+        listed.contains("(host)")
+            && listed.contains("registry")
+            && listed.contains("images.test:5000"),
+        "{listed}"
+    );
+    assert!(!listed.contains("the-password"));
+    world
+        .sbx(&["secret", "rm", "--registry", "images.test:5000", "-f"])
+        .ok();
+}
+
+#[test]
+fn ways_to_give_a_value_exclude_each_other() {
+    let world = World::with_policy();
+    for arguments in [
+        &[
+            "set",
+            "openai",
+            "--command",
+            "echo a",
+            "--ref",
+            "op://a/b/c",
+        ][..],
+        &["set", "openai", "--command", "echo a", "--token", "t"],
+        &["set", "openai", "--ref", "op://a/b/c", "--token", "t"],
+        &["set", "openai", "--refresh", "5m"],
+        &["set", "openai", "--no-verify"],
+        &[
+            "set",
+            "--registry",
+            "a.test",
+            "--username",
+            "u",
+            "--command",
+            "echo a",
+        ],
+        &["set", "--registry", "a.test"],
+        &["set", "openai", "--registry", "a.test", "--username", "u"],
+        &[
+            "set",
+            "--registry",
+            "a.test",
+            "--username",
+            "u",
+            "--all-sandboxes",
+            "--sandbox",
+            "x",
+        ],
+        &[
+            "set-custom",
+            "--host",
+            "a.test",
+            "--value",
+            "v",
+            "--command",
+            "echo a",
+        ],
+        &["set-custom", "--env", "A"],
+        &["rm", "openai", "--all"],
+        &["rm", "--all-sandboxes"],
+    ] {
+        let done = world.sbx(&[&["secret"], arguments].concat());
+        assert_eq!(done.code, 2, "{arguments:?} {done:?}");
+    }
+    assert!(world.sbx(&["secret", "ls"]).ok().starts_with("No secrets"));
+}
+
 fn files(folder: &Path) -> Vec<std::path::PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     entries

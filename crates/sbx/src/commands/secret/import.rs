@@ -1,6 +1,6 @@
 //! `sbx secret import`: keys from this environment, once.
 
-use super::{Context, GLOBAL, services};
+use super::{Context, GLOBAL, person, services};
 use crate::exit::Exit;
 use crate::{prompt, table};
 use sbx_credentials::services::{Service, TABLE};
@@ -66,9 +66,11 @@ pub(super) async fn run(context: &mut Context, args: ImportArgs) -> Result<Exit,
         } else {
             let body = SetSecret {
                 service: service.name.to_owned(),
-                value,
+                value: Some(value),
+                fetched: None,
                 sandbox: None,
                 force: args.force,
+                person: person(context),
             };
             let answer: StoredSecret = context.client.post("/v1/secrets", &body).await?;
             for notice in &answer.notices {

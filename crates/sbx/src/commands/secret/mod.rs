@@ -4,6 +4,8 @@ mod import;
 mod ls;
 mod rm;
 mod set;
+mod set_custom;
+mod source;
 mod value;
 
 use super::Context;
@@ -11,6 +13,7 @@ use crate::exit::Exit;
 use crate::printer::Printer;
 use sbx_wire::api::StoredSecret;
 use sbx_wire::report::Report;
+use std::io::IsTerminal;
 
 /// Scope of what every sandbox may use, as it is shown.
 const GLOBAL: &str = "(global)";
@@ -19,6 +22,7 @@ const GLOBAL: &str = "(global)";
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     Set(set::SetArgs),
+    SetCustom(set_custom::SetCustomArgs),
     Import(import::ImportArgs),
     Ls(ls::LsArgs),
     Rm(rm::RmArgs),
@@ -27,6 +31,7 @@ pub(crate) enum Command {
 pub(crate) async fn run(context: &mut Context, command: Command) -> Result<Exit, Report> {
     match command {
         Command::Set(args) => set::run(context, args).await,
+        Command::SetCustom(args) => set_custom::run(context, args).await,
         Command::Import(args) => import::run(context, args).await,
         Command::Ls(args) => ls::run(context, args).await,
         Command::Rm(args) => rm::run(context, args).await,
@@ -43,6 +48,11 @@ fn stored(printer: &mut Printer, stored: &StoredSecret) {
         "Stored secret {name} for {scope} ({})",
         stored.store
     ));
+}
+
+/// Whether somebody may see the keychain ask for a password.
+fn person(context: &Context) -> bool {
+    !context.no_input && std::io::stderr().is_terminal()
 }
 
 /// The services, for a question or a hint.

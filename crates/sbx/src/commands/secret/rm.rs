@@ -1,6 +1,6 @@
 //! `sbx secret rm`.
 
-use super::{Context, GLOBAL};
+use super::{Context, GLOBAL, person};
 use crate::exit::Exit;
 use crate::prompt;
 use sbx_wire::api::{RemoveSecret, RemovedSecrets, Secrets};
@@ -43,6 +43,7 @@ pub(super) async fn run(context: &mut Context, args: RmArgs) -> Result<Exit, Rep
         all: args.all,
         sandbox: args.sandbox,
         all_sandboxes: args.all_sandboxes,
+        person: person(context),
     };
     let named = body
         .service
@@ -103,6 +104,7 @@ async fn pick(context: &mut Context) -> Result<Option<RemoveSecret>, Report> {
         let sandbox = (!row.scope.starts_with('(')).then(|| row.scope.clone());
         let mut meant = RemoveSecret {
             sandbox,
+            person: true,
             ..RemoveSecret::default()
         };
         if row.kind == "registry" {
@@ -116,6 +118,7 @@ async fn pick(context: &mut Context) -> Result<Option<RemoveSecret>, Report> {
     for row in &secrets.custom {
         let meant = RemoveSecret {
             placeholder: Some(row.placeholder.clone()),
+            person: true,
             ..RemoveSecret::default()
         };
         options.push((format!("{} {} {}", row.name, row.scope, row.secret), meant));

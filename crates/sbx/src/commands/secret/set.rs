@@ -1,18 +1,22 @@
 //! `sbx secret set`.
 
-use super::{Context, services, stored, value};
+use super::source::SourceArgs;
+use super::{Context, person, services, stored, value};
 use crate::exit::Exit;
 use crate::prompt;
-use sbx_wire::api::{SetSecret, StoredSecret};
+use sbx_wire::api::{SetRegistry, SetSecret, StoredSecret};
 use sbx_wire::report::Report;
+use sbx_wire::secret::SecretText;
 
 /// Store a secret; the value is read from standard input or asked for
 #[derive(Debug, Clone, clap::Args)]
+#[command(group(clap::ArgGroup::new("fetched").args(["command", "reference"]).conflicts_with_all(["token", "registry"])))]
 pub(crate) struct SetArgs {
     /// Service, e.g. anthropic (ANTHROPIC_API_KEY works too)
+    #[arg(conflicts_with = "registry")]
     service: Option<String>,
     /// The value; visible to others in the process list, prefer standard input
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with = "registry")]
     token: Option<String>,
     /// Only for this sandbox [default: all sandboxes]
     #[arg(long)]
@@ -23,18 +27,76 @@ pub(crate) struct SetArgs {
     /// For all sandboxes (older spelling; the default)
     #[arg(short = 'g', long, hide = true, conflicts_with = "sandbox")]
     global: bool,
+    #[command(flatten)]
+    source: SourceArgs,
+    #[command(flatten)]
+    registry: RegistryArgs,
+}
+
+/// The login of a registry.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Logins of registries")]
+struct RegistryArgs {
+    /// Store the login of this registry instead; without --sandbox or --all-sandboxes for the host alone
+    #[arg(long, value_name = "HOST", requires = "username")]
+    registry: Option<String>,
+    /// User
+    #[arg(long, requires = "registry")]
+    username: Option<String>,
+    /// Read the password from standard input
+    #[arg(long, requires = "registry")]
+    password_stdin: bool,
+    /// Where the registry has its clients sign in, if that is another host
+    #[arg(long, value_name = "URL", requires = "registry")]
+    registry_auth_endpoint: Option<String>,
+    /// Sandboxes may use it
+    #[arg(long, requires = "registry", conflicts_with = "sandbox")]
+    all_sandboxes: bool,
 }
 
 pub(super) async fn run(context: &mut Context, args: SetArgs) -> Result<Exit, Report> {
+    if let Some(host) = args.registry.registry.clone() {
+        return registry(context, host, args).await;
+    }
     let service = service(context, args.service)?;
     let command = format!("sbx secret set {service}");
+    let fetched = args.source.fetched();
+    let value = match &fetched {
+        Some(_) => None,
+        None => Some(value::obtain(context, args.token, &service, &command)?),
+    };
     let body = SetSecret {
-        value: value::obtain(context, args.token, &service, &command)?,
         service,
+        value,
+        fetched,
         sandbox: args.sandbox,
         force: args.force,
+        person: person(context),
     };
     let answer: StoredSecret = context.client.post("/v1/secrets", &body).await?;
+    stored(&mut context.printer, &answer);
+    Ok(Exit::Success)
+}
+
+async fn registry(context: &mut Context, host: String, args: SetArgs) -> Result<Exit, Report> {
+    let command = format!("sbx secret set --registry {host} --username USER --password-stdin");
+    let password = if args.registry.password_stdin {
+        let text = value::from_stdin()?;
+        SecretText::new(text.trim_end_matches(['\r', '\n']).to_owned())
+    } else {
+        value::obtain(context, None, &host, &command)?
+    };
+    let body = SetRegistry {
+        registry: host,
+        username: args.registry.username.unwrap_or_default(),
+        password,
+        auth_endpoint: args.registry.registry_auth_endpoint,
+        all_sandboxes: args.registry.all_sandboxes,
+        sandbox: args.sandbox,
+        force: args.force,
+        person: person(context),
+    };
+    let answer: StoredSecret = context.client.post("/v1/secrets/registry", &body).await?;
     stored(&mut context.printer, &answer);
     Ok(Exit::Success)
 }

@@ -1,4 +1,4 @@
-//! The guest's file requests, up to files that are open: the share with the transport's decoder before it, on a tree of
+//! The guest's file requests, up to files that are open: the share with its decoder before it, on a tree of
 //! the host's own with a way out in it and something outside.
 //!
 //! The bytes are a list of requests. Each is a head, arguments and a chain of descriptors with one thing or the other
@@ -9,18 +9,14 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
+use sbx_share::fuse::{Request, Session};
 use sbx_share::{Bounds, GuestOwner, Share};
 use tempfile::TempDir;
-use vhost_user_backend::bitmap::BitmapMmapRegion;
 use virtio_queue::{DescriptorChain, Queue, QueueT};
-use virtiofsd::descriptor_utils::{Reader, Writer};
 use virtiofsd::fuse::Opcode;
-use virtiofsd::server::Server;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use crate::guarded::{self, Tree};
-
-type Memory = GuestMemoryMmap<BitmapMmapRegion>;
 
 /// Requests that are made; the rest of longer input is left.
 const STEPS: usize = 24;
@@ -66,8 +62,8 @@ pub(crate) fn run(bytes: &[u8]) {
         share = share.guarded(guarded::rules(), None);
     }
     let mut play = Play {
-        server: Server::new(share),
-        memory: Memory::from_ranges(&[(GuestAddress(TABLE), MEMORY)]).expect("memory"),
+        session: Session::new(share),
+        memory: GuestMemoryMmap::from_ranges(&[(GuestAddress(TABLE), MEMORY)]).expect("memory"),
         nodes: vec![1],
         handles: Vec::new(),
     };
@@ -207,8 +203,8 @@ impl Steps<'_> {
 }
 
 struct Play {
-    server: Server<Share>,
-    memory: Memory,
+    session: Session,
+    memory: GuestMemoryMmap,
     /// Of earlier answers, the root first.
     nodes: Vec<u64>,
     handles: Vec<u64>,
@@ -254,7 +250,7 @@ impl Play {
         };
         self.write(REQUEST, &request);
         self.write(TABLE, &table);
-        let answered = self.answered(op, unique);
+        let answered = self.answered(unique);
         if let Some(answer) = &answered {
             self.learn(op, answer);
         }
@@ -266,8 +262,8 @@ impl Play {
         written.expect("a place in memory");
     }
 
-    /// Gives the chain to the server, as its transport does, and checks the answer. None where the server ends.
-    fn answered(&self, op: u8, unique: u64) -> Option<Vec<u8>> {
+    /// Gives the chain to the session, as the device does, and checks the answer. None where the server ends.
+    fn answered(&mut self, unique: u64) -> Option<Vec<u8>> {
         self.write(ANSWER, &[0; ANSWER_HEAD]);
         self.write(AVAILABLE, &[0, 0, 1, 0, 0, 0]);
         let mut queue = Queue::new(SIZE).expect("a queue");
@@ -276,19 +272,10 @@ impl Play {
         queue.set_avail_ring_address(low(AVAILABLE), None);
         queue.set_used_ring_address(low(USED), None);
         queue.set_ready(true);
-        let chain: DescriptorChain<&Memory> = queue.pop_descriptor_chain(&self.memory)?;
-        let reader = Reader::new(&self.memory, chain.clone()).ok()?;
-        let writer = Writer::new(&self.memory, chain).ok()?;
-        let op = Opcode::try_from(u32::from(op));
-        let splits = matches!(op, Ok(Opcode::Read | Opcode::Readdir | Opcode::Readdirplus));
-        if splits && writer.available_bytes() < ANSWER_HEAD {
-            // The decoder panics, and with it the process ends (sbx-share, hostile.rs).
-            return None;
-        }
-        let length = self
-            .server
-            .handle_message(reader, writer, None::<&mut ()>)
-            .ok()?;
+        let chain: DescriptorChain<&GuestMemoryMmap> = queue.pop_descriptor_chain(&self.memory)?;
+        let request = Request::new(&self.memory, chain).ok()?;
+        let length = self.session.answer(&request).ok()?;
+        let length = usize::try_from(length).expect("far below 4 GiB");
         let mut answer = vec![0; length];
         self.memory
             .read_slice(&mut answer, GuestAddress(ANSWER))

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 use rustix::io::Errno;
@@ -31,12 +31,12 @@ impl Share {
         }
         self.handles().check_room()?;
         let file = self.open_file(id, flags)?;
-        self.handles().insert(id, Open::File(Arc::new(file), flags))
+        self.handles().insert(id, Open::File(Rc::new(file), flags))
     }
 
     pub(crate) fn open_directory(&self, id: u64) -> io::Result<u64> {
         self.handles().check_room()?;
-        let directory = Arc::new(self.opened_directory(id)?);
+        let directory = Rc::new(self.opened_directory(id)?);
         self.handles().insert(id, Open::Directory(directory))
     }
 
@@ -132,8 +132,8 @@ impl Share {
 
     pub(crate) fn copy_range(
         &self,
-        (from, mut from_offset): (&Arc<File>, u64),
-        (to, mut to_offset): (&Arc<File>, u64),
+        (from, mut from_offset): (&Rc<File>, u64),
+        (to, mut to_offset): (&Rc<File>, u64),
         length: u64,
     ) -> io::Result<usize> {
         self.check_writable()?;

@@ -7,16 +7,18 @@
 use crate::limits::CACHE_TIME;
 use rustc_hash::FxHashMap as HashMap;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
-use std::time::Instant;
+use std::rc::Rc;
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
 
 /// One directory.
 #[derive(Debug)]
 struct Slot {
     node: u64,
-    directory: Arc<OwnedFd>,
+    directory: Rc<OwnedFd>,
     /// When it was last found by its name.
-    found: Instant,
+    found: Duration,
     /// Used since the hand passed by.
     used: bool,
 }
@@ -33,6 +35,8 @@ pub(crate) struct Descriptors {
 impl Descriptors {
     /// A table for at most `limit` directories.
     pub(crate) fn new(limit: usize) -> Self {
+        // The first time, the way to ask without a system call is looked for, which the jail would not allow.
+        now();
         Self {
             slots: Vec::new(),
             by_node: HashMap::default(),
@@ -42,21 +46,21 @@ impl Descriptors {
     }
 
     /// The directory of a node, if it was found lately.
-    pub(crate) fn get(&mut self, node: u64) -> Option<Arc<OwnedFd>> {
+    pub(crate) fn get(&mut self, node: u64) -> Option<Rc<OwnedFd>> {
         let slot = &mut self.slots[*self.by_node.get(&node)?];
-        if slot.found.elapsed() >= CACHE_TIME {
+        if now().saturating_sub(slot.found) >= CACHE_TIME {
             return None;
         }
         slot.used = true;
-        Some(Arc::clone(&slot.directory))
+        Some(Rc::clone(&slot.directory))
     }
 
     /// The directory of a node was just found.
-    pub(crate) fn insert(&mut self, node: u64, directory: Arc<OwnedFd>) {
+    pub(crate) fn insert(&mut self, node: u64, directory: Rc<OwnedFd>) {
         let slot = Slot {
             node,
             directory,
-            found: Instant::now(),
+            found: now(),
             used: true,
         };
         if let Some(index) = self.by_node.get(&node) {
@@ -102,12 +106,18 @@ impl Descriptors {
     }
 }
 
+/// Time since the host was started, to a few milliseconds: what is asked with nearly every request is asked cheaply.
+fn now() -> Duration {
+    let now = clock_gettime(ClockId::MonotonicCoarse);
+    Duration::try_from(now).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn descriptor() -> Arc<OwnedFd> {
-        Arc::new(std::fs::File::open("/").unwrap().into())
+    fn descriptor() -> Rc<OwnedFd> {
+        Rc::new(std::fs::File::open("/").unwrap().into())
     }
 
     fn known(table: &mut Descriptors, nodes: std::ops::Range<u64>) -> Vec<u64> {

@@ -1,11 +1,12 @@
 //! Listing a directory in pieces.
 
+use std::cell::RefCell;
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::rc::Rc;
 
 use rustix::fs::{FileType, RawDir, SeekFrom};
 use rustix::io::Errno;
@@ -26,14 +27,14 @@ const END: u64 = i64::MAX.cast_unsigned();
 /// stopped.
 #[derive(Debug)]
 pub(crate) struct Directory {
-    file: Arc<File>,
+    file: Rc<File>,
     /// What the rules remember of the way to it, if they hide anything.
-    below: Option<Arc<Below>>,
+    below: Option<Rc<Below>>,
     /// Names in it that the host does not have, or that stand for others.
     virtuals: Vec<Name>,
     /// The host has no such directory: there is nothing else in it.
     alone: bool,
-    chunk: Mutex<Arc<Chunk>>,
+    chunk: RefCell<Rc<Chunk>>,
 }
 
 /// Entries that follow one another, beginning at position `start` of the stream.
@@ -56,13 +57,13 @@ struct Item {
 }
 
 impl Directory {
-    pub(crate) fn new(file: File, below: Option<Arc<Below>>, virtuals: Vec<Name>) -> Self {
+    pub(crate) fn new(file: File, below: Option<Rc<Below>>, virtuals: Vec<Name>) -> Self {
         Self {
-            file: Arc::new(file),
+            file: Rc::new(file),
             below,
             virtuals,
             alone: false,
-            chunk: Mutex::default(),
+            chunk: RefCell::default(),
         }
     }
 
@@ -74,22 +75,22 @@ impl Directory {
         }
     }
 
-    pub(crate) fn file(&self) -> Arc<File> {
-        Arc::clone(&self.file)
+    pub(crate) fn file(&self) -> Rc<File> {
+        Rc::clone(&self.file)
     }
 
     /// The entries from a position on, as many as are at hand; none only at the end. Position 0 reads anew.
     pub(crate) fn entries(&self, position: u64, guard: &Guard) -> io::Result<Entries> {
-        let mut chunk = self.chunk.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut chunk = self.chunk.borrow_mut();
         if let Some(index) = chunk.index(position) {
             return Ok(Entries {
-                chunk: Arc::clone(&chunk),
+                chunk: Rc::clone(&chunk),
                 index,
             });
         }
-        *chunk = Arc::new(self.read(position, guard)?);
+        *chunk = Rc::new(self.read(position, guard)?);
         Ok(Entries {
-            chunk: Arc::clone(&chunk),
+            chunk: Rc::clone(&chunk),
             index: 0,
         })
     }
@@ -217,7 +218,7 @@ fn kind(file_type: FileType) -> u32 {
 /// Entries on their way to the guest.
 #[derive(Debug)]
 pub struct Entries {
-    chunk: Arc<Chunk>,
+    chunk: Rc<Chunk>,
     index: usize,
 }
 

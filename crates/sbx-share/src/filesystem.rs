@@ -1,4 +1,4 @@
-//! The requests as the transport hands them over.
+//! The requests as `fuse` hands them over.
 //!
 //! The caller's ids (`Context`) are ignored throughout: the guest kernel checks permissions against the owners it is
 //! shown (virtiofs mounts with `default_permissions`), and on the host everything is done by the host user.
@@ -9,7 +9,8 @@
 
 use std::ffi::CStr;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _, Write as _};
+use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::fs::OFlags;
@@ -20,15 +21,18 @@ use virtiofsd::filesystem::{
 use virtiofsd::fuse::{Attr, SetattrIn};
 
 use crate::directory::Entries;
+use crate::limits::MAX_STATE;
 use crate::share::Share;
 
 impl SerializableFileSystem for Share {
-    fn serialize(&self, state_pipe: File) -> io::Result<()> {
-        self.save(state_pipe)
+    fn serialize(&self, mut state_pipe: File) -> io::Result<()> {
+        state_pipe.write_all(&self.saved()?)
     }
 
     fn deserialize_and_apply(&self, state_pipe: File) -> io::Result<()> {
-        self.restore(state_pipe)
+        let mut state = Vec::new();
+        state_pipe.take(MAX_STATE + 1).read_to_end(&mut state)?;
+        self.take_over(&state)
     }
 }
 
@@ -161,7 +165,7 @@ impl FileSystem for Share {
         self.handles().check_room()?;
         let flags = OFlags::from_bits_retain(flags);
         let (entry, file) = self.make_file(parent, name, mode & !umask, flags)?;
-        let open = crate::handles::Open::File(std::sync::Arc::new(file), flags - OFlags::CREATE);
+        let open = crate::handles::Open::File(Rc::new(file), flags - OFlags::CREATE);
         let handle = self.handles().insert(entry.inode, open)?;
         Ok((entry, Some(handle), OpenOptions::empty()))
     }

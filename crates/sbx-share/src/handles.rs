@@ -3,7 +3,7 @@
 use rustc_hash::FxHashMap as HashMap;
 use std::fs::File;
 use std::io;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -14,15 +14,15 @@ use crate::directory::Directory;
 #[derive(Clone, Debug)]
 pub(crate) enum Open {
     /// A regular file, and how it was opened.
-    File(Arc<File>, OFlags),
+    File(Rc<File>, OFlags),
     /// A directory, with the entries read ahead.
-    Directory(Arc<Directory>),
+    Directory(Rc<Directory>),
 }
 
 impl Open {
-    fn file(&self) -> Arc<File> {
+    fn file(&self) -> Rc<File> {
         match self {
-            Self::File(file, _) => Arc::clone(file),
+            Self::File(file, _) => Rc::clone(file),
             Self::Directory(directory) => directory.file(),
         }
     }
@@ -36,12 +36,21 @@ impl Open {
     }
 }
 
+/// One handle.
+#[derive(Debug)]
+struct Held {
+    node: u64,
+    open: Open,
+    /// The next handle of the same node.
+    beside: Option<u64>,
+}
+
 /// The table of handles. Numbers are never used twice.
 #[derive(Debug)]
 pub(crate) struct Handles {
-    open: HashMap<u64, (u64, Open)>,
-    /// Handles by node, to reach a file that has no name left.
-    by_node: HashMap<u64, Vec<u64>>,
+    open: HashMap<u64, Held>,
+    /// The newest handle of each node, to reach a file that has no name left. The others hang on it.
+    by_node: HashMap<u64, u64>,
     next: u64,
     limit: usize,
 }
@@ -71,61 +80,83 @@ impl Handles {
         self.check_room()?;
         let handle = self.next;
         self.next += 1;
-        self.open.insert(handle, (node, open));
-        self.by_node.entry(node).or_default().push(handle);
+        self.hold(handle, node, open);
         Ok(handle)
     }
 
+    fn hold(&mut self, handle: u64, node: u64, open: Open) {
+        let beside = self.by_node.insert(node, handle);
+        self.open.insert(handle, Held { node, open, beside });
+    }
+
+    fn get(&self, node: u64, handle: u64) -> io::Result<&Open> {
+        let held = self.open.get(&handle).filter(|held| held.node == node);
+        Ok(held.map(|held| &held.open).ok_or(Errno::BADF)?)
+    }
+
     /// The file behind a handle of this node, directories included. `EBADF` for any other number.
-    pub(crate) fn any(&self, node: u64, handle: u64) -> io::Result<Arc<File>> {
-        match self.open.get(&handle) {
-            Some((owner, open)) if *owner == node => Ok(open.file()),
-            _ => Err(Errno::BADF.into()),
-        }
+    pub(crate) fn any(&self, node: u64, handle: u64) -> io::Result<Rc<File>> {
+        Ok(self.get(node, handle)?.file())
     }
 
     /// The regular file behind a handle of this node. `EBADF` otherwise.
-    pub(crate) fn file(&self, node: u64, handle: u64) -> io::Result<Arc<File>> {
-        match self.open.get(&handle) {
-            Some((owner, Open::File(file, _))) if *owner == node => Ok(Arc::clone(file)),
-            _ => Err(Errno::BADF.into()),
+    pub(crate) fn file(&self, node: u64, handle: u64) -> io::Result<Rc<File>> {
+        match self.get(node, handle)? {
+            Open::File(file, _) => Ok(Rc::clone(file)),
+            Open::Directory(_) => Err(Errno::BADF.into()),
         }
     }
 
     /// The directory behind a handle of this node. `EBADF` otherwise.
-    pub(crate) fn directory(&self, node: u64, handle: u64) -> io::Result<Arc<Directory>> {
-        match self.open.get(&handle) {
-            Some((owner, Open::Directory(directory))) if *owner == node => {
-                Ok(Arc::clone(directory))
-            }
-            _ => Err(Errno::BADF.into()),
+    pub(crate) fn directory(&self, node: u64, handle: u64) -> io::Result<Rc<Directory>> {
+        match self.get(node, handle)? {
+            Open::Directory(directory) => Ok(Rc::clone(directory)),
+            Open::File(..) => Err(Errno::BADF.into()),
         }
     }
 
     /// Any file that the guest has open for this node.
-    pub(crate) fn of_node(&self, node: u64) -> Option<Arc<File>> {
-        let handle = self.by_node.get(&node)?.first()?;
-        self.open.get(handle).map(|(_, open)| open.file())
+    pub(crate) fn of_node(&self, node: u64) -> Option<Rc<File>> {
+        let handle = self.by_node.get(&node)?;
+        self.open.get(handle).map(|held| held.open.file())
     }
 
     /// Closes a handle of this node. `EBADF` for any other number.
     pub(crate) fn remove(&mut self, node: u64, handle: u64) -> io::Result<()> {
-        self.any(node, handle)?;
-        self.open.remove(&handle);
-        if let Some(handles) = self.by_node.get_mut(&node) {
-            handles.retain(|known| *known != handle);
-            if handles.is_empty() {
+        self.get(node, handle)?;
+        let Some(gone) = self.open.remove(&handle) else {
+            return Err(Errno::BADF.into());
+        };
+        let first = self.by_node.get(&node).copied();
+        match (first, gone.beside) {
+            (Some(first), Some(beside)) if first == handle => {
+                self.by_node.insert(node, beside);
+            }
+            (Some(first), None) if first == handle => {
                 self.by_node.remove(&node);
             }
+            (first, beside) => self.unhang(first, handle, beside),
         }
         Ok(())
+    }
+
+    /// A handle that hung on others of its node, of which this is the newest, is gone.
+    fn unhang(&mut self, newest: Option<u64>, gone: u64, beside: Option<u64>) {
+        let mut at = newest;
+        while let Some(held) = at.and_then(|handle| self.open.get_mut(&handle)) {
+            if held.beside == Some(gone) {
+                held.beside = beside;
+                return;
+            }
+            at = held.beside;
+        }
     }
 
     /// All of them: handle, node, and what is open.
     pub(crate) fn all(&self) -> impl Iterator<Item = (u64, u64, &Open)> {
         self.open
             .iter()
-            .map(|(handle, (node, open))| (*handle, *node, open))
+            .map(|(handle, held)| (*handle, held.node, &held.open))
     }
 
     /// The number of the next handle.
@@ -136,8 +167,10 @@ impl Handles {
     /// Takes in what had this number in a saved machine. `ENFILE` when the table is full.
     pub(crate) fn put_back(&mut self, handle: u64, node: u64, open: Open) -> io::Result<()> {
         self.check_room()?;
-        self.open.insert(handle, (node, open));
-        self.by_node.entry(node).or_default().push(handle);
+        if self.open.contains_key(&handle) {
+            return Err(Errno::BADF.into());
+        }
+        self.hold(handle, node, open);
         self.go_on_from(handle.saturating_add(1));
         Ok(())
     }

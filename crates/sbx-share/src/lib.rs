@@ -1,8 +1,8 @@
 //! The file system behind a sandbox's workspace mount.
 //!
-//! The guest speaks FUSE over virtio-fs (vhost-user, VIRTIO 1.2 section 5.11). The `virtiofsd` crate carries the bytes
-//! and decodes the requests; the file system is [`Share`], because the guest is hostile and the tree belongs to the
-//! host user:
+//! The guest speaks FUSE over virtio-fs (vhost-user, VIRTIO 1.2 section 5.11). `device` carries the bytes, [`fuse`]
+//! decodes the requests, and the file system is [`Share`]. All of it is on one thread. The guest is hostile and the tree
+//! belongs to the host user:
 //!
 //! - **Nothing outside the root.** The root is opened once. Every name below it is one component, every path is walked
 //!   by the kernel with `RESOLVE_BENEATH`, no symbolic link is ever followed (the guest resolves them, in its own
@@ -19,10 +19,13 @@
 #![deny(unsafe_code)] // `sys` is the one exception, and says why
 
 mod attributes;
+mod by_name;
 mod content;
 mod descriptors;
+mod device;
 mod directory;
 mod filesystem;
+pub mod fuse;
 mod guard;
 mod handles;
 pub mod limits;
@@ -37,5 +40,6 @@ mod sys;
 mod tree;
 mod virtuals;
 
+pub use device::{DeviceError, RingError};
 pub use owner::GuestOwner;
 pub use share::{Bounds, OpenError, Share};

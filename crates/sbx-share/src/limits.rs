@@ -34,6 +34,24 @@ pub const MAX_PLACES: usize = 4;
 /// Bytes of directory entries read from the host at once and kept per open directory.
 pub const DIRECTORY_CHUNK: usize = 8 * 1024;
 
+/// Bytes of content in one request, as the guest's kernel is told. Beyond: a short read or write.
+pub const MAX_CONTENT: u32 = 1024 * 1024;
+
+/// Bytes of one request's arguments: a link's text is at most a page, and there are two names at most. Beyond: `E2BIG`.
+pub const MAX_ARGUMENTS: usize = 64 * 1024;
+
+/// Bytes of one listing. Beyond: the guest asks for the rest.
+pub const MAX_LISTING: usize = 64 * 1024;
+
+/// Descriptors of a queue (QEMU's own bound). Beyond: QEMU is refused.
+pub const MAX_QUEUE: u16 = 1024;
+
+/// Requests of one queue that are answered before the other one, and QEMU, have their turn.
+pub const TURN: usize = 128;
+
+/// Time after which the guest is told of answers although more requests are waiting.
+pub const SIGNAL_AFTER: Duration = Duration::from_micros(100);
+
 /// Bytes copied by one `copy_file_range` request. Beyond: a short copy, the guest asks again.
 pub const MAX_COPY: u64 = 16 * 1024 * 1024;
 

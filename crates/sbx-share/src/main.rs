@@ -116,8 +116,7 @@ fn log_to(path: Option<&Path>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A panic in one of the transport's threads would leave a server that answers nothing: end, so that the supervisor
-/// sees it.
+/// What panicked is said in the log, whichever that is, and nothing is tidied up by code that may be wrong too.
 fn abort_on_panic() {
     std::panic::set_hook(Box::new(|panic| {
         tracing::error!("{panic}");

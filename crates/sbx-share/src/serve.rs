@@ -4,16 +4,12 @@ use std::io;
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use rustix::fs::Mode;
 use sbx_jail::{Enforced, Jail, JailError, Profile};
-use vhost::vhost_user::{Error as VhostError, Listener};
-use vhost_user_backend::VhostUserDaemon;
-use virtiofsd::vhost_user::VhostUserFsBackendBuilder;
-use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
 use crate::Share;
+use crate::device::{self, DeviceError};
 
 /// Why the server did not start or ended badly.
 #[derive(Debug, thiserror::Error)]
@@ -37,12 +33,12 @@ pub enum ServeError {
     /// Root of the share lost before the jail was closed.
     #[error("cannot hold the root of the share: {0}")]
     Root(#[source] io::Error),
-    /// The device could not be set up.
-    #[error("cannot set up the virtio-fs device: {0}")]
-    Device(String),
-    /// QEMU sent something that is not the vhost-user protocol.
-    #[error("vhost-user: {0}")]
-    Protocol(String),
+    /// The socket is broken.
+    #[error("cannot take QEMU's connection: {0}")]
+    Accept(#[source] io::Error),
+    /// The device was ended by what its guest or QEMU did.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
 }
 
 /// Listens, readable and writable for the user only. A socket of that name is replaced: it is left over, for the
@@ -79,29 +75,12 @@ pub fn jail(share: &Share) -> Result<Enforced, ServeError> {
     Ok(jail.apply()?)
 }
 
-/// Serves the first connection until QEMU hangs up. Requests are handled one after the other on one thread.
+/// Serves the first connection until QEMU hangs up.
 pub fn serve(share: Share, listener: UnixListener) -> Result<(), ServeError> {
-    let device = |error: &dyn std::fmt::Display| ServeError::Device(error.to_string());
-    // No thread pool: its threads call unshare(2), which the jail refuses.
-    let backend = VhostUserFsBackendBuilder::default().set_thread_pool_size(0);
-    let backend = backend.build(share).map_err(|error| device(&error))?;
-    let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
-    let mut daemon = VhostUserDaemon::new("sbx-share".into(), Arc::new(backend), memory)
-        .map_err(|error| device(&error))?;
-    let mut listener = Listener::from(listener);
-    daemon
-        .start(&mut listener)
-        .map_err(|error| ServeError::Protocol(error.to_string()))?;
+    let (qemu, _) = listener.accept().map_err(ServeError::Accept)?;
     drop(listener); // no second client
     tracing::info!("QEMU has connected");
-    match daemon.wait() {
-        Ok(())
-        | Err(vhost_user_backend::Error::HandleRequest(
-            VhostError::Disconnected | VhostError::PartialMessage,
-        )) => {
-            tracing::info!("QEMU has gone");
-            Ok(())
-        }
-        Err(error) => Err(ServeError::Protocol(error.to_string())),
-    }
+    device::run(share, qemu)?;
+    tracing::info!("QEMU has gone");
+    Ok(())
 }

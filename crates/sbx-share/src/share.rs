@@ -1,11 +1,12 @@
 //! The share's state and how requests reach files.
 
+use std::cell::{RefCell, RefMut};
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::rc::Rc;
 
 use rustix::fs::{FileType, Mode, OFlags, Statx};
 use rustix::io::Errno;
@@ -64,13 +65,13 @@ pub struct Share {
     pub(crate) owners: Owners,
     read_only: bool,
     root_path: PathBuf,
-    nodes: Mutex<Nodes>,
-    descriptors: Mutex<Descriptors>,
-    handles: Mutex<Handles>,
+    nodes: RefCell<Nodes>,
+    descriptors: RefCell<Descriptors>,
+    handles: RefCell<Handles>,
     pub(crate) guard: Guard,
     pub(crate) virtuals: Virtuals,
     /// Where bytes of the guest are looked at before they reach a file.
-    pub(crate) staging: Mutex<File>,
+    pub(crate) staging: File,
 }
 
 impl Share {
@@ -118,13 +119,13 @@ impl Share {
             owners: Owners::new(owner, &stat),
             read_only,
             root_path: root.to_owned(),
-            nodes: Mutex::new(Nodes::new(Identity::from(&stat), bounds.nodes)),
-            descriptors: Mutex::new(Descriptors::new(bounds.directories)),
-            handles: Mutex::new(Handles::new(bounds.handles)),
+            nodes: RefCell::new(Nodes::new(Identity::from(&stat), bounds.nodes)),
+            descriptors: RefCell::new(Descriptors::new(bounds.directories)),
+            handles: RefCell::new(Handles::new(bounds.handles)),
             tree,
             guard: Guard::new(root, Rules::default(), None),
             virtuals: Virtuals::default(),
-            staging: Mutex::new(staging().map_err(fail)?),
+            staging: staging().map_err(fail)?,
         })
     }
 
@@ -156,18 +157,16 @@ impl Share {
         self.nodes().len()
     }
 
-    pub(crate) fn nodes(&self) -> MutexGuard<'_, Nodes> {
-        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn nodes(&self) -> RefMut<'_, Nodes> {
+        self.nodes.borrow_mut()
     }
 
-    pub(crate) fn descriptors(&self) -> MutexGuard<'_, Descriptors> {
-        self.descriptors
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn descriptors(&self) -> RefMut<'_, Descriptors> {
+        self.descriptors.borrow_mut()
     }
 
-    pub(crate) fn handles(&self) -> MutexGuard<'_, Handles> {
-        self.handles.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn handles(&self) -> RefMut<'_, Handles> {
+        self.handles.borrow_mut()
     }
 
     /// The guest mounts anew or has gone: nothing it held counts any more.
@@ -207,7 +206,7 @@ impl Share {
             return Err(Errno::STALE.into());
         }
         loop {
-            // The tables are locked while the kernel walks: requests come one at a time.
+            // The tables are held while the kernel walks: requests come one at a time.
             let (place, walked) = {
                 let (nodes, mut known) = (self.nodes(), self.descriptors());
                 let Some(place) = nodes.place(id) else { break };
@@ -252,57 +251,18 @@ impl Share {
 
     /// Reaches a directory in which a name is to be used.
     pub(crate) fn reach_directory(&self, id: u64) -> io::Result<Reached<'_>> {
-        if id == ROOT {
-            return Ok(Reached::Root(self.tree.root()));
-        }
-        if let Some(directory) = self.descriptors().get(id) {
-            return Ok(Reached::Directory(directory));
+        if let Some(directory) = self.at_hand(id) {
+            return Ok(directory);
         }
         match self.reach(id)? {
             (Reached::Named(fd), stat) if is_type(&stat, FileType::Directory) => {
-                let directory = Arc::new(fd);
-                self.descriptors().insert(id, Arc::clone(&directory));
+                let directory = Rc::new(fd);
+                self.descriptors().insert(id, Rc::clone(&directory));
                 Ok(Reached::Directory(directory))
             }
             (reached, stat) if is_type(&stat, FileType::Directory) => Ok(reached),
             _ => Err(Errno::NOTDIR.into()),
         }
-    }
-
-    /// Attributes of a node by the name it was last seen under, if it is still there. Shorter than reaching it.
-    pub(crate) fn stat_by_name(&self, id: u64) -> Option<Statx> {
-        let parent = self.nodes().by_name(id)?.2.parent;
-        let directory = self.reach_directory(parent).ok()?;
-        let nodes = self.nodes();
-        let (identity, _, place) = nodes.by_name(id)?;
-        let stat = tree::stat_name(directory, &place.name).ok()?;
-        (place.parent == parent && Identity::from(&stat) == identity).then_some(stat)
-    }
-
-    /// Opens the file of a node by the name it was last seen under, if it is still there.
-    fn open_by_name(&self, id: u64, flags: OFlags) -> io::Result<Option<(File, Statx)>> {
-        let parent = match self.nodes().by_name(id) {
-            Some((_, Kind::File, place)) => place.parent,
-            _ => return Ok(None),
-        };
-        let directory = self.reach_directory(parent)?;
-        let (identity, opened) = {
-            let nodes = self.nodes();
-            let Some((identity, _, place)) = nodes.by_name(id) else {
-                return Ok(None);
-            };
-            let opened = tree::open_name(directory, &place.name, flags - OFlags::TRUNC);
-            (identity, opened)
-        };
-        // What is wrong is found out on the long way.
-        let Ok(opened) = opened else {
-            return Ok(None);
-        };
-        let stat = tree::stat(&opened)?;
-        if Identity::from(&stat) != identity || !is_type(&stat, FileType::RegularFile) {
-            return Ok(None);
-        }
-        Ok(Some((opened.into(), stat)))
     }
 
     /// Opens the regular file of a node. Pipes, sockets and devices are the guest kernel's own; opening one here would
@@ -314,7 +274,7 @@ impl Share {
         }
         // What is opened for reading cannot be cut afterwards, and must not be before it was looked at.
         let cut_to_read = flags.contains(OFlags::TRUNC) && flags & OFlags::RWMODE == OFlags::RDONLY;
-        if !cut_to_read && let Some((file, stat)) = self.open_by_name(id, flags)? {
+        if !cut_to_read && let Some((file, stat)) = self.open_by_name(id, flags) {
             if writes {
                 self.check_open_to_write(id, &stat)?;
             }

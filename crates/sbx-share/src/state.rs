@@ -10,9 +10,8 @@ use crate::nodes::SavedNode;
 use crate::share::Share;
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
-use std::fs::File;
-use std::io::{self, Read as _, Write as _};
-use std::sync::Arc;
+use std::io;
+use std::rc::Rc;
 
 /// Version of the format.
 const VERSION: u32 = 1;
@@ -36,8 +35,8 @@ struct SavedHandle {
 }
 
 impl Share {
-    /// Writes the state down.
-    pub(crate) fn save(&self, mut to: File) -> io::Result<()> {
+    /// The state, to be written down.
+    pub(crate) fn saved(&self) -> io::Result<Vec<u8>> {
         let saved = {
             let (nodes, handles) = (self.nodes(), self.handles());
             Saved {
@@ -55,20 +54,17 @@ impl Share {
                     .collect(),
             }
         };
-        let bytes = postcard::to_allocvec(&saved).map_err(io::Error::other)?;
-        to.write_all(&bytes)
+        postcard::to_allocvec(&saved).map_err(io::Error::other)
     }
 
     /// Takes a state over, in place of the present one. What it says was written by a share, but is checked as if a
     /// guest had said it.
-    pub(crate) fn restore(&self, from: File) -> io::Result<()> {
-        let mut bytes = Vec::new();
-        from.take(MAX_STATE + 1).read_to_end(&mut bytes)?;
+    pub(crate) fn take_over(&self, state: &[u8]) -> io::Result<()> {
         let broken = || io::Error::from(io::ErrorKind::InvalidData);
-        if bytes.len() as u64 > MAX_STATE {
+        if state.len() as u64 > MAX_STATE {
             return Err(broken());
         }
-        let saved: Saved = postcard::from_bytes(&bytes).map_err(|_| broken())?;
+        let saved: Saved = postcard::from_bytes(state).map_err(|_| broken())?;
         if saved.version != VERSION
             || saved.nodes.len() > MAX_NODES
             || saved.handles.len() > MAX_HANDLES
@@ -99,11 +95,11 @@ impl Share {
 
     fn open_again(&self, node: u64, flags: Option<u32>) -> io::Result<Open> {
         let Some(flags) = flags else {
-            return Ok(Open::Directory(Arc::new(self.opened_directory(node)?)));
+            return Ok(Open::Directory(Rc::new(self.opened_directory(node)?)));
         };
         // Opened before, so nothing is cut or made now.
         let flags = OFlags::from_bits_retain(flags) - OFlags::TRUNC;
         let file = self.open_file(node, flags)?;
-        Ok(Open::File(Arc::new(file), flags))
+        Ok(Open::File(Rc::new(file), flags))
     }
 }

@@ -5,11 +5,13 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 use rustix::path::DecInt;
+
+use crate::share::component;
 
 /// Bytes of a path in one call; longer ones are walked in pieces. The kernel's limit is 4096 with the final zero.
 const MAX_PATH: usize = 4000;
@@ -33,9 +35,9 @@ pub(crate) enum Reached<'root> {
     /// Reached by name: an `O_PATH` descriptor.
     Named(OwnedFd),
     /// A directory that was reached a moment ago, or now and will be again.
-    Directory(Arc<OwnedFd>),
+    Directory(Rc<OwnedFd>),
     /// No name left, but the guest has it open.
-    Open(Arc<File>),
+    Open(Rc<File>),
 }
 
 impl AsFd for Reached<'_> {
@@ -142,16 +144,16 @@ impl Tree {
     }
 }
 
-/// Opens a name in a reached directory for use, if it is no link. Whatever it is may be opened, so the caller has reason
-/// to believe that it is a regular file, and looks.
+/// Opens a name in a reached directory for use, if it is no link. One component, neither of the two that lead elsewhere,
+/// is beneath that directory by itself. Whatever it is may be opened, so the caller has reason to believe that it is a
+/// regular file, and looks.
 pub(crate) fn open_name(directory: impl AsFd, name: &CStr, flags: OFlags) -> io::Result<OwnedFd> {
     let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW;
-    Ok(rustix::fs::openat2(
+    Ok(rustix::fs::openat(
         directory,
-        name,
+        component(name)?,
         flags,
         Mode::empty(),
-        BENEATH,
     )?)
 }
 

@@ -110,10 +110,9 @@ impl Share {
             return Err(Errno::ACCESS.into());
         };
         // Copied out of the guest's memory before it is looked at: the guest may change it at any time.
-        let staged = self.staging.lock();
-        let staged = staged.unwrap_or_else(std::sync::PoisonError::into_inner);
+        let staged = &self.staging;
         staged.set_len(0)?;
-        let count = from.write_to_file_at(&staged, size, 0, None)?;
+        let count = from.write_to_file_at(staged, size, 0, None)?;
         let mut content = vec![0; count];
         staged.read_exact_at(&mut content, 0)?;
         self.check_git_link(place.parent, place.name.to_bytes(), &content, Action::Write)?;

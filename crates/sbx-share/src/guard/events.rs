@@ -3,10 +3,10 @@
 use crate::limits::{MAX_EVENT_BYTES, MAX_EVENTS};
 use sbx_workspace::Mode;
 use sbx_workspace::event::{Action, Event};
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::Write as _;
-use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 /// The file, and what it says already. The same file and action are said once: a guest that tries on and on fills
@@ -14,7 +14,7 @@ use std::time::SystemTime;
 #[derive(Debug)]
 pub(crate) struct Events {
     file: Option<File>,
-    said: Mutex<Said>,
+    said: RefCell<Said>,
 }
 
 #[derive(Debug, Default)]
@@ -29,7 +29,7 @@ impl Events {
         let bytes = bytes.map_or(0, |meta| usize::try_from(meta.len()).unwrap_or(usize::MAX));
         Self {
             file,
-            said: Mutex::new(Said {
+            said: RefCell::new(Said {
                 known: HashSet::new(),
                 bytes,
             }),
@@ -37,7 +37,7 @@ impl Events {
     }
 
     pub(super) fn say(&self, action: Action, mode: Mode, path: &[u8], why: String) {
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut said = self.said.borrow_mut();
         if said.known.len() >= MAX_EVENTS || !said.known.insert((path.to_vec(), action)) {
             return;
         }

@@ -6,7 +6,7 @@ use crate::nodes::{Kind, ROOT};
 use crate::share::Share;
 use rustix::io::Errno;
 use std::io;
-use std::sync::Arc;
+use std::rc::Rc;
 
 /// What was found out about a node, and in which epoch.
 #[derive(Clone, Debug, Default)]
@@ -14,22 +14,22 @@ pub(crate) struct Mark {
     pub(crate) epoch: u32,
     pub(crate) protected: Option<u16>,
     /// Directories only.
-    pub(crate) below: Option<Arc<Below>>,
+    pub(crate) below: Option<Rc<Below>>,
 }
 
 impl Share {
     /// What the rules remember of the way to a directory.
-    pub(crate) fn below(&self, id: u64) -> io::Result<Arc<Below>> {
+    pub(crate) fn below(&self, id: u64) -> io::Result<Rc<Below>> {
         let epoch = self.guard.epoch();
         let mut nodes = self.nodes();
         let (mut at, mut way) = (id, Vec::new());
         let mut below = loop {
             if at == ROOT {
-                break Arc::clone(&self.guard.root);
+                break Rc::clone(&self.guard.root);
             }
             let mark = nodes.mark(at).ok_or(Errno::STALE)?;
             if let (true, Some(below)) = (mark.epoch == epoch, &mark.below) {
-                break Arc::clone(below);
+                break Rc::clone(below);
             }
             if way.len() == MAX_DEPTH {
                 return Err(Errno::NAMETOOLONG.into());
@@ -43,12 +43,12 @@ impl Share {
             below = if judged.below == *below {
                 below
             } else {
-                Arc::new(judged.below)
+                Rc::new(judged.below)
             };
             let mark = Mark {
                 epoch,
                 protected: judged.protected,
-                below: Some(Arc::clone(&below)),
+                below: Some(Rc::clone(&below)),
             };
             nodes.set_mark(id, mark);
         }

@@ -28,11 +28,11 @@ use rustix::io::Errno;
 use sbx_workspace::event::Action;
 use sbx_workspace::pattern::exactly;
 use sbx_workspace::{Mode, Pattern, PatternSet, Protection, Rules, State, What};
+use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::rc::Rc;
 
 pub(crate) use content::Writing;
 pub(crate) use marks::Mark;
@@ -45,11 +45,11 @@ pub(crate) struct Guard {
     hide: PatternSet,
     protect: PatternSet,
     protections: Vec<Protection>,
-    root: Arc<Below>,
+    root: Rc<Below>,
     /// The shared directory, as the host calls it.
     path: PathBuf,
     /// Rises when a directory gets a name by which the rules see what is in it differently.
-    epoch: AtomicU32,
+    epoch: Cell<u32>,
     events: Events,
     blocks: bool,
     /// Whatever has a file's name is the file.
@@ -108,9 +108,9 @@ impl Guard {
             hide,
             protect,
             protections: rules.protect,
-            root: Arc::new(root),
+            root: Rc::new(root),
             path: path.to_owned(),
-            epoch: AtomicU32::new(1),
+            epoch: Cell::new(1),
             events: Events::new(events),
             blocks,
             follows: rules.only.is_some(),
@@ -128,12 +128,12 @@ impl Guard {
     }
 
     fn epoch(&self) -> u32 {
-        self.epoch.load(Ordering::Relaxed)
+        self.epoch.get()
     }
 
     /// What was found out about names may not hold any more.
     pub(crate) fn forget_marks(&self) {
-        self.epoch.fetch_add(1, Ordering::Relaxed);
+        self.epoch.set(self.epoch.get().wrapping_add(1));
     }
 
     /// One name in a directory.

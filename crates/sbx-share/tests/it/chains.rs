@@ -4,15 +4,14 @@
 use std::time::Duration;
 
 use sbx_testkit::virtio_fs::{
-    Descriptor, Fate, GUEST_BASE, HEAD, INDIRECT, MEMORY, NEXT, ROOT, SIZE, WRITE, Which, op,
+    Descriptor, EVENT_IDX, Fate, GUEST_BASE, HEAD, INDIRECT, MEMORY, NEXT, ROOT, SIZE, WRITE,
+    Which, op,
 };
 
 use crate::guest::Guest;
 
 /// How long a server may take over a chain.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The same where nothing is expected.
-const BRIEFLY: Duration = Duration::from_millis(500);
 
 /// Where the queue of requests is.
 const REQUESTS: u64 = GUEST_BASE + 0x4000;
@@ -178,23 +177,20 @@ fn a_wrong_chain_is_refused_or_ends_its_own_share_only() {
 }
 
 #[test]
-fn a_ring_that_claims_more_than_it_holds_costs_its_own_share_only() {
+fn a_ring_that_claims_more_than_it_holds_ends_its_own_share_and_says_why() {
     let mut beside = Guest::new();
-    for claimed in [SIZE + 2, 1_000, 40_000, u16::MAX] {
-        let mut guest = Guest::new();
-        let device = guest.fs.device();
-        let [_, _, available] = device.queue(Which::Requests).places();
-        device.memory().publish(available + 2, claimed).unwrap();
-        device.queue(Which::Requests).kick().unwrap();
-        let fate = device.fate(Which::Requests, BRIEFLY).unwrap();
-        let what = format!("{claimed} claimed");
-        if fate == Fate::Silent {
-            // Nobody serves this queue any more, and the process ends with its guest.
-            drop(guest.fs);
-            assert!(guest.server.0.wait().unwrap().success(), "{what}");
-        } else {
-            guest.assert_ended_or_unharmed(fate, &what);
+    for features in [0, EVENT_IDX] {
+        for claimed in [SIZE + 2, 1_000, 40_000, u16::MAX] {
+            let mut guest = Guest::taking(features);
+            let device = guest.fs.device();
+            let [_, _, available] = device.queue(Which::Requests).places();
+            device.memory().publish(available + 2, claimed).unwrap();
+            device.queue(Which::Requests).kick().unwrap();
+            let fate = device.fate(Which::Requests, PATIENCE).unwrap();
+            let what = format!("{claimed} claimed, features {features:#x}");
+            assert_eq!(fate, Fate::Ended, "{what}");
+            guest.assert_ended_saying("the ring makes no sense", &what);
+            beside.assert_unharmed(&what);
         }
-        beside.assert_unharmed(&what);
     }
 }

@@ -158,10 +158,10 @@ fn a_swap_race_never_reaches_outside() {
     symlink(bench.outside(""), bench.host("swap")).unwrap();
     let stop = AtomicBool::new(false);
     let (mut read, mut made) = (0, 0);
+    let (d, swap) = (bench.host("d"), bench.host("swap"));
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
-                let (d, swap) = (bench.host("d"), bench.host("swap"));
                 rustix::fs::renameat_with(CWD, &d, CWD, &swap, RenameFlags::EXCHANGE).unwrap();
             }
         });

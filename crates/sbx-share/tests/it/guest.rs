@@ -15,7 +15,7 @@ pub(crate) struct Guest {
     pub(crate) fs: Client,
     pub(crate) server: Server,
     folder: TempDir,
-    _log: Box<dyn Read>,
+    log: Box<dyn Read>,
 }
 
 impl Guest {
@@ -30,13 +30,35 @@ impl Guest {
 
     /// On a folder that was prepared.
     pub(crate) fn serving(folder: TempDir, arguments: &[&str]) -> Self {
+        Self::start(folder, arguments, 0)
+    }
+
+    /// With features of the device beyond what is needed.
+    pub(crate) fn taking(features: u64) -> Self {
+        Self::start(prepared(), &[], features)
+    }
+
+    /// Another server of the same folder, with another guest, after the first has ended.
+    pub(crate) fn after(before: Self) -> Self {
+        let Self {
+            fs,
+            mut server,
+            folder,
+            ..
+        } = before;
+        drop(fs);
+        assert!(server.0.wait().unwrap().success());
+        Self::start(folder, &[], 0)
+    }
+
+    fn start(folder: TempDir, arguments: &[&str], features: u64) -> Self {
         let (server, _, log) = start_with(command(folder.path()).args(arguments));
-        let fs = Client::connect(&folder.path().join("s")).unwrap();
+        let fs = Client::connect_with(&folder.path().join("s"), features).unwrap();
         Self {
             fs,
             server,
             folder,
-            _log: Box::new(log),
+            log: Box::new(log),
         }
     }
 
@@ -63,6 +85,17 @@ impl Guest {
         assert_eq!(self.server.0.try_wait().unwrap(), None, "{what}: it ended");
         let attr = self.fs.getattr(ROOT);
         assert!(attr.is_ok(), "{what}: the root is {attr:?}");
+        assert_outside(self.folder.path(), what);
+    }
+
+    /// The server has ended, not well, and its last words have this in them.
+    #[track_caller]
+    pub(crate) fn assert_ended_saying(mut self, words: &str, what: &str) {
+        drop(self.fs);
+        assert!(!self.server.0.wait().unwrap().success(), "{what}");
+        let mut log = String::new();
+        self.log.read_to_string(&mut log).unwrap();
+        assert!(log.contains(words), "{what}: {log}");
         assert_outside(self.folder.path(), what);
     }
 

@@ -1,9 +1,14 @@
 //! A machine that is saved with the share mounted goes on with it.
 
+use crate::guest::{Guest, refused};
 use crate::support::{Bench, ROOT, agent, errno, read_host};
+use rustix::io::Errno;
 use sbx_share::Share;
+use sbx_testkit::virtio_fs::{GUEST_BASE, LOG_ALL, MEMORY, Vhost, Which, message};
 use std::fs::File;
-use std::io::{Seek as _, Write as _};
+use std::io::{Read as _, Seek as _, Write as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::FileExt as _;
 use virtiofsd::filesystem::{FileSystem as _, FsOptions, SerializableFileSystem as _};
 
 /// What a share writes down, in a file to be read.
@@ -108,4 +113,93 @@ fn a_state_that_no_share_wrote_is_refused_and_the_share_is_empty() {
     let mut version = good.clone();
     version[0] = 9;
     assert_eq!(tried(&version), refused);
+}
+
+/// What QEMU asks for: a direction and a phase (`VhostDeviceStateDirection`, `VhostDeviceStatePhase`).
+fn transfer(vhost: &Vhost, direction: u32, end: impl std::os::fd::AsFd) -> u64 {
+    let body = [direction, 0].map(u32::to_le_bytes).concat();
+    let number = message::SET_DEVICE_STATE_FD;
+    vhost.ask(number, &body, &[end.as_fd()]).unwrap()
+}
+
+/// Whether the transfer that was begun has succeeded.
+fn is_transferred(vhost: &Vhost) -> bool {
+    vhost.get(message::CHECK_DEVICE_STATE).unwrap() == 0
+}
+
+const SAVE: u32 = 0;
+const LOAD: u32 = 1;
+/// "It has begun, and there is no descriptor in the answer."
+const BEGUN: u64 = 0x100;
+
+#[test]
+fn a_process_passes_its_state_through_a_pipe_to_another() {
+    let mut before = Guest::new();
+    let (node, handle) = before.file("f");
+    // More than fits into a pipe: nobody may wait for the other's end of it.
+    for index in 0..3_000 {
+        let name = format!("{index:0>200}");
+        before
+            .fs
+            .mkdir(sbx_testkit::virtio_fs::ROOT, &name, 0o755)
+            .unwrap();
+    }
+    let (mut from, to) = std::io::pipe().unwrap();
+    let vhost = before.fs.device().vhost();
+    assert_eq!(transfer(vhost, SAVE, &to), BEGUN);
+    drop(to);
+    let mut state = Vec::new();
+    from.read_to_end(&mut state).unwrap();
+    assert!(is_transferred(vhost));
+    assert!(state.len() > 1 << 19, "{} bytes", state.len());
+
+    let mut after = Guest::after(before);
+    assert_eq!(refused(after.fs.getattr(node)), Errno::STALE);
+    let (from, mut to) = std::io::pipe().unwrap();
+    let vhost = after.fs.device().vhost();
+    assert_eq!(transfer(vhost, LOAD, &from), BEGUN);
+    to.write_all(&state).unwrap();
+    drop(to);
+    assert!(is_transferred(vhost));
+    assert_eq!(after.fs.write(node, handle, 0, b"after").unwrap(), 5);
+    assert_eq!(read_host(after.host("f")), "after");
+
+    // What no share wrote is refused, and so is asking about nothing.
+    let (from, mut to) = std::io::pipe().unwrap();
+    let vhost = after.fs.device().vhost();
+    assert_eq!(transfer(vhost, LOAD, &from), BEGUN);
+    to.write_all(b"rubbish").unwrap();
+    drop(to);
+    assert!(!is_transferred(vhost));
+    assert!(!is_transferred(vhost));
+    after.assert_unharmed("a state of rubbish");
+}
+
+#[test]
+fn pages_that_are_written_while_a_machine_is_saved_are_marked() {
+    let mut guest = Guest::taking(LOG_ALL);
+    guest.file("f");
+    let bits = tempfile::tempfile().unwrap();
+    let size = (GUEST_BASE + MEMORY) / 4096 / 8;
+    bits.set_len(size).unwrap();
+    let body = [size, 0].map(u64::to_le_bytes).concat();
+    let vhost = guest.fs.device().vhost();
+    vhost
+        .ask(message::SET_LOG_BASE, &body, &[bits.as_fd()])
+        .unwrap();
+    let marked = |address: u64| {
+        let (page, mut byte) = (address / 4096, [0]);
+        bits.read_exact_at(&mut byte, page / 8).unwrap();
+        byte[0] & 1 << (page % 8) != 0
+    };
+    let device = guest.fs.device();
+    let [_, used, available] = device.queue(Which::Requests).places();
+    let answers = device.scratch() - 0x1_0000;
+    assert!(!marked(used) && !marked(answers));
+    guest.fs.lookup(sbx_testkit::virtio_fs::ROOT, "f").unwrap();
+    assert!(marked(used), "the ring");
+    assert!(marked(answers) && marked(answers + 0x8000), "the answer");
+    assert!(!marked(available), "nobody writes here");
+    let arguments = answers + 0x1000;
+    assert!(!marked(arguments), "the guest's own");
 }

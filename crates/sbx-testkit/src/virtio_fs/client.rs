@@ -27,8 +27,13 @@ pub struct Client {
 impl Client {
     /// Connects to a server that listens, and mounts.
     pub fn connect(path: &Path) -> Result<Self> {
+        Self::connect_with(path, 0)
+    }
+
+    /// The same with features of the device beyond what is needed.
+    pub fn connect_with(path: &Path, features: u64) -> Result<Self> {
         let mut client = Self {
-            device: Device::connect(path)?,
+            device: Device::connect_with(path, features)?,
             max_write: 0,
             flags: 0,
         };

@@ -15,8 +15,15 @@ use super::{Error, PATIENCE, Result};
 
 /// `VIRTIO_F_VERSION_1` and `VHOST_USER_F_PROTOCOL_FEATURES`: what every server has.
 const FEATURES: u64 = 1 << 32 | 1 << 30;
-/// `VHOST_USER_PROTOCOL_F_REPLY_ACK`.
+/// `VIRTIO_F_EVENT_IDX`, which every guest's kernel takes. This device tells the server once where it wants to be
+/// notified: of the first answer in each queue.
+pub const EVENT_IDX: u64 = 1 << 29;
+/// `VHOST_F_LOG_ALL`: the server is to say which pages it writes, in a file that it is given with
+/// [`message::SET_LOG_BASE`].
+pub const LOG_ALL: u64 = 1 << 26;
+/// `VHOST_USER_PROTOCOL_F_REPLY_ACK`, and `VHOST_USER_PROTOCOL_F_LOG_SHMFD` for those who want [`LOG_ALL`].
 const REPLY_ACK: u64 = 1 << 3;
+const LOG_SHMFD: u64 = 1 << 1;
 /// Where the memory is said to be in our process; rings are told in these addresses. Made up: nobody follows them here.
 const USER_BASE: u64 = 0x7000_0000_0000;
 
@@ -77,8 +84,13 @@ pub struct Device {
 impl Device {
     /// Connects to a server that listens.
     pub fn connect(path: &Path) -> Result<Self> {
+        Self::connect_with(path, 0)
+    }
+
+    /// The same with features beyond what is needed.
+    pub fn connect_with(path: &Path, features: u64) -> Result<Self> {
         let mut vhost = Vhost::connect(path)?;
-        negotiate(&mut vhost)?;
+        negotiate(&mut vhost, FEATURES | features)?;
         let memory = Memory::new()?;
         let region = [GUEST_BASE, MEMORY, USER_BASE, 0].map(u64::to_le_bytes);
         let table = [1_u64.to_le_bytes().as_slice(), &region.concat()].concat();
@@ -296,19 +308,24 @@ fn size(bytes: u32) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
-fn negotiate(vhost: &mut Vhost) -> Result<()> {
+fn negotiate(vhost: &mut Vhost, features: u64) -> Result<()> {
     vhost.set(message::SET_OWNER, &[], &[])?;
     let offered = vhost.get(message::GET_FEATURES)?;
-    if offered & FEATURES != FEATURES {
+    if offered & features != features {
         return Err(Error::Wrong(format!("features {offered:#x}")));
     }
     let protocol = vhost.get(message::GET_PROTOCOL_FEATURES)?;
-    let taken = protocol & REPLY_ACK;
+    let log = if features & LOG_ALL == 0 {
+        0
+    } else {
+        LOG_SHMFD
+    };
+    let taken = protocol & (REPLY_ACK | log);
     vhost.set(message::SET_PROTOCOL_FEATURES, &taken.to_le_bytes(), &[])?;
-    if taken != 0 {
+    if taken & REPLY_ACK != 0 {
         vhost.acknowledged();
     }
-    vhost.set(message::SET_FEATURES, &FEATURES.to_le_bytes(), &[])
+    vhost.set(message::SET_FEATURES, &features.to_le_bytes(), &[])
 }
 
 /// Tells the server of a queue, in the order in which QEMU does it.

@@ -17,6 +17,7 @@ pub mod message {
     pub const SET_FEATURES: u32 = 2;
     pub const SET_OWNER: u32 = 3;
     pub const SET_MEM_TABLE: u32 = 5;
+    pub const SET_LOG_BASE: u32 = 6;
     pub const SET_VRING_NUM: u32 = 8;
     pub const SET_VRING_ADDR: u32 = 9;
     pub const SET_VRING_BASE: u32 = 10;
@@ -25,6 +26,8 @@ pub mod message {
     pub const GET_PROTOCOL_FEATURES: u32 = 15;
     pub const SET_PROTOCOL_FEATURES: u32 = 16;
     pub const SET_VRING_ENABLE: u32 = 18;
+    pub const SET_DEVICE_STATE_FD: u32 = 42;
+    pub const CHECK_DEVICE_STATE: u32 = 43;
 }
 
 /// The version of the protocol, in the flags of every message.
@@ -97,7 +100,12 @@ impl Vhost {
 
     /// Asks for a number.
     pub fn get(&self, number: u32) -> Result<u64> {
-        self.send_raw(&frame(number, VERSION, &[]), &[])?;
+        self.ask(number, &[], &[])
+    }
+
+    /// Sends a message that has an answer of its own, of which the first number is returned.
+    pub fn ask(&self, number: u32, body: &[u8], fds: &[BorrowedFd<'_>]) -> Result<u64> {
+        self.send_raw(&frame(number, VERSION, body), fds)?;
         self.receive(number)
     }
 

@@ -1,0 +1,87 @@
+//! Listings of a directory, with attributes or without.
+
+use std::io;
+
+use rustix::io::Errno;
+use virtiofsd::filesystem::{DirEntry, DirectoryIterator as _, Entry, FileSystem as _};
+use virtiofsd::fuse::{Attr, Dirent, EntryOut, ReadIn};
+
+use super::Done;
+use super::args::Answer;
+use super::requests::Call;
+use crate::limits::MAX_LISTING;
+
+impl Call<'_, '_> {
+    /// As many entries as there is room for. `attributes`: each with its node, which the guest knows from then on.
+    pub(super) fn list(&mut self, attributes: bool) -> io::Result<Done> {
+        let asked: ReadIn = self.args.take()?;
+        let size = usize::try_from(asked.size).unwrap_or(usize::MAX);
+        let room = self.buffers.room().saturating_sub(Answer::HEAD);
+        let room = room.min(size).min(MAX_LISTING);
+        let mut entries = self.share.readdir(
+            self.context(),
+            self.node(),
+            asked.fh,
+            asked.size,
+            asked.offset,
+        )?;
+        while let Some(entry) = entries.next() {
+            let error = if self.answer.length() + length(&entry, attributes) > room {
+                // Nothing means the end, which this is not.
+                Errno::INVAL.into()
+            } else {
+                match self.add(&entry, attributes) {
+                    Ok(()) => continue,
+                    Err(error) => error,
+                }
+            };
+            // Entries that are in it must not be lost: the guest would not forget their nodes.
+            return match self.answer.length() {
+                0 => Err(error),
+                _ => Ok(Done::Answer),
+            };
+        }
+        Ok(Done::Answer)
+    }
+
+    fn add(&mut self, entry: &DirEntry<'_>, attributes: bool) -> io::Result<()> {
+        if attributes {
+            let found = match entry.name.to_bytes() {
+                b"." | b".." => unnamed(entry),
+                _ => self.share.lookup(self.context(), self.node(), entry.name)?,
+            };
+            self.answer.push(&EntryOut::from(found));
+        }
+        let name = entry.name.to_bytes();
+        self.answer.push(&Dirent {
+            ino: entry.ino,
+            off: entry.offset,
+            namelen: u32::try_from(name.len()).map_err(|_| Errno::NAMETOOLONG)?,
+            type_: entry.type_,
+        });
+        self.answer.push_bytes(name);
+        self.answer.align();
+        Ok(())
+    }
+}
+
+/// Bytes that an entry takes.
+fn length(entry: &DirEntry<'_>, attributes: bool) -> usize {
+    let before = if attributes { size_of::<EntryOut>() } else { 0 };
+    before + (size_of::<Dirent>() + entry.name.count_bytes()).next_multiple_of(8)
+}
+
+/// The directory itself and the one above are told without a node.
+fn unnamed(entry: &DirEntry<'_>) -> Entry {
+    Entry {
+        inode: 0,
+        generation: 0,
+        attr: Attr {
+            ino: entry.ino,
+            mode: entry.type_ << 12,
+            ..Attr::default()
+        },
+        attr_timeout: std::time::Duration::ZERO,
+        entry_timeout: std::time::Duration::ZERO,
+    }
+}

@@ -12,6 +12,7 @@
 pub mod anthropic;
 pub mod dns;
 pub mod files;
+pub mod model;
 pub mod netns;
 pub mod recorder;
 pub mod tls;
@@ -19,14 +20,18 @@ pub mod upstream;
 pub mod virtio_fs;
 pub mod write_log;
 
+mod conversation;
 mod http;
+mod script;
 mod server;
 
-pub use anthropic::{AnthropicStandIn, Script};
+pub use anthropic::AnthropicStandIn;
 pub use dns::DnsStandIn;
 pub use files::FileServer;
+pub use model::ModelStandIn;
 pub use netns::Namespace;
 pub use recorder::Recorder;
+pub use script::Script;
 pub use server::StartError;
 pub use tls::TestRoot;
 pub use upstream::EchoUpstream;

@@ -8,12 +8,12 @@ use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::conversation::Conversation;
-use super::script::{Block, Expect, Fault, Script, Turn};
+use super::conversation::{self, Conversation};
 use super::stream::{self, id, tokens};
 use super::{State, side};
 use crate::http::{self, Reply};
 use crate::recorder::Event;
+use crate::script::{Block, Expect, Fault, Script, Turn};
 
 /// Name in the record.
 pub(super) const NAME: &str = "anthropic";
@@ -172,7 +172,7 @@ fn route(state: &State, parts: &Parts, body: &[u8]) -> Result<Outcome, ApiError>
     if !request["max_tokens"].is_u64() {
         return Err(ApiError::invalid("max_tokens: Field required"));
     }
-    let conversation = Conversation::read(messages).map_err(ApiError::invalid)?;
+    let conversation = conversation::read(messages).map_err(ApiError::invalid)?;
     let action = choose(state, &request, &conversation);
     Ok(Outcome::Message(request, action))
 }

@@ -6,15 +6,14 @@
 
 mod api;
 mod conversation;
-mod script;
-mod side;
-mod stream;
+pub(crate) mod side;
+pub(crate) mod stream;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-pub use script::{Block, Expect, Fault, Script, Turn};
+pub use crate::script::{Block, Expect, Fault, Script, Turn};
 
 use crate::recorder::Recorder;
 use crate::server::{HttpServer, Running, StartError, bind_tcp};

@@ -20,11 +20,12 @@ pub(super) fn answer(request: &Value) -> String {
     }
 }
 
-fn fitting(schema: &Value) -> Value {
+pub(crate) fn fitting(schema: &Value) -> Value {
     if let Some(first) = schema["enum"].as_array().and_then(|values| values.first()) {
         return first.clone();
     }
-    match schema["type"].as_str() {
+    let kind = schema["type"].as_str().map(str::to_ascii_lowercase);
+    match kind.as_deref() {
         Some("object") => {
             let fields = schema["properties"].as_object().into_iter().flatten();
             fields

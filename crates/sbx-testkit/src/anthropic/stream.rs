@@ -7,9 +7,9 @@ use hyper::StatusCode;
 use serde_json::{Value, json};
 
 use super::api::error_body;
-use super::script::Block;
 use crate::http::{self, Reply, Stream};
 use crate::recorder::{Event, Recorder};
+use crate::script::Block;
 
 /// How a stream breaks after its first piece of content.
 #[derive(Debug)]
@@ -180,7 +180,7 @@ async fn event(to: &mut Stream, data: &Value) -> Result<(), Gone> {
 
 /// Cuts a text into pieces of at least 8 and at most an eighth of its characters, so that every answer
 /// worth the name comes in several pieces, cut anywhere between two characters.
-fn split(text: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn split(text: &str) -> impl Iterator<Item = &str> {
     let size = (text.chars().count() / 8).max(8);
     let mut rest = text;
     std::iter::from_fn(move || {
@@ -198,12 +198,12 @@ fn split(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// About four bytes make a token; exact figures do not matter to clients.
-pub(super) fn tokens(bytes: usize) -> usize {
+pub(crate) fn tokens(bytes: usize) -> usize {
     bytes / 4 + 1
 }
 
 /// An identifier of the original's shape: the prefix and 22 letters or digits, different for each `seq`.
-pub(super) fn id(prefix: &str, seq: u64) -> String {
+pub(crate) fn id(prefix: &str, seq: u64) -> String {
     const ALPHABET: &[u8; 58] = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
     // A fixed multiplier spreads small numbers over all digits; uniqueness comes from it being odd.
     let mut rest = u128::from(seq).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835);

@@ -7,6 +7,7 @@
 mod anthropic;
 mod client;
 mod dns;
+mod model;
 mod netns;
 mod programs;
 mod upstream;

@@ -1,4 +1,4 @@
-//! What the model of the stand-in says, turn by turn.
+//! What the model of a stand-in says, turn by turn, whichever provider's API carries it.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +9,10 @@ use serde_json::Value;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Script {
-    /// The API key that `x-api-key` must carry. None: every request is refused.
+    /// The API key that requests must carry, in their provider's way. None: every request is refused.
     #[serde(default)]
     pub api_key: Option<String>,
-    /// The OAuth token that `authorization: Bearer` may carry instead.
+    /// The OAuth token that `authorization: Bearer` may carry instead (Anthropic's API).
     #[serde(default)]
     pub bearer: Option<String>,
     /// Pause between two pieces of a streamed answer, in milliseconds. 0 to 60 000.
@@ -57,7 +57,7 @@ pub enum Block {
     ToolUse {
         /// Name of the tool as the client offers it, such as `Write` or `Bash`.
         name: String,
-        /// The arguments.
+        /// The arguments. For a tool that takes text instead of JSON: an object whose `input` is the text.
         input: Value,
     },
 }
@@ -155,11 +155,11 @@ impl Script {
     }
 
     /// Names of the tools that the script calls.
-    pub(super) fn tools(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn tools(&self) -> impl Iterator<Item = &str> {
         self.turns.iter().flat_map(Turn::tools)
     }
 
-    pub(super) fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         if self.turns.is_empty() {
             return Err("it has no turns".to_owned());
         }
@@ -191,7 +191,7 @@ impl Script {
 
     /// The turn for a conversation in which `results` tool results came back and after them the model
     /// spoke `spoken` times without calling a tool. None: no turn of the script leads to that state.
-    pub(super) fn turn_for(&self, results: usize, spoken: usize) -> Option<usize> {
+    pub(crate) fn turn_for(&self, results: usize, spoken: usize) -> Option<usize> {
         let mut called = 0;
         let mut candidates = Vec::new();
         for (index, turn) in self.turns.iter().enumerate() {
@@ -238,7 +238,7 @@ impl Turn {
         })
     }
 
-    pub(super) fn stop_reason(&self) -> &str {
+    pub(crate) fn stop_reason(&self) -> &str {
         match &self.stop_reason {
             Some(reason) => reason,
             None if self.tools().next().is_some() => "tool_use",

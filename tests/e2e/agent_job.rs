@@ -18,6 +18,7 @@ fn a_real_agent_does_its_job_and_every_claim_of_the_demo_holds() {
     hold("the key is nowhere", stage.secret_is_nowhere());
     hold("policy log", stage.policy_log());
     hold("times", stage.times());
+    hold("the agent knows where it is", stage.note_arrived());
     assert_ne!(
         setting.installation.uid(),
         0,

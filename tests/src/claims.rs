@@ -344,6 +344,20 @@ impl Stage {
         ))
     }
 
+    /// What the agent tells its model holds the note about its sandbox.
+    pub fn note_arrived(&self) -> Claim {
+        let requests = self.model.recorder().requests();
+        let told = requests.iter().any(|request| {
+            let body = request.body.as_ref().map(ToString::to_string);
+            body.is_some_and(|body| body.contains("You are in a sandbox"))
+        });
+        if told {
+            Ok("the first words of the note are in a request to the model".to_owned())
+        } else {
+            Err("no request to the model holds the note".to_owned())
+        }
+    }
+
     /// Boot and exec times, as reported by sbx.
     pub fn times(&self) -> Claim {
         let inspect = self

@@ -1,16 +1,13 @@
 //! What each agent is given in its sandbox.
 
-use sbx_image::Template;
-use sbx_wire::guest::GuestFile;
+use sbx_agents::{Agent, Facts};
+use sbx_policy::{Decision, PolicyDocument, Rule};
 use sbx_wire::report::Report;
 
 /// The agent with this name.
-pub(crate) fn find(name: &str) -> Result<Template, Report> {
+pub(crate) fn find(name: &str) -> Result<Agent, Report> {
     name.parse().map_err(|_| {
-        let known: Vec<&str> = Template::ALL
-            .iter()
-            .map(|template| template.name())
-            .collect();
+        let known: Vec<&str> = Agent::all().map(|agent| agent.name).collect();
         let shown: String = name.chars().filter(|c| !c.is_control()).take(60).collect();
         Report::user(
             "agent-unknown",
@@ -20,52 +17,44 @@ pub(crate) fn find(name: &str) -> Result<Template, Report> {
     })
 }
 
-/// Files that the agent finds in its home. `placeholder` gives a service's placeholder.
-pub(crate) fn files(
-    agent: Template,
-    workspaces: &[&str],
-    placeholder: impl Fn(&str) -> String,
-) -> Vec<GuestFile> {
-    match agent {
-        Template::Shell => Vec::new(),
-        Template::Claude => sbx_image::claude::files(workspaces, &placeholder("anthropic"))
-            .into_iter()
-            .map(without_key_helper)
-            .collect(),
+/// What its note says of a sandbox.
+pub(crate) fn facts(
+    sandbox: &str,
+    workspaces: Vec<(String, bool)>,
+    rules: &PolicyDocument,
+    services: Vec<String>,
+) -> Facts {
+    Facts {
+        sandbox: sandbox.to_owned(),
+        workspaces,
+        rules: rules.rules.iter().map(line).collect(),
+        services,
     }
 }
 
-/// Claude Code gets the placeholder as a variable, and only while a secret is stored: a helper that always
-/// prints it would keep those without a key from signing in, and makes the key travel in two headers.
-fn without_key_helper(mut file: GuestFile) -> GuestFile {
-    if let Ok(serde_json::Value::Object(mut settings)) = serde_json::from_slice(&file.content)
-        && settings.remove("apiKeyHelper").is_some()
-    {
-        file.content = format!("{:#}\n", serde_json::Value::Object(settings)).into_bytes();
-    }
-    file
+/// A rule for the agent to read: whom it blocks or lets through, not who made it.
+fn line(rule: &Rule) -> String {
+    let decision = match rule.decision {
+        Decision::Allow => "allow",
+        Decision::Deny => "deny",
+    };
+    let resources: Vec<String> = rule.resources.iter().map(ToString::to_string).collect();
+    let some = rule.http.as_ref().map_or("", |_| " (some requests only)");
+    format!("{decision} {}{some}", resources.join(", "))
 }
 
 /// Variables that the agent needs besides those of every sandbox.
-pub(crate) fn variables(agent: Template) -> Vec<(String, String)> {
-    match agent {
-        Template::Shell => Vec::new(),
-        // Telemetry and update checks: nobody asked for them, and they double the time to an answer.
-        Template::Claude => {
-            vec![(
-                "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC".to_owned(),
-                "1".to_owned(),
-            )]
-        }
-    }
+pub(crate) fn variables(agent: Agent) -> Vec<(String, String)> {
+    agent
+        .variables
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
 }
 
 /// The service whose placeholder its files hold.
-pub(crate) fn service(agent: Template) -> Option<&'static str> {
-    match agent {
-        Template::Shell => None,
-        Template::Claude => Some("anthropic"),
-    }
+pub(crate) fn service(agent: Agent) -> Option<&'static str> {
+    agent.placeholder_in_files
 }
 
 #[cfg(test)]
@@ -73,18 +62,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn claude_is_given_its_key_by_variable_only() {
-        let files = files(Template::Claude, &["/p"], |_| {
-            "sk-ant-api03-0123456789abcdefghijklmnop".to_owned()
-        });
-        let all: String = files
-            .iter()
-            .map(|file| String::from_utf8_lossy(&file.content))
-            .collect();
-        assert!(
-            !all.contains("apiKeyHelper") && all.contains("bypassPermissions"),
-            "{all}"
-        );
-        assert!(all.contains("customApiKeyResponses"), "{all}");
+    fn agents_are_found_by_name_and_by_alias_and_others_are_refused_with_the_list() {
+        assert_eq!(find("cagent").unwrap().name, "docker-agent");
+        let report = find("no\u{1b}such").unwrap_err();
+        assert_eq!(report.code, "agent-unknown");
+        assert!(report.message.contains("'nosuch'"), "{}", report.message);
+        assert!(report.hint.unwrap().contains("claude|codex|copilot|"));
     }
 }

@@ -12,7 +12,8 @@ use crate::{
     random, reconcile, settings, workspace,
 };
 use rustix::fs::statvfs;
-use sbx_image::{Image, Template};
+use sbx_agents::Agent;
+use sbx_image::Image;
 use sbx_machine::disk::create_overlay;
 use sbx_machine::snapshot::copy_sparse;
 use sbx_policy::Rule;
@@ -42,7 +43,7 @@ const MAX_ENV: usize = 256 << 10;
 pub(crate) struct Checked {
     name: SandboxName,
     _reservation: Reservation,
-    agent: Template,
+    agent: Agent,
     workspaces: Vec<Workspace>,
     cpus: u16,
     memory_mib: u32,
@@ -58,7 +59,8 @@ pub(crate) fn check(daemon: &Arc<Daemon>, request: Create) -> Result<Checked, Re
     daemon.require_policy()?;
     let agent = agents::find(&request.agent)?;
     let wanted = request.name.as_deref().map(parse_name).transpose()?;
-    let (workspaces, notices) = workspace::check(daemon, &request.workspaces)?;
+    let (workspaces, mut notices) = workspace::check(daemon, &request.workspaces)?;
+    notices.extend(agent.warning().map(|warning| format!("note: {warning}")));
     for workspace in workspaces
         .iter()
         .filter(|workspace| workspace.path.is_dir())
@@ -117,7 +119,7 @@ fn in_use(name: &SandboxName) -> Report {
 
 fn suggest(
     daemon: &Arc<Daemon>,
-    agent: Template,
+    agent: Agent,
     workspaces: &[Workspace],
 ) -> Result<(SandboxName, Reservation), Report> {
     let base = workspaces
@@ -128,7 +130,7 @@ fn suggest(
             |name| name.to_string_lossy().into_owned(),
         );
     let reservation = RefCell::new(None);
-    let name = SandboxName::suggest(agent.name(), &base, |name| {
+    let name = SandboxName::suggest(agent.name, &base, |name| {
         let mut reserved = reservation.borrow_mut();
         *reserved = daemon.reserve(name.as_str());
         reserved.is_none()
@@ -295,7 +297,7 @@ fn record(checked: &Checked, image: &Image) -> Result<Record, Report> {
         accel: checked.accel.unwrap_or(Accel::Tcg),
         kernel: None,
         image: image.key.clone(),
-        agent_command: image.agent_command.clone(),
+        agent_command: checked.agent.command_line(),
         workdir,
         machine_id: random::hex(32)?,
         // Until it has its name for itself.

@@ -4,7 +4,8 @@ use crate::daemon::Daemon;
 use crate::events::Events;
 use crate::programs;
 use crate::record::Record;
-use sbx_image::{Image, Request, Store, Template};
+use sbx_agents::Agent;
+use sbx_image::{Image, Request, Store};
 use sbx_machine::probe;
 use sbx_wire::launch::Accel;
 use sbx_wire::report::Report;
@@ -15,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// The image of an agent, built by the worker when it is not there yet.
 pub(crate) async fn ensure(
     daemon: &Daemon,
-    agent: Template,
+    agent: Agent,
     events: &Events,
 ) -> Result<Image, Report> {
     let worker = programs::image_worker(&daemon.programs)?;

@@ -6,6 +6,7 @@ use crate::daemon::Daemon;
 use crate::record::Record;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use sbx_agents::{Facts, Seed};
 use sbx_wire::api::Workspace;
 use sbx_wire::gateway::PROXY_PORT;
 use sbx_wire::guest::{GuestFile, Mount, NetworkIdentity, Personalise};
@@ -102,7 +103,11 @@ pub(crate) fn personalise(daemon: &Daemon, record: &Record, path: &str) -> Perso
         owner: AGENT_UID,
         only_if_missing: true,
     }];
-    files.extend(agents::files(record.agent, &paths, placeholder));
+    let seed = Seed {
+        workspaces: &paths,
+        placeholder: &placeholder,
+    };
+    files.extend(record.agent.home_files(&seed, &facts(daemon, record)));
     let ca_pem = daemon.root.certificate_pem().to_owned();
     Personalise {
         hostname: hostname(record.name.as_str()),
@@ -126,6 +131,19 @@ pub(crate) fn personalise(daemon: &Daemon, record: &Record, path: &str) -> Perso
         workdir: record.workdir.clone(),
         docker: true,
     }
+}
+
+/// What the agent is told about its sandbox.
+fn facts(daemon: &Daemon, record: &Record) -> Facts {
+    let name = record.name.as_str();
+    let workspaces = record
+        .workspaces
+        .iter()
+        .map(|w| (w.path.to_string_lossy().into_owned(), w.read_only))
+        .collect();
+    let rules = daemon.store().policy().for_sandbox(Some(name));
+    let services = credentials::names(&daemon.secrets(), name);
+    agents::facts(name, workspaces, &rules, services)
 }
 
 fn environment(daemon: &Daemon, record: &Record, path: &str, ca: &str) -> Vec<(String, String)> {

@@ -5,7 +5,7 @@
 //! no effect here. So a field that an older version must not ignore (because it restricts something) raises the
 //! schema, and so does every change inside of the other documents in here, such as a workspace.
 
-use sbx_image::Template;
+use sbx_agents::Agent;
 use sbx_wire::api::{Kernel, Workspace};
 use sbx_wire::launch::Accel;
 use sbx_wire::name::SandboxName;
@@ -28,8 +28,8 @@ pub(crate) struct Record {
     pub(crate) id: String,
     /// What people call it.
     pub(crate) name: SandboxName,
-    /// Agent and template.
-    pub(crate) agent: Template,
+    /// Whom it was made for.
+    pub(crate) agent: Agent,
     /// Primary first.
     pub(crate) workspaces: Vec<Workspace>,
     /// Variables from its creation.
@@ -47,7 +47,7 @@ pub(crate) struct Record {
     pub(crate) kernel: Option<Kernel>,
     /// Key of the image that the disks lie on.
     pub(crate) image: String,
-    /// The agent's command line, from the image.
+    /// The agent's command line.
     pub(crate) agent_command: Vec<String>,
     /// Working directory inside.
     pub(crate) workdir: String,

@@ -5,7 +5,7 @@
 use crate::files;
 use crate::record::Record;
 use crate::store::Row;
-use sbx_image::Template;
+use sbx_agents::Agent;
 use sbx_wire::launch::{self, Accel};
 use sbx_wire::name::SandboxName;
 use sbx_wire::time::rfc3339;
@@ -69,7 +69,7 @@ pub(crate) fn salvage(dir: &Path, id: &str, row: Option<&Row>) -> Option<Salvage
         schema: Record::schema_of(&Guarding::default()),
         id: id.to_owned(),
         name: stand_in(id)?,
-        agent: field(&document, "agent").unwrap_or(Template::Shell),
+        agent: field(&document, "agent").unwrap_or(Agent::SHELL),
         workspaces: workspaces(&document),
         env: Vec::new(),
         cpus: field(&document, "cpus")

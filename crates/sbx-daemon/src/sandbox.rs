@@ -199,7 +199,7 @@ impl Sandbox {
             name: self.name.clone(),
             id: self.id.clone(),
             agent: self.damage.as_ref().map_or_else(
-                || record.agent.name().to_owned(),
+                || record.agent.name.to_owned(),
                 |damage| damage.agent.clone(),
             ),
             status: status.to_owned(),

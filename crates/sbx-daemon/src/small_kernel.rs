@@ -6,7 +6,8 @@ use crate::daemon::Daemon;
 use crate::events::Events;
 use crate::settings::{self, WantedKernel};
 use crate::{image, kernel, programs};
-use sbx_image::{Priority, Request, SmallKernel, SmallRequest, Store, Template};
+use sbx_agents::Agent;
+use sbx_image::{Priority, Request, SmallKernel, SmallRequest, Store};
 use sbx_wire::api::Progress;
 use sbx_wire::report::Report;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -172,7 +173,7 @@ async fn look(daemon: &Arc<Daemon>) -> Result<Outcome, Report> {
             return Ok(Outcome::Settled);
         }
     }
-    let newest = Request::new(cache.clone(), Template::Shell);
+    let newest = Request::new(cache.clone(), Agent::SHELL);
     let Some(image) = Store::new(cache).open(&newest) else {
         return Ok(Outcome::Settled);
     };

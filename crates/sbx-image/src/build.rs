@@ -3,10 +3,11 @@
 use crate::client::converse;
 use crate::image::Image;
 use crate::manifest::{Disk, FinishStep, Kernel, Manifest, SCHEMA};
-use crate::request::{Request, Template};
+use crate::request::Request;
 use crate::store::Store;
 use crate::worker::{Event, Job, Reporter, Step};
-use crate::{ImageError, claude, create_ext4, inside, namespace, preflight, recipe};
+use crate::{ImageError, create_ext4, inside, layer, namespace, preflight, recipe};
+use sbx_agents::{Agent, Install, Layer};
 use sbx_wire::api::Progress;
 use std::collections::BTreeMap;
 use std::env;
@@ -15,6 +16,9 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Longest that an agent's program may take to say its version inside an emulated machine, seconds.
+const CHECK_S: u32 = 300;
 
 /// Returns the image of `request`, building it and its base where they are missing.
 pub(crate) fn ensure(
@@ -42,22 +46,22 @@ pub(crate) fn ensure(
     } else {
         Step::BASE
     };
-    let layer_steps = if request.template == Template::Shell {
-        0
-    } else {
+    let layer_steps = if request.agent.has_layer() {
         Step::LAYER
+    } else {
+        0
     };
     reporter.plan(base_steps + layer_steps);
 
     let image = under_lock(&store, worker, &base, reporter, |log, reporter| {
         build_base(worker, request, &store, log, reporter)
     })?;
-    match request.template {
-        Template::Shell => Ok(image),
-        Template::Claude => {
+    match &request.agent.install {
+        Install::Base | Install::Inside(_) => Ok(image),
+        Install::Layer(layer) => {
             let key = recipe::image_key(request);
             under_lock(&store, worker, &key, reporter, |log, reporter| {
-                build_claude(request, &store, &key, log, reporter)
+                build_layer(request, layer, &store, &key, log, reporter)
             })
         }
     }
@@ -175,13 +179,14 @@ fn build_base(
         upper: disk("upper.ext4", "sbx-upper", recipe::UPPER_BYTES)?,
         docker: disk("docker.ext4", "sbx-docker", recipe::DOCKER_BYTES)?,
         packages,
-        agent_command: vec!["bash".to_owned(), "-l".to_owned()],
+        agent_command: Agent::SHELL.command_line(),
         ..manifest("base", &key, inside::ROOTFS)
     })
 }
 
-fn build_claude(
+fn build_layer(
     request: &Request,
+    layer: &Layer,
     store: &Store,
     key: &str,
     log: &mut File,
@@ -190,21 +195,21 @@ fn build_claude(
     let dir = store.building(key);
     reporter.step(Step::Agent)?;
     let tree = dir.join("tree");
-    let version = claude::fetch(recipe::agent_version(request), &dir, &tree, log)?;
+    let versions = layer::fetch(layer, recipe::agent_version(request), &dir, &tree, log)?;
     reporter.step(Step::Layer)?;
-    let layer = "layer.erofs";
-    inside::write_erofs(&tree, &dir.join(layer), true)?;
+    let file = "layer.erofs";
+    inside::write_erofs(&tree, &dir.join(file), true)?;
     fs::remove_dir_all(&tree).map_err(ImageError::io("remove", &tree))?;
     store.publish(Manifest {
         base: Some(recipe::base_key(request)),
-        packages: BTreeMap::from([(recipe::CLAUDE_PACKAGE.to_owned(), version)]),
-        agent_command: claude::COMMAND.map(str::to_owned).to_vec(),
+        packages: versions.into_iter().collect(),
+        agent_command: request.agent.command_line(),
         finish: vec![FinishStep {
-            argv: vec!["claude".to_owned(), "--version".to_owned()],
+            argv: layer.check.iter().map(|word| (*word).to_owned()).collect(),
             user: "agent".to_owned(),
-            limit_s: 120,
+            limit_s: CHECK_S,
         }],
-        ..manifest("claude", key, layer)
+        ..manifest(request.agent.name, key, file)
     })
 }
 

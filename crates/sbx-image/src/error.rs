@@ -10,9 +10,17 @@ pub enum ImageError {
     /// Programs that the build needs are not installed.
     #[error("building an image needs {}, which this machine does not have", names(.0))]
     MissingTools(Vec<crate::tools::Tool>),
-    /// The claude template needs npm.
-    #[error("the claude template is made from an npm package, and npm is not installed")]
+    /// An agent's layer needs npm.
+    #[error("this agent is made from an npm package, and npm is not installed")]
     MissingNpm,
+    /// The registry does not give an agent's package.
+    #[error("npm cannot fetch the agent's package {package}: {tail}")]
+    PackageUnavailable {
+        /// Package with the version asked for.
+        package: String,
+        /// The last thing npm said.
+        tail: String,
+    },
     /// No subordinate ids for the user.
     #[error("user {user} has no range of at least 65536 subordinate user and group ids")]
     NoSubIds {
@@ -153,7 +161,13 @@ impl ImageError {
             }
             Self::MissingNpm => environment(
                 "npm-missing",
-                "./dev setup, or as root: apt install npm; or use the shell template, which needs none",
+                "./dev setup, or as root: apt install npm; or use the shell agent, which needs none",
+            ),
+            Self::PackageUnavailable { package, .. } => environment(
+                "package-unavailable",
+                &format!(
+                    "npm view {package}, as the user that runs sbx; npm config set registry names another registry"
+                ),
             ),
             Self::NoSubIds { user } => environment(
                 "no-subordinate-ids",

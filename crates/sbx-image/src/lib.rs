@@ -2,20 +2,18 @@
 //!
 //! An image is a folder `<cache>/images/<key>/` that is complete from the moment it has that name. The base
 //! image holds the kernel, the modules of the initramfs, a read-only EROFS root file system and two empty,
-//! sparse ext4 disks; the image of an agent's template is one more EROFS layer on top of a base image. It is
+//! sparse ext4 disks; the image of an agent is one more EROFS layer on top of a base image. It is
 //! built by `sbx-image-worker`, a short-lived process of the same user, and inside it by a child in a user
 //! namespace of its own, so that the daemon runs none of the tools.
 //!
 //! - [`ensure`] is what the daemon calls: it opens the image or has the worker build it;
 //! - [`ensure_small`] does the same for the small kernel, which can take the place of an image's own;
-//! - [`build_initramfs`] joins a kernel's modules with the guest binary;
-//! - [`claude::files`] are the settings that a new sandbox is given.
+//! - [`build_initramfs`] joins a kernel's modules with the guest binary.
 
 #![forbid(unsafe_code)]
 
 pub mod apt;
 mod build;
-pub mod claude;
 mod client;
 mod customise;
 mod debian;
@@ -26,6 +24,7 @@ mod image;
 mod initramfs;
 mod inside;
 mod kernel;
+mod layer;
 mod manifest;
 mod modules;
 mod namespace;
@@ -48,6 +47,6 @@ pub use manifest::{Disk, FinishStep, Kernel, Manifest};
 pub use namespace::check as check_namespaces;
 pub use preflight::check as preflight;
 pub use recipe::SUITE;
-pub use request::{AptSources, Request, Template};
+pub use request::{AptSources, Request};
 pub use small::{Priority, SmallKernel, SmallRequest, ensure_small};
 pub use store::Store;

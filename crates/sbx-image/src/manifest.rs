@@ -16,7 +16,7 @@ pub(crate) const MAX_BYTES: u64 = 1 << 20;
 pub struct Manifest {
     /// Version of this document.
     pub schema: u32,
-    /// `base`, or the template that this is the layer of.
+    /// `base`, or the agent that this is the layer of.
     pub template: String,
     /// Key, which is also the folder's name.
     pub key: String,

@@ -1,15 +1,14 @@
 //! Everything that can be known to fail is found before anything is written.
 
-use crate::request::{Request, Template};
+use crate::request::Request;
 use crate::small::SmallRequest;
 use crate::{ImageError, apt, namespace, store::Store, tools};
 use crate::{recipe, request::AptSources};
+use sbx_agents::Install;
 use std::path::Path;
 
 /// Space that building the base image takes at its peak, MiB (measured: 1,900).
 const BASE_MIB: u64 = 2500;
-/// The same for the layer of the claude template (measured: 930).
-const CLAUDE_MIB: u64 = 1200;
 /// The same for a small kernel (measured: 1,150).
 const SMALL_MIB: u64 = 1800;
 /// Either file holds the keys of the archive.
@@ -31,9 +30,10 @@ pub fn check(request: &Request) -> Result<(), ImageError> {
         need_mib += BASE_MIB;
         debian(request.archive.as_ref())?;
     }
-    if request.template == Template::Claude && store.open_key(&recipe::image_key(request)).is_none()
+    if let Install::Layer(layer) = &request.agent.install
+        && store.open_key(&recipe::image_key(request)).is_none()
     {
-        need_mib += CLAUDE_MIB;
+        need_mib += layer.space_mib;
         programs(
             tools::BASE
                 .iter()

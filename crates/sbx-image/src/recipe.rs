@@ -1,7 +1,8 @@
 //! What goes into the images, and the keys that follow from it.
 
-use crate::customise;
-use crate::request::{Request, Template};
+use crate::request::Request;
+use crate::{customise, layer};
+use sbx_agents::Install;
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 
@@ -64,9 +65,6 @@ pub(crate) const OPTIONAL_MODULES: [&str; 2] = ["virtio_rng", "virtio_balloon"];
 pub(crate) const UPPER_BYTES: u64 = 20 << 30;
 /// Size of the Docker data disk, bytes; the file is sparse.
 pub(crate) const DOCKER_BYTES: u64 = 10 << 30;
-/// npm package of Claude Code for this architecture. It consists of one self-contained program: Node.js is
-/// not needed, and the install script of the package around it only copies that program.
-pub(crate) const CLAUDE_PACKAGE: &str = "@anthropic-ai/claude-code-linux-x64";
 
 /// Key of the base image.
 pub(crate) fn base_key(request: &Request) -> String {
@@ -85,16 +83,14 @@ pub(crate) fn base_key(request: &Request) -> String {
 /// Key of the image that `request` asks for.
 pub(crate) fn image_key(request: &Request) -> String {
     let base = base_key(request);
-    match request.template {
-        Template::Shell => base,
-        Template::Claude => {
+    match &request.agent.install {
+        Install::Base | Install::Inside(_) => base,
+        Install::Layer(layer) => {
             let version = agent_version(request);
+            let made_of = layer::text(layer);
             key(
-                "claude",
-                &format!(
-                    "{RECIPE} {} {base} {CLAUDE_PACKAGE} {version}",
-                    request.revision
-                ),
+                request.agent.name,
+                &format!("{RECIPE} {} {base} {made_of} {version}", request.revision),
             )
         }
     }
@@ -123,14 +119,20 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sbx_agents::Agent;
 
     #[test]
     fn key_changes_with_revision_and_version_and_the_base_is_shared() {
-        let shell = Request::new("/c", Template::Shell);
+        let shell = Request::new("/c", Agent::SHELL);
         let claude = Request {
-            template: Template::Claude,
+            agent: "claude".parse().unwrap(),
             ..shell.clone()
         };
+        let inside = Request {
+            agent: "cursor".parse().unwrap(),
+            ..shell.clone()
+        };
+        assert_eq!(image_key(&inside), base_key(&shell));
         assert_eq!(base_key(&shell), base_key(&claude));
         assert_eq!(image_key(&shell), base_key(&shell));
         let newer = Request {

@@ -1,55 +1,9 @@
 //! What may be asked of a build.
 
 use crate::ImageError;
+use sbx_agents::Agent;
 use serde::{Deserialize, Serialize};
-use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
-
-/// What an image is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Template {
-    /// The base image itself; its agent is a login shell.
-    Shell,
-    /// Claude Code on top of the base image.
-    Claude,
-}
-
-impl Template {
-    /// Every template, in the order in which people should see them.
-    pub const ALL: [Self; 2] = [Self::Claude, Self::Shell];
-
-    /// Name, as on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Shell => "shell",
-            Self::Claude => "claude",
-        }
-    }
-}
-
-impl fmt::Display for Template {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// The name belongs to no template.
-#[derive(Debug, thiserror::Error)]
-#[error("there is no template {0:?}")]
-pub struct UnknownTemplate(pub String);
-
-impl FromStr for Template {
-    type Err = UnknownTemplate;
-
-    fn from_str(name: &str) -> Result<Self, UnknownTemplate> {
-        Self::ALL
-            .into_iter()
-            .find(|template| template.name() == name)
-            .ok_or_else(|| UnknownTemplate(name.to_owned()))
-    }
-}
 
 /// One build, as the worker reads it from standard input.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,12 +11,12 @@ impl FromStr for Template {
 pub struct Request {
     /// The cache folder (absolute); images live in `images/` below it.
     pub cache: PathBuf,
-    /// What to build.
-    pub template: Template,
+    /// Whom for: the base image, with the agent's layer where it has one.
+    pub agent: Agent,
     /// Debian archive to use; `None`: what the machine's apt configuration names.
     #[serde(default)]
     pub archive: Option<AptSources>,
-    /// Version or tag of the npm package of an agent's template; `None`: `latest` at the time of the build.
+    /// Version or tag of the npm package of an agent's layer; `None`: `latest` at the time of the build.
     #[serde(default)]
     pub agent_version: Option<String>,
     /// Part of the image's key: another number means another image, freshly built.
@@ -72,10 +26,10 @@ pub struct Request {
 
 impl Request {
     /// A request with nothing but the defaults.
-    pub fn new(cache: impl Into<PathBuf>, template: Template) -> Self {
+    pub fn new(cache: impl Into<PathBuf>, agent: Agent) -> Self {
         Self {
             cache: cache.into(),
-            template,
+            agent,
             archive: None,
             agent_version: None,
             revision: 0,
@@ -150,13 +104,5 @@ mod tests {
         ] {
             assert_eq!(clean_uri(bad), None, "{bad}");
         }
-    }
-
-    #[test]
-    fn every_template_is_found_by_its_name() {
-        for template in Template::ALL {
-            assert_eq!(template.name().parse::<Template>().unwrap(), template);
-        }
-        assert!("docker".parse::<Template>().is_err());
     }
 }

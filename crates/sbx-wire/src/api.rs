@@ -147,7 +147,7 @@ pub struct Workspace {
 pub struct Create {
     /// Wanted name; without one it is made from agent and workspace.
     pub name: Option<String>,
-    /// `claude` or `shell`.
+    /// Name of the agent, such as `claude` or `shell`.
     pub agent: String,
     /// Primary workspace first; empty: none.
     pub workspaces: Vec<Workspace>,

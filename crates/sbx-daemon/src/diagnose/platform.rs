@@ -4,7 +4,8 @@ use super::Finding;
 use super::installation::failed;
 use crate::clock;
 use rustix::time::{ClockId, clock_gettime};
-use sbx_image::{Request, Store, Template};
+use sbx_agents::Agent;
+use sbx_image::{Request, Store};
 use sbx_machine::{probe, qemu};
 use sbx_wire::diagnosis::{Check, Group, Outcome};
 use sbx_wire::home::Home;
@@ -43,9 +44,8 @@ async fn accelerator(home: &Home) -> Check {
     let Ok(program) = qemu::find("qemu-system-x86_64", &path) else {
         return check(name, Outcome::Skip, "there is no QEMU to ask");
     };
-    let image = Template::ALL.into_iter().find_map(|template| {
-        Store::new(&home.cache).open(&Request::new(home.cache.clone(), template))
-    });
+    let image = Agent::all()
+        .find_map(|agent| Store::new(&home.cache).open(&Request::new(home.cache.clone(), agent)));
     let Some(image) = image else {
         let device = if Path::new("/dev/kvm").exists() {
             "there is a /dev/kvm"
@@ -88,8 +88,8 @@ fn namespaces(home: &Home) -> Check {
         ),
         Err(error) => {
             let report = error.report();
-            let built = Template::ALL.into_iter().any(|template| {
-                let request = Request::new(home.cache.clone(), template);
+            let built = Agent::all().any(|agent| {
+                let request = Request::new(home.cache.clone(), agent);
                 Store::new(&home.cache).open(&request).is_some()
             });
             let mut found = failed(Group::Platform, name, report);

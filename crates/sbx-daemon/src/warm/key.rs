@@ -96,7 +96,7 @@ pub(super) async fn wanted(
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect(),
-        template: record.agent.name().to_owned(),
+        template: record.agent.name.to_owned(),
         upper: image.upper.clone(),
         docker: image.docker.clone(),
         machine,

@@ -1,7 +1,7 @@
 //! The worker as the daemon sees it, with the real tools and an archive that does not answer.
 
 use sbx_image::worker::{Event, Job};
-use sbx_image::{AptSources, Request, Template, ensure};
+use sbx_image::{AptSources, Request, ensure};
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -21,7 +21,7 @@ fn request(cache: &Path, archive: &str) -> Request {
     });
     Request {
         archive,
-        ..Request::new(cache, Template::Shell)
+        ..Request::new(cache, sbx_agents::Agent::SHELL)
     }
 }
 

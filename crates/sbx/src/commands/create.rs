@@ -36,7 +36,7 @@ pub(crate) struct SandboxArgs {
 /// Create a sandbox for an agent, without attaching to it
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Args {
-    /// Agent: claude or shell
+    /// Agent: claude, codex, copilot, cursor, devin, docker-agent, droid, gemini, kiro, opencode or shell
     agent: String,
     /// Workspaces, the first one is the primary; PATH:ro is read-only. None: no host directory
     #[arg(value_name = "PATH")]

@@ -9,6 +9,7 @@ use crate::environment::over;
 use crate::exit::Exit;
 use crate::guarding;
 use crate::lookup;
+use sbx_agents::Agent;
 use sbx_wire::api::{Attach, Sandbox, Start, Workspace};
 use sbx_wire::guest::ExecRequest;
 use sbx_wire::keys::DetachKeys;
@@ -19,7 +20,7 @@ use std::io::IsTerminal;
 /// Run an agent in a sandbox: created on the first run, found again later, with the agent that still runs there
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Args {
-    /// Agent (claude, shell); with --name of an existing sandbox it can be left out
+    /// Agent: claude, codex, copilot, cursor, devin, docker-agent, droid, gemini, kiro, opencode or shell; with --name of an existing sandbox it can be left out
     agent: Option<String>,
     /// Workspaces, the first one is the primary; PATH:ro is read-only [default: current directory]
     #[arg(value_name = "PATH")]
@@ -148,7 +149,7 @@ async fn find(context: &mut Context, args: &Args) -> Result<Option<Sandbox>, Rep
     if let Some(name) = &args.sandbox.name {
         let found = named(name);
         if let (Some(found), Some(agent)) = (&found, &args.agent)
-            && found.agent != *agent
+            && found.agent != canonical(agent)
         {
             return Err(Report::user(
                 "agent-mismatch",
@@ -168,7 +169,8 @@ async fn find(context: &mut Context, args: &Args) -> Result<Option<Sandbox>, Rep
             "sbx run claude",
         ));
     };
-    if args.paths.is_empty() && !["claude", "shell"].contains(&agent.as_str()) {
+    let known = agent.parse::<Agent>().ok();
+    if args.paths.is_empty() && known.is_none() {
         let found = named(agent).ok_or_else(|| {
             Report::user(
                 "agent-unknown",
@@ -176,7 +178,7 @@ async fn find(context: &mut Context, args: &Args) -> Result<Option<Sandbox>, Rep
                     "there is neither an agent nor a sandbox '{}'",
                     agent.escape_debug()
                 ),
-                "sbx ls names the sandboxes; sbx run claude and sbx run shell make one",
+                "sbx ls names the sandboxes; sbx run claude and sbx run shell make one; sbx run --help names the agents",
             )
         })?;
         context.printer.notice(&format!(
@@ -185,9 +187,17 @@ async fn find(context: &mut Context, args: &Args) -> Result<Option<Sandbox>, Rep
         return Ok(Some(found));
     }
     let wanted = workspaces(args)?;
+    let agent = canonical(agent);
     Ok(all
         .into_iter()
-        .find(|sandbox| sandbox.agent == *agent && sandbox.workspaces == wanted))
+        .find(|sandbox| sandbox.agent == agent && sandbox.workspaces == wanted))
+}
+
+/// The name under which sandboxes of this agent are listed.
+fn canonical(agent: &str) -> &str {
+    agent
+        .parse::<Agent>()
+        .map_or(agent, |known| known.row().name)
 }
 
 fn workspaces(args: &Args) -> Result<Vec<Workspace>, Report> {

@@ -77,7 +77,7 @@ fn without_npm_the_claude_template_is_refused_with_the_way_on() {
     let hide = "for p in /usr/local/bin /usr/bin /bin; do \
                 [ ! -e $p/npm ] || [ ! -s $p/npm ] || mount --bind /dev/null $(readlink -f $p/npm) || exit 91; done";
     let outcome = create_in_namespace(&world, hide, "claude");
-    assert!(outcome.stderr.contains("shell template"), "{outcome:?}");
+    assert!(outcome.stderr.contains("shell agent"), "{outcome:?}");
     outcome.refused("npm is not installed");
 }
 

@@ -2,7 +2,7 @@
 
 use crate::setting::{Setting, cache};
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What has to be another thing in every machine, as a shell prints it.
@@ -48,6 +48,13 @@ fn start(setting: &Setting, name: &str) -> String {
 #[test]
 fn attack_69_two_machines_of_one_snapshot_share_nothing_that_must_differ() {
     let setting = Setting::ordinary("deny-all");
+    // Placeholders are given for what is stored.
+    let stored = setting.installation.sbx_in(
+        Path::new("/"),
+        b"sk-ant-api03-a-key-for-whoever-needs-one",
+        ["secret", "set", "anthropic"],
+    );
+    stored.success().unwrap();
     setting.shell("first");
     let names = ["one", "two"];
     let folders = names.map(|name| setting.shell(name));

@@ -1,4 +1,6 @@
-//! The end of a piece that could be the beginning of something that is looked for.
+//! The texts that are looked for, and the end of a piece that could be the beginning of one.
+
+use aho_corasick::{AhoCorasick, MatchKind};
 
 /// The beginnings of a set of texts.
 #[derive(Debug, Clone)]
@@ -8,8 +10,19 @@ pub(crate) struct Beginnings {
     longest: usize,
 }
 
+/// Finds any of the texts, the longest where several begin, and what may go on to be one.
+pub(crate) fn finder(texts: Vec<Vec<u8>>) -> (AhoCorasick, Beginnings) {
+    let mut builder = AhoCorasick::builder();
+    builder.match_kind(MatchKind::LeftmostLongest);
+    // To look for nothing instead would let everything pass.
+    let automaton = builder
+        .build(&texts)
+        .expect("a configuration is too small for 2^31 states");
+    (automaton, Beginnings::of(texts))
+}
+
 impl Beginnings {
-    pub(crate) fn of(texts: impl IntoIterator<Item = Vec<u8>>) -> Self {
+    fn of(texts: impl IntoIterator<Item = Vec<u8>>) -> Self {
         let texts: Vec<Vec<u8>> = texts.into_iter().filter(|text| !text.is_empty()).collect();
         let mut first = [false; 256];
         for text in &texts {

@@ -6,12 +6,12 @@
 
 use std::sync::Arc;
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::AhoCorasick;
 use bytes::Bytes;
 use zeroize::Zeroize;
 
 use crate::forms;
-use crate::held::Beginnings;
+use crate::held::{self, Beginnings};
 
 /// Shortest value that is looked for, bytes: a shorter one would be found by accident.
 pub const SHORTEST: usize = 8;
@@ -67,12 +67,11 @@ impl Scrub {
         if texts.is_empty() {
             return None;
         }
-        let mut builder = AhoCorasick::builder();
-        let automaton = builder.match_kind(MatchKind::LeftmostLongest).build(&texts);
+        let (automaton, beginnings) = held::finder(texts);
         Some(Self {
-            automaton: automaton.ok()?,
+            automaton,
             replacements,
-            beginnings: Beginnings::of(texts),
+            beginnings,
         })
     }
 

@@ -7,11 +7,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::AhoCorasick;
 use bytes::Bytes;
 
 use crate::forms;
-use crate::held::Beginnings;
+use crate::held::{self, Beginnings};
 use crate::plain::Plain;
 
 /// A set of placeholders to look for.
@@ -24,7 +24,7 @@ pub struct Strays {
 }
 
 impl Strays {
-    /// `placeholders`: at least 8 bytes each. `None`: there are none, or more than an automaton can hold.
+    /// `placeholders`: at least 8 bytes each. `None`: there are none.
     pub fn new(placeholders: &[&str]) -> Option<Self> {
         let mut texts = Vec::new();
         let mut owners = Vec::new();
@@ -39,12 +39,11 @@ impl Strays {
         if texts.is_empty() {
             return None;
         }
-        let mut builder = AhoCorasick::builder();
-        let automaton = builder.match_kind(MatchKind::LeftmostLongest).build(&texts);
+        let (automaton, beginnings) = held::finder(texts);
         Some(Self {
-            automaton: automaton.ok()?,
+            automaton,
             owners,
-            beginnings: Beginnings::of(texts),
+            beginnings,
         })
     }
 

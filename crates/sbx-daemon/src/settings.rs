@@ -1,22 +1,18 @@
 //! Settings: a table of keys, each with its check. A value is stored in canonical form or not at all.
 
-use crate::files;
+mod guarding;
+mod upstreams;
+
 use crate::store::StoredSetting;
-use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use sbx_policy::{Port, Target};
 use sbx_wire::api::Setting;
 use sbx_wire::gateway::Upstream;
 use sbx_wire::keys::DetachKeys;
 use sbx_wire::report::Report;
-use sbx_workspace::mask::{Mask, NoMask};
-use sbx_workspace::mounts::{MountPolicy, MountRule, NoMountRule};
-use sbx_workspace::protect::{Level, NoLevel};
-use sbx_workspace::{Pattern, hide};
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+
+use guarding::{hidden, level, masked, mount_rules};
+pub(crate) use guarding::{hide, masks, mounts, protect};
+use upstreams::{extra_roots, overrides, resolvers};
 
 pub(crate) const BROWSER: &str = "browser.open";
 pub(crate) const OVERRIDES: &str = "upstream.overrides";
@@ -35,10 +31,6 @@ pub(crate) const MASK: &str = "workspace.mask";
 pub(crate) const MOUNTS_ALLOW: &str = "workspace.mounts.allow";
 pub(crate) const MOUNTS_DENY: &str = "workspace.mounts.deny";
 
-/// Most overrides or resolvers.
-const MAX_ENTRIES: usize = 1000;
-/// Largest file of extra roots, bytes.
-const MAX_PEM: u64 = 1 << 20;
 /// Smallest and largest Docker volume, bytes.
 const DOCKER_BYTES: std::ops::RangeInclusive<u64> = 512 << 20..=4 << 40;
 /// Default of the Docker volume.
@@ -344,28 +336,6 @@ fn wanted_store(text: &str) -> Result<WantedStore, String> {
     }
 }
 
-/// How much is protected.
-///
-/// # Errors
-/// As [`hide`].
-pub(crate) fn protect(stored: &BTreeMap<String, StoredSetting>) -> Result<Level, Report> {
-    restricting(stored, PROTECT, level)
-}
-
-fn level(text: &str) -> Result<Level, String> {
-    text.trim()
-        .parse()
-        .map_err(|error: NoLevel| error.to_string())
-}
-
-/// What is hidden in every workspace.
-///
-/// # Errors
-/// The stored value is none that [`check`] lets pass: understood as nothing it would show what it was to hide.
-pub(crate) fn hide(stored: &BTreeMap<String, StoredSetting>) -> Result<Vec<Pattern>, Report> {
-    restricting(stored, HIDE, hidden)
-}
-
 /// What restricts: a value that a hand changed since is neither an empty list nor the default.
 fn restricting<T: Default>(
     stored: &BTreeMap<String, StoredSetting>,
@@ -383,53 +353,6 @@ fn restricting<T: Default>(
             format!("sbx settings unset {key}"),
         )
     })
-}
-
-/// Which directories may be workspaces.
-///
-/// # Errors
-/// As [`hide`].
-pub(crate) fn mounts(stored: &BTreeMap<String, StoredSetting>) -> Result<MountPolicy, Report> {
-    Ok(MountPolicy {
-        allow: restricting(stored, MOUNTS_ALLOW, mount_rules)?,
-        deny: restricting(stored, MOUNTS_DENY, mount_rules)?,
-    })
-}
-
-fn mount_rules(text: &str) -> Result<Vec<MountRule>, String> {
-    let entries = text.split(',').map(str::trim);
-    entries
-        .filter(|entry| !entry.is_empty())
-        .map(|entry| {
-            entry
-                .parse()
-                .map_err(|error: NoMountRule| error.to_string())
-        })
-        .collect()
-}
-
-/// Which directories are the sandbox's own.
-pub(crate) fn masks(stored: &BTreeMap<String, StoredSetting>) -> Vec<Mask> {
-    let list = stored.get(MASK).map(|stored| masked(&stored.value));
-    list.and_then(Result::ok).unwrap_or_default()
-}
-
-fn masked(text: &str) -> Result<Vec<Mask>, String> {
-    let entries = text.split(',').map(str::trim);
-    entries
-        .filter(|entry| !entry.is_empty())
-        .map(|entry| entry.parse().map_err(|error: NoMask| error.to_string()))
-        .collect()
-}
-
-fn hidden(text: &str) -> Result<Vec<Pattern>, String> {
-    let entries = text.split(',').map(str::trim);
-    let mut patterns = Vec::new();
-    for entry in entries.filter(|entry| !entry.is_empty()) {
-        let several = hide::one(entry).map_err(|error| format!("{entry:?}: {error}"))?;
-        patterns.extend(several);
-    }
-    Ok(patterns)
 }
 
 /// Size of a new sandbox's Docker data disk, bytes; `None`: the image's own.
@@ -511,93 +434,6 @@ fn flag(text: &str) -> Result<bool, String> {
         "false" | "off" | "0" => Ok(false),
         _ => Err(format!("{text:?} is neither true nor false")),
     }
-}
-
-fn overrides(text: &str) -> Result<BTreeMap<String, SocketAddr>, String> {
-    let raw: BTreeMap<String, String> =
-        serde_json::from_str(text).map_err(|error| format!("not a map of texts: {error}"))?;
-    if raw.len() > MAX_ENTRIES {
-        return Err(format!("more than {MAX_ENTRIES} entries"));
-    }
-    raw.iter()
-        .map(|(host, address)| {
-            let target = Target::parse_authority(host, Port::HTTPS)
-                .map_err(|error| format!("{host:?}: {error}"))?;
-            let address: SocketAddr = address
-                .parse()
-                .map_err(|_| format!("{address:?} is not an address with a port"))?;
-            if address.port() == 0 {
-                Err("port 0 cannot be dialled".to_owned())
-            } else {
-                Ok((target.to_string(), address))
-            }
-        })
-        .collect()
-}
-
-fn resolvers(text: &str) -> Result<Vec<SocketAddr>, String> {
-    let raw: Vec<String> =
-        serde_json::from_str(text).map_err(|error| format!("not a list of texts: {error}"))?;
-    if raw.len() > MAX_ENTRIES {
-        return Err(format!("more than {MAX_ENTRIES} entries"));
-    }
-    raw.iter()
-        .map(|text| {
-            text.parse::<IpAddr>()
-                .map(|ip| SocketAddr::new(ip, 53))
-                .or_else(|_| text.parse())
-                .map_err(|_| format!("{text:?} is not an address"))
-        })
-        .collect()
-}
-
-fn extra_roots(text: &str) -> Result<StoredSetting, String> {
-    let path = Path::new(text);
-    if !path.is_absolute() {
-        return Err(format!("{text:?} is not an absolute path"));
-    }
-    let size = std::fs::metadata(path).map_err(|error| format!("{text}: {error}"))?;
-    if !size.is_file() || size.len() > MAX_PEM {
-        return Err(format!("{text} is not a file of at most 1 MiB"));
-    }
-    let bytes = files::read(path)
-        .map_err(|error| format!("{text}: {error}"))?
-        .unwrap_or_default();
-    let mut count = 0;
-    let mut store = RootCertStore::empty();
-    // Only the certificates are kept: a file may hold a key beside them.
-    let mut kept = String::new();
-    for certificate in CertificateDer::pem_slice_iter(&bytes) {
-        let certificate = certificate.map_err(|error| format!("{text}: {error}"))?;
-        count += 1;
-        kept.push_str(&pem(&certificate));
-        // The check that the gateway makes: what is stored is never refused there.
-        store
-            .add(certificate)
-            .map_err(|error| format!("{text}: certificate {count}: {error}"))?;
-    }
-    if count == 0 {
-        return Err(format!("{text} holds no certificate"));
-    }
-    Ok(StoredSetting {
-        value: text.to_owned(),
-        content: Some(kept),
-    })
-}
-
-/// PEM text of a certificate (RFC 7468, 5).
-fn pem(certificate: &CertificateDer<'_>) -> String {
-    use base64::Engine;
-    let text = base64::engine::general_purpose::STANDARD.encode(certificate);
-    let lines: Vec<&str> = text
-        .as_bytes()
-        .chunks(64)
-        .filter_map(|line| std::str::from_utf8(line).ok())
-        .collect();
-    format!(
-        "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
-        lines.join("\n")
-    )
 }
 
 fn docker_bytes(text: &str) -> Result<u64, String> {

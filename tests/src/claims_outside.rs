@@ -40,7 +40,22 @@ impl Stage {
                 ));
             }
         }
-        let (ours, open) = self.searched(&everybody);
+        let (ours, holders) = self.searched(&everybody);
+        for name in HOLDERS {
+            let mut of_name = holders
+                .iter()
+                .filter(|process| is(process, name))
+                .peekable();
+            if of_name.peek().is_none() {
+                return Err(format!("no {name} is found among the processes"));
+            }
+            if let Some(open) = of_name.find(|process| !process.closed) {
+                return Err(format!(
+                    "its memory can be read by its user: {}",
+                    open.command
+                ));
+            }
+        }
         let mut in_machine = 0;
         for process in &ours {
             let hits = search.memory(process.pid)?;
@@ -56,12 +71,6 @@ impl Stage {
                 "the search does not find the placeholder: {with_placeholder} files, {in_machine} times in the machine"
             ));
         }
-        if let Some(open) = open.first() {
-            return Err(format!(
-                "its memory can be read by its user: {}",
-                open.command
-            ));
-        }
         Ok(format!(
             "0 hits in the files of the installation, the words and variables of {} processes, the memory of {}; \
              the placeholder: {with_placeholder} files, {in_machine} times in the machine's memory",
@@ -70,7 +79,7 @@ impl Stage {
         ))
     }
 
-    /// Processes of the sandbox that must not hold the key, and those that hold it and are not closed to others.
+    /// Processes of the installation that must not hold the key, and those that hold it.
     fn searched<'a>(&self, all: &'a [Process]) -> (Vec<&'a Process>, Vec<&'a Process>) {
         let root = self.installation.state();
         let root = root
@@ -83,10 +92,10 @@ impl Stage {
                 || process.command.contains(&root)
         };
         let ours = all.iter().filter(here);
-        let (mut searched, mut open) = (Vec::new(), Vec::new());
+        let (mut searched, mut holders) = (Vec::new(), Vec::new());
         for process in ours {
             if HOLDERS.iter().any(|name| is(process, name)) {
-                open.extend((!process.closed).then_some(process));
+                holders.push(process);
             } else if ["qemu", "sbx-share", "sbx-supervisor"]
                 .iter()
                 .any(|name| is(process, name))
@@ -94,7 +103,7 @@ impl Stage {
                 searched.push(process);
             }
         }
-        (searched, open)
+        (searched, holders)
     }
 
     fn placeholder(&self) -> Result<String, String> {

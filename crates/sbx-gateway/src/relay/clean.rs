@@ -58,7 +58,20 @@ impl Clean {
             headers.remove(CONTENT_LENGTH);
         }
         let announced = headers.contains_key(CONTENT_LENGTH);
-        let mut clean = Self {
+        let mut clean = Self::begin(scrub, gateway, grant, event, decoder, announced);
+        clean.head(headers);
+        Ok(clean)
+    }
+
+    fn begin(
+        scrub: Arc<Scrub>,
+        gateway: &Arc<Gateway>,
+        grant: &Grant,
+        event: &Event,
+        decoder: Option<Decoder>,
+        announced: bool,
+    ) -> Self {
+        Self {
             stream: scrub::Stream::new(scrub.clone(), announced),
             scrub,
             decoder,
@@ -66,9 +79,19 @@ impl Clean {
             grant: Arc::new(grant.clone()),
             event: event.clone(),
             told: false,
-        };
+        }
+    }
+
+    /// Cleans the head of an answer after which the connection is no longer HTTP.
+    pub(super) fn head_alone(
+        scrub: Arc<Scrub>,
+        gateway: &Arc<Gateway>,
+        grant: &Grant,
+        event: &Event,
+        headers: &mut HeaderMap,
+    ) {
+        let mut clean = Self::begin(scrub, gateway, grant, event, None, true);
         clean.head(headers);
-        Ok(clean)
     }
 
     fn head(&mut self, headers: &mut HeaderMap) {
@@ -110,7 +133,8 @@ impl Pass for Clean {
         Ok(passed.text)
     }
 
-    fn trailers(&mut self, trailers: &mut HeaderMap) {
+    fn trailers(&mut self, trailers: &mut HeaderMap) -> Result<(), BodyError> {
         self.head(trailers);
+        Ok(())
     }
 }

@@ -16,7 +16,6 @@ use super::headers::strip_hop_by_hop;
 use super::http::{Granted, Inspected, Refusal, lock};
 use super::page::{self, Answer, AnswerBody};
 use super::source::Source;
-use super::stage::Pass as _;
 use super::tunnel;
 use crate::adapter::guarded::Arrival;
 use crate::adapter::hello::Offers;
@@ -147,8 +146,16 @@ impl Inspected {
             Err(error) => return account.broken(version, arrival.as_ref(), error),
         };
         let switched = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let values = clean::values(&grant.bound, &request.supplied);
         match guest_upgrade {
-            Some(guest) if switched => Ok(switch(answer, guest, lease)),
+            Some(guest) if switched => {
+                let mut answer = answer;
+                if let Some(values) = values {
+                    let (gateway, event) = (&self.gateway, &account.event);
+                    Clean::head_alone(values, gateway, grant, event, answer.headers_mut());
+                }
+                Ok(switch(answer, guest, lease))
+            }
             None if switched => account.broken(version, arrival.as_ref(), SendError::Switched),
             _ => {
                 let load = upstream.load();
@@ -160,7 +167,6 @@ impl Inspected {
                 // Would lead around us, to QUIC.
                 head.headers.remove(ALT_SVC);
                 head.version = version;
-                let values = clean::values(&grant.bound, &request.supplied);
                 let clean = values.map(|values| {
                     let (gateway, event) = (&self.gateway, &account.event);
                     Clean::new(values, gateway, grant, event, &mut head.headers)
@@ -221,18 +227,13 @@ impl Inspected {
         let Ok(mut read) = read else {
             return Err(broken("the body broke off"));
         };
-        if let Source::Read(Some(data), _) = &mut read {
-            match guard.pass(data.clone(), true) {
-                Ok(passed) => *data = passed,
-                Err(error) => {
-                    return Err(match guard.stopped().get() {
-                        Some(denial) => Ok(page::denied(denial)),
-                        None => broken(&error.to_string()),
-                    });
-                }
-            }
+        match read.pass(&mut guard) {
+            Ok(()) => Ok((read, None)),
+            Err(error) => Err(match guard.stopped().get() {
+                Some(denial) => Ok(page::denied(denial)),
+                None => broken(&error.to_string()),
+            }),
         }
-        Ok((read, None))
     }
 
     /// Sends the request, a second time on a new connection if a kept one turned out to be closed.

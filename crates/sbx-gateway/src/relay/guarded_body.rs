@@ -118,6 +118,22 @@ impl Pass for BodyGuard {
         }
         Ok(piece)
     }
+
+    /// As in the head: there is no reason to quote anything in them.
+    fn trailers(&mut self, trailers: &mut HeaderMap) -> Result<(), BodyError> {
+        let bound = self.report.grant.bound.clone();
+        let found = bound.strays.as_ref().and_then(|strays| {
+            let mut values = trailers.values();
+            values.find_map(|value| strays.find(value.as_bytes()))
+        });
+        match found {
+            None => Ok(()),
+            Some(number) => {
+                self.report.tell(number, false);
+                Err(BodyError::Placeholder)
+            }
+        }
+    }
 }
 
 fn replacements(supplied: &[Supplied], headers: &HeaderMap) -> Option<Scrub> {
@@ -137,7 +153,8 @@ fn replacements(supplied: &[Supplied], headers: &HeaderMap) -> Option<Scrub> {
 
 impl Report {
     fn tell(&mut self, number: usize, masked: bool) {
-        if std::mem::replace(&mut self.told, true) {
+        // Once for what was made unreadable, and for what ends the request in any case.
+        if std::mem::replace(&mut self.told, true) && masked {
             return;
         }
         let grant = &self.grant;

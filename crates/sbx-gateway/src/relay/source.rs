@@ -8,6 +8,8 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::HeaderMap;
 
+use super::body::BodyError;
+use super::stage::Pass;
 use crate::limits;
 
 /// See the module.
@@ -20,20 +22,28 @@ pub enum Source {
 
 impl Source {
     /// Reads all of it; it was announced to be small, or is bounded.
-    pub(super) async fn read(self) -> Result<Self, hyper::Error> {
+    pub(super) async fn read(self) -> Result<Self, BodyError> {
         let Self::Guest(body) = self else {
             return Ok(self);
         };
-        match tokio::time::timeout(limits::BODY_IDLE, body.collect()).await {
-            Ok(Ok(collected)) => {
-                let trailers = collected.trailers().cloned();
-                let data = Some(collected.to_bytes()).filter(|data| !data.is_empty());
-                Ok(Self::Read(data, trailers))
+        let read = tokio::time::timeout(limits::BODY_IDLE, body.collect());
+        let collected = read.await.map_err(|_| BodyError::Idle)??;
+        let trailers = collected.trailers().cloned();
+        let data = Some(collected.to_bytes()).filter(|data| !data.is_empty());
+        Ok(Self::Read(data, trailers))
+    }
+
+    /// Lets what was read pass something.
+    pub(super) fn pass(&mut self, pass: &mut impl Pass) -> Result<(), BodyError> {
+        if let Self::Read(data, trailers) = self {
+            if let Some(data) = data {
+                *data = pass.pass(std::mem::take(data), true)?;
             }
-            Ok(Err(error)) => Err(error),
-            // Cut off: whoever gets it finds it shorter than announced.
-            Err(_) => Ok(Self::Read(None, None)),
+            if let Some(trailers) = trailers {
+                pass.trailers(trailers)?;
+            }
         }
+        Ok(())
     }
 }
 

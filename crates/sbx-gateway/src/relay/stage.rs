@@ -14,7 +14,7 @@ pub(super) trait Pass {
     fn pass(&mut self, piece: Bytes, last: bool) -> Result<Bytes, BodyError>;
 
     /// The trailers behind the last piece.
-    fn trailers(&mut self, _trailers: &mut HeaderMap) {}
+    fn trailers(&mut self, trailers: &mut HeaderMap) -> Result<(), BodyError>;
 }
 
 /// See the module.
@@ -60,7 +60,13 @@ impl<P: Pass> Stage<P> {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => (data, false),
                     Err(frame) => {
-                        self.after = Some(self.clean_trailers(frame));
+                        match self.pass_trailers(frame) {
+                            Ok(frame) => self.after = Some(frame),
+                            Err(error) => {
+                                self.over = true;
+                                return Poll::Ready(Some(Err(error)));
+                            }
+                        }
                         (Bytes::new(), true)
                     }
                 },
@@ -83,13 +89,13 @@ impl<P: Pass> Stage<P> {
         }
     }
 
-    fn clean_trailers(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
+    fn pass_trailers(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyError> {
         match frame.into_trailers() {
             Ok(mut trailers) => {
-                self.pass.trailers(&mut trailers);
-                Frame::trailers(trailers)
+                self.pass.trailers(&mut trailers)?;
+                Ok(Frame::trailers(trailers))
             }
-            Err(other) => other,
+            Err(other) => Ok(other),
         }
     }
 }

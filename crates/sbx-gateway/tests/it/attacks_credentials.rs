@@ -173,6 +173,22 @@ fn attack_55_a_placeholder_split_over_writes_or_deep_in_a_long_body_never_arrive
         for writing in writings() {
             assert!(!arrived.contains(&writing), "{writing} arrived");
         }
+        // Behind the body, short or long.
+        for body in ["a".to_owned(), "a".repeat(100_000)] {
+            let mut raw = chunked(OTHER, &body, 50_000);
+            raw.truncate(raw.len() - 2);
+            raw.extend(format!("x-note: {PLACEHOLDER}\r\n\r\n").bytes());
+            let stream = lab.connect("other.test:443").await.unwrap();
+            let mut stream = lab.tls(stream, OTHER, &[b"http/1.1"]).await.unwrap();
+            let answer = say(&mut stream, raw).await;
+            assert_eq!(
+                (answer.status, answer.reason()),
+                (403, "placeholder-to-unbound-host")
+            );
+            lab.forget_records();
+        }
+        let arrived = format!("{:?}", second.recorder().entries());
+        assert!(!arrived.contains(PLACEHOLDER), "{arrived}");
         // What ends before it is whole may pass.
         let half = chunked(OTHER, &PLACEHOLDER[..20], 7);
         let stream = lab.connect("other.test:443").await.unwrap();
@@ -280,6 +296,29 @@ fn attack_56_a_value_that_comes_back_is_replaced_in_head_and_body_whatever_they_
             request.header("accept-encoding") == Some("identity")
                 && request.header("x-api-key") == Some(SECRET)
         }));
+    });
+}
+
+#[test]
+fn attack_56_a_value_in_the_head_that_opens_a_websocket_is_replaced() {
+    let api = EchoUpstream::start_tls(&[API]).unwrap();
+    let setup = Setup::new(&["allow api.test"])
+        .tls_upstream(API, &api)
+        .credential(API);
+    let lab = setup.start();
+    run(async {
+        let stream = lab.connect("api.test:443").await.unwrap();
+        let mut stream = lab.tls(stream, API, &[b"http/1.1"]).await.unwrap();
+        let asked = "GET /ws HTTP/1.1\r\nHost: api.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        let answer = say(&mut stream, asked).await;
+        assert_eq!(answer.status, 101, "{answer:?}");
+        let shown = format!("key={PLACEHOLDER};");
+        assert_eq!(answer.header("x-shown"), Some(shown.as_str()), "{answer:?}");
+        let told = |record: &sbx_wire::gateway::EgressRecord| {
+            record.alert.as_deref() == Some("value-in-answer")
+        };
+        lab.records_that(1, told).await;
     });
 }
 

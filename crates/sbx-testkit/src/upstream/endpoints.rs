@@ -31,7 +31,9 @@ pub(super) async fn handle(recorder: Recorder, request: hyper::Request<Incoming>
     let path = parts.uri.path().to_owned();
     if path == "/ws" || path == "/upgrade" {
         let seq = http::record(&recorder, NAME, &parts, 0, None, "upgrade".to_owned());
+        let key = super::shown::key(&parts);
         let reply = upgrade(hyper::Request::from_parts(parts, body), path == "/ws");
+        let reply = reply.with_header("x-shown", &key);
         recorder.push(Event::Answered {
             seq,
             status: reply.status(),

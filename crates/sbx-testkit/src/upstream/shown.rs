@@ -42,9 +42,14 @@ pub(super) fn shown(parts: &Parts, body: &Bytes) -> Reply {
     if !coding.is_empty() {
         reply = reply.with_header("content-encoding", coding);
     }
+    reply.with_header("x-shown", &key(parts))
+}
+
+/// The key of a request, as it is shown in the head of the answer.
+pub(super) fn key(parts: &Parts) -> String {
     let key = parts.headers.get("x-api-key");
     let key = key.and_then(|key| key.to_str().ok()).unwrap_or_default();
-    reply.with_header("x-shown", &format!("key={key};"))
+    format!("key={key};")
 }
 
 fn encode(coding: &str, text: &[u8]) -> io::Result<Vec<u8>> {

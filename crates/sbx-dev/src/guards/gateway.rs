@@ -212,17 +212,10 @@ pub(super) const GUARDS: &[Guard] = &[
     },
     Guard {
         what: "a credential is written for its host only",
-        file: "crates/sbx-gateway/src/decision.rs",
-        text: r#"        .get(target)
-        .cloned()
-        .unwrap_or_default();"#,
-        instead: r#"        .values()
-        .next()
-        .cloned()
-        .unwrap_or_default();"#,
-        tests: &[
-            "attacks_http::attack_37_a_redirect_is_the_clients_to_follow_and_takes_no_credential_along",
-        ],
+        file: "crates/sbx-gateway/src/credentials/mod.rs",
+        text: "        let here = self.all.iter().filter(|(hosts, _)| hosts.contains(target));",
+        instead: "        let here = self.all.iter().filter(|_| true);",
+        tests: &["credential_forms::a_service_has_the_form_that_each_of_its_hosts_wants"],
     },
     Guard {
         what: "a request of HTTP/2 that the library refused is noticed",

@@ -9,6 +9,7 @@
 )]
 
 mod agent_job;
+mod agents;
 mod clients;
 mod exhaustion;
 mod files;

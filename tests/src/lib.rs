@@ -4,6 +4,7 @@
 //! [`Installation`]; nothing here reaches behind it except to kill processes on purpose.
 #![deny(unsafe_code)] // but for `ptrace(2)` in `kills`
 
+pub mod agents;
 pub mod canary;
 mod chance;
 pub mod claims;

@@ -23,7 +23,7 @@ usage: ./dev VERB
   setup          install what is missing and build everything (the other verbs call it)
   demo           one command shows the main job done, with real parts
   test           lint, unit, property, process-level and end-to-end tests
-  soak [NAME]    long suites: boot, power, files, fsynced, fuzz, guards, kills
+  soak [NAME]    long suites: agents, boot, power, files, fsynced, fuzz, guards, kills
   bench NAME [--json]   side by side with peers: start, attach, proxy, net, fs
   lint           formatting, clippy, house rules
   fmt            format the code";

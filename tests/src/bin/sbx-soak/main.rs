@@ -6,6 +6,7 @@
     reason = "a long suite reports as it goes"
 )]
 
+mod agents;
 mod boot;
 mod files;
 mod fsynced;
@@ -17,7 +18,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 const USAGE: &str = "\
-usage: ./dev soak boot [N]             N cold boots with every core busy (50)
+usage: ./dev soak agents [NAME]…        each agent at work, against a stand-in of its provider (all)
+       ./dev soak boot [N]             N cold boots with every core busy (50)
        ./dev soak power [ITEMS [CUTS]] power cuts of a disk: of this many changes (100), at this many flushes (200)
        ./dev soak files [OPERATIONS [SEED]] random operations of host and guest in turn on one folder (100000, seed 1)
        ./dev soak fsynced [KILLS [SEED]] processes killed while host and guest write and make it last (100, seed 1)
@@ -31,6 +33,9 @@ fn main() -> ExitCode {
     let numbers: Option<Vec<u32>> = words.iter().skip(1).map(|word| number(word)).collect();
     if let ["kills", rest @ ..] = words.as_slice() {
         return ended(kills::run(rest));
+    }
+    if let ["agents", names @ ..] = words.as_slice() {
+        return ended(agents::run(names));
     }
     let done = match (words.first().copied(), numbers.as_deref()) {
         (None | Some("boot"), Some([])) => boot::run(50),

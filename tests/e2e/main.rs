@@ -23,6 +23,7 @@ mod network;
 mod power;
 mod sessions;
 mod setting;
+mod ssh_agent;
 mod trust;
 mod warm;
 mod workspaces;

@@ -49,13 +49,18 @@ async fn converse(
     }
 }
 
+/// Whether a window can be opened on the host.
+pub(crate) fn has_screen() -> bool {
+    let screen = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    SCREEN.iter().any(screen)
+}
+
 /// Opens a page, or says why not.
 fn open(daemon: &Daemon, address: &Address, opened: &mut Option<Instant>) -> Result<(), String> {
     if !settings::opens_browser(daemon.store().settings()) {
         return Err(format!("{} is false on the host", settings::BROWSER));
     }
-    let screen = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    if !SCREEN.iter().any(screen) {
+    if !has_screen() {
         return Err("the host has no screen".to_owned());
     }
     if opened.is_some_and(|last| last.elapsed() < PAUSE) {

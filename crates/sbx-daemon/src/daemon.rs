@@ -7,6 +7,7 @@ use crate::policy;
 use crate::sandbox::Sandbox;
 use crate::settings;
 use crate::small_kernel::Small;
+use crate::ssh_agent::Questions;
 use crate::store::Store;
 use crate::warm::{self, Warm};
 use crate::{credentials, files, gateway_link, removal, supervisor_link};
@@ -50,6 +51,8 @@ pub(crate) struct Daemon {
     secrets: Mutex<Vault>,
     /// Values that are not in the vault.
     pub(crate) values: Values,
+    /// Whether a key of the SSH agent may sign.
+    pub(crate) ssh_questions: Questions,
     /// What is stored, or which sandboxes run, has changed.
     pub(crate) values_changed: Notify,
     /// Held while something is stored or removed, which may wait for the keychain.
@@ -91,6 +94,7 @@ impl Daemon {
             ending: watch::Sender::new(false),
             store: Mutex::new(store),
             secrets: Mutex::new(secrets),
+            ssh_questions: Questions::default(),
             values: Values::new(Keychain::new(SecretService::connect)),
             values_changed: Notify::new(),
             storing: tokio::sync::Mutex::default(),

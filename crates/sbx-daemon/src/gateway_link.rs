@@ -7,7 +7,7 @@ use crate::authority::Issued;
 use crate::browser;
 use crate::daemon::Daemon;
 use crate::sandbox::Sandbox;
-use crate::{older_gateway, on_demand};
+use crate::{older_gateway, on_demand, ssh_agent};
 use sbx_wire::gateway::{Answer, Command, GatewayConfig, PublicKey};
 use sbx_wire::launch::sockets;
 use sbx_wire::report::Report;
@@ -106,6 +106,7 @@ pub(crate) fn spawn(daemon: Arc<Daemon>, sandbox: Arc<Sandbox>, ended: oneshot::
             () = serve(&daemon, &sandbox) => {}
             () = browser::serve(&daemon, &sandbox) => {}
             () = on_demand::serve(&daemon, &sandbox) => {}
+            () = ssh_agent::serve(&daemon, &sandbox) => {}
         }
     });
 }

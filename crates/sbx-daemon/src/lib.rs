@@ -7,6 +7,7 @@
 //! | [`reconcile`], [`salvage`] | rows and folders brought together at the start; what is left of a damaged sandbox |
 //! | [`credentials`], [`services`], [`authority`] | what is kept from guests, and what they get instead |
 //! | [`storing`], [`keeper`], [`on_demand`], [`custom`] | where values are kept and when they are fetched; secrets of the user's own |
+//! | [`ssh_agent`], [`git_identity`] | the keys of the user's SSH agent, and who makes commits |
 //! | [`policy`], [`policy_log`], [`policy_follow`], [`settings`] | what may leave, what did, and where to |
 //! | [`create`], [`lifecycle`], [`launching`], [`finishing`] | from a request to a running machine and back |
 //! | [`warm`] | snapshots of booted machines that new sandboxes begin from |
@@ -32,6 +33,8 @@ mod error;
 mod events;
 mod finishing;
 mod gateway_link;
+mod git;
+mod git_identity;
 mod guard;
 mod host;
 mod image;
@@ -60,6 +63,7 @@ mod serve;
 mod services;
 mod settings;
 mod small_kernel;
+mod ssh_agent;
 mod stand_ins;
 mod store;
 mod storing;

@@ -3,7 +3,9 @@
 use crate::agents;
 use crate::credentials;
 use crate::daemon::Daemon;
+use crate::git_identity;
 use crate::record::Record;
+use crate::ssh_agent;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sbx_agents::{Facts, Seed};
@@ -108,6 +110,7 @@ pub(crate) fn personalise(daemon: &Daemon, record: &Record, path: &str) -> Perso
         placeholder: &placeholder,
     };
     files.extend(record.agent.home_files(&seed, &facts(daemon, record)));
+    files.extend(git_identity::file(daemon));
     let ca_pem = daemon.root.certificate_pem().to_owned();
     Personalise {
         hostname: hostname(record.name.as_str()),
@@ -182,6 +185,7 @@ fn environment(daemon: &Daemon, record: &Record, path: &str, ca: &str) -> Vec<(S
 /// handed to each new session as they are now. Those that the sandbox was made with stand above them.
 pub(crate) fn session_variables(daemon: &Daemon, record: &Record) -> Vec<(String, String)> {
     let mut variables = credentials::variables(daemon, record);
+    variables.extend(ssh_agent::variable(daemon));
     variables.retain(|(name, _)| !record.env.iter().any(|(own, _)| own == name));
     variables
 }

@@ -1,6 +1,7 @@
 //! Settings: a table of keys, each with its check. A value is stored in canonical form or not at all.
 
 mod guarding;
+mod ssh;
 mod upstreams;
 
 use crate::store::StoredSetting;
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 
 use guarding::{hidden, level, masked, mount_rules};
 pub(crate) use guarding::{hide, masks, mounts, protect};
+pub(crate) use ssh::{KeyUse, Ssh, ssh};
 use upstreams::{extra_roots, overrides, resolvers};
 
 pub(crate) const BROWSER: &str = "browser.open";
@@ -25,6 +27,9 @@ pub(crate) const DETACH_KEYS: &str = "session.detachKeys";
 pub(crate) const DOCKER_VOLUME: &str = "sandbox.disk.dockerVolume";
 pub(crate) const WARM_START: &str = "sandbox.warmStart";
 pub(crate) const SECRET_STORE: &str = "secrets.store";
+pub(crate) const SSH_AGENT: &str = "ssh.agentForwardingEnabled";
+pub(crate) const SSH_SOCKET: &str = "ssh.agentSocketPath";
+pub(crate) const SSH_KEYS: &str = "ssh.agentKeys";
 pub(crate) const PROTECT: &str = "workspace.protect";
 pub(crate) const HIDE: &str = "workspace.hide";
 pub(crate) const MASK: &str = "workspace.mask";
@@ -166,6 +171,40 @@ const KEYS: &[Key] = &[
         check: |text| {
             let list = resolvers(text)?;
             serde_json::to_string(&list)
+                .map(plain)
+                .map_err(|error| error.to_string())
+        },
+    },
+    Key {
+        name: SSH_AGENT,
+        kind: "bool",
+        default: "false",
+        example: "true",
+        restart: false,
+        description: "Whether programs inside may ask the host's SSH agent for its keys, and for signatures for logins and commits; sessions that begin from now on find it",
+        check: |text| flag(text).map(|flag| plain(flag.to_string())),
+    },
+    Key {
+        name: SSH_SOCKET,
+        kind: "path",
+        default: "",
+        example: "/run/user/1000/keyring/ssh",
+        restart: false,
+        description: "Socket of the SSH agent; none: SSH_AUTH_SOCK, as the command had it that started the daemon",
+        check: |text| ssh::socket(text).map(|_| plain(text.to_owned())),
+    },
+    Key {
+        name: SSH_KEYS,
+        kind: "json",
+        default: "{}",
+        example: r#"'{"SHA256:...": "confirm"}'"#,
+        restart: false,
+        description: "Which keys of the SSH agent may be used, by fingerprint as ssh-add -l prints it, or * for the others: allow, or confirm to be asked each time; none named: all of them, without a question",
+        check: |text| {
+            let raw: BTreeMap<String, String> =
+                serde_json::from_str(text).map_err(|error| error.to_string())?;
+            ssh::keys(text)?;
+            serde_json::to_string(&raw)
                 .map(plain)
                 .map_err(|error| error.to_string())
         },

@@ -54,6 +54,7 @@ const PACKAGES: &[(&str, Sign, For)] = &[
     ),
     ("npm", Sign::Program("npm"), For::Running),
     ("iproute2", Sign::Program("ip"), For::Running),
+    ("openssh-client", Sign::Program("ssh-agent"), For::Testing),
     ("curl", Sign::Program("curl"), For::Testing),
     ("strace", Sign::Program("strace"), For::Testing),
     ("dbus-daemon", Sign::Program("dbus-daemon"), For::Testing),

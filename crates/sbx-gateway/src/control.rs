@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use sbx_wire::browser::Address;
 use sbx_wire::gateway::{Answer, Command, GatewayFile, MAX_LINE};
+use sbx_wire::ssh_agent;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::OwnedReadHalf;
 use tokio::net::{UnixListener, UnixStream};
@@ -104,6 +105,7 @@ struct Kept {
     page: Option<Taken<Address, Result<(), String>>>,
     question: Option<Question>,
     errand: Option<Taken<Errand, Told>>,
+    agent: Option<Taken<ssh_agent::Request, ssh_agent::Reply>>,
 }
 
 /// One of the desks.
@@ -112,6 +114,7 @@ enum Which {
     Pages,
     Values,
     Issued,
+    Agent,
 }
 
 impl Which {
@@ -120,6 +123,7 @@ impl Which {
             Command::AwaitPage | Command::PageHandled { .. } => Some(Self::Pages),
             Command::AwaitValue | Command::Value { .. } => Some(Self::Values),
             Command::AwaitIssued | Command::IssuedHandled { .. } => Some(Self::Issued),
+            Command::AwaitAgent | Command::AgentHandled { .. } => Some(Self::Agent),
             Command::Configure(_) | Command::CertificateRequest | Command::Status => None,
         }
     }
@@ -142,6 +146,11 @@ impl Kept {
                 let asked = self.question.take();
                 if let Some(asked) = asked.filter(|asked| asked.service == service) {
                     asked.answered(value.ok_or_else(|| why(problem)));
+                }
+            }
+            Command::AgentHandled { reply } => {
+                if let Some(asked) = self.agent.take() {
+                    asked.answer(reply);
                 }
             }
             Command::IssuedHandled { body, problem } => {
@@ -172,6 +181,12 @@ impl Kept {
                     service: question.service.clone(),
                 };
                 wait(reader, gateway.values.next(), &mut self.question, tell).await
+            }
+            Which::Agent => {
+                let tell = |asked: &Taken<ssh_agent::Request, _>| Answer::AgentAsked {
+                    request: asked.what.clone(),
+                };
+                wait(reader, gateway.ssh_agent.next(), &mut self.agent, tell).await
             }
             Which::Issued => {
                 let tell = |errand: &Taken<Errand, Told>| errand.what.tell();

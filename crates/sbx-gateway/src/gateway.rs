@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use sbx_wire::browser::Address;
 use sbx_wire::gateway::ProxyKind;
+use sbx_wire::ssh_agent;
 use tokio::sync::watch;
 
 use crate::credentials::issuers::IssuerDesk;
@@ -41,6 +42,8 @@ pub struct Gateway {
     pub live: Arc<Live>,
     /// Pages for the host's browser.
     pub browser: Desk<Address, Result<(), String>>,
+    /// What programs inside ask the host's SSH agent.
+    pub ssh_agent: Desk<ssh_agent::Request, ssh_agent::Reply>,
     /// What issuers of credentials are asked, and what they answer.
     pub issued: IssuerDesk,
     /// Values that are asked for when they are needed.
@@ -69,6 +72,7 @@ impl Gateway {
             records,
             live: Arc::default(),
             browser: Desk::default(),
+            ssh_agent: Desk::default(),
             issued: IssuerDesk::default(),
             values: Values::default(),
             status: Status::default(),

@@ -139,6 +139,11 @@ pub const CONFIGURE_WAIT: Duration = Duration::from_secs(5);
 /// A page for the host's browser is taken and dealt with by the daemon within this.
 pub const PAGE: Duration = Duration::from_secs(5);
 
+/// The daemon takes what the host's SSH agent is asked within this.
+pub const SSH_AGENT_TAKEN: Duration = Duration::from_secs(5);
+/// And answers within this: a person may have to agree.
+pub const SSH_AGENT: Duration = Duration::from_secs(90);
+
 /// A body that was announced to be no longer than this, in bytes, is read whole before anything of the request is sent,
 /// where it is looked into.
 pub const BODY_READ_FIRST: u64 = 64 * 1024;
@@ -156,7 +161,7 @@ pub const ISSUED: Duration = Duration::from_mins(1);
 pub const VALUES_ASKED: usize = 16;
 
 /// Control connections at a time.
-pub const CONTROL_CONNECTIONS: usize = 8;
+pub const CONTROL_CONNECTIONS: usize = 16;
 /// Records of allowed requests are written together with those that come after them, until the thread has nothing else
 /// to do, and at the first that comes this long after the first of them.
 pub const RECORD_GATHER: Duration = Duration::from_millis(1);

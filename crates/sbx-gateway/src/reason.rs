@@ -36,6 +36,10 @@ reasons! {
     ResolveFailed = "resolve-failed", true;
     /// Allowed, but the host opened no page in a browser.
     NotOpened = "not-opened", true;
+    /// The host's SSH agent signed it.
+    SshSigned = "ssh-signed", true;
+    /// The host's SSH agent, or who is asked before it, did not sign it.
+    SshRefused = "ssh-refused", false;
     /// A rule denies it.
     DenyRule = "deny-rule", false;
     /// No rule allows it.

@@ -23,7 +23,7 @@ pub const NAMES: [&str; 4] = [
 /// The host may take a moment to decide.
 const LIMIT: Duration = Duration::from_secs(30);
 /// Longest answer that is looked at, bytes.
-const MAX_ANSWER: u64 = 8 << 10;
+const MAX_ANSWER: usize = 8 << 10;
 /// Exit codes of xdg-open(1): an error in the command line, and the action failed.
 const WRONG_USAGE: u8 = 1;
 const FAILED: u8 = 4;
@@ -35,7 +35,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> u8 {
         say("usage: xdg-open http(s)://ADDRESS: opens a page in the host's browser");
         return WRONG_USAGE;
     };
-    match gateway().and_then(|gateway| ask(gateway, address.as_bytes())) {
+    match ask(address.as_bytes()) {
         Ok(None) => 0,
         Ok(Some(problem)) => {
             say(&format!(
@@ -60,20 +60,36 @@ fn gateway() -> io::Result<Ipv4Addr> {
 }
 
 /// `None`: it is open.
-fn ask(gateway: Ipv4Addr, address: &[u8]) -> io::Result<Option<String>> {
+fn ask(address: &[u8]) -> io::Result<Option<String>> {
+    let (status, text) = post(PATH, address, LIMIT, MAX_ANSWER)?;
+    let text = String::from_utf8_lossy(&text);
+    Ok((status != 200).then(|| text.trim().to_owned()))
+}
+
+/// Asks the gateway itself; status and body of its answer, which is cut off at `longest` bytes with its head.
+pub(crate) fn post(
+    path: &str,
+    body: &[u8],
+    limit: Duration,
+    longest: usize,
+) -> io::Result<(u16, Vec<u8>)> {
+    let gateway = gateway()?;
     let mut stream = TcpStream::connect((gateway, PROXY_PORT))?;
-    stream.set_read_timeout(Some(LIMIT))?;
+    stream.set_read_timeout(Some(limit))?;
     let head = format!(
-        "POST {PATH} HTTP/1.1\r\nHost: {gateway}:{PROXY_PORT}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
-        address.len()
+        "POST {path} HTTP/1.1\r\nHost: {gateway}:{PROXY_PORT}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        body.len()
     );
-    stream.write_all(&[head.as_bytes(), address].concat())?;
+    stream.write_all(&[head.as_bytes(), body].concat())?;
     let mut answer = Vec::new();
-    stream.take(MAX_ANSWER).read_to_end(&mut answer)?;
-    let answer = String::from_utf8_lossy(&answer);
-    let (head, text) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    let opened = head.split(' ').nth(1) == Some("200");
-    Ok((!opened).then(|| text.trim().to_owned()))
+    stream.take(longest as u64).read_to_end(&mut answer)?;
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n");
+    let (head, body) = answer.split_at(end.map_or(answer.len(), |at| at + 4));
+    let status = std::str::from_utf8(head)
+        .ok()
+        .and_then(|head| head.split(' ').nth(1));
+    let status = status.and_then(|status| status.parse().ok());
+    Ok((status.unwrap_or_default(), body.to_vec()))
 }
 
 fn say(text: &str) {

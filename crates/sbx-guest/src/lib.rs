@@ -10,6 +10,7 @@ pub mod init;
 pub mod plain;
 pub mod reaper;
 pub mod runc;
+mod ssh_agent;
 #[expect(
     unsafe_code,
     reason = "the calls that rustix has no safe form for, each with its argument"

@@ -17,6 +17,7 @@
 
 use crate::browser::Address;
 use crate::secret::SecretText;
+use crate::ssh_agent;
 use sbx_policy::PolicyDocument;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -63,6 +64,13 @@ pub enum Command {
         body: Option<SecretText>,
         /// Why there is none, as a sentence that the guest may read.
         problem: Option<String>,
+    },
+    /// Wait for something that a program inside asks the host's SSH agent; answered with [`Answer::AgentAsked`].
+    AwaitAgent,
+    /// What the host answers it; answered with the next [`Answer::AgentAsked`].
+    AgentHandled {
+        /// The answer.
+        reply: ssh_agent::Reply,
     },
     /// What became of the page; answered with the next [`Answer::OpenPage`].
     PageHandled {
@@ -115,6 +123,11 @@ pub enum Answer {
         service: String,
         /// Body of the request, as text.
         body: SecretText,
+    },
+    /// A program inside asks the host's SSH agent.
+    AgentAsked {
+        /// What.
+        request: ssh_agent::Request,
     },
     /// State.
     Status {
@@ -360,6 +373,8 @@ pub enum ProxyKind {
     Dns,
     /// A request to open a page in the host's browser.
     BrowserOpen,
+    /// A signature by a key of the host's SSH agent.
+    SshAgent,
 }
 
 /// One thing that left or was stopped. One JSON line in `egress.jsonl`. The writer borrows its texts, readers own them.

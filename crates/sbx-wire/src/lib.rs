@@ -30,5 +30,6 @@ pub mod name;
 pub mod report;
 pub mod secret;
 pub mod session;
+pub mod ssh_agent;
 pub mod time;
 pub mod trust;

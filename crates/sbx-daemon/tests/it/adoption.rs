@@ -147,7 +147,8 @@ pub(crate) fn gateway_with_pages(
     refuses: Refuses,
     serve: impl FnOnce(BufReader<UnixStream>, UnixStream) + Clone + Send + 'static,
 ) -> Configured {
-    listen(runtime, refuses, serve, hold)
+    let pages = |command: &Command| matches!(command, Command::AwaitPage);
+    listen(runtime, refuses, pages, serve)
 }
 
 /// The same with values that are asked for: `serve` gets each connection that waits for such a question.
@@ -155,22 +156,35 @@ pub(crate) fn gateway_with_values(
     runtime: &Path,
     serve: impl FnOnce(BufReader<UnixStream>, UnixStream) + Clone + Send + 'static,
 ) -> Configured {
-    listen(runtime, |_| None, hold, serve)
+    let values = |command: &Command| matches!(command, Command::AwaitValue);
+    listen(runtime, |_| None, values, serve)
 }
+
+/// The same with programs inside that ask the SSH agent: `serve` gets each connection that waits for one.
+pub(crate) fn gateway_with_ssh(
+    runtime: &Path,
+    serve: impl FnOnce(BufReader<UnixStream>, UnixStream) + Clone + Send + 'static,
+) -> Configured {
+    let agent = |command: &Command| matches!(command, Command::AwaitAgent);
+    listen(runtime, |_| None, agent, serve)
+}
+
+/// Whether a connection is one that `serve` gets.
+type Which = fn(&Command) -> bool;
 
 fn listen(
     runtime: &Path,
     refuses: Refuses,
-    pages: impl FnOnce(BufReader<UnixStream>, UnixStream) + Clone + Send + 'static,
-    values: impl FnOnce(BufReader<UnixStream>, UnixStream) + Clone + Send + 'static,
+    which: Which,
+    serve: impl FnOnce(BufReader<UnixStream>, UnixStream) + Clone + Send + 'static,
 ) -> Configured {
     let listener = UnixListener::bind(runtime.join("gateway.sock")).unwrap();
     let (configurations, received) = mpsc::channel();
     thread::spawn(move || {
         for stream in listener.incoming() {
             let (stream, configurations) = (stream.unwrap(), configurations.clone());
-            let (pages, values) = (pages.clone(), values.clone());
-            thread::spawn(move || converse(stream, &configurations, refuses, pages, values));
+            let serve = serve.clone();
+            thread::spawn(move || converse(stream, &configurations, refuses, which, serve));
         }
     });
     received
@@ -180,14 +194,15 @@ fn converse(
     mut stream: UnixStream,
     configurations: &mpsc::Sender<(Value, UnixStream)>,
     refuses: Refuses,
-    pages: impl FnOnce(BufReader<UnixStream>, UnixStream),
-    values: impl FnOnce(BufReader<UnixStream>, UnixStream),
+    which: Which,
+    serve: impl FnOnce(BufReader<UnixStream>, UnixStream),
 ) {
     let mut lines = BufReader::new(stream.try_clone().unwrap());
     let mut line = String::new();
     while lines.read_line(&mut line).is_ok_and(|count| count > 0) {
         let value: Value = serde_json::from_str(&line).unwrap();
         let answer = match serde_json::from_str(&line).unwrap() {
+            command if which(&command) => return serve(lines, stream),
             Command::CertificateRequest => Answer::CertificateRequest {
                 public_key: point(),
             },
@@ -197,8 +212,9 @@ fn converse(
                     generation: config.file.policy.generation,
                 },
             },
-            Command::AwaitPage => return pages(lines, stream),
-            Command::AwaitValue => return values(lines, stream),
+            Command::AwaitPage | Command::AwaitValue | Command::AwaitAgent => {
+                return hold(lines, stream);
+            }
             other => panic!("{other:?}"),
         };
         line.clear();

@@ -16,3 +16,4 @@ mod policy;
 mod secrets;
 mod sessions;
 mod settings;
+mod ssh_agent;

@@ -187,6 +187,37 @@ fn a_placeholder_is_given_with_the_secret_and_stays_known_after_it() {
 }
 
 #[test]
+fn attack_66_a_sandbox_is_given_nothing_that_is_stored_for_another() {
+    let mut daemon = Daemon::stopped();
+    let dirs =
+        [("00000000000a", "one"), ("00000000000b", "two")].map(|(id, name)| daemon.plant(id, name));
+    daemon.restart();
+    let mut own = set("github", "ghp_real", false);
+    own["sandbox"] = json!("two");
+    daemon.post("/v1/secrets", &own).ok();
+    let custom = json!({
+        "hosts": ["api.example.com"], "env": "TOKEN", "value": "a-value-0123456789", "sandbox": "two",
+    });
+    daemon.post("/v1/secrets/custom", &custom).ok();
+    let given = |dir: &Path| -> Value {
+        serde_json::from_slice(&fs::read(dir.join("sandbox.json")).unwrap()).unwrap()
+    };
+    let [one, two] = dirs.clone().map(|dir| given(&dir));
+    assert_eq!(one["placeholders"].get("github"), None);
+    assert!(two["placeholders"].get("github").is_some());
+    assert!(one.get("custom").is_none_or(|custom| custom == &json!([])));
+    assert_eq!(two["custom"].as_array().map(Vec::len), Some(1));
+    for (name, secrets) in [("one", 0), ("two", 2)] {
+        let shown = daemon.get(&format!("/v1/sandboxes/{name}")).ok();
+        assert_eq!(
+            shown["secrets"].as_array().map(Vec::len),
+            Some(secrets),
+            "{shown}"
+        );
+    }
+}
+
+#[test]
 fn everything_of_a_scope_is_removed_at_once_and_nothing_else() {
     let mut daemon = Daemon::stopped();
     daemon.plant("00000000000a", "one");

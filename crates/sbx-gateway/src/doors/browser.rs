@@ -19,10 +19,15 @@ use crate::relay::page::{self, AnswerBody};
 
 const PROXY: ProxyKind = ProxyKind::BrowserOpen;
 
-/// Whether a request to the proxy port is one: no proxy request has this form.
+/// Whether a request to the proxy port is one.
 pub(super) fn asks(request: &Request<Incoming>) -> bool {
+    is_for_us(request, PATH)
+}
+
+/// Whether a request to the proxy port is for the gateway itself: no proxy request has this form.
+pub(super) fn is_for_us(request: &Request<Incoming>, path: &str) -> bool {
     let uri = request.uri();
-    *request.method() == Method::POST && uri.authority().is_none() && uri.path() == PATH
+    *request.method() == Method::POST && uri.authority().is_none() && uri.path() == path
 }
 
 /// Judges the page and hands it to the daemon.

@@ -4,6 +4,7 @@
 mod browser;
 mod datagrams;
 mod proxy;
+mod ssh_agent;
 mod tls;
 mod transparent;
 

@@ -9,7 +9,7 @@ use sbx_policy::{IntentKind, Port};
 use sbx_wire::gateway::ProxyKind;
 
 use super::tls::{deny_inside_tls, open_tls, record_grant, refusal_to_open, tunnel_tls};
-use super::{Client, Guest, browser, serve_inspected};
+use super::{Client, Guest, browser, serve_inspected, ssh_agent};
 use crate::adapter::guarded::{Arrival, Guarded};
 use crate::adapter::hello::Prefixed;
 use crate::adapter::request;
@@ -33,6 +33,9 @@ pub(super) async fn serve<S: Client>(gateway: Arc<Gateway>, inspected: Arc<Inspe
                 Method::CONNECT => Ok(connect::<S>(gateway, request).await),
                 _ if arrival.refused().is_none() && browser::asks(&request) => {
                     Ok(browser::open(gateway, request).await)
+                }
+                _ if arrival.refused().is_none() && ssh_agent::asks(&request) => {
+                    Ok(ssh_agent::ask(gateway, request).await)
                 }
                 _ => inspected.answer(request, Some(arrival)).await,
             }

@@ -128,6 +128,14 @@ pub(super) fn issued(status: StatusCode, media_type: &str, text: &str) -> Respon
     response
 }
 
+/// A message of another protocol.
+pub fn bytes(message: Vec<u8>) -> Response<AnswerBody> {
+    let mut response = Response::new(full(message.into()));
+    let media_type = HeaderValue::from_static("application/octet-stream");
+    response.headers_mut().insert(CONTENT_TYPE, media_type);
+    response
+}
+
 /// A body without a byte.
 pub fn empty() -> AnswerBody {
     full(Bytes::new())

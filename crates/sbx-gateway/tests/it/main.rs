@@ -33,6 +33,7 @@ mod parked;
 mod pins;
 mod policy;
 mod proxy;
+mod ssh_agent;
 mod tape;
 mod transparent;
 mod udp;

@@ -4,6 +4,7 @@ use super::disks::Disks;
 use super::shims;
 use crate::console;
 use crate::files::at;
+use crate::ssh_agent;
 use rustix::fd::OwnedFd;
 use rustix::mount::{MountFlags, mount};
 use std::ffi::CStr;
@@ -138,6 +139,9 @@ pub(super) fn enter_root(disks: &Disks) -> io::Result<OwnedFd> {
     cgroups();
     limits();
     shims::install()?;
+    if let Err(error) = ssh_agent::start() {
+        console::say(&format!("programs inside find no SSH agent: {error}"));
+    }
     Ok(upper)
 }
 

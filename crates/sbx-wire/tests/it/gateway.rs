@@ -8,6 +8,7 @@ use sbx_wire::gateway::{
     ProxyKind, PublicKey, Replace, Upstream, Withdrawn,
 };
 use sbx_wire::secret::SecretText;
+use sbx_wire::ssh_agent::{self, Hash, Hex, Purpose};
 use serde_json::{Value, json};
 
 const FILE: &str = "gateway-v1.txt";
@@ -122,6 +123,12 @@ fn command_name(command: &Command) -> &'static str {
         Command::CertificateRequest => "certificate-request",
         Command::Status => "status",
         Command::AwaitPage => "await-page",
+        Command::AwaitAgent => "await-agent",
+        Command::AgentHandled { reply } => match reply {
+            ssh_agent::Reply::Keys { .. } => "agent-keys",
+            ssh_agent::Reply::Signature { .. } => "agent-signature",
+            ssh_agent::Reply::Refused { .. } => "agent-refused",
+        },
         Command::PageHandled { problem: None } => "page-opened",
         Command::PageHandled { problem: Some(_) } => "page-refused",
     }
@@ -149,6 +156,23 @@ fn commands_are_encoded_as_in_version_1() {
             body: None,
             problem: Some("no".into()),
         },
+        Command::AwaitAgent,
+        Command::AgentHandled {
+            reply: ssh_agent::Reply::Keys {
+                keys: vec![ssh_agent::Key {
+                    key: Hex(vec![1, 0xab]),
+                    comment: "me".into(),
+                }],
+            },
+        },
+        Command::AgentHandled {
+            reply: ssh_agent::Reply::Signature {
+                signature: Hex(vec![2]),
+            },
+        },
+        Command::AgentHandled {
+            reply: ssh_agent::Reply::Refused { why: "no".into() },
+        },
         Command::AwaitValue,
         Command::Value {
             service: "custom".into(),
@@ -174,6 +198,13 @@ fn answer_name(answer: &Answer) -> &'static str {
         Answer::ValueNeeded { .. } => "value-needed",
         Answer::Issued { .. } => "issued",
         Answer::Exchange { .. } => "exchange",
+        Answer::AgentAsked { request } => match request {
+            ssh_agent::Request::Keys => "agent-asked-keys",
+            ssh_agent::Request::Sign { purpose, .. } => match purpose {
+                Purpose::Message { .. } => "agent-asked-message",
+                Purpose::Login { .. } => "agent-asked-login",
+            },
+        },
         Answer::Status { problem: None, .. } => "status",
         Answer::Status {
             problem: Some(_), ..
@@ -217,6 +248,32 @@ fn answers_are_encoded_as_in_version_1() {
             service: "anthropic".into(),
             body: SecretText::new("{}".into()),
         },
+        Answer::AgentAsked {
+            request: ssh_agent::Request::Keys,
+        },
+        Answer::AgentAsked {
+            request: ssh_agent::Request::Sign {
+                key: Hex(vec![1]),
+                purpose: Purpose::Message {
+                    namespace: "git".into(),
+                    hash: Hash::Sha512,
+                    digest: Hex(vec![2]),
+                },
+                flags: 0,
+            },
+        },
+        Answer::AgentAsked {
+            request: ssh_agent::Request::Sign {
+                key: Hex(vec![1]),
+                purpose: Purpose::Login {
+                    session: Hex(vec![3]),
+                    user: "me".into(),
+                    algorithm: "ssh-ed25519".into(),
+                    host: None,
+                },
+                flags: 4,
+            },
+        },
     ];
     let table: Vec<Row<Answer>> = all.into_iter().map(|m| (answer_name(&m), m)).collect();
     frozen::json(FILE, "answer.", &table);
@@ -231,6 +288,7 @@ fn records_are_encoded_as_in_version_1() {
         ("network", ProxyKind::Network),
         ("dns", ProxyKind::Dns),
         ("browser-open", ProxyKind::BrowserOpen),
+        ("ssh-agent", ProxyKind::SshAgent),
     ];
     let record = |proxy| EgressRecord {
         time_ms: 1_700_000_000_123,

@@ -214,3 +214,28 @@ fn a_message_that_this_version_does_not_know_is_refused_and_not_taken_for_anothe
     assert!(postcard::from_bytes::<ToGuest>(&bytes).is_err());
     assert!(postcard::from_bytes::<FromGuest>(&bytes).is_err());
 }
+
+/// Attack 64: what is kept of a machine before it is some sandbox. Nothing else copies a sandbox.
+#[test]
+fn attack_64_what_a_snapshot_is_prepared_with_holds_no_placeholder_and_no_file() {
+    let mut request = personalise();
+    let own = [
+        ("ANTHROPIC_API_KEY", "sk-ant-placeholder"),
+        ("SANDBOX_NAME", "box"),
+        ("HTTPS_PROXY", "http://gateway"),
+    ];
+    request.env = own.map(|(name, value)| (name.into(), value.into())).into();
+    let prepared = request.prepare();
+    assert_eq!(
+        prepared.env,
+        [("HTTPS_PROXY".into(), "http://gateway".into())]
+    );
+    // Whoever adds something has to look here.
+    let Prepare {
+        ca_pem,
+        mtu,
+        env: _,
+        unix_ns,
+    } = prepared;
+    assert_eq!((ca_pem, mtu, unix_ns), (request.ca_pem, 65_520, 0));
+}

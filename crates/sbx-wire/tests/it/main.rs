@@ -11,3 +11,4 @@ mod gateway;
 mod guest;
 mod launch;
 mod session;
+mod ssh_agent;

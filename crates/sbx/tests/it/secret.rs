@@ -266,3 +266,85 @@ fn files(folder: &Path) -> Vec<std::path::PathBuf> {
         })
         .collect()
 }
+
+/// Variables and arguments of every process of ours, as far as they can be read.
+fn processes(home: &Path) -> Vec<(u32, Vec<u8>)> {
+    let home = home.display().to_string();
+    let numbers = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = numbers.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let texts = pids.map(|pid: u32| {
+        let read = |name| std::fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+        (pid, [read("environ"), read("cmdline")].concat())
+    });
+    texts
+        .filter(|(_, text)| text.windows(home.len()).any(|w| w == home.as_bytes()))
+        .collect()
+}
+
+#[test]
+fn attack_60_a_stored_value_is_in_nothing_that_we_print_log_record_or_leave_behind() {
+    let world = World::with_policy();
+    world.sbx(&["daemon", "stop"]).ok();
+    world.plant("one");
+    let mut printed = Vec::new();
+    let mut say = |done: world::Done| printed.push((done.stdout, done.stderr));
+    let input = format!("{KEY}\n");
+    for arguments in [
+        &["secret", "set", "anthropic"][..],
+        // Mistakes whose texts could repeat it.
+        &["secret", "set", "anthropic"],
+        &["secret", "set", "no-such-service"],
+        &["secret", "set-custom", "--host", "*", "--env", "A"],
+    ] {
+        say(world.sbx_with_input(arguments, &input));
+    }
+    let shown = world.sbx(&["secret", "set", "-f", "anthropic", "-t", KEY]);
+    assert!(shown.stderr.contains("warning"), "{}", shown.stderr);
+    say(shown);
+    for arguments in [
+        &["secret", "ls"][..],
+        &["secret", "ls", "--json"],
+        &["secret", "set", KEY],
+        &["secret", "rm", KEY, "-f"],
+        &["ls", "--json"],
+        &["inspect", "one", "--json"],
+        &["inspect", KEY],
+        &["daemon", "status", "--json"],
+        &["policy", "ls", "--json"],
+        &["policy", "log", "--json"],
+        &["settings", "list", "--json"],
+        &["diagnose", "--json"],
+    ] {
+        let named = arguments.contains(&KEY);
+        let done = world.sbx(arguments);
+        // What somebody takes a key for, a name, may be repeated to him and to nobody else.
+        if !named {
+            say(done);
+        }
+    }
+    for (stdout, stderr) in printed {
+        assert!(!stdout.contains(KEY), "{stdout}");
+        assert!(!stderr.contains(KEY), "{stderr}");
+    }
+    let pid = world.sbx(&["daemon", "status", "--json"]).json()["pid"].clone();
+    let pid = u32::try_from(pid.as_u64().unwrap()).unwrap();
+    let found = processes(&world.home());
+    assert!(found.iter().any(|(other, _)| *other == pid), "{pid}");
+    let holds = |bytes: &[u8]| bytes.windows(KEY.len()).any(|w| w == KEY.as_bytes());
+    assert!(!found.iter().any(|(_, text)| holds(text)));
+
+    // It ends as badly as a process can: nothing of its memory is written anywhere.
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core"));
+    let core: Vec<&str> = core.unwrap().split_ascii_whitespace().collect();
+    assert_eq!(core[4..6], ["0", "0"], "{core:?}");
+    let process = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(process, rustix::process::Signal::SEGV).unwrap();
+    while Path::new(&format!("/proc/{pid}/cmdline")).exists() {
+        std::thread::park_timeout(std::time::Duration::from_millis(5));
+    }
+    for file in files(world.root.path()) {
+        let content = std::fs::read(&file).unwrap_or_default();
+        assert!(!holds(&content), "{}", file.display());
+    }
+}

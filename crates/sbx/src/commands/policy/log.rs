@@ -121,6 +121,7 @@ pub(super) fn proxy(kind: ProxyKind) -> &'static str {
         ProxyKind::Network => "network",
         ProxyKind::Dns => "dns",
         ProxyKind::BrowserOpen => "browser-open",
+        ProxyKind::SshAgent => "ssh-agent",
     }
 }
 

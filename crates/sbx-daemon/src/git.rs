@@ -1,0 +1,48 @@
+//! Git on the host.
+
+use std::io::Read;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// For one call.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// What git prints, at most so many bytes; nothing of the repository's settings is run. `None`: it failed.
+pub(crate) fn git(root: &Path, arguments: &[&str], limit: u64) -> Option<Vec<u8>> {
+    let mut child = Command::new("git")
+        .args([
+            "-c",
+            "core.fsmonitor=false",
+            "-c",
+            "core.hooksPath=/dev/null",
+        ])
+        .arg("-C")
+        .arg(root)
+        .args(arguments)
+        .env("GIT_OPTIONAL_LOCKS", "0")
+        // The repository may say that what it lacks is to be fetched, and from where.
+        .env("GIT_NO_LAZY_FETCH", "1")
+        .env("GIT_ALLOW_PROTOCOL", "none")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .ok()?;
+    let output = child.stdout.take()?;
+    let reader = std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let read = output.take(limit + 1).read_to_end(&mut bytes);
+        read.is_ok().then_some(bytes)
+    });
+    let since = Instant::now();
+    while !reader.is_finished() && since.elapsed() < LIMIT {
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+    // Of no effect on one that has ended.
+    let _late = child.kill();
+    let ended = child.wait();
+    let bytes = reader.join().ok()??;
+    let whole = bytes.len() as u64 <= limit && ended.is_ok_and(|status| status.success());
+    whole.then_some(bytes)
+}

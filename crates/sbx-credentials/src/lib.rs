@@ -4,7 +4,8 @@
 //! - [`stray`]: placeholders on their way to where they do not belong, in whatever encoding;
 //! - [`scrub`]: values on their way back to the guest;
 //! - [`oauth`]: what token endpoints answer, and what the guest is told instead;
-//! - [`substitute`]: the value in the place of its placeholder.
+//! - [`substitute`]: the value in the place of its placeholder;
+//! - [`sigv4`]: a signature with the placeholder key, checked and made anew with the real one.
 #![forbid(unsafe_code)]
 
 pub mod forms;
@@ -14,5 +15,6 @@ mod plain;
 pub mod scrub;
 pub mod services;
 pub mod shape;
+pub mod sigv4;
 pub mod stray;
 pub mod substitute;

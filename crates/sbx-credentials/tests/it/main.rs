@@ -3,4 +3,5 @@
 
 mod scrub;
 mod services;
+mod sigv4;
 mod stray;

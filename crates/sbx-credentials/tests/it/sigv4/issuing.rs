@@ -1,0 +1,160 @@
+//! Calls whose answers are credentials.
+
+use sbx_credentials::sigv4::{Endpoint, acts_in_body, issuing};
+
+use super::Request;
+
+fn found(
+    method: &'static str,
+    url: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Option<&'static str> {
+    let request = Request::new(method, url, headers);
+    let endpoint = Endpoint::of(&request.host).unwrap();
+    issuing(&endpoint, &request.head(), body.as_bytes())
+}
+
+#[test]
+fn forms_are_recognised_in_the_query_and_in_the_body() {
+    let sts = "https://sts.us-east-1.amazonaws.com/";
+    for (url, body, call) in [
+        (
+            sts,
+            "Action=AssumeRole&Version=2011-06-15",
+            Some("sts:AssumeRole"),
+        ),
+        (
+            sts,
+            "Version=2011-06-15&Action=GetSessionToken",
+            Some("sts:GetSessionToken"),
+        ),
+        (
+            sts,
+            "Action=GetCallerIdentity&Action=GetFederationToken",
+            Some("sts:GetFederationToken"),
+        ),
+        (sts, "%41ction=Assume%52ole", Some("sts:AssumeRole")),
+        (sts, "action=assumerole", Some("sts:AssumeRole")),
+        (
+            sts,
+            "Action=AssumeRoleWithWebIdentity",
+            Some("sts:AssumeRoleWithWebIdentity"),
+        ),
+        (
+            sts,
+            "Action=AssumeRoleWithSAML",
+            Some("sts:AssumeRoleWithSAML"),
+        ),
+        (sts, "Action=GetCallerIdentity", None),
+        (
+            "https://sts.amazonaws.com/?Action=AssumeRole",
+            "",
+            Some("sts:AssumeRole"),
+        ),
+        (
+            "https://sts.amazonaws.com/?Action=GetCallerIdentity",
+            "Action=AssumeRoot",
+            Some("sts:AssumeRoot"),
+        ),
+        (
+            "https://iam.amazonaws.com/",
+            "Action=CreateAccessKey",
+            Some("iam:CreateAccessKey"),
+        ),
+        ("https://iam.amazonaws.com/", "Action=ListUsers", None),
+        (
+            "https://redshift.us-east-1.amazonaws.com/",
+            "Action=GetClusterCredentials",
+            Some("redshift:GetClusterCredentials"),
+        ),
+    ] {
+        assert_eq!(found("POST", url, &[], body), call, "{url} {body}");
+        assert!(acts_in_body(
+            &Endpoint::of(url.split('/').nth(2).unwrap()).unwrap()
+        ));
+    }
+}
+
+#[test]
+fn targets_and_paths_are_recognised() {
+    for (url, target, call) in [
+        (
+            "https://api.ecr.us-east-1.amazonaws.com/",
+            "AmazonEC2ContainerRegistry_V20150921.GetAuthorizationToken",
+            Some("ecr:GetAuthorizationToken"),
+        ),
+        (
+            "https://api.ecr.us-east-1.amazonaws.com/",
+            "AmazonEC2ContainerRegistry_V20150921.DescribeImages",
+            None,
+        ),
+        (
+            "https://api.ecr-public.us-east-1.amazonaws.com/",
+            "SpencerFrontendService.GetAuthorizationToken",
+            Some("ecr-public:GetAuthorizationToken"),
+        ),
+        (
+            "https://cognito-identity.us-east-1.amazonaws.com/",
+            "AWSCognitoIdentityService.GetCredentialsForIdentity",
+            Some("cognito-identity:GetCredentialsForIdentity"),
+        ),
+        (
+            "https://codeartifact.us-east-1.amazonaws.com/v1/authorization-token?domain=d",
+            "",
+            Some("codeartifact:GetAuthorizationToken"),
+        ),
+        (
+            "https://codeartifact.us-east-1.amazonaws.com//v1/x/../%61uthorization-token",
+            "",
+            Some("codeartifact:GetAuthorizationToken"),
+        ),
+        (
+            "https://codeartifact.us-east-1.amazonaws.com/v1/domains",
+            "",
+            None,
+        ),
+        (
+            "https://portal.sso.us-east-1.amazonaws.com/federation/credentials?role_name=r",
+            "",
+            Some("awsssoportal:GetRoleCredentials"),
+        ),
+        (
+            "https://oidc.us-east-1.amazonaws.com/token",
+            "",
+            Some("sso-oauth:CreateToken"),
+        ),
+        (
+            "https://eks-auth.us-east-1.api.aws/clusters/c/assume-role-for-pod-identity",
+            "",
+            Some("eks-auth:AssumeRoleForPodIdentity"),
+        ),
+        (
+            "https://gamelift.us-east-1.amazonaws.com/service/GameLift/operation/RequestUploadCredentials",
+            "",
+            Some("gamelift:RequestUploadCredentials"),
+        ),
+        (
+            "https://123456789012.s3-control.us-east-1.amazonaws.com/v20180820/accessgrantsinstance/dataaccess",
+            "",
+            Some("s3:GetDataAccess"),
+        ),
+        (
+            "https://bedrock-runtime.us-east-1.amazonaws.com/model/m/converse",
+            "",
+            None,
+        ),
+    ] {
+        assert_eq!(
+            found("POST", url, &[("x-amz-target", target)], ""),
+            call,
+            "{url}"
+        );
+    }
+}
+
+#[test]
+fn a_key_of_a_bucket_may_be_called_like_a_call() {
+    let url = "https://bucket.s3.us-east-1.amazonaws.com/AssumeRole?Action=CreateAccessKey";
+    assert_eq!(found("GET", url, &[], "Action=AssumeRole"), None);
+}

@@ -94,6 +94,7 @@ pub(crate) fn config(stage: &Stage, generation: u64) -> Result<Config, String> {
         unavailable: None,
         on_demand: false,
         conversation: false,
+        aws: None,
     };
     Ok((file, vec![credential]))
 }

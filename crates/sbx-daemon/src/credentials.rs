@@ -226,6 +226,7 @@ fn base(name: &str, hosts: Vec<String>, placeholder: &str, held: Held) -> Creden
         unavailable,
         on_demand,
         conversation: false,
+        aws: None,
     }
 }
 

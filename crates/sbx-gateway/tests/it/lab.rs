@@ -148,6 +148,7 @@ pub(crate) fn anthropic(host: &str) -> Credential {
         unavailable: None,
         on_demand: false,
         conversation: false,
+        aws: None,
     }
 }
 

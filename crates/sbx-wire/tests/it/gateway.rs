@@ -4,7 +4,7 @@
 use crate::frozen::{self, Row};
 use sbx_wire::browser::Address;
 use sbx_wire::gateway::{
-    Answer, Authority, Command, Credential, EgressRecord, GatewayConfig, GatewayFile, Issuer,
+    Answer, Authority, Aws, Command, Credential, EgressRecord, GatewayConfig, GatewayFile, Issuer,
     ProxyKind, PublicKey, Replace, Upstream, Withdrawn,
 };
 use sbx_wire::secret::SecretText;
@@ -53,6 +53,7 @@ fn config() -> GatewayConfig {
             unavailable: None,
             on_demand: false,
             conversation: false,
+            aws: None,
         }],
         withdrawn: Vec::new(),
         issuers: Vec::new(),
@@ -107,9 +108,29 @@ fn config_with_issuers() -> GatewayConfig {
     config
 }
 
+/// A credential of AWS.
+fn config_of_aws() -> GatewayConfig {
+    let mut config = config();
+    let one = config.credentials[0].clone();
+    config.credentials = vec![Credential {
+        service: "aws".into(),
+        header: String::new(),
+        format: String::new(),
+        placeholder: "placeholder+secret".into(),
+        aws: Some(Aws {
+            placeholder_id: "AKIAPLACEHOLDER".into(),
+            access_key_id: "ASIAREAL".into(),
+            session_token: Some(SecretText::new("token".into())),
+        }),
+        ..one
+    }];
+    config
+}
+
 fn command_name(command: &Command) -> &'static str {
     match command {
         Command::Configure(config) if !config.issuers.is_empty() => "configure-with-issuers",
+        Command::Configure(config) if config.credentials[0].aws.is_some() => "configure-aws",
         Command::Configure(config) if config.credentials.len() > 1 => "configure-all-forms",
         Command::Configure(_) => "configure",
         Command::AwaitValue => "await-value",
@@ -173,6 +194,7 @@ fn commands_are_encoded_as_in_version_1() {
         Command::AgentHandled {
             reply: ssh_agent::Reply::Refused { why: "no".into() },
         },
+        Command::Configure(Box::new(config_of_aws())),
         Command::AwaitValue,
         Command::Value {
             service: "custom".into(),

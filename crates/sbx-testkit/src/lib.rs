@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod anthropic;
+pub mod aws;
 pub mod dns;
 pub mod files;
 pub mod model;
@@ -26,6 +27,7 @@ mod script;
 mod server;
 
 pub use anthropic::AnthropicStandIn;
+pub use aws::AwsStandIn;
 pub use dns::DnsStandIn;
 pub use files::FileServer;
 pub use model::ModelStandIn;

@@ -7,7 +7,7 @@ use std::time::Instant;
 use sbx_wire::browser::Address;
 use sbx_wire::gateway::ProxyKind;
 use sbx_wire::ssh_agent;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::credentials::issuers::IssuerDesk;
 use crate::credentials::values::Values;
@@ -48,6 +48,8 @@ pub struct Gateway {
     pub issued: IssuerDesk,
     /// Values that are asked for when they are needed.
     pub values: Values,
+    /// Room for bodies that are held until they are verified, in KiB.
+    pub held: Arc<Semaphore>,
     /// For `status`.
     pub status: Status,
     /// What the host gives to every generation.
@@ -75,6 +77,7 @@ impl Gateway {
             ssh_agent: Desk::default(),
             issued: IssuerDesk::default(),
             values: Values::default(),
+            held: Arc::new(Semaphore::new(limits::AWS_HELD / 1024)),
             status: Status::default(),
             host,
             key,

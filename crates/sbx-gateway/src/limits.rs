@@ -183,3 +183,9 @@ pub const LOG_FILE: u64 = 4 * 1024 * 1024;
 pub const FRAMES_WAIT: Duration = Duration::from_secs(30);
 /// Pause between two attempts to connect to it.
 pub const FRAMES_RETRY: Duration = Duration::from_millis(20);
+
+/// Largest body that is held to verify what was signed with a key of AWS, in bytes: one whose digest is signed and stands
+/// nowhere, or in which the name of the call stands.
+pub const AWS_BODY: usize = 10 * 1024 * 1024;
+/// Bytes of such bodies, and of signed chunks, that are held at a time, of all requests. Beyond: they wait.
+pub const AWS_HELD: usize = 64 * 1024 * 1024;

@@ -74,6 +74,8 @@ reasons! {
     CredentialUnavailable = "credential-unavailable", false;
     /// The endpoint issues credentials, which must not reach the guest.
     CredentialIssuer = "credential-issuer", false;
+    /// A request to AWS whose signature is not the placeholder's, or that cannot be signed anew.
+    AwsSignature = "aws-signature", false;
     /// A body in an encoding that cannot be looked into, where it has to be.
     BodyEncoding = "body-encoding", false;
     /// The host needs a credential or an inspected connection, and the gateway has not been given

@@ -8,6 +8,7 @@
 use bytes::{Bytes, BytesMut};
 
 use super::key::{Digest, NOTHING, SigningKey};
+use super::refusal::Refusal;
 use super::scope::Scope;
 use super::time::Timestamp;
 
@@ -38,6 +39,18 @@ pub enum ChunkError {
     /// It ends too early, or goes on behind its end.
     #[error("the body in signed chunks does not end where it has to")]
     End,
+}
+
+impl From<ChunkError> for Refusal {
+    fn from(error: ChunkError) -> Self {
+        match error {
+            ChunkError::Form | ChunkError::End => {
+                Self::Malformed("the body is not in signed chunks, as was announced")
+            }
+            ChunkError::TooLarge => Self::TooLarge,
+            ChunkError::Mismatch => Self::Mismatch,
+        }
+    }
 }
 
 /// What is expected next.

@@ -43,7 +43,7 @@ impl Endpoint {
     }
 
     /// Whether it is one of the services that take bodies in chunks and paths as keys.
-    pub(super) fn is_s3(&self) -> bool {
+    pub fn is_s3(&self) -> bool {
         matches!(
             self.service.as_str(),
             "s3" | "s3-object-lambda" | "s3-outposts"

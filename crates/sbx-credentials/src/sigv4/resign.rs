@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::canonical::{self, PathForm, SIGNATURE, encode, parameters};
 use super::chunks::Chunks;
-use super::claim::{Claim, Head, Place};
+use super::claim::{CONTENT, Claim, Head, Place};
 use super::key::{Digest, Keys, SigningKey, string_to_sign};
 use super::payload;
 
@@ -34,8 +34,23 @@ pub struct Signed {
 impl Verified {
     /// Signs the request as it goes on, with the real key and for what the guest's signature held for, which was found
     /// to be its host's. The new signature covers those of the guest's headers that are still there. `head`: without
-    /// headers, which are `headers`; what is written stands there.
-    pub fn sign(self, head: &Head<'_>, headers: &mut HeaderMap, keys: &Keys) -> Signed {
+    /// headers, which are `headers`; what is written stands there. `body`: the digest of the body as it goes on, where
+    /// that is here; it may be another one than the guest's.
+    pub fn sign(
+        mut self,
+        head: &Head<'_>,
+        headers: &mut HeaderMap,
+        keys: &Keys,
+        body: Option<Digest>,
+    ) -> Signed {
+        if let Some(digest) = body {
+            self.payload = digest.to_string();
+            if headers.contains_key(CONTENT)
+                && let Ok(value) = HeaderValue::from_str(&self.payload)
+            {
+                headers.insert(CONTENT, value);
+            }
+        }
         let claim = &self.claim;
         headers.remove(&TOKEN);
         let in_header = claim.place == Place::Header;
@@ -43,8 +58,7 @@ impl Verified {
             headers.insert(TOKEN, token.clone());
         }
         let signed = self.names(headers, keys);
-        let query =
-            (!in_header).then(|| query(head.query.unwrap_or_default(), claim, &signed, keys));
+        let query = (!in_header).then(|| self.query(head.query.unwrap_or_default(), &signed, keys));
         let head = Head {
             headers,
             query: query.as_deref().or(head.query),
@@ -113,32 +127,34 @@ impl Verified {
             trailer,
         ))
     }
-}
 
-/// The guest's parameters in their order, with the real key id, the list of headers and the token, without the signature.
-fn query(query: &str, claim: &Claim, signed: &[HeaderName], keys: &Keys) -> String {
-    let mut text = String::with_capacity(query.len());
-    let mut add = |name: &[u8], value: &[u8]| {
-        if !text.is_empty() {
-            text.push('&');
-        }
-        encode(name, &mut text);
-        text.push('=');
-        encode(value, &mut text);
-    };
-    for (name, value) in parameters(query) {
-        match &name[..] {
-            SIGNATURE | b"X-Amz-Security-Token" => {}
-            b"X-Amz-Credential" => {
-                let credential = format!("{}/{}", keys.access_key_id, claim.scope);
-                add(&name, credential.as_bytes());
+    /// The guest's parameters in their order, with the real key id, the list of headers and the token, without the
+    /// signature.
+    fn query(&self, query: &str, signed: &[HeaderName], keys: &Keys) -> String {
+        let mut text = String::with_capacity(query.len());
+        let mut add = |name: &[u8], value: &[u8]| {
+            if !text.is_empty() {
+                text.push('&');
             }
-            b"X-Amz-SignedHeaders" => add(&name, canonical::names(signed).as_bytes()),
-            _ => add(&name, &value),
+            encode(name, &mut text);
+            text.push('=');
+            encode(value, &mut text);
+        };
+        for (name, value) in parameters(query) {
+            match &name[..] {
+                SIGNATURE | b"X-Amz-Security-Token" => {}
+                b"X-Amz-Credential" => {
+                    let credential = format!("{}/{}", keys.access_key_id, self.claim.scope);
+                    add(&name, credential.as_bytes());
+                }
+                b"X-Amz-SignedHeaders" => add(&name, canonical::names(signed).as_bytes()),
+                b"X-Amz-Content-Sha256" => add(&name, self.payload.as_bytes()),
+                _ => add(&name, &value),
+            }
         }
+        if let Some(token) = &keys.session_token {
+            add(b"X-Amz-Security-Token", token.as_bytes());
+        }
+        text
     }
-    if let Some(token) = &keys.session_token {
-        add(b"X-Amz-Security-Token", token.as_bytes());
-    }
-    text
 }

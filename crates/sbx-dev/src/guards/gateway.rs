@@ -211,6 +211,38 @@ pub(super) const GUARDS: &[Guard] = &[
         ],
     },
     Guard {
+        what: "what is signed for AWS was signed with the placeholder",
+        file: "crates/sbx-credentials/src/sigv4/claim.rs",
+        text: "if !key.verifies(&to_sign, &self.signature) {",
+        instead: "if !key.verifies(&to_sign, &self.signature) && text.is_empty() {",
+        tests: &[
+            "aws::refusals::what_is_not_the_placeholder_s_signature_is_refused_in_the_words_of_aws",
+        ],
+    },
+    Guard {
+        what: "AWS is signed for the region and service of the host",
+        file: "crates/sbx-credentials/src/sigv4/claim.rs",
+        text: "if !endpoint.is(region, service) {",
+        instead: "if !endpoint.is(region, service) && now == 0 {",
+        tests: &[
+            "aws::refusals::what_is_not_the_placeholder_s_signature_is_refused_in_the_words_of_aws",
+        ],
+    },
+    Guard {
+        what: "a body to AWS that streams is the one that was signed",
+        file: "crates/sbx-gateway/src/relay/signing.rs",
+        text: "let fits = hasher.clone().finish() == *wanted;",
+        instead: "let fits = hasher.clone().finish() == *wanted || last;",
+        tests: &["aws::bodies::a_body_that_streams_and_is_another_one_never_arrives_whole"],
+    },
+    Guard {
+        what: "calls of AWS whose answers are credentials are refused",
+        file: "crates/sbx-gateway/src/connector/aws.rs",
+        text: "if let Some(call) = issuing(&endpoint, &head, b\"\") {",
+        instead: "if let Some(call) = issuing(&endpoint, &head, b\"\").filter(|_| false) {",
+        tests: &["aws::refusals::every_call_that_gives_out_credentials_is_refused_signed_or_not"],
+    },
+    Guard {
         what: "a credential is written for its host only",
         file: "crates/sbx-gateway/src/credentials/mod.rs",
         text: "        let here = self.all.iter().filter(|(hosts, _)| hosts.contains(target));",

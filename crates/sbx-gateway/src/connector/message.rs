@@ -7,6 +7,7 @@ use hyper::header::{
 use hyper::http::request::Parts;
 use hyper::http::uri::{PathAndQuery, Scheme, Uri};
 use hyper::{Request, Version};
+use sbx_credentials::sigv4::{Chunks, Digest, Head, Verified};
 use sbx_credentials::substitute;
 use sbx_policy::{Port, Target};
 
@@ -61,6 +62,34 @@ pub fn prepare(
 }
 
 impl Prepared {
+    /// Signs the head for AWS as it goes on, and gives what a body in signed chunks has to pass through. Comes after
+    /// everything else that is written. `body`: its digest, where it is here.
+    pub fn sign(
+        &mut self,
+        verified: Verified,
+        supplied: &Supplied,
+        parts: &mut Parts,
+        body: Option<Digest>,
+    ) -> Result<Option<Chunks>, hyper::http::Error> {
+        let Some(keys) = &supplied.material.keys else {
+            return Ok(None);
+        };
+        join_cookies(&mut parts.headers);
+        let head = Head {
+            method: parts.method.as_str(),
+            path: self.path.path(),
+            query: self.path.query(),
+            host: &self.authority,
+            headers: &HeaderMap::new(),
+        };
+        let signed = verified.sign(&head, &mut parts.headers, keys, body);
+        if let Some(query) = signed.query {
+            self.path = PathAndQuery::try_from(format!("{}?{query}", self.path.path()))?;
+        }
+        add_service(&mut self.credentials, &supplied.credential.service);
+        Ok(signed.chunks)
+    }
+
     /// Writes the head in the protocol of the connection, also again for another one. True: the body has to wait until
     /// it is asked for.
     pub fn address<B>(
@@ -204,13 +233,17 @@ struct Written {
 
 impl Written {
     fn add(&mut self, service: &str) {
-        let services = self.services.get_or_insert_default();
-        if services.split(',').any(|one| one == service) {
-            return;
-        }
-        if !services.is_empty() {
-            services.push(',');
-        }
-        services.push_str(service);
+        add_service(&mut self.services, service);
     }
+}
+
+fn add_service(services: &mut Option<String>, service: &str) {
+    let services = services.get_or_insert_default();
+    if services.split(',').any(|one| one == service) {
+        return;
+    }
+    if !services.is_empty() {
+        services.push(',');
+    }
+    services.push_str(service);
 }

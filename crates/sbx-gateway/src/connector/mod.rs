@@ -1,6 +1,7 @@
 //! Room 4: dials what the decision pinned and writes the credential that the decision named. Resolves
 //! nothing, parses nothing, decides nothing.
 
+pub mod aws;
 mod bulk;
 mod http;
 mod message;

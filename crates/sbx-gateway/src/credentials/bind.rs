@@ -3,11 +3,12 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::header::{HeaderName, HeaderValue};
+use sbx_credentials::sigv4::{Keys, Placeholder};
 use sbx_credentials::stray::Strays;
-use sbx_wire::gateway::Credential;
+use sbx_wire::gateway::{Aws, Credential};
 use sbx_wire::secret::SecretText;
 
-use super::{BoundCredential, Form, Material, Supply};
+use super::{AwsForm, BoundCredential, Form, Material, Supply};
 use crate::generation::ConfigError;
 
 /// Headers that say how a message is framed or where it goes; a credential is none of them.
@@ -68,6 +69,9 @@ pub(super) fn check_placeholder(service: &str, placeholder: &str) -> Result<(), 
 }
 
 fn form(credential: &Credential) -> Result<Form, &'static str> {
+    if let Some(aws) = &credential.aws {
+        return aws_form(credential, aws);
+    }
     if let Some(replace) = credential.replace {
         return if credential.header.is_empty() && credential.format.is_empty() {
             Ok(Form::Replace { body: replace.body })
@@ -97,10 +101,31 @@ fn form(credential: &Credential) -> Result<Form, &'static str> {
     })
 }
 
+fn aws_form(credential: &Credential, aws: &Aws) -> Result<Form, &'static str> {
+    let elsewhere = !credential.header.is_empty() || !credential.format.is_empty();
+    if elsewhere || credential.replace.is_some() {
+        return Err("it is both signed with and written");
+    }
+    if credential.on_demand {
+        return Err("a key of AWS cannot be asked for when it is needed");
+    }
+    check_placeholder(&credential.service, &aws.placeholder_id)
+        .map_err(|_| "the placeholder of the access key id is none")?;
+    Ok(Form::Aws(AwsForm {
+        placeholder: Placeholder {
+            access_key_id: aws.placeholder_id.clone(),
+            secret: credential.placeholder.clone().into(),
+        },
+        access_key_id: aws.access_key_id.clone(),
+        session_token: aws.session_token.clone(),
+    }))
+}
+
 impl BoundCredential {
     /// Makes a value ready to be written; on error why it cannot be. Never shows the value.
     pub fn material(&self, value: &SecretText) -> Result<Material, &'static str> {
         let unfit = "the value cannot stand in a header";
+        let mut keys = None;
         let header = match &self.form {
             Form::Header {
                 around: (before, after),
@@ -117,6 +142,10 @@ impl BoundCredential {
                 header.set_sensitive(true);
                 Some(header)
             }
+            Form::Aws(form) => {
+                keys = Some(form.keys(value).ok_or("it is no key of AWS")?);
+                None
+            }
             Form::Replace { .. } => {
                 HeaderValue::from_str(value.expose()).map_err(|_| unfit)?;
                 None
@@ -126,6 +155,17 @@ impl BoundCredential {
             return Err("the value is empty");
         }
         let text = value.clone();
-        Ok(Material { header, text })
+        Ok(Material { header, text, keys })
+    }
+}
+
+impl AwsForm {
+    fn keys(&self, secret: &SecretText) -> Option<Keys> {
+        let token = self.session_token.as_ref().map(SecretText::expose);
+        Keys::new(
+            &self.access_key_id,
+            secret.expose().to_owned().into(),
+            token,
+        )
     }
 }

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use sbx_credentials::scrub::Scrub;
+use sbx_credentials::sigv4::{Keys, Placeholder};
 use sbx_credentials::stray::Strays;
 use sbx_policy::{HttpRequest, Target};
 use sbx_wire::gateway::{Credential, Issuer, Withdrawn};
@@ -47,6 +48,28 @@ impl BoundCredential {
         self.finder.as_ref().is_some_and(found)
     }
 
+    /// Everything real that may come back, each with what the guest knows instead.
+    pub fn values<'a>(&'a self, material: &'a Material) -> Vec<(&'a str, &'a str)> {
+        let mut pairs = vec![(material.text.expose(), self.placeholder.as_str())];
+        if let Form::Aws(form) = &self.form {
+            let id = form.placeholder.access_key_id.as_str();
+            pairs.push((&form.access_key_id, id));
+            // The guest has no token.
+            let token = form.session_token.as_ref();
+            pairs.extend(token.map(|token| (token.expose(), self.placeholder.as_str())));
+        }
+        pairs
+    }
+
+    /// Everything that the guest may hold of it.
+    fn placeholders(&self) -> impl Iterator<Item = &str> {
+        let id = match &self.form {
+            Form::Aws(form) => Some(form.placeholder.access_key_id.as_str()),
+            Form::Header { .. } | Form::Replace { .. } => None,
+        };
+        std::iter::once(self.placeholder.as_str()).chain(id)
+    }
+
     /// Whether the head of a request holds its placeholder.
     pub fn is_in_head(&self, parts: &Parts) -> bool {
         let mut values = parts.headers.values();
@@ -72,6 +95,17 @@ pub enum Form {
         /// Also in the body.
         body: bool,
     },
+    /// Requests that are signed with the placeholder are signed anew.
+    Aws(AwsForm),
+}
+
+/// What belongs to a secret key of AWS, besides the key.
+#[derive(Debug)]
+pub struct AwsForm {
+    /// What the guest holds.
+    pub placeholder: Placeholder,
+    access_key_id: String,
+    session_token: Option<SecretText>,
 }
 
 /// Whether a value is here.
@@ -92,6 +126,8 @@ pub struct Material {
     pub header: Option<HeaderValue>,
     /// The value itself.
     pub text: SecretText,
+    /// The key of AWS.
+    pub keys: Option<Keys>,
 }
 
 /// A credential with the value that is written for one request.
@@ -143,6 +179,12 @@ impl Bound {
         Some(self.owner(number))
     }
 
+    /// Whether requests are signed for AWS.
+    pub fn signs(&self) -> bool {
+        let aws = |credential: &Arc<BoundCredential>| matches!(credential.form, Form::Aws(_));
+        self.credentials.iter().any(aws)
+    }
+
     /// Whether a value is written into the body.
     pub fn writes_bodies(&self) -> bool {
         let in_body = |credential: &Arc<BoundCredential>| {
@@ -186,15 +228,18 @@ impl Credentials {
         let mut owners: Vec<Owner> = Vec::new();
         for credential in credentials {
             let hosts = Hosts::parse("credential host", &credential.hosts)?;
-            all.push((hosts, Arc::new(bind::bind(credential)?)));
-            let owner = Owner {
-                service: credential.service.clone(),
-                withdrawn: false,
-                placeholder: credential.placeholder.clone(),
-            };
-            if !owners.contains(&owner) {
-                owners.push(owner);
+            let bound = Arc::new(bind::bind(credential)?);
+            for placeholder in bound.placeholders() {
+                let owner = Owner {
+                    service: credential.service.clone(),
+                    withdrawn: false,
+                    placeholder: placeholder.to_owned(),
+                };
+                if !owners.contains(&owner) {
+                    owners.push(owner);
+                }
             }
+            all.push((hosts, bound));
         }
         for Withdrawn {
             service,
@@ -273,9 +318,11 @@ impl Credentials {
         let here = self.all.iter().filter(|(hosts, _)| hosts.contains(target));
         let credentials: Vec<_> = here.map(|(_, credential)| credential.clone()).collect();
         let belongs = |owner: &&Owner| {
-            credentials
-                .iter()
-                .any(|credential| credential.placeholder == owner.placeholder)
+            credentials.iter().any(|credential| {
+                credential
+                    .placeholders()
+                    .any(|one| one == owner.placeholder)
+            })
         };
         let owners: Vec<Owner> = self
             .owners
@@ -285,11 +332,9 @@ impl Credentials {
             .collect();
         let values = credentials
             .iter()
-            .filter_map(|credential| match &credential.supply {
-                Supply::Here(material) => {
-                    Some((material.text.expose(), credential.placeholder.as_str()))
-                }
-                Supply::Unavailable(_) | Supply::OnDemand => None,
+            .flat_map(|credential| match &credential.supply {
+                Supply::Here(material) => credential.values(material),
+                Supply::Unavailable(_) | Supply::OnDemand => Vec::new(),
             });
         Bound {
             strays: strays(&owners),

@@ -16,6 +16,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::clean::Clean;
 use super::guarded_body::BodyGuard;
+use super::signing::Follows;
 use super::stage::Stage;
 use crate::limits;
 use crate::live::{Feed, Lease};
@@ -38,6 +39,9 @@ pub enum BodyError {
     /// It holds a placeholder that must not go there.
     #[error("the body holds a placeholder that is not bound to this host")]
     Placeholder,
+    /// It is not what was signed.
+    #[error("the body is not the one that was signed")]
+    Signature,
     /// It cannot be decoded, or is larger than anything that was meant.
     #[error("the body cannot be decoded: {0}")]
     Encoding(io::Error),
@@ -187,6 +191,7 @@ pub struct Sending<B> {
     feed: Option<Feed>,
     gate: Option<(Arc<Gate>, Pin<Box<Sleep>>)>,
     guard: Option<Box<Stage<BodyGuard>>>,
+    signed: Option<Box<Stage<Follows>>>,
 }
 
 impl<B> Sending<B>
@@ -201,7 +206,13 @@ where
             feed: Some(feed),
             gate: None,
             guard: None,
+            signed: None,
         }
+    }
+
+    /// Lets it go on only as what was signed.
+    pub(super) fn follow(&mut self, follows: Follows) {
+        self.signed = Some(Box::new(Stage::new(follows)));
     }
 
     /// Lets it pass a guard.
@@ -262,10 +273,17 @@ where
             return Poll::Ready(Some(Err(BodyError::Revoked)));
         }
         match this.poll_gate(cx) {
-            Poll::Ready(Ok(())) => match &mut this.guard {
-                None => this.body.poll_frame(cx),
-                Some(guard) => guard.poll(cx, |cx| this.body.poll_frame(cx)),
-            },
+            Poll::Ready(Ok(())) => {
+                let (body, guard) = (&mut this.body, &mut this.guard);
+                let mut guarded = |cx: &mut Context<'_>| match guard {
+                    None => body.poll_frame(cx),
+                    Some(guard) => guard.poll(cx, |cx| body.poll_frame(cx)),
+                };
+                match &mut this.signed {
+                    None => guarded(cx),
+                    Some(signed) => signed.poll(cx, guarded),
+                }
+            }
             Poll::Ready(Err(error)) => Poll::Ready(Some(Err(error))),
             Poll::Pending => Poll::Pending,
         }
@@ -273,14 +291,14 @@ where
 
     fn is_end_stream(&self) -> bool {
         // What a guard holds back comes after the last that came in.
-        self.guard.is_none() && self.body.inner.is_end_stream()
+        self.guard.is_none() && self.signed.is_none() && self.body.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.guard {
-            None => self.body.inner.size_hint(),
+        match (&self.guard, &self.signed) {
+            (None, None) => self.body.inner.size_hint(),
             // The head says how long it is, if that is known.
-            Some(_) => SizeHint::default(),
+            _ => SizeHint::default(),
         }
     }
 }

@@ -9,7 +9,7 @@ use sbx_credentials::scrub::{self, Scrub};
 use super::body::BodyError;
 use super::decoding::{Decoder, Unknown};
 use super::stage::Pass;
-use crate::credentials::{Bound, Supplied, Supply};
+use crate::credentials::{Bound, Form, Supplied, Supply};
 use crate::decision::Grant;
 use crate::gateway::Gateway;
 use crate::records::Event;
@@ -17,16 +17,25 @@ use crate::records::Event;
 /// Code of the record of a value that came back.
 const CAME_BACK: &str = "value-in-answer";
 
-/// What to look for in the answer to a request that these were written into.
-pub(super) fn values(bound: &Bound, supplied: &[Supplied]) -> Option<Arc<Scrub>> {
+/// What to look for in the answer to a request that these were written into. `headers`: of the answer.
+pub(super) fn values(
+    bound: &Bound,
+    supplied: &[Supplied],
+    headers: &HeaderMap,
+) -> Option<Arc<Scrub>> {
+    // The key of a signature never leaves, and what names it in an error comes as it is. What is compressed is
+    // somebody's object in S3, whose bytes have a checksum.
+    let signed = |one: &Supplied| matches!(one.credential.form, Form::Aws(_));
+    if supplied.iter().all(signed) && headers.contains_key(CONTENT_ENCODING) {
+        return None;
+    }
     let here = |one: &Supplied| matches!(one.credential.supply, Supply::Here(_));
     if supplied.iter().all(here) {
         return (!supplied.is_empty()).then(|| bound.scrub.clone())?;
     }
-    let pairs = supplied.iter().map(|one| {
-        let placeholder = one.credential.placeholder.as_str();
-        (one.material.text.expose(), placeholder)
-    });
+    let pairs = supplied
+        .iter()
+        .flat_map(|one| one.credential.values(&one.material));
     Scrub::new(pairs).map(Arc::new)
 }
 

@@ -15,6 +15,7 @@ use super::guarded_body::{BodyGuard, Stopped};
 use super::headers::strip_hop_by_hop;
 use super::http::{Granted, Inspected, Refusal, lock};
 use super::page::{self, Answer, AnswerBody};
+use super::signing::{Admitted, Broken, Follows, Signing};
 use super::source::Source;
 use super::tunnel;
 use crate::adapter::guarded::Arrival;
@@ -47,6 +48,8 @@ struct Account<'a> {
     told: bool,
     /// Whether its body was broken off because of what was in it.
     stopped: Option<Stopped>,
+    /// The same for one that is not what was signed.
+    unsigned: Option<Broken>,
 }
 
 impl Account<'_> {
@@ -56,12 +59,16 @@ impl Account<'_> {
             self.told = true;
             return Ok(page::denied(denial));
         }
+        let (grant, unsigned) = (self.grant, self.unsigned.take());
+        if let Some((denial, answer)) = unsigned.and_then(|unsigned| unsigned.told(grant)) {
+            self.event.reason = denial.reason;
+            return answer;
+        }
         // It is the guest that broke it.
         if let Some(refused) = arrival.and_then(Arrival::refused) {
             self.event.reason = Reason::BadRequest;
             return Ok(page::bad_form(refused.fault));
         }
-        let grant = self.grant;
         tracing::warn!(target = %grant.target, %error, "upstream failed");
         self.event.reason = match &error {
             SendError::Dial(error) => error.reason(),
@@ -113,10 +120,20 @@ impl Inspected {
     ) -> Answer {
         let grant = &request.grant;
         let event = self.event(grant, &parts);
-        let (body, guard) = match self.look_into(request, &parts, &event, body).await {
+        let mut admitted = match self.admit(request, &parts, body).await {
+            Ok(admitted) => admitted,
+            Err(refused) => return refused,
+        };
+        let looked = self.look_into(request, &parts, &event, &mut admitted);
+        let (body, guard) = match looked.await {
             Ok(looked) => looked,
             Err(refused) => return refused,
         };
+        if let Some(signing) = &mut admitted.signing
+            && signing.whole
+        {
+            signing.digest = body.digest();
+        }
         let stopped = guard.as_ref().map(BodyGuard::stopped);
         let mut account = Account {
             gateway: &self.gateway,
@@ -124,6 +141,7 @@ impl Inspected {
             event,
             told: false,
             stopped,
+            unsigned: admitted.broken.clone(),
         };
         let version = parts.version;
         let guest_upgrade = is_websocket(&parts)
@@ -132,7 +150,8 @@ impl Inspected {
         let mut lease = self.gateway.lease(grant, self.proxy);
         let websocket = guest_upgrade.is_some();
         let body = Sending::new(body, lease.feed()).guarded(guard);
-        let exchange = self.exchange(request, parts, websocket, body, &mut account.event);
+        let sent = (parts, body, admitted);
+        let exchange = self.exchange(request, sent, websocket, &mut account.event);
         let answered = tokio::select! {
             answered = exchange => answered,
             () = &mut lease => Err(SendError::Revoked),
@@ -146,7 +165,7 @@ impl Inspected {
             Err(error) => return account.broken(version, arrival.as_ref(), error),
         };
         let switched = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
-        let values = clean::values(&grant.bound, &request.supplied);
+        let values = clean::values(&grant.bound, &request.supplied, answer.headers());
         match guest_upgrade {
             Some(guest) if switched => {
                 let mut answer = answer;
@@ -196,15 +215,19 @@ impl Inspected {
         request: &Granted,
         parts: &Parts,
         event: &Event,
-        body: Source,
+        admitted: &mut Admitted,
     ) -> Result<(Source, Option<BodyGuard>), Answer> {
+        let body = std::mem::replace(&mut admitted.source, Source::Read(None, None));
         if body.is_end_stream() {
             return Ok((body, None));
         }
         let Granted {
             grant, supplied, ..
         } = request;
-        let guard = BodyGuard::new(&self.gateway, grant, supplied, &parts.headers, event);
+        // What was signed and streams cannot be another one.
+        let signed = admitted.signing.as_ref();
+        let fixed = signed.is_some_and(|signing| !signing.whole);
+        let guard = BodyGuard::new(&self.gateway, grant, supplied, &parts.headers, event, fixed);
         let guard = guard.map_err(|denial| {
             let Refusal(answer) = self.deny(&denial, parts);
             Ok(*answer)
@@ -214,9 +237,12 @@ impl Inspected {
         let Some(mut guard) = guard else {
             return Ok((body, None));
         };
-        if !small || parts.headers.contains_key(EXPECT) {
-            return Ok((body, Some(guard)));
-        }
+        let body = match body {
+            Source::Guest(_) if !small || parts.headers.contains_key(EXPECT) => {
+                return Ok((body, Some(guard)));
+            }
+            body => body,
+        };
         let read = Box::pin(body.read()).await;
         let broken = |text: &str| {
             let mut event = event.clone();
@@ -240,9 +266,8 @@ impl Inspected {
     async fn exchange(
         &self,
         request: &Granted,
-        mut parts: Parts,
+        (mut parts, mut body, admitted): (Parts, RequestBody, Admitted),
         websocket: bool,
-        body: RequestBody,
         event: &mut Event,
     ) -> Result<Answered, SendError> {
         let Granted {
@@ -255,13 +280,35 @@ impl Inspected {
         // The guest's own version first: nothing has to be translated. Only HTTP/1.1 can change the protocol.
         let h2 = parts.version == Version::HTTP_2;
         let offers = Offers { h2, h1: true };
-        let prepared = connector::prepare(grant, supplied, &mut parts, path, tls, websocket)?;
-        event.credential.clone_from(&prepared.credentials);
+        let mut prepared = connector::prepare(grant, supplied, &mut parts, path, tls, websocket)?;
         if *issued {
             // What comes back is read.
             let identity = HeaderValue::from_static("identity");
             parts.headers.insert(ACCEPT_ENCODING, identity);
         }
+        let Admitted {
+            signing,
+            follows,
+            broken,
+            _room,
+            ..
+        } = admitted;
+        let chunks = match signing {
+            Some(Signing {
+                verified,
+                supplied,
+                digest,
+                ..
+            }) => prepared.sign(verified, &supplied, &mut parts, digest)?,
+            None => None,
+        };
+        let chunks = chunks
+            .zip(broken)
+            .map(|(chunks, broken)| Follows::chunks(chunks, &broken));
+        if let Some(follows) = chunks.or(follows) {
+            body.follow(follows);
+        }
+        event.credential.clone_from(&prepared.credentials);
         event.alert = prepared.own_replaced.then_some(OWN_REPLACED);
         let mut request = Request::from_parts(parts, body);
         let mut opened = if websocket {

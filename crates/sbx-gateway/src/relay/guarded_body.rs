@@ -47,13 +47,15 @@ struct Report {
 pub(super) type Stopped = Arc<OnceLock<Denial>>;
 
 impl BodyGuard {
-    /// For a request with this head. The error: the body cannot be looked into.
+    /// For a request with this head. `fixed`: its body must not change on its way. The error: the body cannot be looked
+    /// into.
     pub(super) fn new(
         gateway: &Arc<Gateway>,
         grant: &Grant,
         supplied: &[Supplied],
         headers: &HeaderMap,
         event: &Event,
+        fixed: bool,
     ) -> Result<Option<Self>, Denial> {
         let bound: &Bound = &grant.bound;
         let write = replacements(supplied, headers).map(Arc::new);
@@ -75,7 +77,7 @@ impl BodyGuard {
         Ok(Some(Self {
             strays: bound.strays.clone().map(stray::Stream::new),
             // What is compressed stays as it is.
-            mask: bound.conversation && decoder.is_none(),
+            mask: bound.conversation && decoder.is_none() && !fixed,
             decoder,
             write: write.map(|write| scrub::Stream::new(write, false)),
             report: Report {

@@ -11,6 +11,7 @@ pub mod http;
 mod issuing;
 pub mod page;
 pub mod serve;
+mod signing;
 pub mod source;
 mod stage;
 mod supply;

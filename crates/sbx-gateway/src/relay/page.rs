@@ -5,9 +5,11 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
+use sbx_credentials::sigv4::Refusal;
 
 use super::body::BodyError;
 use crate::adapter::framing::Fault;
+use crate::connector::aws::Complaint;
 use crate::decision::Denial;
 use crate::reason::Reason;
 
@@ -32,6 +34,48 @@ pub fn denied(denial: &Denial) -> Response<AnswerBody> {
         _ => StatusCode::FORBIDDEN,
     };
     blocked(status, denial)
+}
+
+/// 403, or 413 for a body that is too large, in the words and the form of AWS, so that its clients show the reason.
+pub fn aws(denial: &Denial, refusal: &Refusal, complaint: Complaint) -> Response<AnswerBody> {
+    let (code, text) = (refusal.code(), format!("sbx: {}", denial.text));
+    let status = match refusal {
+        Refusal::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        _ => StatusCode::FORBIDDEN,
+    };
+    let error = || {
+        let text = text
+            .replace('&', "&amp;")
+            .replace('<', "&lt;")
+            .replace('>', "&gt;");
+        format!("<Code>{code}</Code><Message>{text}</Message>")
+    };
+    let (media_type, body) = match complaint {
+        Complaint::Json => {
+            let body = serde_json::json!({ "__type": code, "message": text, "Message": text });
+            ("application/json", body.to_string())
+        }
+        Complaint::Plain => ("application/xml", format!("<Error>{}</Error>", error())),
+        Complaint::Query => {
+            let body = format!(
+                "<ErrorResponse><Error><Type>Sender</Type>{}</Error><RequestId>sbx</RequestId></ErrorResponse>",
+                error()
+            );
+            ("text/xml", body)
+        }
+        Complaint::Ec2 => {
+            let body = format!(
+                "<Response><Errors><Error>{}</Error></Errors><RequestID>sbx</RequestID></Response>",
+                error()
+            );
+            ("text/xml", body)
+        }
+    };
+    let mut response = page(status, body, denial.reason);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    headers.insert("x-amzn-errortype", HeaderValue::from_static(code));
+    response
 }
 
 /// 421: blocked on this connection; on one of its own the same request would be judged as what it is (RFC 9110, section

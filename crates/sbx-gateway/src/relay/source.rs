@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::HeaderMap;
+use sbx_credentials::sigv4::Digest;
 
 use super::body::BodyError;
 use super::stage::Pass;
@@ -21,6 +22,14 @@ pub enum Source {
 }
 
 impl Source {
+    /// The digest of what was read.
+    pub(super) fn digest(&self) -> Option<Digest> {
+        match self {
+            Self::Guest(_) => None,
+            Self::Read(data, _) => Some(Digest::of(data.as_deref().unwrap_or_default())),
+        }
+    }
+
     /// Reads all of it; it was announced to be small, or is bounded.
     pub(super) async fn read(self) -> Result<Self, BodyError> {
         let Self::Guest(body) = self else {

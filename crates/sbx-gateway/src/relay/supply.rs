@@ -41,7 +41,7 @@ pub(super) async fn supply<B: Body>(
 
 fn is_needed<B: Body>(credential: &BoundCredential, parts: &Parts, body: &B) -> bool {
     match credential.form {
-        Form::Header { .. } => true,
+        Form::Header { .. } | Form::Aws(_) => true,
         Form::Replace { body: in_body } => {
             in_body && !body.is_end_stream() || credential.is_in_head(parts)
         }

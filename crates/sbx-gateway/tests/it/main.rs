@@ -17,6 +17,7 @@ mod attacks_limits;
 mod attacks_names;
 mod attacks_tls;
 mod authority;
+mod aws;
 mod browser;
 mod clients;
 mod credential_forms;

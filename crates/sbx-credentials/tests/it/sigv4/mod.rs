@@ -99,7 +99,7 @@ impl Request {
             headers: &none,
             ..self.head()
         };
-        let signed = verified.sign(&head, &mut headers, &trial.keys);
+        let signed = verified.sign(&head, &mut headers, &trial.keys, None);
         self.headers = headers;
         if let Some(query) = &signed.query {
             self.query = Some(query.clone());

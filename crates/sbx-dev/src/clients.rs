@@ -15,7 +15,13 @@ const COMPLETE: &str = "target/clients/complete";
 const VERSION: &str = "3\n";
 
 /// From Python's registry: clients, and a gRPC server.
-const PYTHON: &[&str] = &["requests", "httpx[http2]", "websockets>=15", "grpcio"];
+const PYTHON: &[&str] = &[
+    "requests",
+    "httpx[http2]",
+    "websockets>=15",
+    "grpcio",
+    "awscli",
+];
 /// From npm's: versions of Node before 24 need it to use a proxy.
 const NODE: &[&str] = &["undici@6"];
 /// Debian packages that are unpacked, not installed: a client that is a Go program, and a registry of images and a keychain,

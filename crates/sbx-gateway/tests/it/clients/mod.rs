@@ -2,6 +2,7 @@
 //! stand-ins: each through the proxy variables and without them, to a host that is tunnelled unread and to one that
 //! is opened, and to two that are denied.
 
+mod aws;
 mod packages;
 mod registries;
 mod web;

@@ -83,6 +83,12 @@ impl Service {
         by_name.or_else(|| TABLE.iter().find(|service| service.reads(name)))
     }
 
+    /// Whether requests are signed with its credential.
+    pub fn signs(&self) -> bool {
+        let mut forms = self.forms.iter();
+        forms.any(|form| form.scheme == Scheme::Sigv4)
+    }
+
     /// Whether its credential is taken from that variable of the host.
     pub fn reads(&self, variable: &str) -> bool {
         self.parts
@@ -105,19 +111,23 @@ impl Service {
         Ok(parts.join(&SEPARATOR.to_string()))
     }
 
+    /// The parts of a placeholder of its, in the order of [`Self::parts`]: each may be seen alone.
+    pub fn placeholder_parts<'a>(&self, placeholder: &'a str) -> Vec<&'a str> {
+        if self.parts.len() == 1 {
+            vec![placeholder]
+        } else {
+            placeholder.split(SEPARATOR).collect()
+        }
+    }
+
     /// The variables of a sandbox and what they hold, from the service's placeholder there.
     pub fn guest_variables<'a>(
         &'static self,
         placeholder: &'a str,
     ) -> impl Iterator<Item = (&'static str, &'a str)> {
-        let texts: Vec<&str> = if self.parts.len() == 1 {
-            vec![placeholder]
-        } else {
-            placeholder.split(SEPARATOR).collect()
-        };
         self.parts
             .iter()
-            .zip(texts)
+            .zip(self.placeholder_parts(placeholder))
             .flat_map(|(part, text)| part.guest.iter().map(move |name| (*name, text)))
     }
 

@@ -231,23 +231,19 @@ pub struct Credential {
     /// in one are made unreadable, where elsewhere the request is refused.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub conversation: bool,
-    /// Requests are signed anew (AWS Signature Version 4): value and placeholder are secret access keys, and this is the
-    /// rest. Header and format are empty.
+    /// Requests are signed anew (AWS Signature Version 4). The value, also one that is asked for, is
+    /// `ACCESS_KEY_ID:SECRET_ACCESS_KEY`, with `:SESSION_TOKEN` behind it for keys that have an end; the placeholder is a
+    /// secret access key, and its id is here. Header and format are empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aws: Option<Aws>,
 }
 
-/// What belongs to a secret access key of AWS.
+/// What belongs to the placeholder of a secret access key of AWS.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Aws {
     /// Access key id that the guest holds instead, random per sandbox as the placeholder of the secret key.
     pub placeholder_id: String,
-    /// The real access key id.
-    pub access_key_id: String,
-    /// Session token, for keys that have an end.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub session_token: Option<SecretText>,
 }
 
 /// Where the placeholder of a [`Credential`] is replaced: in header values (also inside of `Basic`) and in the URL's

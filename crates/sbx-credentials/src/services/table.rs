@@ -79,7 +79,16 @@ pub const TABLE: &[Service] = &[
                 optional: true,
             },
         ],
-        forms: &[api(&[".amazonaws.com"], Scheme::Sigv4)],
+        forms: &[
+            model(
+                &[
+                    "bedrock-agent-runtime*.*.amazonaws.com",
+                    "bedrock-runtime*.*.amazonaws.com",
+                ],
+                Scheme::Sigv4,
+            ),
+            api(&[".amazonaws.com"], Scheme::Sigv4),
+        ],
         issuing: &[],
     },
     Service {

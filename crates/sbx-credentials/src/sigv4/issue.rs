@@ -80,3 +80,99 @@ fn matches(pattern: &str, segments: &[Vec<u8>]) -> bool {
     };
     parts.len() == segments.len() && parts.iter().zip(segments).all(same)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderMap;
+
+    /// A host of each service that gives out credentials.
+    const HOSTS: &[&str] = &[
+        "123456789012.s3-control.us-east-1.amazonaws.com",
+        "api.ecr-public.us-east-1.amazonaws.com",
+        "api.ecr.us-east-1.amazonaws.com",
+        "bedrock-agentcore.us-east-1.amazonaws.com",
+        "codeartifact.us-east-1.amazonaws.com",
+        "codepipeline.us-east-1.amazonaws.com",
+        "cognito-identity.us-east-1.amazonaws.com",
+        "connect.us-east-1.amazonaws.com",
+        "datazone.us-east-1.api.aws",
+        "eks-auth.us-east-1.api.aws",
+        "finspace-api.us-east-1.amazonaws.com",
+        "gamelift.us-east-1.amazonaws.com",
+        "iam.amazonaws.com",
+        "lakeformation.us-east-1.amazonaws.com",
+        "lightsail.us-east-1.amazonaws.com",
+        "oidc.us-east-1.amazonaws.com",
+        "portal.sso.us-east-1.amazonaws.com",
+        "redshift-serverless.us-east-1.amazonaws.com",
+        "redshift.us-east-1.amazonaws.com",
+        "rolesanywhere.us-east-1.amazonaws.com",
+        "scheduling.deadline.us-east-1.amazonaws.com",
+        "signin.us-east-1.amazonaws.com",
+        "ssm.us-east-1.amazonaws.com",
+        "sts.us-east-1.amazonaws.com",
+    ];
+
+    fn host(call: &str) -> (&'static str, Endpoint) {
+        let (service, _) = call.split_once(':').unwrap();
+        let mut hosts = HOSTS
+            .iter()
+            .map(|host| (*host, Endpoint::of(host).unwrap()));
+        let found = hosts.find(|(_, endpoint)| endpoint.service() == service);
+        found.unwrap_or_else(|| panic!("no host of {service}"))
+    }
+
+    fn head<'a>(host: &'a str, path: &'a str, query: &'a str, headers: &'a HeaderMap) -> Head<'a> {
+        Head {
+            method: "POST",
+            path,
+            query: Some(query),
+            host,
+            headers,
+        }
+    }
+
+    #[test]
+    fn every_action_of_the_list_is_recognised_at_its_service() {
+        let none = HeaderMap::new();
+        for call in ACTIONS {
+            let (host, endpoint) = host(call);
+            let (_, action) = call.split_once(':').unwrap();
+            let mut named = HeaderMap::new();
+            named.insert(
+                "x-amz-target",
+                format!("Some_20150921.{action}").parse().unwrap(),
+            );
+            let form = format!("Version=1&Action={action}");
+            let rpc = format!("/service/Some/operation/{action}");
+            for head in [
+                head(host, "/", "", &named),
+                head(host, "/", &form, &none),
+                head(host, &rpc, "", &none),
+            ] {
+                assert_eq!(issuing(&endpoint, &head, b""), Some(*call));
+            }
+            let in_body = issuing(&endpoint, &head(host, "/", "", &none), form.as_bytes());
+            assert_eq!(in_body.is_some(), acts_in_body(&endpoint), "{call}");
+            let other = format!("Action={action}s");
+            let other = head(host, "/", &other, &none);
+            assert_eq!(issuing(&endpoint, &other, b""), None, "{call}");
+        }
+    }
+
+    #[test]
+    fn every_path_of_the_list_is_recognised_at_its_service() {
+        let none = HeaderMap::new();
+        for (call, pattern) in PATHS {
+            let (host, endpoint) = host(call);
+            let path = format!("/{}", pattern.replace('*', "x%2Fy"));
+            let found = |path: &str| issuing(&endpoint, &head(host, path, "a=b", &none), b"");
+            for path in [path.clone(), format!("{path}/"), path.to_ascii_uppercase()] {
+                assert_eq!(found(&path), Some(*call), "{path}");
+            }
+            assert_eq!(found(&format!("{path}/more")), None, "{path}");
+            assert_eq!(found(&format!("/more{path}")), None, "{path}");
+        }
+    }
+}

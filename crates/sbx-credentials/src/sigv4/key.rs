@@ -35,7 +35,70 @@ pub struct Keys {
     pub(super) session_token: Option<HeaderValue>,
 }
 
+/// Why a text is no key. A sentence without its subject, and with nothing of the text in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoKey {
+    /// It has other parts.
+    #[error(
+        "is not ACCESS_KEY_ID:SECRET_ACCESS_KEY, with :SESSION_TOKEN behind it where there is one"
+    )]
+    Parts,
+    /// The first part.
+    #[error("does not begin with an access key id, which is 16 to 128 letters and digits")]
+    Id,
+    /// A part that is empty, too short or has something in it that cannot stand in a request.
+    #[error("has a secret access key or a session token that cannot be one")]
+    Secret,
+    /// The id says that the key has an end.
+    #[error(
+        "has an access key id of a temporary key (ASIA) and no session token behind the secret key"
+    )]
+    NoToken,
+}
+
+/// Shortest and longest access key id, bytes (IAM API Reference, `AccessKey`).
+const ID_LENGTH: std::ops::RangeInclusive<usize> = 16..=128;
+/// Shortest secret key, bytes: a shorter one would be found in answers by accident. They have 40.
+const SHORTEST_SECRET: usize = 16;
+/// What ids of temporary keys begin with (IAM User Guide, "IAM identifiers").
+const TEMPORARY: &str = "ASIA";
+
 impl Keys {
+    /// From a text as it is stored: access key id, secret access key and, for keys that have an end, session token, with
+    /// `:` between.
+    pub fn parse(text: &str) -> Result<Self, NoKey> {
+        let mut parts = text.splitn(3, ':');
+        let (Some(id), Some(secret), token) = (parts.next(), parts.next(), parts.next()) else {
+            return Err(NoKey::Parts);
+        };
+        if !ID_LENGTH.contains(&id.len()) || !id.bytes().all(|b| b.is_ascii_alphanumeric()) {
+            return Err(NoKey::Id);
+        }
+        let fits = secret.len() >= SHORTEST_SECRET && secret.bytes().all(|b| b.is_ascii_graphic());
+        if !fits {
+            return Err(NoKey::Secret);
+        }
+        if token.is_none() && id.starts_with(TEMPORARY) {
+            return Err(NoKey::NoToken);
+        }
+        Self::new(id, secret.to_owned().into(), token).ok_or(NoKey::Secret)
+    }
+
+    /// Access key id, as answers may show it.
+    pub fn access_key_id(&self) -> &str {
+        &self.access_key_id
+    }
+
+    /// Secret access key.
+    pub fn secret(&self) -> &str {
+        &self.secret
+    }
+
+    /// Session token.
+    pub fn session_token(&self) -> Option<&str> {
+        self.session_token.as_ref()?.to_str().ok()
+    }
+
     /// `session_token`: for keys that have an end. `None`: one of them cannot stand in a request.
     pub fn new(
         access_key_id: &str,
@@ -224,6 +287,33 @@ mod tests {
             ("AKID", "secret", Some("a\r\nb")),
         ] {
             assert!(keys(id, secret, token).is_none(), "{id} {token:?}");
+        }
+    }
+
+    #[test]
+    fn keys_are_read_as_they_are_stored() {
+        let (id, secret) = (
+            "AKIAIOSFODNN7EXAMPLE",
+            "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+        );
+        let keys = Keys::parse(&format!("{id}:{secret}")).unwrap();
+        assert_eq!((keys.access_key_id(), keys.secret()), (id, secret));
+        assert_eq!(keys.session_token(), None);
+        let keys = Keys::parse(&format!("ASIA{}:{secret}:to/ken:+==", &id[4..])).unwrap();
+        assert_eq!(keys.session_token(), Some("to/ken:+=="));
+        for (text, why) in [
+            (String::new(), NoKey::Parts),
+            (id.to_owned(), NoKey::Parts),
+            (format!("{secret}:{id}"), NoKey::Id),
+            (format!("AKIA:{secret}"), NoKey::Id),
+            (format!("{id}:"), NoKey::Secret),
+            (format!("{id}:short"), NoKey::Secret),
+            (format!("{id}: {secret}"), NoKey::Secret),
+            (format!("{id}:{secret}:"), NoKey::Secret),
+            (format!("{id}:{secret}:to ken"), NoKey::Secret),
+            (format!("ASIA{}:{secret}", &id[4..]), NoKey::NoToken),
+        ] {
+            assert_eq!(Keys::parse(&text).err(), Some(why), "{text}");
         }
     }
 

@@ -32,7 +32,7 @@ pub use chunks::{ChunkError, Chunks, MAX_CHUNK};
 pub use claim::{Claim, Head, MAX_SKEW};
 pub use host::Endpoint;
 pub use issue::{acts_in_body, issuing};
-pub use key::{Digest, Hasher, Keys, Placeholder};
+pub use key::{Digest, Hasher, Keys, NoKey, Placeholder};
 pub use payload::Payload;
 pub use refusal::Refusal;
 pub use resign::{Signed, Verified};

@@ -106,9 +106,6 @@ fn aws_form(credential: &Credential, aws: &Aws) -> Result<Form, &'static str> {
     if elsewhere || credential.replace.is_some() {
         return Err("it is both signed with and written");
     }
-    if credential.on_demand {
-        return Err("a key of AWS cannot be asked for when it is needed");
-    }
     check_placeholder(&credential.service, &aws.placeholder_id)
         .map_err(|_| "the placeholder of the access key id is none")?;
     Ok(Form::Aws(AwsForm {
@@ -116,8 +113,6 @@ fn aws_form(credential: &Credential, aws: &Aws) -> Result<Form, &'static str> {
             access_key_id: aws.placeholder_id.clone(),
             secret: credential.placeholder.clone().into(),
         },
-        access_key_id: aws.access_key_id.clone(),
-        session_token: aws.session_token.clone(),
     }))
 }
 
@@ -142,8 +137,9 @@ impl BoundCredential {
                 header.set_sensitive(true);
                 Some(header)
             }
-            Form::Aws(form) => {
-                keys = Some(form.keys(value).ok_or("it is no key of AWS")?);
+            Form::Aws(_) => {
+                let found = Keys::parse(value.expose());
+                keys = Some(found.map_err(|_| "the value is no key of AWS")?);
                 None
             }
             Form::Replace { .. } => {
@@ -156,16 +152,5 @@ impl BoundCredential {
         }
         let text = value.clone();
         Ok(Material { header, text, keys })
-    }
-}
-
-impl AwsForm {
-    fn keys(&self, secret: &SecretText) -> Option<Keys> {
-        let token = self.session_token.as_ref().map(SecretText::expose);
-        Keys::new(
-            &self.access_key_id,
-            secret.expose().to_owned().into(),
-            token,
-        )
     }
 }

@@ -50,14 +50,14 @@ impl BoundCredential {
 
     /// Everything real that may come back, each with what the guest knows instead.
     pub fn values<'a>(&'a self, material: &'a Material) -> Vec<(&'a str, &'a str)> {
-        let mut pairs = vec![(material.text.expose(), self.placeholder.as_str())];
-        if let Form::Aws(form) = &self.form {
-            let id = form.placeholder.access_key_id.as_str();
-            pairs.push((&form.access_key_id, id));
-            // The guest has no token.
-            let token = form.session_token.as_ref();
-            pairs.extend(token.map(|token| (token.expose(), self.placeholder.as_str())));
-        }
+        let placeholder = self.placeholder.as_str();
+        let (Form::Aws(form), Some(keys)) = (&self.form, &material.keys) else {
+            return vec![(material.text.expose(), placeholder)];
+        };
+        let id = form.placeholder.access_key_id.as_str();
+        let mut pairs = vec![(keys.secret(), placeholder), (keys.access_key_id(), id)];
+        // The guest has no token.
+        pairs.extend(keys.session_token().map(|token| (token, placeholder)));
         pairs
     }
 
@@ -99,13 +99,11 @@ pub enum Form {
     Aws(AwsForm),
 }
 
-/// What belongs to a secret key of AWS, besides the key.
+/// How requests to AWS are signed.
 #[derive(Debug)]
 pub struct AwsForm {
     /// What the guest holds.
     pub placeholder: Placeholder,
-    access_key_id: String,
-    session_token: Option<SecretText>,
 }
 
 /// Whether a value is here.
@@ -177,12 +175,6 @@ impl Bound {
         let mut texts = std::iter::once(uri.as_bytes()).chain(values);
         let number = texts.find_map(|text| strays.find(text))?;
         Some(self.owner(number))
-    }
-
-    /// Whether requests are signed for AWS.
-    pub fn signs(&self) -> bool {
-        let aws = |credential: &Arc<BoundCredential>| matches!(credential.form, Form::Aws(_));
-        self.credentials.iter().any(aws)
     }
 
     /// Whether a value is written into the body.
@@ -316,7 +308,13 @@ impl Credentials {
 
     fn make(&self, target: &Target) -> Bound {
         let here = self.all.iter().filter(|(hosts, _)| hosts.contains(target));
-        let credentials: Vec<_> = here.map(|(_, credential)| credential.clone()).collect();
+        let mut credentials: Vec<_> = here.map(|(_, credential)| credential.clone()).collect();
+        let conversation = credentials.iter().any(|credential| credential.conversation);
+        // A request has one signature, whichever of its patterns the key is bound by.
+        let mut signs = false;
+        credentials.retain(|credential| {
+            !matches!(credential.form, Form::Aws(_)) || !std::mem::replace(&mut signs, true)
+        });
         let belongs = |owner: &&Owner| {
             credentials.iter().any(|credential| {
                 credential
@@ -340,7 +338,7 @@ impl Credentials {
             strays: strays(&owners),
             owners,
             scrub: Scrub::new(values).map(Arc::new),
-            conversation: credentials.iter().any(|credential| credential.conversation),
+            conversation,
             credentials,
         }
     }

@@ -17,18 +17,15 @@ use crate::records::Event;
 /// Code of the record of a value that came back.
 const CAME_BACK: &str = "value-in-answer";
 
-/// What to look for in the answer to a request that these were written into. `headers`: of the answer.
-pub(super) fn values(
-    bound: &Bound,
-    supplied: &[Supplied],
-    headers: &HeaderMap,
-) -> Option<Arc<Scrub>> {
-    // The key of a signature never leaves, and what names it in an error comes as it is. What is compressed is
-    // somebody's object in S3, whose bytes have a checksum.
+/// Whether the body of an answer with these headers stays as it is. The key of a signature never leaves, and what names it
+/// in an error comes as it is. What is compressed is somebody's object in S3, whose bytes have a checksum.
+pub(super) fn is_object(supplied: &[Supplied], headers: &HeaderMap) -> bool {
     let signed = |one: &Supplied| matches!(one.credential.form, Form::Aws(_));
-    if supplied.iter().all(signed) && headers.contains_key(CONTENT_ENCODING) {
-        return None;
-    }
+    supplied.iter().all(signed) && headers.contains_key(CONTENT_ENCODING)
+}
+
+/// What to look for in the answer to a request that these were written into.
+pub(super) fn values(bound: &Bound, supplied: &[Supplied]) -> Option<Arc<Scrub>> {
     let here = |one: &Supplied| matches!(one.credential.supply, Supply::Here(_));
     if supplied.iter().all(here) {
         return (!supplied.is_empty()).then(|| bound.scrub.clone())?;
@@ -53,8 +50,23 @@ pub(super) struct Clean {
 
 impl Clean {
     /// For the answer to a request. Cleans its head at once; what was compressed although nobody asked for it goes on as
-    /// what it means. The error: that cannot be found out.
-    pub(super) fn new(
+    /// what it means. `opaque`: its body stays as it is. The error: what it means cannot be found out.
+    pub(super) fn of_answer(
+        scrub: Arc<Scrub>,
+        gateway: &Arc<Gateway>,
+        grant: &Grant,
+        event: &Event,
+        headers: &mut HeaderMap,
+        opaque: bool,
+    ) -> Result<Option<Self>, Unknown> {
+        if opaque {
+            Self::head_alone(scrub, gateway, grant, event, headers);
+            return Ok(None);
+        }
+        Self::new(scrub, gateway, grant, event, headers).map(Some)
+    }
+
+    fn new(
         scrub: Arc<Scrub>,
         gateway: &Arc<Gateway>,
         grant: &Grant,

@@ -165,7 +165,7 @@ impl Inspected {
             Err(error) => return account.broken(version, arrival.as_ref(), error),
         };
         let switched = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
-        let values = clean::values(&grant.bound, &request.supplied, answer.headers());
+        let values = clean::values(&grant.bound, &request.supplied);
         match guest_upgrade {
             Some(guest) if switched => {
                 let mut answer = answer;
@@ -186,16 +186,17 @@ impl Inspected {
                 // Would lead around us, to QUIC.
                 head.headers.remove(ALT_SVC);
                 head.version = version;
+                let opaque = clean::is_object(&request.supplied, &head.headers);
                 let clean = values.map(|values| {
                     let (gateway, event) = (&self.gateway, &account.event);
-                    Clean::new(values, gateway, grant, event, &mut head.headers)
+                    Clean::of_answer(values, gateway, grant, event, &mut head.headers, opaque)
                 });
                 let Ok(clean) = clean.transpose() else {
                     account.event.reason = Reason::BodyEncoding;
                     let text = "the answer has to be looked into, and is compressed in a way that cannot be undone here";
                     return Ok(page::failed(text, Reason::BodyEncoding));
                 };
-                let body = Answering::new(body, lease, gate, load).cleaned(clean);
+                let body = Answering::new(body, lease, gate, load).cleaned(clean.flatten());
                 Ok(Response::from_parts(head, body.boxed_unsync()))
             }
         }

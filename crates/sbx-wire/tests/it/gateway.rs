@@ -119,8 +119,6 @@ fn config_of_aws() -> GatewayConfig {
         placeholder: "placeholder+secret".into(),
         aws: Some(Aws {
             placeholder_id: "AKIAPLACEHOLDER".into(),
-            access_key_id: "ASIAREAL".into(),
-            session_token: Some(SecretText::new("token".into())),
         }),
         ..one
     }];

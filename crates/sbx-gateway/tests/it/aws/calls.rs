@@ -1,7 +1,11 @@
 //! What gets through.
 
+use std::io::{BufRead, BufReader, Write};
+
 use hyper::Request;
 use sbx_testkit::aws::chunked;
+use sbx_wire::gateway::{Answer, Command, Withdrawn};
+use sbx_wire::secret::SecretText;
 
 use super::{BEDROCK, BUCKET, Call, IAM, STS, credential, placeholder, real, setup, town};
 use crate::lab::{PLACEHOLDER, anthropic, h2, run, text};
@@ -148,19 +152,105 @@ fn the_real_access_key_id_comes_back_as_the_placeholder() {
 #[test]
 fn a_conversation_that_quotes_another_placeholder_is_signed_without_it() {
     let (standin, setup) = setup(None);
-    let mut key = credential(&real(None));
-    key.conversation = true;
-    let lab = setup.bind(key).bind(anthropic("other.test")).start();
+    let everywhere = credential(&real(None));
+    let mut model = everywhere.clone();
+    model.hosts = vec!["bedrock-runtime*.*.amazonaws.com".to_owned()];
+    model.conversation = true;
+    let setup = setup.bind(everywhere).bind(model);
+    let lab = setup.bind(anthropic("other.test")).start();
     run(async {
         let quoted = format!(r#"{{"text":"it is {PLACEHOLDER}"}}"#);
         let call = Call::new("POST", BEDROCK, "/model/m/converse", "bedrock").body(quoted.clone());
         assert_eq!(call.send(&lab).await.0, 200);
         assert_eq!(standin.recorder().requests()[0].note, "verified bedrock");
-        // What streams cannot be made another body, so it is stopped.
+        // Elsewhere there is no reason to quote it.
         let call = Call::new("PUT", BUCKET, "/quoted", "s3")
             .body(quoted)
             .hashed();
         assert_eq!(call.send(&lab).await.0, 403);
     });
     assert_eq!(standin.recorder().requests().len(), 1);
+}
+
+#[test]
+fn a_key_that_is_asked_for_when_it_is_needed_signs_and_one_that_is_none_sends_nothing() {
+    let (standin, setup) = setup(Some("token"));
+    let mut key = credential(&real(Some("token")));
+    let good = std::mem::replace(&mut key.value, SecretText::new(String::new()));
+    key.on_demand = true;
+    let lab = setup.bind(key).start();
+    let control = lab.control();
+    let daemon = std::thread::spawn(move || {
+        let mut lines = BufReader::new(control.try_clone().unwrap()).lines();
+        let mut say = |command: &Command| {
+            let line = serde_json::to_string(command).unwrap();
+            (&control)
+                .write_all(format!("{line}\n").as_bytes())
+                .unwrap();
+        };
+        say(&Command::AwaitValue);
+        for value in [good, SecretText::new("some-other-text".to_owned())] {
+            let answer = lines.next().unwrap().unwrap();
+            let Answer::ValueNeeded { service } = serde_json::from_str(&answer).unwrap() else {
+                panic!("{answer}")
+            };
+            say(&Command::Value {
+                service,
+                value: Some(value),
+                problem: None,
+            });
+        }
+        control
+    });
+    run(async {
+        let call = Call::new("GET", BUCKET, "/?list-type=2", "s3").hashed();
+        assert_eq!(call.send(&lab).await.0, 200);
+        assert_eq!(standin.recorder().requests()[0].note, "verified s3");
+        let (status, answer) = call.send(&lab).await;
+        assert_eq!(status, 502, "{answer}");
+        assert!(!answer.contains("some-other-text"), "{answer}");
+        lab.one_record("credential-unavailable", BUCKET).await;
+    });
+    drop(daemon.join().unwrap());
+    assert_eq!(standin.recorder().requests().len(), 1);
+}
+
+#[test]
+fn what_is_signed_with_a_key_that_cannot_be_had_or_was_removed_goes_nowhere() {
+    let (standin, setup) = setup(None);
+    let mut key = credential(&real(None));
+    key.value = SecretText::new(String::new());
+    key.unavailable = Some("the keychain is locked".to_owned());
+    let lab = setup.bind(key).start();
+    run(async {
+        let call = Call::new("GET", BUCKET, "/key", "s3").hashed();
+        let (status, answer) = call.send(&lab).await;
+        assert_eq!(status, 502, "{answer}");
+        assert!(answer.contains("the keychain is locked"), "{answer}");
+        lab.one_record("credential-unavailable", BUCKET).await;
+        lab.forget_records();
+        let mut config = lab.config();
+        config.credentials.clear();
+        // As the daemon goes on to say of what was given once.
+        config.file.credential_hosts = vec![".amazonaws.com".to_owned()];
+        // Both parts: the id is what a signature shows.
+        config.withdrawn = [placeholder().access_key_id, placeholder().secret]
+            .map(|placeholder| Withdrawn {
+                service: "aws".to_owned(),
+                placeholder,
+            })
+            .into();
+        let answer = lab.ask(&Command::Configure(Box::new(config)));
+        assert!(matches!(answer, Answer::Configured { .. }), "{answer:?}");
+        let mut presigned = call.clone();
+        presigned.presigned = true;
+        for call in [call, presigned] {
+            let (status, answer) = call.send(&lab).await;
+            assert_eq!(status, 403, "{answer}");
+            assert!(answer.contains("no secret is stored any more"), "{answer}");
+            lab.one_record("credential-withdrawn", BUCKET).await;
+            lab.forget_records();
+        }
+    });
+    assert!(standin.recorder().requests().is_empty());
 }

@@ -48,8 +48,9 @@ const NAMES: [&str; 11] = [
 
 /// What the service knows.
 pub(crate) fn real(token: Option<&str>) -> Key {
+    let kind = if token.is_some() { "ASIA" } else { "AKIA" };
     Key {
-        access_key_id: "ASIAREALREALREALREAL".to_owned(),
+        access_key_id: format!("{kind}REALREALREALREAL"),
         secret: "real/realrealrealrealrealrealrealreal+01".to_owned(),
         session_token: token.map(str::to_owned),
     }
@@ -72,14 +73,19 @@ pub(crate) fn credential(real: &Key) -> Credential {
         header: String::new(),
         format: String::new(),
         placeholder: placeholder.secret,
-        value: SecretText::new(real.secret.clone()),
+        value: SecretText::new(stored(real)),
         aws: Some(Aws {
             placeholder_id: placeholder.access_key_id,
-            access_key_id: real.access_key_id.clone(),
-            session_token: real.session_token.clone().map(SecretText::new),
         }),
         ..anthropic("unused.test")
     }
+}
+
+/// As the daemon sends it.
+pub(crate) fn stored(real: &Key) -> String {
+    let token = real.session_token.iter().map(|token| format!(":{token}"));
+    let (id, secret) = (&real.access_key_id, &real.secret);
+    format!("{id}:{secret}{}", token.collect::<String>())
 }
 
 /// A gateway before the stand-in, with a key of AWS.

@@ -6,6 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hyper::Request;
 use sbx_wire::gateway::{Answer, Command};
+use sbx_wire::secret::SecretText;
 
 use super::{
     BEDROCK, BUCKET, CLUSTER, CODEARTIFACT, COGNITO, Call, ECR, ECR_PUBLIC, IAM, OIDC, PORTAL, STS,
@@ -249,9 +250,9 @@ fn a_key_that_cannot_sign_is_no_configuration() {
     let good = credential(&real(None));
     let mut bad = vec![good.clone(); 4];
     bad[0].header = "x-api-key".to_owned();
-    bad[1].on_demand = true;
-    bad[2].aws.as_mut().unwrap().placeholder_id = "short".to_owned();
-    bad[3].aws.as_mut().unwrap().access_key_id = "AKIA/EVIL".to_owned();
+    bad[1].aws.as_mut().unwrap().placeholder_id = "short".to_owned();
+    bad[2].value = SecretText::new("AKIA/EVIL:secret".to_owned());
+    bad[3].value = SecretText::new(real(None).secret);
     let configure = |credential| {
         let mut config = lab.config();
         config.credentials = vec![credential];

@@ -6,7 +6,7 @@ use crate::record::{GivenCustom, Record};
 use crate::sandbox::Sandbox;
 use crate::services::{self, Binding, Scheme, Service, TABLE, bindings};
 use sbx_secrets::{Custom, Held, Kind, Secret, Vault};
-use sbx_wire::gateway::{Credential, Replace, Withdrawn};
+use sbx_wire::gateway::{Aws, Credential, Replace, Withdrawn};
 use sbx_wire::report::Report;
 use sbx_wire::secret::SecretText;
 use std::collections::BTreeMap;
@@ -30,9 +30,7 @@ impl<'a> InForce<'a> {
             match &secret.kind {
                 Kind::Custom(custom) => found.custom.push((custom, secret)),
                 Kind::Service => {
-                    if let Some(service) = Service::find(&secret.key.name)
-                        && services::is_written(service)
-                    {
+                    if let Some(service) = Service::find(&secret.key.name) {
                         found.services.insert(service.name, (service, secret));
                     }
                 }
@@ -59,12 +57,21 @@ pub(crate) fn names(vault: &Vault, sandbox: &str) -> Vec<String> {
     services.chain(custom).collect()
 }
 
-/// Hosts that the sandbox's gateway lets nothing through to before it has their credentials.
-pub(crate) fn hosts(vault: &Vault, sandbox: &str) -> Vec<String> {
-    let found = InForce::of(vault, sandbox);
+/// Hosts that the sandbox's gateway lets nothing through to before it has their credentials, and whose connections it
+/// opens.
+pub(crate) fn hosts(vault: &Vault, record: &Record) -> Vec<String> {
+    let found = InForce::of(vault, record.name.as_str());
+    // What was signed with a placeholder looks like any other request; it is refused also when there is no key any more.
+    let signed = TABLE.iter().filter(|service| {
+        service.signs()
+            && record.placeholders.contains_key(service.name)
+            && !found.services.contains_key(service.name)
+    });
+    let signed: Vec<&Service> = signed.collect();
     let mut hosts: Vec<String> = found
         .bindings()
         .into_iter()
+        .chain(bindings(&signed))
         .flat_map(|binding| binding.hosts)
         .map(str::to_owned)
         .chain(
@@ -158,14 +165,14 @@ pub(crate) fn for_gateway(daemon: &Daemon, sandbox: &Sandbox) -> (Vec<Credential
         let placeholder = record.placeholders.get(name);
         if let (Some(placeholder), Some((_, secret))) = (placeholder, found.services.get(name)) {
             let hosts = binding.hosts.iter().map(|host| (*host).to_owned());
-            let held = daemon.values.held(secret);
+            let held = held(daemon, secret);
             let base = base(name, hosts.collect(), placeholder, held);
             credentials.extend(written(&binding, base));
         }
     }
     for (custom, secret) in &found.custom {
         let hosts = custom.hosts.clone();
-        let held = daemon.values.held(secret);
+        let held = held(daemon, secret);
         let base = base(&secret.key.name, hosts, &custom.placeholder, held);
         credentials.push(Credential {
             replace: Some(Replace {
@@ -174,24 +181,44 @@ pub(crate) fn for_gateway(daemon: &Daemon, sandbox: &Sandbox) -> (Vec<Credential
             ..base
         });
     }
-    let custom = record
-        .custom
-        .iter()
-        .map(|custom| (&custom.name, &custom.placeholder));
-    let withdrawn = record
-        .placeholders
-        .iter()
-        .chain(custom)
-        .filter(|(_, placeholder)| {
-            let mut sent = credentials.iter();
-            !sent.any(|credential| credential.placeholder == **placeholder)
-        })
+    let of_services = record.placeholders.iter().flat_map(|(name, placeholder)| {
+        let service = TABLE.iter().find(|service| service.name == name);
+        let parts = match service {
+            Some(service) => service.placeholder_parts(placeholder),
+            None => vec![placeholder.as_str()],
+        };
+        parts.into_iter().map(move |part| (name, part))
+    });
+    let of_custom = record.custom.iter();
+    let of_custom = of_custom.map(|custom| (&custom.name, custom.placeholder.as_str()));
+    let withdrawn = of_services
+        .chain(of_custom)
+        .filter(|(_, placeholder)| !credentials.iter().any(|one| is_of(one, placeholder)))
         .map(|(service, placeholder)| Withdrawn {
             service: service.clone(),
-            placeholder: placeholder.clone(),
+            placeholder: placeholder.to_owned(),
         })
         .collect();
     (credentials, withdrawn)
+}
+
+fn is_of(credential: &Credential, placeholder: &str) -> bool {
+    let id = credential
+        .aws
+        .as_ref()
+        .map(|aws| aws.placeholder_id.as_str());
+    credential.placeholder == placeholder || id == Some(placeholder)
+}
+
+/// What there is of a secret's value now, as a gateway takes it.
+pub(crate) fn held(daemon: &Daemon, secret: &Secret) -> Held {
+    match daemon.values.held(secret) {
+        Held::Value(value) => match services::usable(&secret.key.name, &value) {
+            Ok(value) => Held::Value(value),
+            Err(problem) => Held::Unavailable(format!("its value {problem}")),
+        },
+        other => other,
+    }
 }
 
 fn nothing() -> SecretText {
@@ -203,7 +230,7 @@ pub(crate) fn is_given(secret: &Secret) -> bool {
     match secret.kind {
         Kind::Custom(_) => true,
         Kind::Registry(_) => false,
-        Kind::Service => Service::find(&secret.key.name).is_some_and(services::is_written),
+        Kind::Service => Service::find(&secret.key.name).is_some(),
     }
 }
 
@@ -230,7 +257,7 @@ fn base(name: &str, hosts: Vec<String>, placeholder: &str, held: Held) -> Creden
     }
 }
 
-/// A credential in the form of a service; `None`: the gateway cannot do that.
+/// A credential in the form of a service; `None`: its placeholder is of another form, because a hand changed it.
 fn written(binding: &Binding, base: Credential) -> Option<Credential> {
     let conversation = binding.form.conversation;
     match binding.form.scheme {
@@ -247,6 +274,18 @@ fn written(binding: &Binding, base: Credential) -> Option<Credential> {
             conversation,
             ..base
         }),
-        Scheme::Sigv4 => None,
+        Scheme::Sigv4 => {
+            let parts = binding.service.placeholder_parts(&base.placeholder);
+            let [id, secret] = parts[..] else {
+                return None;
+            };
+            let (placeholder_id, placeholder) = (id.to_owned(), secret.to_owned());
+            Some(Credential {
+                placeholder,
+                aws: Some(Aws { placeholder_id }),
+                conversation,
+                ..base
+            })
+        }
     }
 }

@@ -217,7 +217,8 @@ impl Daemon {
 
     /// What lies on disk for the sandbox's gateway.
     pub(crate) fn gateway_file(&self, sandbox: &Sandbox) -> GatewayFile {
-        let credential_hosts = credentials::hosts(&self.secrets(), &sandbox.name);
+        let record = sandbox.record();
+        let credential_hosts = credentials::hosts(&self.secrets(), &record);
         let store = self.store();
         let mut policy = store.policy().for_sandbox(Some(&sandbox.name));
         if sandbox

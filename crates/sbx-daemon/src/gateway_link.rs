@@ -6,8 +6,10 @@
 use crate::authority::Issued;
 use crate::browser;
 use crate::daemon::Daemon;
+use crate::older_gateway::{self, Older};
+use crate::on_demand;
 use crate::sandbox::Sandbox;
-use crate::{older_gateway, on_demand, ssh_agent};
+use crate::ssh_agent;
 use sbx_wire::gateway::{Answer, Command, GatewayConfig, PublicKey};
 use sbx_wire::launch::sockets;
 use sbx_wire::report::Report;
@@ -174,16 +176,16 @@ async fn configure(
     write: &mut OwnedWriteHalf,
     config: GatewayConfig,
 ) -> io::Result<Option<String>> {
-    let older = older_gateway::understood(&config);
+    let older = older_gateway::older(&config);
     let answer = ask(read, write, &Command::Configure(Box::new(config))).await?;
     let Answer::Refused { reason } = answer else {
         return Ok(None);
     };
     // At least the policy is in force then.
-    if let Some((config, complete)) = older {
+    for Older { config, complete } in older {
         let answer = ask(read, write, &Command::Configure(Box::new(config))).await?;
-        if complete && !matches!(answer, Answer::Refused { .. }) {
-            return Ok(None);
+        if !matches!(answer, Answer::Refused { .. }) {
+            return Ok(Some(reason).filter(|_| !complete));
         }
     }
     Ok(Some(reason))

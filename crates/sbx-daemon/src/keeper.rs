@@ -145,7 +145,7 @@ pub(crate) async fn settle(daemon: &Arc<Daemon>, sandbox: &str) -> Vec<String> {
         fetching.detach_all();
     }
     let missing = secrets.iter().filter_map(|secret| {
-        let Held::Unavailable(why) = daemon.values.held(secret) else {
+        let Held::Unavailable(why) = credentials::held(daemon, secret) else {
             return None;
         };
         Some(format!(

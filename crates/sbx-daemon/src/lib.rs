@@ -5,7 +5,7 @@
 //! | [`host`] | folders, lock and socket that belong to one daemon alone |
 //! | [`store`] | SQLite with its mirrors; [`record`]: what a sandbox is |
 //! | [`reconcile`], [`salvage`] | rows and folders brought together at the start; what is left of a damaged sandbox |
-//! | [`credentials`], [`services`], [`authority`] | what is kept from guests, and what they get instead |
+//! | [`credentials`], [`services`], [`aws`], [`authority`] | what is kept from guests, and what they get instead |
 //! | [`storing`], [`keeper`], [`on_demand`], [`custom`] | where values are kept and when they are fetched; secrets of the user's own |
 //! | [`ssh_agent`], [`git_identity`] | the keys of the user's SSH agent, and who makes commits |
 //! | [`policy`], [`policy_log`], [`policy_follow`], [`settings`] | what may leave, what did, and where to |
@@ -22,6 +22,7 @@
 mod agents;
 mod api;
 mod authority;
+mod aws;
 mod browser;
 mod clock;
 mod create;

@@ -1,38 +1,128 @@
 //! Sandboxes run on during an upgrade, with gateways of the version that they were started by. Those refuse a configuration as
-//! a whole that has something in it that they do not know, and would go on with an old policy.
+//! a whole that has something in it that they do not know, and would go on with an old policy. Each gets what it knows; what it
+//! would have to know to keep a placeholder from going out is closed for it instead.
 
-use sbx_wire::gateway::{Credential, GatewayConfig};
+use sbx_policy::{CreatedVia, Decision, Protocols, ResourcePattern, Rule, Scope};
+use sbx_wire::gateway::{Credential, GatewayConfig, Withdrawn};
 
-/// What a gateway of the first version understands of a configuration, and whether nothing is missing that it could do anything
-/// with. `None`: it understands all of it.
-pub(crate) fn understood(config: &GatewayConfig) -> Option<(GatewayConfig, bool)> {
+/// The rule that closes hosts to a gateway that cannot write their credentials. Shown in the log of connections.
+const RULE: &str = "sbx-older-gateway";
+const RULE_NAME: &str =
+    "the gateway of this sandbox is older than sbx; stop the sandbox and start it";
+
+/// What is said of a credential that a gateway would not understand. The guest reads it.
+const TOO_OLD: &str = "the gateway of this sandbox is older than sbx and cannot write it; the user has to stop the sandbox and start it";
+
+/// What a gateway of an older version is told.
+#[derive(Debug)]
+pub(crate) struct Older {
+    /// The configuration.
+    pub(crate) config: GatewayConfig,
+    /// Nothing is missing that it could do anything with.
+    pub(crate) complete: bool,
+}
+
+/// For gateways that do not understand a configuration, the newest first; none, if all of them do.
+pub(crate) fn older(config: &GatewayConfig) -> Vec<Older> {
+    before_signatures(config)
+        .into_iter()
+        .chain(first(config))
+        .collect()
+}
+
+/// For those that know every form but that of AWS. `None`: it is not needed.
+fn before_signatures(config: &GatewayConfig) -> Option<Older> {
+    if config.credentials.iter().all(|one| one.aws.is_none()) {
+        return None;
+    }
+    let mut older = config.clone();
+    for credential in &mut older.credentials {
+        if let Some(aws) = credential.aws.take() {
+            older.withdrawn.push(Withdrawn {
+                service: credential.service.clone(),
+                placeholder: aws.placeholder_id,
+            });
+            close(credential);
+        }
+    }
+    Some(Older {
+        config: older,
+        complete: false,
+    })
+}
+
+/// Has every request to its hosts refused, with the reason, by a gateway that knows this.
+fn close(credential: &mut Credential) {
+    *credential = Credential {
+        // It has to have a form. Nothing is ever written in it.
+        header: "authorization".to_owned(),
+        format: "%s".to_owned(),
+        value: sbx_wire::secret::SecretText::new(String::new()),
+        unavailable: Some(TOO_OLD.to_owned()),
+        on_demand: false,
+        ..credential.clone()
+    };
+}
+
+/// For those of the first version: a credential was a value, for a header, at hosts with names. Of any other the hosts are
+/// closed by a rule, or its placeholder would go there. It stopped no placeholder of what is not stored, made nothing
+/// unreadable, and let issuers be.
+fn first(config: &GatewayConfig) -> Option<Older> {
     let is_first = |credential: &Credential| {
         credential.basic_user.is_none()
             && credential.replace.is_none()
             && credential.unavailable.is_none()
+            && credential.aws.is_none()
             && !credential.on_demand
             && !credential.hosts.iter().any(|host| is_pattern(host))
     };
     let complete = config.credentials.iter().all(is_first);
     let plain = config.credentials.iter().all(|one| !one.conversation);
-    let patterns = config
-        .file
-        .credential_hosts
-        .iter()
-        .any(|host| is_pattern(host));
+    let hosts = &config.file.credential_hosts;
+    let patterns = hosts.iter().any(|host| is_pattern(host));
     if complete && plain && !patterns && config.withdrawn.is_empty() && config.issuers.is_empty() {
         return None;
     }
     let mut older = config.clone();
-    // It stopped no placeholder of what is not stored, made nothing unreadable, and let issuers be.
     older.withdrawn.clear();
     older.issuers.clear();
-    older.credentials.retain(is_first);
+    let mut closed: Vec<String> = Vec::new();
+    older.credentials.retain(|credential| {
+        let kept = is_first(credential);
+        if !kept {
+            closed.extend(credential.hosts.iter().cloned());
+        }
+        kept
+    });
     for credential in &mut older.credentials {
         credential.conversation = false;
     }
     older.file.credential_hosts.retain(|host| !is_pattern(host));
-    Some((older, complete && !patterns))
+    older.file.policy.rules.extend(closing(&closed));
+    Some(Older {
+        config: older,
+        complete: complete && !patterns,
+    })
+}
+
+/// A deny of all these; a deny stands above every allow.
+fn closing(hosts: &[String]) -> Option<Rule> {
+    let mut resources: Vec<ResourcePattern> = hosts
+        .iter()
+        // What cannot be named closes everything.
+        .filter_map(|host| host.parse().or_else(|_| "**".parse()).ok())
+        .collect();
+    resources.dedup();
+    (!resources.is_empty()).then(|| Rule {
+        id: RULE.to_owned(),
+        name: Some(RULE_NAME.to_owned()),
+        scope: Scope::Global,
+        decision: Decision::Deny,
+        resources,
+        protocols: Protocols::ALL,
+        created_via: CreatedVia::Provisioned,
+        http: None,
+    })
 }
 
 fn is_pattern(host: &str) -> bool {

@@ -3,6 +3,7 @@
 use crate::daemon::Daemon;
 use crate::gateway_link::{RETRY, connect, receive, send};
 use crate::sandbox::Sandbox;
+use crate::services;
 use sbx_secrets::{Held, Person, Secret};
 use sbx_wire::gateway::{Answer, Command};
 use sbx_wire::secret::SecretText;
@@ -56,5 +57,6 @@ async fn value(daemon: &Daemon, sandbox: &Sandbox, service: &str) -> Result<Secr
         .filter(|secret| daemon.values.held(secret) == Held::OnDemand)
         .ok_or_else(|| "it is not stored any more".to_owned())?;
     let fetched = daemon.values.fetch(&secret, Person::Absent).await;
-    fetched.map_err(|failure| failure.sentence)
+    let value = fetched.map_err(|failure| failure.sentence)?;
+    services::usable(&secret.key.name, &value).map_err(|problem| format!("what came {problem}"))
 }

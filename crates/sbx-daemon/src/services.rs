@@ -1,8 +1,9 @@
 //! Services as requests name them, and what may be stored for one.
 
-use crate::random;
+use crate::{aws, random};
 pub(crate) use sbx_credentials::services::{Binding, Scheme, Service, TABLE, bindings};
 use sbx_wire::report::Report;
+use sbx_wire::secret::SecretText;
 
 /// Longest secret, bytes.
 pub(crate) const MAX_SECRET: usize = 64 << 10;
@@ -25,23 +26,48 @@ pub(crate) fn placeholder(service: &Service) -> Result<String, Report> {
     service.placeholder(random::fill)
 }
 
-/// Whether the gateway can do anything with it. What is signed is not signed yet.
-pub(crate) fn is_written(service: &Service) -> bool {
-    let mut forms = service.forms.iter();
-    forms.any(|form| form.scheme != Scheme::Sigv4)
+/// Whether requests are signed with what is stored under this name.
+pub(crate) fn signs(name: &str) -> bool {
+    let mut table = TABLE.iter();
+    table.any(|service| service.name == name && service.signs())
 }
 
-/// Whether the value can stand in a header: the gateway would refuse everything else, and with it the
-/// whole configuration.
-pub(crate) fn accepts(name: &str, value: &str) -> Result<(), Report> {
-    let Some(problem) = problem(value) else {
-        return Ok(());
-    };
-    Err(Report::user(
-        "secret-unusable",
-        format!("the secret for {name} {problem}"),
-        format!("printf %s \"$KEY\" | sbx secret set {name}"),
-    ))
+/// The value as the gateway takes it: it can stand in a header, or is a key to sign with. The gateway would refuse
+/// everything else, and with it the whole configuration. `name`: of the secret. The error: what is wrong with it, without
+/// its subject.
+pub(crate) fn usable(name: &str, value: &SecretText) -> Result<SecretText, String> {
+    if signs(name) {
+        return aws::key(value);
+    }
+    match problem(value.expose()) {
+        None => Ok(value.clone()),
+        Some(problem) => Err(problem.to_owned()),
+    }
+}
+
+/// The same for a value that is to be stored, with what to do instead. `fetched`: by the recipe that is to be stored.
+pub(crate) fn accepted(
+    name: &str,
+    value: &SecretText,
+    fetched: bool,
+) -> Result<SecretText, Report> {
+    usable(name, value).map_err(|problem| {
+        let hint = match (signs(name), fetched) {
+            (true, true) => format!(
+                "sbx secret set {name} --command \"aws configure export-credentials\""
+            ),
+            (true, false) => format!(
+                "printf %s \"$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY\" | sbx secret set {name}, or sbx secret import {name}"
+            ),
+            _ => format!("printf %s \"$KEY\" | sbx secret set {name}"),
+        };
+        let what = if fetched { "what came" } else { "the secret" };
+        Report::user(
+            "secret-unusable",
+            format!("{what} for {name} {problem}"),
+            hint,
+        )
+    })
 }
 
 /// What is wrong with a value.
@@ -78,9 +104,10 @@ mod tests {
 
     #[test]
     fn value_that_would_break_a_header_is_refused() {
+        let accepted = |text: &str| accepted("anthropic", &SecretText::new(text.into()), false);
         for bad in ["", "a\nb", " a", "a\r\nx: y", "schl\u{fc}ssel"] {
-            assert!(accepts("anthropic", bad).is_err(), "{bad:?} passed");
+            assert!(accepted(bad).is_err(), "{bad:?} passed");
         }
-        accepts("anthropic", "sk-ant-api03-x").unwrap();
+        accepted("sk-ant-api03-x").unwrap();
     }
 }

@@ -35,20 +35,23 @@ pub(crate) async fn store(
     let name = wanted.key.name.clone();
     let (source, value) = match (wanted.value, wanted.fetched) {
         (Some(value), None) => {
-            services::accepts(&name, value.expose())?;
+            let value = services::accepted(&name, &value, false)?;
             let source = place(daemon, &wanted.key, &value, wanted.person, &mut notices).await?;
             (source, Some(value))
         }
         (None, Some(fetched)) => {
             let usual = match wanted.kind {
                 Kind::Custom(_) => Refresh::OnDemand,
+                Kind::Service if services::signs(&name) => Refresh::AWS,
                 Kind::Service | Kind::Registry(_) => Refresh::SERVICES,
             };
             let recipe = recipe(&fetched, usual)?;
             let value = if fetched.unverified {
                 None
             } else {
-                Some(verify(&recipe, fetched.show_error).await?)
+                let value = verify(&recipe, fetched.show_error).await?;
+                services::accepted(&name, &value, true)?;
+                Some(value)
             };
             (Source::Recipe(recipe), value)
         }

@@ -3,6 +3,7 @@
 use crate::recipe::{Origin, Recipe, region};
 use rustix::process::{Pid, Signal, kill_process_group};
 use sbx_wire::secret::SecretText;
+use serde::de::IgnoredAny;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -71,7 +72,8 @@ pub async fn fetch(recipe: &Recipe, limit: Duration) -> Result<SecretText, Failu
     if !status.success() {
         return Err(failed(format!("{name}: failed ({status})")));
     }
-    let value = output.value.expose().trim();
+    let value = one_line(output.value.expose().trim());
+    let value = value.expose();
     let in_header = value.bytes().all(|byte| (b' '..=b'~').contains(&byte));
     if value.is_empty() || !in_header {
         return Err(failed(format!(
@@ -79,6 +81,16 @@ pub async fn fetch(recipe: &Recipe, limit: Duration) -> Result<SecretText, Failu
         )));
     }
     Ok(SecretText::new(value.to_owned()))
+}
+
+/// JSON that was written over several lines on one: between its parts line ends mean nothing, and inside of them there are
+/// none.
+fn one_line(value: &str) -> SecretText {
+    let is_json = || serde_json::from_str::<IgnoredAny>(value).is_ok();
+    if value.starts_with('{') && is_json() {
+        return SecretText::new(value.replace(['\n', '\r', '\t'], " "));
+    }
+    SecretText::new(value.to_owned())
 }
 
 struct Output {

@@ -153,6 +153,9 @@ pub enum Refresh {
 impl Refresh {
     /// That of services, unless something else is said.
     pub const SERVICES: Self = Self::Every(55 * 60);
+    /// That of keys of AWS: its command gives keys that are good for another ten minutes at least
+    /// (`_DEFAULT_MANDATORY_REFRESH_TIMEOUT` of botocore).
+    pub const AWS: Self = Self::Every(10 * 60);
     /// Shortest and longest time, seconds.
     const BOUNDS: std::ops::RangeInclusive<u64> = 10..=7 * 24 * 3600;
 

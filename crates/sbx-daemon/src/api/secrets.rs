@@ -91,14 +91,7 @@ pub(super) async fn set(State(daemon): Shared, body: Bytes) -> ApiResult<Json<St
         fetched: request.fetched,
         person: person(request.person),
     };
-    let mut stored = store(&daemon, wanted, turn).await?;
-    if !services::is_written(service) {
-        stored.notices.push(format!(
-            "sandboxes cannot use {} yet: its requests have to be signed",
-            service.name
-        ));
-    }
-    Ok(Json(stored))
+    Ok(Json(store(&daemon, wanted, turn).await?))
 }
 
 pub(super) async fn set_custom(

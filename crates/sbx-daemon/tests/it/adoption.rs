@@ -121,9 +121,9 @@ fn point() -> PublicKey {
 }
 
 /// A configuration that a gateway was given, and the connection it came on.
-type Configured = mpsc::Receiver<(Value, UnixStream)>;
+pub(crate) type Configured = mpsc::Receiver<(Value, UnixStream)>;
 /// Why a configuration is not taken.
-type Refuses = fn(&Value) -> Option<String>;
+pub(crate) type Refuses = fn(&Value) -> Option<String>;
 
 /// Listens as a gateway and hands out each configuration once it has been answered. It never has a page for
 /// the browser.
@@ -132,7 +132,7 @@ pub(crate) fn gateway(runtime: &Path) -> Configured {
 }
 
 /// The same, but what `refuses` has a reason for is not taken.
-fn gateway_that_refuses(runtime: &Path, refuses: Refuses) -> Configured {
+pub(crate) fn gateway_that_refuses(runtime: &Path, refuses: Refuses) -> Configured {
     gateway_with_pages(runtime, refuses, hold)
 }
 
@@ -367,7 +367,7 @@ fn a_gateway_of_an_earlier_version_gets_what_it_understands() {
     let _watchers = supervisor(&runtime, 0);
     let configured = gateway_that_refuses(&runtime, |value| {
         let text = value.to_string();
-        let newer = ["withdrawn", "conversation", "basic_user"];
+        let newer = ["withdrawn", "conversation", "basic_user", "unavailable"];
         let unknown = newer.iter().find(|field| text.contains(*field));
         unknown.map(|field| format!("unknown field `{field}`"))
     });
@@ -395,6 +395,35 @@ fn a_gateway_of_an_earlier_version_gets_what_it_understands() {
         "x.example"
     );
     assert!(!last["credentials"].to_string().contains("basic_user"));
+    // Where it would let a placeholder pass, it lets nothing pass.
+    let closed = &last["file"]["policy"]["rules"][1];
+    assert_eq!(
+        (&closed["decision"], &closed["scope"]),
+        (&json!("deny"), &json!("global"))
+    );
+    assert_eq!(
+        closed["resources"],
+        json!(["github.com", "gist.github.com"])
+    );
+    assert!(
+        closed["name"]
+            .as_str()
+            .unwrap()
+            .contains("stop the sandbox")
+    );
+    // A value that cannot be had now, too.
+    let fetched = json!({"command": "exit 1", "unverified": true});
+    let secret = json!({"service": "xai", "fetched": fetched});
+    assert_eq!(
+        daemon.post("/v1/secrets", &secret).code(),
+        "gateway-refused"
+    );
+    let (last, _) = configured.try_iter().last().unwrap();
+    let closed = &last["file"]["policy"]["rules"][1]["resources"];
+    assert_eq!(
+        closed,
+        &json!(["github.com", "gist.github.com", "api.x.ai"])
+    );
 }
 
 #[test]

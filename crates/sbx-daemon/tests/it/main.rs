@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test's helper fails the test")]
 
 mod adoption;
+mod aws;
 mod browser;
 mod creation;
 mod custom;

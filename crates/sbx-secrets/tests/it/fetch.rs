@@ -24,6 +24,11 @@ async fn a_command_gives_its_trimmed_output_and_runs_in_a_fresh_folder() {
         value("echo; echo '  key of a command '; echo").await,
         "key of a command"
     );
+    // As tools write it.
+    assert_eq!(
+        value("printf '{\n\t\"key\": \"of a command\"\n}\n'").await,
+        "{  \"key\": \"of a command\" }"
+    );
     let folders = [
         value("pwd; touch left-behind").await,
         value("pwd; ls").await,

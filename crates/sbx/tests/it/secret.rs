@@ -102,6 +102,30 @@ fn keys_are_imported_from_the_environment_when_asked_for_and_shown_by_their_end(
 }
 
 #[test]
+fn a_key_in_several_variables_is_imported_whole_and_shown_by_its_ends() {
+    let world = World::with_policy();
+    let import = |token: &str| {
+        let mut command = world.command(&["secret", "import", "aws", "--force"]);
+        command
+            .env("AWS_ACCESS_KEY_ID", "ASIAIOSFODNN7EXAMPLE")
+            .env(
+                "AWS_SECRET_ACCESS_KEY",
+                "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+            )
+            .env("AWS_SESSION_TOKEN", token);
+        world::finish(command.spawn().unwrap())
+    };
+    import("").refused("no session token");
+    let shown = import("to/ken+==").ok();
+    assert!(shown.contains("****n+=="), "{shown}");
+    let listed = world.sbx(&["secret", "ls"]).ok();
+    assert!(listed.contains("ASIAIO****...****n+=="), "{listed}");
+    world
+        .sbx_with_input(&["secret", "set", "aws", "-f"], "wJalrXUtnFEMI/K7MDENG")
+        .refused("ACCESS_KEY_ID:SECRET_ACCESS_KEY");
+}
+
+#[test]
 fn what_to_store_or_to_remove_has_to_be_said_without_a_terminal() {
     let world = World::with_policy();
     world.sbx(&["secret", "set"]).refused("which service");

@@ -4,6 +4,7 @@ use super::source::SourceArgs;
 use super::{Context, person, services, stored, value};
 use crate::exit::Exit;
 use crate::prompt;
+use sbx_credentials::services::Service;
 use sbx_wire::api::{SetRegistry, SetSecret, StoredSecret};
 use sbx_wire::report::Report;
 use sbx_wire::secret::SecretText;
@@ -31,6 +32,21 @@ pub(crate) struct SetArgs {
     source: SourceArgs,
     #[command(flatten)]
     registry: RegistryArgs,
+}
+
+/// The service, and of what its value is made up if that is more than one thing.
+fn described(service: &str) -> String {
+    let parts = Service::find(service).map_or(&[][..], |service| service.parts);
+    let mut text = service.to_owned();
+    for (index, part) in parts.iter().enumerate().filter(|_| parts.len() > 1) {
+        let name = part.import.first().unwrap_or(&"");
+        text.push_str(&match (index, part.optional) {
+            (0, _) => format!(", as {name}"),
+            (_, false) => format!(":{name}"),
+            (_, true) => format!("[:{name}]"),
+        });
+    }
+    text
 }
 
 /// The login of a registry.
@@ -63,7 +79,12 @@ pub(super) async fn run(context: &mut Context, args: SetArgs) -> Result<Exit, Re
     let fetched = args.source.fetched();
     let value = match &fetched {
         Some(_) => None,
-        None => Some(value::obtain(context, args.token, &service, &command)?),
+        None => Some(value::obtain(
+            context,
+            args.token,
+            &described(&service),
+            &command,
+        )?),
     };
     let body = SetSecret {
         service,

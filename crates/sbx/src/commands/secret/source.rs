@@ -12,7 +12,7 @@ pub(crate) struct SourceArgs {
     /// op://VAULT/ITEM/FIELD (1Password) or the ARN of a secret in AWS Secrets Manager
     #[arg(long = "ref", value_name = "URI")]
     reference: Option<String>,
-    /// How long a value is used, e.g. 55m, or on-demand
+    /// How long a value is used, e.g. 30m, or on-demand [default: 55m, 10m for aws, on-demand for custom secrets]
     #[arg(long, value_name = "DUR|on-demand", requires = "fetched")]
     refresh: Option<String>,
     /// Store it without fetching the value once

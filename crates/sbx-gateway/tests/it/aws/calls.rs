@@ -182,7 +182,7 @@ fn a_key_that_is_asked_for_when_it_is_needed_signs_and_one_that_is_none_sends_no
     let control = lab.control();
     let daemon = std::thread::spawn(move || {
         let mut lines = BufReader::new(control.try_clone().unwrap()).lines();
-        let mut say = |command: &Command| {
+        let say = |command: &Command| {
             let line = serde_json::to_string(command).unwrap();
             (&control)
                 .write_all(format!("{line}\n").as_bytes())

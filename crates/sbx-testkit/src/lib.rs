@@ -11,6 +11,7 @@
 
 pub mod anthropic;
 pub mod aws;
+pub mod authorisation;
 pub mod dns;
 pub mod files;
 pub mod model;
@@ -28,6 +29,7 @@ mod server;
 
 pub use anthropic::AnthropicStandIn;
 pub use aws::AwsStandIn;
+pub use authorisation::AuthorisationStandIn;
 pub use dns::DnsStandIn;
 pub use files::FileServer;
 pub use model::ModelStandIn;

@@ -5,6 +5,7 @@
 )]
 
 mod anthropic;
+mod authorisation;
 mod client;
 mod dns;
 mod model;

@@ -12,6 +12,21 @@ pub struct Seed<'a> {
     pub workspaces: &'a [&'a str],
     /// Gives a service's placeholder, empty when there is none.
     pub placeholder: &'a dyn Fn(&str) -> String,
+    /// Gives what stands for the tokens of a sign-in at a service, where that is what it works with.
+    pub tokens: &'a dyn Fn(&str) -> Option<Tokens>,
+}
+
+/// What stands for the tokens of a sign-in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tokens {
+    /// For the access token.
+    pub access: String,
+    /// For the refresh token.
+    pub refresh: String,
+    /// For the one that says who signed in.
+    pub id: String,
+    /// The claims in that.
+    pub claims: Value,
 }
 
 impl std::fmt::Debug for Seed<'_> {

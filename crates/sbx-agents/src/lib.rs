@@ -18,6 +18,6 @@ mod row;
 mod rows;
 
 pub use agent::{Agent, UnknownAgent};
-pub use home::Seed;
+pub use home::{Seed, Tokens};
 pub use note::Facts;
 pub use row::{Body, Install, Layer, Package, Program, Recipe, Row, Tried};

@@ -129,6 +129,7 @@ mod tests {
         let seed = Seed {
             workspaces: &["/p"],
             placeholder: &|_| String::new(),
+            tokens: &|_| None,
         };
         for agent in Agent::all() {
             let files = agent.home_files(&seed, &facts());

@@ -1,8 +1,201 @@
-//! What a token endpoint answers (RFC 6749, section 5.1), and what the guest is told instead.
+//! What a token endpoint answers (RFC 6749, section 5), and what the guest is told instead.
 
+use crate::forms::percent_encoded;
+use crate::shape::{self, Alphabet::Base62, Piece, Shape};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde_json::Value;
+use serde_json::{Map, Value};
+
+/// Longest token that counts as one, bytes.
+const LONGEST: usize = 16 << 10;
+/// Shortest: a shorter one would be found by accident.
+const SHORTEST: usize = 16;
+/// Longest beginning that a placeholder has in common with what it stands for, bytes.
+const BEGINNING: usize = 16;
+
+/// What is asked or answered: JSON, or a form (the older answers of GitHub).
+#[derive(Clone, PartialEq, Eq)]
+pub enum Document {
+    /// An object.
+    Json(Map<String, Value>),
+    /// Names and values.
+    Form(Vec<(String, String)>),
+}
+
+impl std::fmt::Debug for Document {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Document")
+    }
+}
+
+impl Document {
+    /// Reads a body. `None`: it is neither.
+    pub fn parse(body: &str) -> Option<Self> {
+        let body = body.trim();
+        if body.starts_with('{') {
+            return match serde_json::from_str(body).ok()? {
+                Value::Object(fields) => Some(Self::Json(fields)),
+                _ => None,
+            };
+        }
+        let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
+        if body.is_empty() || !plain(body) || body.contains(['<', '[', '"']) {
+            return None;
+        }
+        let pair = |pair: &str| {
+            let (name, value) = pair.split_once('=')?;
+            Some((decoded(name)?, decoded(value)?))
+        };
+        let pairs: Option<Vec<_>> = body.split('&').map(pair).collect();
+        pairs.map(Self::Form)
+    }
+
+    /// The text under a name.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        match self {
+            Self::Json(fields) => fields.get(name)?.as_str(),
+            Self::Form(pairs) => {
+                let mut found = pairs.iter().filter(|(other, _)| other == name);
+                found.next().map(|(_, value)| value.as_str())
+            }
+        }
+    }
+
+    fn first(&self, names: &[&str]) -> Option<&str> {
+        names.iter().find_map(|name| self.text(name))
+    }
+
+    fn number(&self, names: &[&str]) -> Option<u64> {
+        names.iter().find_map(|name| match self {
+            Self::Json(fields) => fields.get(*name)?.as_u64(),
+            Self::Form(_) => self.text(name)?.parse().ok(),
+        })
+    }
+
+    /// Sets a number, if it is there.
+    pub fn set_number(&mut self, name: &str, number: u64) {
+        match self {
+            Self::Json(fields) => {
+                if let Some(value) = fields.get_mut(name) {
+                    *value = number.into();
+                }
+            }
+            Self::Form(pairs) => {
+                for (_, value) in pairs.iter_mut().filter(|(other, _)| other == name) {
+                    *value = number.to_string();
+                }
+            }
+        }
+    }
+
+    /// Other texts for these, wherever they stand, and none at all for what is called a secret besides.
+    #[must_use]
+    pub fn told(mut self, instead: &[(&str, &str)]) -> Self {
+        match &mut self {
+            Self::Json(fields) => {
+                for (name, value) in fields.iter_mut() {
+                    tell(name, value, instead);
+                }
+            }
+            Self::Form(pairs) => {
+                for (name, text) in pairs.iter_mut() {
+                    tell_text(name, text, instead);
+                }
+            }
+        }
+        self
+    }
+
+    /// What an answer that issues nothing says (RFC 6749, section 5.2; RFC 8628, section 3.5), and nothing else of it.
+    /// `None`: it is no such answer.
+    pub fn error(&self) -> Option<Self> {
+        const NAMES: [&str; 4] = ["error", "error_description", "error_uri", "interval"];
+        self.text("error")?;
+        Some(match self {
+            Self::Json(fields) => {
+                let kept = |(name, _): &(&String, &Value)| NAMES.contains(&name.as_str());
+                let kept = fields.iter().filter(kept);
+                Self::Json(kept.map(|(a, b)| (a.clone(), b.clone())).collect())
+            }
+            Self::Form(pairs) => {
+                let kept = pairs.iter();
+                let kept = kept.filter(|(name, _)| NAMES.contains(&name.as_str()));
+                Self::Form(kept.cloned().collect())
+            }
+        })
+    }
+
+    /// As a body.
+    pub fn body(&self) -> String {
+        match self {
+            Self::Json(fields) => Value::Object(fields.clone()).to_string(),
+            Self::Form(pairs) => {
+                let encode = |text: &str| percent_encoded(text.as_bytes());
+                let pairs = pairs.iter();
+                let pairs: Vec<String> = pairs
+                    .map(|(name, value)| format!("{}={}", encode(name), encode(value)))
+                    .collect();
+                pairs.join("&")
+            }
+        }
+    }
+}
+
+/// A name or a value of a form. `None`: it is no text.
+fn decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((byte, after)) = rest.split_first() {
+        rest = after;
+        bytes.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let digits = std::str::from_utf8(after.get(..2)?).ok()?;
+                rest = &after[2..];
+                let plain = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+                plain.then(|| u8::from_str_radix(digits, 16).ok())??
+            }
+            other => *other,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}
+
+fn tell(name: &str, value: &mut Value, instead: &[(&str, &str)]) {
+    match value {
+        Value::String(text) => tell_text(name, text, instead),
+        Value::Array(values) => values
+            .iter_mut()
+            .for_each(|value| tell(name, value, instead)),
+        Value::Object(fields) => fields
+            .iter_mut()
+            .for_each(|(name, value)| tell(name, value, instead)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+fn tell_text(name: &str, text: &mut String, instead: &[(&str, &str)]) {
+    let mut known = false;
+    for (token, placeholder) in instead {
+        if text.contains(token) {
+            *text = text.replace(token, placeholder);
+            known = true;
+        }
+    }
+    if !known && text.len() >= SHORTEST && is_secret(name) {
+        text.clear();
+    }
+}
+
+/// Whether a field of that name holds a secret: one that is not known is not passed on.
+fn is_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let parts = [
+        "token", "secret", "password", "private", "pem", "apikey", "api_key",
+    ];
+    let names = name.ends_with("token_type") || name.ends_with("tokentype");
+    !names && parts.iter().any(|part| name.contains(part))
+}
 
 /// Tokens that were issued. Names as in the RFC, or in camel case as some write them.
 #[derive(Clone, PartialEq, Eq)]
@@ -13,8 +206,19 @@ pub struct Issued {
     pub refresh: Option<String>,
     /// Who signed in (OpenID Connect Core 1.0, section 2).
     pub id: Option<String>,
-    /// Seconds for which the access token is good.
-    pub expires_in: Option<u64>,
+    /// How long the access token is good.
+    pub good: Good,
+}
+
+/// How long a token is good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Good {
+    /// Nobody said.
+    Unsaid,
+    /// For so many seconds from now.
+    For(u64),
+    /// Until then, seconds since the Unix epoch.
+    Until(u64),
 }
 
 impl std::fmt::Debug for Issued {
@@ -23,68 +227,74 @@ impl std::fmt::Debug for Issued {
     }
 }
 
-/// Longest token that counts as one, bytes.
-const LONGEST: usize = 16 << 10;
-/// Shortest: a shorter one would be found by accident.
-const SHORTEST: usize = 16;
-
 impl Issued {
-    /// From an answer in JSON. `None`: it holds no access token that can be one.
-    pub fn parse(body: &str) -> Option<Self> {
-        let value: Value = serde_json::from_str(body).ok()?;
-        let text = |names: [&str; 2]| {
-            let found = names.iter().find_map(|name| value[name].as_str())?;
+    /// From an answer. `names`: those of its access token. `None`: it holds none that can be one.
+    pub fn of(answer: &Document, names: &[&str]) -> Option<Self> {
+        let token = |names: &[&str]| {
+            let found = answer.first(names)?;
             let fits = (SHORTEST..=LONGEST).contains(&found.len())
                 && found.bytes().all(|byte| byte.is_ascii_graphic());
             fits.then(|| found.to_owned())
         };
-        let number = |names: [&str; 2]| names.iter().find_map(|name| value[name].as_u64());
+        let access = token(names)?;
+        let refresh = token(&["refresh_token", "refreshToken"]);
+        let id = token(&["id_token", "idToken"]);
+        let apart = |a: &Option<String>, b: &str| a.as_deref() != Some(b);
+        // One text for two things could not have two placeholders.
+        let refresh = refresh.filter(|text| *text != access);
+        let id = id.filter(|text| *text != access && apart(&refresh, text));
+        let said = answer.number(&["expires_in", "expiresIn"]).map(Good::For);
+        let until = answer.number(&["expires_at", "expiresAt"]);
+        let claimed = || claims(&access)?.get("exp")?.as_u64();
+        let good = said.or_else(|| until.or_else(claimed).map(Good::Until));
         Some(Self {
-            access: text(["access_token", "accessToken"])?,
-            refresh: text(["refresh_token", "refreshToken"]),
-            id: text(["id_token", "idToken"]),
-            expires_in: number(["expires_in", "expiresIn"]),
+            good: good.unwrap_or(Good::Unsaid),
+            access,
+            refresh,
+            id,
         })
     }
-}
 
-/// The answer with other texts for the tokens, wherever they stand in it. `None`: it is not JSON.
-pub fn told(body: &str, instead: &[(&str, &str)]) -> Option<String> {
-    let mut value: Value = serde_json::from_str(body).ok()?;
-    replace(&mut value, instead);
-    Some(value.to_string())
-}
-
-fn replace(value: &mut Value, instead: &[(&str, &str)]) {
-    match value {
-        Value::String(text) => {
-            for (token, placeholder) in instead {
-                if text.contains(token) {
-                    *text = text.replace(token, placeholder);
-                }
-            }
-        }
-        Value::Array(values) => values.iter_mut().for_each(|value| replace(value, instead)),
-        Value::Object(fields) => {
-            fields
-                .values_mut()
-                .for_each(|value| replace(value, instead));
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    /// Who signed in, as far as the answer says so: something to tell accounts apart, and to show.
+    pub fn account(&self, answer: &Document) -> Option<String> {
+        let claims = |token: Option<&str>| {
+            let claims = claims(token?)?;
+            ["email", "sub"].iter().find_map(|name| {
+                let text = claims.get(*name)?.as_str()?;
+                Some(text.to_owned())
+            })
+        };
+        let named = || {
+            let Document::Json(fields) = answer else {
+                return None;
+            };
+            let account = fields.get("account").or_else(|| fields.get("user"))?;
+            let names = ["email_address", "email", "uuid", "id"];
+            let text = names.iter().find_map(|name| account.get(name)?.as_str())?;
+            Some(text.to_owned())
+        };
+        let found = named()
+            .or_else(|| claims(self.id.as_deref()))
+            .or_else(|| answer.first(&["authId", "auth_id"]).map(str::to_owned))
+            .or_else(|| claims(Some(&self.access)))?;
+        let shown: String = found.chars().filter(|c| !c.is_control()).take(80).collect();
+        Some(shown).filter(|shown| !shown.is_empty())
     }
 }
 
-/// A placeholder for a token. One that is a JSON Web Token (RFC 7519) keeps its claims, because clients read them, and
-/// has another signature; any other has the beginning of what it stands for and random text of the same length behind.
-/// `fill` gives random bytes; `prefix`: how many bytes the beginning has at most.
+/// A placeholder for a token. One whose claims are in it keeps them, because clients read them, and has another signature:
+/// a JSON Web Token (RFC 7519), and a token of Copilot. One of GitHub has the checksum that its clients verify. Any other
+/// has the beginning that says what it is, and random text of the same length behind. `fill` gives random bytes.
 ///
 /// # Errors
 /// That of `fill`.
 pub fn placeholder<E>(
     token: &str,
-    prefix: usize,
     mut fill: impl FnMut(&mut [u8]) -> Result<(), E>,
 ) -> Result<String, E> {
+    if let Some(shape) = github(token) {
+        return shape::render(shape, fill);
+    }
     let mut random = |length: usize| {
         let mut bytes = vec![0; length];
         fill(&mut bytes)?;
@@ -92,91 +302,82 @@ pub fn placeholder<E>(
         text.truncate(length);
         Ok(text)
     };
-    if let Some((claims, signature)) = jwt(token) {
+    if let Some((claims, signature)) = signed(token) {
         // Long enough not to be guessed, whatever the algorithm.
-        return Ok(format!("{claims}.{}", random(signature.len().max(43))?));
+        return Ok(format!("{claims}{}", random(signature.len().max(43))?));
     }
-    let kept = prefix.min(token.len() / 2);
+    let start = &token.as_bytes()[..BEGINNING.min(token.len() / 2)];
+    let mark = start.iter().rposition(|byte| b"-_.".contains(byte));
+    let kept = mark.map_or(0, |at| at + 1);
     let length = (token.len() - kept).max(32);
     Ok(format!("{}{}", &token[..kept], random(length)?))
 }
 
-/// Header and claims of a JSON Web Token, and its signature.
-fn jwt(token: &str) -> Option<(&str, &str)> {
-    let (claims, signature) = token.rsplit_once('.')?;
-    let (header, payload) = claims.split_once('.')?;
+/// The part of a placeholder that nobody else has: all of it, or the signature behind claims.
+pub fn own_part(placeholder: &str) -> &str {
+    signed(placeholder).map_or(placeholder, |(_, signature)| signature)
+}
+
+/// Whether a placeholder shows claims, which are others in the next token.
+pub fn has_claims(placeholder: &str) -> bool {
+    signed(placeholder).is_some()
+}
+
+/// Claims with what stands before the signature, and the signature.
+fn signed(token: &str) -> Option<(&str, &str)> {
+    if claims(token).is_some() {
+        let at = token.rfind('.')? + 1;
+        return Some(token.split_at(at));
+    }
+    let at = token.rfind(':')? + 1;
+    let (fields, signature) = token.split_at(at);
+    let is_field = |field: &str| field.contains('=');
+    let fields_only = fields.len() > 1 && fields[..at - 1].split(';').all(is_field);
+    (fields_only && fields.contains(';') && signature.len() >= SHORTEST)
+        .then_some((fields, signature))
+}
+
+/// The claims of a JSON Web Token, whoever signed it. `None`: it is none.
+pub fn claims(token: &str) -> Option<Map<String, Value>> {
+    let mut parts = token.split('.');
+    let (header, payload, _signature) = (parts.next()?, parts.next()?, parts.next()?);
     let object = |part: &str| {
         let bytes = URL_SAFE_NO_PAD.decode(part).ok()?;
-        let value: Value = serde_json::from_slice(&bytes).ok()?;
-        value.is_object().then_some(value)
+        serde_json::from_slice::<Map<String, Value>>(&bytes).ok()
     };
-    object(header)?.get("alg")?;
-    object(payload)?;
-    Some((claims, signature))
+    if parts.next().is_some() || !object(header)?.contains_key("alg") {
+        return None;
+    }
+    object(payload)
+}
+
+/// The shape of GitHub's tokens with a checksum.
+fn github(token: &str) -> Option<Shape> {
+    const fn shape(prefix: &'static str) -> [Piece; 3] {
+        [
+            Piece::Text(prefix),
+            Piece::Random(Base62, 30),
+            Piece::GithubChecksum,
+        ]
+    }
+    static SHAPES: [[Piece; 3]; 5] = [
+        shape("gho_"),
+        shape("ghu_"),
+        shape("ghs_"),
+        shape("ghr_"),
+        shape("ghp_"),
+    ];
+    let mut shapes = SHAPES.iter();
+    let is_its = |shape: &&[Piece; 3]| match shape[0] {
+        Piece::Text(prefix) => token.starts_with(prefix),
+        _ => false,
+    };
+    shapes
+        .find(is_its)
+        .filter(|_| token.len() == 40)
+        .map(|shape| &shape[..])
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[expect(clippy::unnecessary_wraps, reason = "chance can fail elsewhere")]
-    fn fill(bytes: &mut [u8]) -> Result<(), std::convert::Infallible> {
-        for (at, byte) in bytes.iter_mut().enumerate() {
-            *byte = u8::try_from(at * 37 % 251).unwrap_or_default();
-        }
-        Ok(())
-    }
-
-    #[test]
-    fn tokens_are_read_in_both_spellings_and_nothing_else_is_taken_for_one() {
-        let snake = r#"{"access_token":"sk-ant-oat01-abcdefgh","refresh_token":"sk-ant-ort01-abcdefgh","expires_in":28800}"#;
-        let issued = Issued::parse(snake).unwrap();
-        assert_eq!(issued.access, "sk-ant-oat01-abcdefgh");
-        assert_eq!(issued.refresh.as_deref(), Some("sk-ant-ort01-abcdefgh"));
-        assert_eq!((issued.id, issued.expires_in), (None, Some(28800)));
-        let camel = r#"{"accessToken":"0123456789abcdef","refreshToken":null}"#;
-        assert_eq!(Issued::parse(camel).unwrap().access, "0123456789abcdef");
-        for bad in [
-            "",
-            "[]",
-            "{}",
-            r#"{"access_token":"short"}"#,
-            r#"{"access_token":"with a space inside"}"#,
-            r#"{"access_token":5}"#,
-            "access_token=0123456789abcdef",
-        ] {
-            assert!(Issued::parse(bad).is_none(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn the_guest_is_told_everything_but_the_tokens() {
-        let body = r#"{"access_token":"aaaaaaaaaaaaaaaa","n":1,"account":{"copies":["x aaaaaaaaaaaaaaaa"]}}"#;
-        let told = told(body, &[("aaaaaaaaaaaaaaaa", "placeholder")]).unwrap();
-        let told: Value = serde_json::from_str(&told).unwrap();
-        assert_eq!(told["access_token"], "placeholder");
-        assert_eq!(told["account"]["copies"][0], "x placeholder");
-        assert_eq!(told["n"], 1);
-        assert_eq!(super::told("no json", &[]), None);
-    }
-
-    #[test]
-    fn a_placeholder_has_the_shape_of_its_token_and_a_jwt_its_claims() {
-        let token = "sk-ant-oat01-0123456789abcdefghijklmnopqrstuvwxyz";
-        let made = placeholder(token, 13, fill).unwrap();
-        assert!(made.starts_with("sk-ant-oat01-") && made.len() == token.len());
-        assert_ne!(made, token);
-        // A short one has no room for a beginning and enough chance.
-        let made = placeholder("0123456789abcdef", 13, fill).unwrap();
-        assert!(made.starts_with("01234567") && made.len() == 40, "{made}");
-        let part = |json: &str| URL_SAFE_NO_PAD.encode(json);
-        let claims = format!("{}.{}", part(r#"{"alg":"RS256"}"#), part(r#"{"sub":"me"}"#));
-        let made = placeholder(&format!("{claims}.c2lnbmF0dXJl"), 13, fill).unwrap();
-        let (kept, signature) = made.rsplit_once('.').unwrap();
-        assert_eq!(kept, claims);
-        assert!(signature.len() == 43 && signature != "c2lnbmF0dXJl");
-        // Dots alone make none.
-        let made = placeholder("a.b.cdefghijklmnopqrstuv", 2, fill).unwrap();
-        assert!(made.starts_with("a.") && !made.contains("cdef"), "{made}");
-    }
-}
+#[path = "oauth_tests.rs"]
+mod tests;

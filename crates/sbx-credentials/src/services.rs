@@ -1,6 +1,7 @@
 //! The services whose credentials the gateway can write into requests: what their clients read, where they send it and
 //! how, and what their keys look like. Data; [`TABLE`] has a row for each.
 
+mod issuing;
 mod table;
 
 use crate::shape::{self, Shape};
@@ -15,8 +16,10 @@ pub struct Service {
     pub parts: &'static [Part],
     /// Where requests go and how the credential stands in them.
     pub forms: &'static [Form],
-    /// Calls of its API that are answered with credentials. None is listed yet.
+    /// Calls that are answered with credentials.
     pub issuing: &'static [Endpoint],
+    /// How somebody agrees in the host's browser.
+    pub consent: Option<&'static Consent>,
 }
 
 /// Between the parts of a credential; no part that has company holds one.
@@ -67,13 +70,64 @@ pub enum Scheme {
     Sigv4,
 }
 
-/// A call that is answered with a credential.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A call that is answered with a credential: kept on the host, or refused.
+#[derive(Debug)]
 pub struct Endpoint {
     /// Host, as in [`Form::hosts`].
     pub host: &'static str,
+    /// Methods, as in the network rules.
+    pub methods: &'static str,
     /// Path, as in the network rules.
     pub path: &'static str,
+    /// How its answer is kept; `None`: the call is refused, where a credential of the service is written.
+    pub kept: Option<&'static Kept>,
+}
+
+/// What becomes of an answer that is kept.
+#[derive(Debug)]
+pub struct Kept {
+    /// The call needs no credential of the service: it holds in every sandbox.
+    pub sign_in: bool,
+    /// Hosts where what it issues is good.
+    pub resources: &'static [&'static str],
+    /// Whether requests to those quote what the agent has seen, as in [`Form::conversation`].
+    pub conversation: bool,
+    /// Names of the token in the answer, the first that is there.
+    pub token: &'static [&'static str],
+    /// How it is refreshed, if it can be.
+    pub refreshed: Option<Refreshed>,
+}
+
+/// How tokens are refreshed (RFC 6749, section 6).
+#[derive(Debug)]
+pub struct Refreshed {
+    /// Host of the token endpoint.
+    pub host: &'static str,
+    /// Its path.
+    pub path: &'static str,
+    /// Id of the client that is usual, where the sign-in named none.
+    pub client: Option<&'static str>,
+    /// Whether it is asked in JSON, and not in a form.
+    pub json: bool,
+}
+
+/// How somebody agrees in a browser (RFC 6749, section 4.1; RFC 7636; RFC 8252, section 7.3).
+#[derive(Debug)]
+pub struct Consent {
+    /// The page, without a query.
+    pub page: &'static str,
+    /// Endpoint that exchanges the code: its host and path.
+    pub token: (&'static str, &'static str),
+    /// The client.
+    pub client: &'static str,
+    /// What is asked for.
+    pub scope: &'static str,
+    /// More that the page is asked.
+    pub more: &'static [(&'static str, &'static str)],
+    /// Ports on loopback that the client may be called back on, the first that is free.
+    pub ports: &'static [u16],
+    /// Path of the call.
+    pub callback: &'static str,
 }
 
 impl Service {

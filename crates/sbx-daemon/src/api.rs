@@ -56,6 +56,8 @@ pub(crate) fn router(daemon: Arc<Daemon>) -> Router {
         .route("/v1/secrets", get(secrets::list).post(secrets::set))
         .route("/v1/secrets/custom", post(secrets::set_custom))
         .route("/v1/secrets/registry", post(secrets::set_registry))
+        .route("/v1/secrets/consent", post(secrets::ask_consent))
+        .route("/v1/secrets/consent/wait", post(secrets::await_consent))
         .route("/v1/secrets/remove", post(secrets::remove))
         .route("/v1/settings", get(settings::list).post(settings::set))
         .route("/v1/settings/unset", post(settings::unset))

@@ -55,16 +55,23 @@ pub(crate) fn has_screen() -> bool {
     SCREEN.iter().any(screen)
 }
 
-/// Opens a page, or says why not.
+/// Opens a page that a sandbox asks for, or says why not.
 fn open(daemon: &Daemon, address: &Address, opened: &mut Option<Instant>) -> Result<(), String> {
+    if opened.is_some_and(|last| last.elapsed() < PAUSE) {
+        return Err(format!("only one page every {} s", PAUSE.as_secs()));
+    }
+    show(daemon, address)?;
+    *opened = Some(Instant::now());
+    Ok(())
+}
+
+/// Opens a page, or says why not.
+pub(crate) fn show(daemon: &Daemon, address: &Address) -> Result<(), String> {
     if !settings::opens_browser(daemon.store().settings()) {
         return Err(format!("{} is false on the host", settings::BROWSER));
     }
     if !has_screen() {
         return Err("the host has no screen".to_owned());
-    }
-    if opened.is_some_and(|last| last.elapsed() < PAUSE) {
-        return Err(format!("only one page every {} s", PAUSE.as_secs()));
     }
     let mut command = tokio::process::Command::new(OPENER);
     command
@@ -77,7 +84,6 @@ fn open(daemon: &Daemon, address: &Address, opened: &mut Option<Instant>) -> Res
     let mut child = command
         .spawn()
         .map_err(|error| format!("{OPENER}: {error}"))?;
-    *opened = Some(Instant::now());
     // It may stay for as long as the browser does.
     tokio::spawn(async move { child.wait().await });
     Ok(())

@@ -11,6 +11,12 @@ pub(crate) fn unix_s() -> u64 {
         .as_secs()
 }
 
+/// Milliseconds since the Unix epoch; 0 for a clock before it.
+pub(crate) fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    u64::try_from(since.unwrap_or(Duration::ZERO).as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Now.
 pub(crate) fn now() -> String {
     rfc3339(unix_s())

@@ -303,6 +303,7 @@ fn record(checked: &Checked, image: &Image) -> Result<Record, Report> {
         // Until it has its name for itself.
         placeholders: BTreeMap::new(),
         custom: Vec::new(),
+        issued: Vec::new(),
         created_at: clock::now(),
         last_used_at: None,
         remove_when_ended: false,

@@ -1,15 +1,19 @@
 //! What a sandbox is given of what is stored: placeholders and variables inside, values for its gateway.
 
+mod issuing;
+
 use crate::agents;
 use crate::daemon::Daemon;
 use crate::record::{GivenCustom, Record};
 use crate::sandbox::Sandbox;
 use crate::services::{self, Binding, Scheme, Service, TABLE, bindings};
+use crate::sign_ins;
+use sbx_agents::Tokens;
 use sbx_secrets::{Custom, Held, Kind, Secret, Vault};
-use sbx_wire::gateway::{Aws, Credential, Replace, Withdrawn};
+use sbx_wire::gateway::{Aws, Credential, Issuer, Replace, Withdrawn};
 use sbx_wire::report::Report;
 use sbx_wire::secret::SecretText;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Placeholders of custom secrets that are remembered for a sandbox.
 const MAX_CUSTOM: usize = 256;
@@ -18,6 +22,7 @@ const MAX_CUSTOM: usize = 256;
 struct InForce<'a> {
     services: BTreeMap<&'static str, (&'static Service, &'a Secret)>,
     custom: Vec<(&'a Custom, &'a Secret)>,
+    issued: Vec<issuing::Issued<'a>>,
 }
 
 impl<'a> InForce<'a> {
@@ -25,6 +30,7 @@ impl<'a> InForce<'a> {
         let mut found = Self {
             services: BTreeMap::new(),
             custom: Vec::new(),
+            issued: sign_ins::in_force(vault, sandbox).collect(),
         };
         for secret in vault.in_force(sandbox) {
             match &secret.kind {
@@ -34,10 +40,19 @@ impl<'a> InForce<'a> {
                         found.services.insert(service.name, (service, secret));
                     }
                 }
-                Kind::Registry(_) => {}
+                Kind::Registry(_) | Kind::SignIn(_) => {}
             }
         }
         found
+    }
+
+    /// Services of which somebody signed in, and no key is stored.
+    fn signed_in(&self) -> BTreeSet<&str> {
+        let services = self.issued.iter();
+        let services = services.map(|(_, sign_in, _)| sign_in.service.as_str());
+        services
+            .filter(|name| !self.services.contains_key(name))
+            .collect()
     }
 
     fn bindings(&self) -> Vec<Binding> {
@@ -49,12 +64,25 @@ impl<'a> InForce<'a> {
 /// Names of what is injected for the sandbox.
 pub(crate) fn names(vault: &Vault, sandbox: &str) -> Vec<String> {
     let found = InForce::of(vault, sandbox);
-    let services = found.services.keys().map(|name| (*name).to_owned());
+    let services = found.services.keys().copied().chain(found.signed_in());
+    let services = services.map(str::to_owned);
     let custom = found
         .custom
         .iter()
         .map(|(_, secret)| secret.key.name.clone());
     services.chain(custom).collect()
+}
+
+/// What stands for the tokens of a sign-in at the service, where no key of it is stored.
+pub(crate) fn tokens(vault: &Vault, sandbox: &str, service: &str) -> Option<Tokens> {
+    let found = InForce::of(vault, sandbox);
+    if found.services.contains_key(service) {
+        return None;
+    }
+    found
+        .issued
+        .iter()
+        .find_map(|one| issuing::tokens(one, service))
 }
 
 /// Hosts that the sandbox's gateway lets nothing through to before it has their credentials, and whose connections it
@@ -80,6 +108,7 @@ pub(crate) fn hosts(vault: &Vault, record: &Record) -> Vec<String> {
                 .iter()
                 .flat_map(|(custom, _)| custom.hosts.clone()),
         )
+        .chain(issuing::hosts(&found))
         .collect();
     hosts.sort();
     hosts.dedup();
@@ -93,7 +122,7 @@ pub(crate) fn give(daemon: &Daemon, record: &mut Record, new: bool) -> Result<bo
     let found = InForce::of(&vault, record.name.as_str());
     let of_agent = agents::service(record.agent).and_then(Service::find);
     let stored = found.services.values().map(|(service, _)| *service);
-    let mut given = false;
+    let mut given = issuing::give(&found, record);
     for service in stored.chain(of_agent) {
         if !record.placeholders.contains_key(service.name) {
             let placeholder = services::placeholder(service)?;
@@ -124,12 +153,15 @@ pub(crate) fn give(daemon: &Daemon, record: &mut Record, new: bool) -> Result<bo
 pub(crate) fn variables(daemon: &Daemon, record: &Record) -> Vec<(String, String)> {
     let vault = daemon.secrets();
     let found = InForce::of(&vault, record.name.as_str());
+    let signed_in = found.signed_in();
     let mut variables = Vec::new();
     for service in TABLE {
         let stored = found.services.contains_key(service.name);
         let placeholder = record.placeholders.get(service.name).filter(|_| stored);
         let mode = if placeholder.is_some() {
             "apikey"
+        } else if signed_in.contains(service.name) {
+            "oauth"
         } else {
             "none"
         };
@@ -154,8 +186,18 @@ pub(crate) fn variables(daemon: &Daemon, record: &Record) -> Vec<(String, String
     variables
 }
 
-/// What the sandbox's gateway writes into requests, and what it is to stop.
-pub(crate) fn for_gateway(daemon: &Daemon, sandbox: &Sandbox) -> (Vec<Credential>, Vec<Withdrawn>) {
+/// What a gateway is given.
+pub(crate) struct ForGateway {
+    /// What it writes into requests.
+    pub(crate) credentials: Vec<Credential>,
+    /// What it is to stop.
+    pub(crate) withdrawn: Vec<Withdrawn>,
+    /// Whose answers it hands over, or whom it does not ask.
+    pub(crate) issuers: Vec<Issuer>,
+}
+
+/// What the sandbox's gateway is given.
+pub(crate) fn for_gateway(daemon: &Daemon, sandbox: &Sandbox) -> ForGateway {
     let record = sandbox.record();
     let vault = daemon.secrets();
     let found = InForce::of(&vault, &sandbox.name);
@@ -170,6 +212,11 @@ pub(crate) fn for_gateway(daemon: &Daemon, sandbox: &Sandbox) -> (Vec<Credential
             credentials.extend(written(&binding, base));
         }
     }
+    let issued = found.issued.iter();
+    let issued: Vec<Credential> = issued
+        .flat_map(|one| issuing::credentials(one, &credentials))
+        .collect();
+    credentials.extend(issued);
     for (custom, secret) in &found.custom {
         let hosts = custom.hosts.clone();
         let held = held(daemon, secret);
@@ -191,7 +238,7 @@ pub(crate) fn for_gateway(daemon: &Daemon, sandbox: &Sandbox) -> (Vec<Credential
     });
     let of_custom = record.custom.iter();
     let of_custom = of_custom.map(|custom| (&custom.name, custom.placeholder.as_str()));
-    let withdrawn = of_services
+    let mut withdrawn: Vec<Withdrawn> = of_services
         .chain(of_custom)
         .filter(|(_, placeholder)| !credentials.iter().any(|one| is_of(one, placeholder)))
         .map(|(service, placeholder)| Withdrawn {
@@ -199,7 +246,12 @@ pub(crate) fn for_gateway(daemon: &Daemon, sandbox: &Sandbox) -> (Vec<Credential
             placeholder: placeholder.to_owned(),
         })
         .collect();
-    (credentials, withdrawn)
+    withdrawn.extend(issuing::withdrawn(&found, &record));
+    ForGateway {
+        issuers: issuing::issuers(&found, &record),
+        credentials,
+        withdrawn,
+    }
 }
 
 fn is_of(credential: &Credential, placeholder: &str) -> bool {
@@ -228,7 +280,7 @@ fn nothing() -> SecretText {
 /// Whether sandboxes are given anything for it.
 pub(crate) fn is_given(secret: &Secret) -> bool {
     match secret.kind {
-        Kind::Custom(_) => true,
+        Kind::Custom(_) | Kind::SignIn(_) => true,
         Kind::Registry(_) => false,
         Kind::Service => Service::find(&secret.key.name).is_some(),
     }

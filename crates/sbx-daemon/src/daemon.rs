@@ -1,11 +1,13 @@
 //! What the daemon holds, and the changes that reach running sandboxes.
 
 use crate::authority::Root;
+use crate::consent::Consents;
 use crate::error::ApiResult;
 use crate::image::InitramfsCache;
 use crate::policy;
 use crate::sandbox::Sandbox;
 use crate::settings;
+use crate::sign_ins::SignIns;
 use crate::small_kernel::Small;
 use crate::ssh_agent::Questions;
 use crate::store::Store;
@@ -55,6 +57,10 @@ pub(crate) struct Daemon {
     pub(crate) ssh_questions: Questions,
     /// What is stored, or which sandboxes run, has changed.
     pub(crate) values_changed: Notify,
+    /// What is known of tokens that were issued.
+    pub(crate) sign_ins: SignIns,
+    /// What somebody is asked to agree to.
+    pub(crate) consents: Consents,
     /// Held while something is stored or removed, which may wait for the keychain.
     pub(crate) storing: tokio::sync::Mutex<()>,
     sandboxes: Mutex<BTreeMap<String, Arc<Sandbox>>>,
@@ -97,6 +103,8 @@ impl Daemon {
             ssh_questions: Questions::default(),
             values: Values::new(Keychain::new(SecretService::connect)),
             values_changed: Notify::new(),
+            sign_ins: SignIns::default(),
+            consents: Consents::default(),
             storing: tokio::sync::Mutex::default(),
             sandboxes: Mutex::new(by_name),
             reserved: Mutex::default(),
@@ -206,6 +214,7 @@ impl Daemon {
         };
         gateway_link::spawn(self.clone(), sandbox.clone(), ended);
         self.values_changed.notify_one();
+        self.sign_ins.changed.notify_one();
         removal::when_ended(self.clone(), sandbox.clone());
         true
     }
@@ -238,12 +247,12 @@ impl Daemon {
 
     /// Everything that the sandbox's gateway works from.
     pub(crate) fn gateway_config(&self, sandbox: &Sandbox, authority: Authority) -> GatewayConfig {
-        let (credentials, withdrawn) = credentials::for_gateway(self, sandbox);
+        let given = credentials::for_gateway(self, sandbox);
         GatewayConfig {
             file: self.gateway_file(sandbox),
-            credentials,
-            withdrawn,
-            issuers: Vec::new(),
+            credentials: given.credentials,
+            withdrawn: given.withdrawn,
+            issuers: given.issuers,
             authority,
         }
     }

@@ -6,11 +6,12 @@
 use crate::authority::Issued;
 use crate::browser;
 use crate::daemon::Daemon;
+use crate::issued;
 use crate::older_gateway::{self, Older};
 use crate::on_demand;
 use crate::sandbox::Sandbox;
 use crate::ssh_agent;
-use sbx_wire::gateway::{Answer, Command, GatewayConfig, PublicKey};
+use sbx_wire::gateway::{Answer, Command, GatewayConfig, MAX_ISSUED, PublicKey};
 use sbx_wire::launch::sockets;
 use sbx_wire::report::Report;
 use std::io;
@@ -32,8 +33,8 @@ const EARLY: u32 = 100;
 const ANSWER: Duration = Duration::from_secs(10);
 /// How often an intermediate's age is looked at. By the wall clock, because it goes on while the machine sleeps.
 const LOOK: Duration = Duration::from_mins(1);
-/// Longest answer, bytes.
-const MAX_ANSWER: u64 = 64 << 10;
+/// Longest answer, bytes: two texts of [`MAX_ISSUED`], each byte of which may be written as six.
+const MAX_ANSWER: u64 = 13 * MAX_ISSUED as u64;
 
 /// What was asked for and what is in force, as revisions that rise with each change.
 #[derive(Debug)]
@@ -86,6 +87,13 @@ impl Link {
         }
     }
 
+    /// Waits until some configuration is in force.
+    pub(crate) async fn configured(&self) {
+        let mut applied = self.applied.subscribe();
+        // The sender lives as long as we do.
+        let _ = applied.wait_for(|now| now.revision > 0).await;
+    }
+
     /// Why the gateway works with an older configuration, if it does.
     pub(crate) fn behind(&self) -> Option<String> {
         let wanted = *self.wanted.borrow();
@@ -109,6 +117,7 @@ pub(crate) fn spawn(daemon: Arc<Daemon>, sandbox: Arc<Sandbox>, ended: oneshot::
             () = browser::serve(&daemon, &sandbox) => {}
             () = on_demand::serve(&daemon, &sandbox) => {}
             () = ssh_agent::serve(&daemon, &sandbox) => {}
+            () = issued::serve(&daemon, &sandbox) => {}
         }
     });
 }
@@ -251,5 +260,8 @@ pub(crate) async fn receive(read: &mut BufReader<OwnedReadHalf>) -> io::Result<A
     if count == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    serde_json::from_slice(&answer).map_err(io::Error::other)
+    let parsed = serde_json::from_slice(&answer);
+    // It may have held secrets, which the parser's error would quote.
+    answer.fill(0);
+    parsed.map_err(|error| io::Error::other(format!("not an answer, at column {}", error.column())))
 }

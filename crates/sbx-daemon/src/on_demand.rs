@@ -4,19 +4,21 @@ use crate::daemon::Daemon;
 use crate::gateway_link::{RETRY, connect, receive, send};
 use crate::sandbox::Sandbox;
 use crate::services;
+use crate::sign_ins::{self, Trouble, When};
 use sbx_secrets::{Held, Person, Secret};
 use sbx_wire::gateway::{Answer, Command};
 use sbx_wire::secret::SecretText;
 use std::io;
+use std::sync::Arc;
 
 /// Serves one sandbox for as long as it runs: four fetches at a time, because a gateway waits only for a few seconds until one
 /// of its questions is taken, and a fetch can take longer.
-pub(crate) async fn serve(daemon: &Daemon, sandbox: &Sandbox) {
+pub(crate) async fn serve(daemon: &Arc<Daemon>, sandbox: &Sandbox) {
     let one = || ask_again(daemon, sandbox);
     tokio::join!(one(), one(), one(), one());
 }
 
-async fn ask_again(daemon: &Daemon, sandbox: &Sandbox) {
+async fn ask_again(daemon: &Arc<Daemon>, sandbox: &Sandbox) {
     loop {
         if let Err(error) = converse(daemon, sandbox).await {
             tracing::debug!(sandbox = sandbox.name, %error, "values on demand");
@@ -25,7 +27,7 @@ async fn ask_again(daemon: &Daemon, sandbox: &Sandbox) {
     }
 }
 
-async fn converse(daemon: &Daemon, sandbox: &Sandbox) -> io::Result<()> {
+async fn converse(daemon: &Arc<Daemon>, sandbox: &Sandbox) -> io::Result<()> {
     let (mut read, mut write) = connect(sandbox).await?;
     let mut command = Command::AwaitValue;
     loop {
@@ -47,12 +49,25 @@ async fn converse(daemon: &Daemon, sandbox: &Sandbox) -> io::Result<()> {
 }
 
 /// The value, if it is the sandbox's and one that is fetched on demand.
-async fn value(daemon: &Daemon, sandbox: &Sandbox, service: &str) -> Result<SecretText, String> {
+async fn value(
+    daemon: &Arc<Daemon>,
+    sandbox: &Sandbox,
+    service: &str,
+) -> Result<SecretText, String> {
     let secret: Option<Secret> = {
         let vault = daemon.secrets();
         let mut in_force = vault.in_force(&sandbox.name).into_iter();
         in_force.find(|secret| secret.key.name == service).cloned()
     };
+    if let Some(secret) = secret
+        .as_ref()
+        .filter(|secret| sign_ins::of(secret).is_some())
+    {
+        let refreshed = sign_ins::refreshed(daemon, &secret.key, When::Due).await;
+        let secret = refreshed.map_err(Trouble::sentence)?;
+        let value = sign_ins::of(&secret).map(|(_, value)| value.clone());
+        return value.ok_or_else(|| "it is not stored any more".to_owned());
+    }
     let secret = secret
         .filter(|secret| daemon.values.held(secret) == Held::OnDemand)
         .ok_or_else(|| "it is not stored any more".to_owned())?;

@@ -108,6 +108,7 @@ pub(crate) fn personalise(daemon: &Daemon, record: &Record, path: &str) -> Perso
     let seed = Seed {
         workspaces: &paths,
         placeholder: &placeholder,
+        tokens: &|service| credentials::tokens(&daemon.secrets(), record.name.as_str(), service),
     };
     files.extend(record.agent.home_files(&seed, &facts(daemon, record)));
     files.extend(git_identity::file(daemon));

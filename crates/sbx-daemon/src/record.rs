@@ -59,6 +59,9 @@ pub(crate) struct Record {
     /// Custom secrets whose placeholders it may hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) custom: Vec<GivenCustom>,
+    /// What stands inside for tokens that were issued, at any time since it was made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) issued: Vec<GivenIssued>,
     /// RFC 3339.
     pub(crate) created_at: String,
     /// RFC 3339; time of the last start.
@@ -83,6 +86,18 @@ pub(crate) struct GivenCustom {
     pub(crate) placeholder: String,
     /// Variable that holds that. A sandbox that was there before the secret has none.
     pub(crate) env: Option<String>,
+}
+
+/// Something that stands for a token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct GivenIssued {
+    /// The service that the token is for.
+    pub(crate) service: String,
+    /// The part of the placeholder that is its own, see [`sbx_credentials::oauth::own_part`]: the claims before it may say
+    /// who somebody is.
+    pub(crate) placeholder: String,
+    /// Whether it may be exchanged for others.
+    pub(crate) exchanged: bool,
 }
 
 /// Why a text is no usable record.

@@ -87,6 +87,7 @@ pub(crate) fn salvage(dir: &Path, id: &str, row: Option<&Row>) -> Option<Salvage
         machine_id: field(&document, "machine_id").unwrap_or_default(),
         placeholders: field(&document, "placeholders").unwrap_or_default(),
         custom: field(&document, "custom").unwrap_or_default(),
+        issued: field(&document, "issued").unwrap_or_default(),
         created_at: field(&document, "created_at").unwrap_or_else(|| made(dir)),
         last_used_at: field(&document, "last_used_at"),
         remove_when_ended: false,

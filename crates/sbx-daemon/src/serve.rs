@@ -11,6 +11,7 @@ use crate::listener::OwnUser;
 use crate::logging;
 use crate::reconcile::reconcile;
 use crate::removal;
+use crate::sign_ins;
 use crate::small_kernel;
 use crate::store::Store;
 use crate::warm;
@@ -144,6 +145,7 @@ async fn serve(
     ready();
     let background = tokio::spawn(small_kernel::keep(daemon.clone()));
     let keeper = tokio::spawn(keeper::keep(daemon.clone()));
+    let sign_ins = tokio::spawn(sign_ins::keep(daemon.clone()));
     let outcome = tokio::select! {
         ended = server.into_future() => ended.map_err(fail),
         () = farewell(told_again) => Ok(()),
@@ -151,6 +153,7 @@ async fn serve(
     signals.abort();
     background.abort();
     keeper.abort();
+    sign_ins.abort();
     outcome
 }
 

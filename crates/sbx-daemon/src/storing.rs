@@ -43,7 +43,7 @@ pub(crate) async fn store(
             let usual = match wanted.kind {
                 Kind::Custom(_) => Refresh::OnDemand,
                 Kind::Service if services::signs(&name) => Refresh::AWS,
-                Kind::Service | Kind::Registry(_) => Refresh::SERVICES,
+                Kind::Service | Kind::Registry(_) | Kind::SignIn(_) => Refresh::SERVICES,
             };
             let recipe = recipe(&fetched, usual)?;
             let value = if fetched.unverified {

@@ -12,7 +12,7 @@ use tokio::net::unix::OwnedReadHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
-use crate::credentials::issuers::{Errand, Told};
+use crate::credentials::issuers::{Errand, Tell, Told};
 use crate::credentials::values::Question;
 use crate::desk::Taken;
 use crate::gateway::Gateway;
@@ -153,9 +153,14 @@ impl Kept {
                     asked.answer(reply);
                 }
             }
-            Command::IssuedHandled { body, problem } => {
+            Command::IssuedHandled {
+                body,
+                problem,
+                status,
+            } => {
                 if let Some(errand) = self.errand.take() {
-                    errand.answer(body.ok_or_else(|| why(problem)));
+                    let told = body.map(|body| Tell { body, status });
+                    errand.answer(told.ok_or_else(|| why(problem)));
                 }
             }
             _ => {}

@@ -6,6 +6,7 @@
 
 use crate::recipe::Recipe;
 use crate::secret::{Custom, InKeychain, Key, Kind, Registry, Scope, Secret, Source};
+use crate::sign_in::SignIn;
 use age::x25519;
 use sbx_wire::secret::SecretText;
 use serde::{Deserialize, Serialize};
@@ -84,6 +85,8 @@ struct Row {
     custom: Option<Custom>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     registry: Option<Registry>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sign_in: Option<Box<SignIn>>,
 }
 
 impl Serialize for Secret {
@@ -96,6 +99,7 @@ impl Serialize for Secret {
             recipe: None,
             custom: None,
             registry: None,
+            sign_in: None,
         };
         match &self.source {
             Source::File(value) => row.value = Some(value.clone()),
@@ -106,6 +110,7 @@ impl Serialize for Secret {
             Kind::Service => {}
             Kind::Custom(custom) => row.custom = Some(custom.clone()),
             Kind::Registry(registry) => row.registry = Some(registry.clone()),
+            Kind::SignIn(sign_in) => row.sign_in = Some(sign_in.clone()),
         }
         row.serialize(serializer)
     }
@@ -122,16 +127,17 @@ impl<'de> Deserialize<'de> for Secret {
 impl Row {
     fn secret(self) -> Option<Secret> {
         let mut scope = Scope::of(self.sandbox.as_deref());
-        let kind = match (self.custom, self.registry) {
-            (None, None) => Kind::Service,
-            (Some(custom), None) => Kind::Custom(custom),
-            (None, Some(registry)) => {
+        let kind = match (self.custom, self.registry, self.sign_in) {
+            (None, None, None) => Kind::Service,
+            (Some(custom), None, None) => Kind::Custom(custom),
+            (None, None, Some(sign_in)) => Kind::SignIn(sign_in),
+            (None, Some(registry), None) => {
                 if scope == Scope::Global && !registry.all_sandboxes {
                     scope = Scope::Host;
                 }
                 Kind::Registry(registry)
             }
-            (Some(_), Some(_)) => return None,
+            _ => return None,
         };
         let source = match (self.value, self.keychain, self.recipe) {
             (Some(value), None, None) => Source::File(value),

@@ -2,6 +2,7 @@
 //!
 //! - [`Vault`]: one encrypted file that lists everything, and holds the values that are in no other store;
 //! - [`Secret`]: what is stored, for whom, and where its value comes from;
+//! - [`SignIn`]: tokens that were issued (OAuth), and how they stand;
 //! - [`Keychain`]: the keychain of the user's session, with a time limit on every call; [`SecretService`]: that of Linux;
 //! - [`Recipe`]: how a value is fetched that is not stored;
 //! - [`Values`]: values in memory, and when they are fetched anew.
@@ -13,6 +14,7 @@ mod keychain;
 mod recipe;
 mod secret;
 mod secret_service;
+mod sign_in;
 mod values;
 mod vault;
 
@@ -22,5 +24,6 @@ pub use keychain::{Keychain, Person, SecretStore, Trouble};
 pub use recipe::{Origin, Recipe, Refresh};
 pub use secret::{Custom, InKeychain, Key, Kind, Registry, Scope, Secret, Source, mask};
 pub use secret_service::SecretService;
+pub use sign_in::{SIGN_IN, SignIn, Standing, put_in_front};
 pub use values::{Held, Values};
 pub use vault::{FILE_STORE, FOLDER, KEYCHAIN_STORE, Shown, Vault};

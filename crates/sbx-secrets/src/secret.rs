@@ -1,6 +1,7 @@
 //! What is stored.
 
 use crate::recipe::Recipe;
+use crate::sign_in::SignIn;
 use sbx_wire::secret::SecretText;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -44,7 +45,8 @@ impl fmt::Display for Scope {
 /// What tells two secrets apart.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
-    /// Name of the service, `custom:` with the name of a custom secret, `registry:` with its host.
+    /// Name of the service, `custom:` with the name of a custom secret, `registry:` with its host, `oauth:` with service
+    /// and number of a sign-in.
     pub name: String,
     /// For which sandboxes.
     pub scope: Scope,
@@ -70,6 +72,9 @@ pub enum Kind {
     Custom(Custom),
     /// The login of a registry.
     Registry(Registry),
+    /// Tokens that were issued. Their value lies in the file: it is replaced at each refresh, when nobody is there whom a
+    /// keychain could ask.
+    SignIn(Box<SignIn>),
 }
 
 /// A secret that takes the place of its placeholder in requests to the hosts that it is bound to.

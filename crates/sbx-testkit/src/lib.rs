@@ -10,8 +10,8 @@
 #![forbid(unsafe_code)]
 
 pub mod anthropic;
-pub mod aws;
 pub mod authorisation;
+pub mod aws;
 pub mod dns;
 pub mod files;
 pub mod model;
@@ -28,8 +28,8 @@ mod script;
 mod server;
 
 pub use anthropic::AnthropicStandIn;
-pub use aws::AwsStandIn;
 pub use authorisation::AuthorisationStandIn;
+pub use aws::AwsStandIn;
 pub use dns::DnsStandIn;
 pub use files::FileServer;
 pub use model::ModelStandIn;

@@ -23,6 +23,8 @@
 //! | `POST /v1/secrets` | [`SetSecret`] | [`StoredSecret`] |
 //! | `POST /v1/secrets/custom` | [`SetCustom`] | [`StoredSecret`] |
 //! | `POST /v1/secrets/registry` | [`SetRegistry`] | [`StoredSecret`] |
+//! | `POST /v1/secrets/consent` | [`AskConsent`] | [`Consent`] |
+//! | `POST /v1/secrets/consent/wait` | [`AwaitConsent`] | [`StoredSecret`] |
 //! | `POST /v1/secrets/remove` | [`RemoveSecret`] | [`RemovedSecrets`] |
 //! | `GET /v1/settings` | | [`Settings`] |
 //! | `POST /v1/settings` | [`SetSetting`] | [`Setting`] |
@@ -41,8 +43,8 @@ pub use policy::{
 };
 
 pub use secrets::{
-    CustomRow, Fetched, RemoveSecret, RemovedSecret, RemovedSecrets, SecretRow, Secrets, SetCustom,
-    SetRegistry, SetSecret, StoredSecret,
+    AskConsent, AwaitConsent, Consent, CustomRow, Fetched, RemoveSecret, RemovedSecret,
+    RemovedSecrets, SecretRow, Secrets, SetCustom, SetRegistry, SetSecret, StoredSecret,
 };
 
 use crate::report::Report;

@@ -64,6 +64,9 @@ pub enum Command {
         body: Option<SecretText>,
         /// Why there is none, as a sentence that the guest may read.
         problem: Option<String>,
+        /// The guest's answer has this status, between 400 and 499: its request was exchanged for an error.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        status: Option<u16>,
     },
     /// Wait for something that a program inside asks the host's SSH agent; answered with [`Answer::AgentAsked`].
     AwaitAgent,
@@ -116,6 +119,12 @@ pub enum Answer {
         path: String,
         /// Body of the answer, as text.
         body: SecretText,
+        /// Host that was asked.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        host: String,
+        /// Body of the request, as text: it names the client, which a refresh has to name again.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        asked: Option<SecretText>,
     },
     /// A request to an issuer that carries a placeholder of [`Issuer::exchanged`] and was not sent.
     Exchange {

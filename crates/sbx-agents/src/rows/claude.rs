@@ -99,6 +99,7 @@ mod tests {
         let files = files(&Seed {
             workspaces: &["/home/me/it's"],
             placeholder: &|_| key.to_owned(),
+            tokens: &|_| None,
         });
         let json =
             |index: usize| -> Value { serde_json::from_slice(&files[index].content).unwrap() };

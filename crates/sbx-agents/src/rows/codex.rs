@@ -1,8 +1,9 @@
 //! Codex.
 
-use crate::home::{self, Seed};
+use crate::home::{self, Seed, Tokens};
 use crate::row::{Body, Install, Layer, Package, Program, Row, Tried};
 use sbx_wire::guest::GuestFile;
+use serde_json::{Value, json};
 use std::fmt::Write as _;
 
 /// Codex reads an API key from its own file and nowhere else. So the key that the sandbox's variable holds now,
@@ -15,6 +16,10 @@ if [ -n "$OPENAI_API_KEY" ] && { [ ! -e "$auth" ] || ! grep -q '"tokens"' "$auth
 fi
 exec /usr/local/lib/codex/bin/codex "$@"
 "#;
+
+/// Codex has tokens refreshed that it takes for old. Those here are the daemon's to refresh, and a placeholder does not
+/// grow old.
+const LAST_REFRESH: &str = "2100-01-01T00:00:00Z";
 
 /// See the module.
 pub(crate) static ROW: Row = Row {
@@ -75,14 +80,32 @@ fn files(seed: &Seed<'_>) -> Vec<GuestFile> {
             quoted(path)
         );
     }
-    vec![home::file(".codex/config.toml", config)]
+    let mut files = vec![home::file(".codex/config.toml", config)];
+    files.extend(
+        (seed.tokens)("openai").map(|tokens| home::json(".codex/auth.json", &auth(&tokens))),
+    );
+    files
+}
+
+/// What a login inside would have written.
+fn auth(tokens: &Tokens) -> Value {
+    let account = &tokens.claims["https://api.openai.com/auth"]["chatgpt_account_id"];
+    json!({
+        "auth_mode": "chatgpt",
+        "OPENAI_API_KEY": null,
+        "tokens": {
+            "id_token": tokens.id,
+            "access_token": tokens.access,
+            "refresh_token": tokens.refresh,
+            "account_id": account,
+        },
+        "last_refresh": LAST_REFRESH,
+    })
 }
 
 /// A TOML basic string. Its escapes are those of JSON, but for the control character DEL.
 fn quoted(text: &str) -> String {
-    serde_json::Value::from(text)
-        .to_string()
-        .replace('\u{7f}', "\\u007f")
+    Value::from(text).to_string().replace('\u{7f}', "\\u007f")
 }
 
 #[cfg(test)]
@@ -90,10 +113,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_sign_in_of_the_host_is_found_where_a_login_would_be_and_nothing_else() {
+        let tokens = Tokens {
+            access: "access-placeholder".to_owned(),
+            refresh: "refresh-placeholder".to_owned(),
+            id: "id-placeholder".to_owned(),
+            claims: json!({"https://api.openai.com/auth": {"chatgpt_account_id": "account-1"}}),
+        };
+        let files = files(&Seed {
+            workspaces: &[],
+            placeholder: &|_| String::new(),
+            tokens: &|service| (service == "openai").then(|| tokens.clone()),
+        });
+        assert_eq!(files[1].path, "/home/agent/.codex/auth.json");
+        let auth: Value = serde_json::from_slice(&files[1].content).unwrap();
+        assert_eq!(auth["tokens"]["access_token"], "access-placeholder");
+        assert_eq!(auth["tokens"]["account_id"], "account-1");
+        assert!(files[1].only_if_missing && files[1].mode == 0o600);
+    }
+
+    #[test]
     fn workspace_is_trusted_whatever_is_in_its_name() {
         let files = files(&Seed {
             workspaces: &["/home/me/a \"b\"\\c\n"],
             placeholder: &|_| String::new(),
+            tokens: &|_| None,
         });
         let text = String::from_utf8(files[0].content.clone()).unwrap();
         assert!(

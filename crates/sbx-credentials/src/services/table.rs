@@ -1,6 +1,6 @@
 //! One row a service. "Not confirmed": neither the vendor's documents nor a client that was run say so.
 
-use super::{Form, Part, Scheme, Service};
+use super::{Form, Part, Scheme, Service, issuing};
 use crate::shape::{
     Alphabet::{Base32, Base62, Hex, UrlSafe},
     Piece::{GithubChecksum, Random, Text},
@@ -65,7 +65,8 @@ pub const TABLE: &[Service] = &[
                 format: "%s",
             },
         )],
-        issuing: &[],
+        issuing: issuing::ANTHROPIC,
+        consent: None,
     },
     Service {
         name: "aws",
@@ -90,6 +91,7 @@ pub const TABLE: &[Service] = &[
             api(&[".amazonaws.com"], Scheme::Sigv4),
         ],
         issuing: &[],
+        consent: None,
     },
     Service {
         name: "copilot",
@@ -110,7 +112,8 @@ pub const TABLE: &[Service] = &[
                 ..api(&["api.github.com"], BEARER)
             },
         ],
-        issuing: &[],
+        issuing: issuing::COPILOT,
+        consent: None,
     },
     Service {
         name: "cursor",
@@ -125,7 +128,8 @@ pub const TABLE: &[Service] = &[
             ],
             BEARER,
         )],
-        issuing: &[],
+        issuing: issuing::CURSOR,
+        consent: None,
     },
     Service {
         name: "devin",
@@ -133,6 +137,7 @@ pub const TABLE: &[Service] = &[
         parts: &[key(&["DEVIN_API_KEY"], &[Text("cog_"), Random(Base62, 52)])],
         forms: &[model(&["api.devin.ai"], BEARER)],
         issuing: &[],
+        consent: None,
     },
     Service {
         name: "droid",
@@ -145,7 +150,8 @@ pub const TABLE: &[Service] = &[
             &["api.factory.ai", "app.factory.ai", "relay.factory.ai"],
             BEARER,
         )],
-        issuing: &[],
+        issuing: issuing::DROID,
+        consent: None,
     },
     Service {
         name: "github",
@@ -163,7 +169,8 @@ pub const TABLE: &[Service] = &[
                 ..model(&["copilot.github.com", "api.githubcopilot.com"], BEARER)
             },
         ],
-        issuing: &[],
+        issuing: issuing::GITHUB,
+        consent: None,
     },
     Service {
         name: "google",
@@ -183,19 +190,22 @@ pub const TABLE: &[Service] = &[
                 format: "%s",
             },
         )],
-        issuing: &[],
+        issuing: issuing::GOOGLE,
+        consent: None,
     },
     Service {
         name: "groq",
         parts: &[key(&["GROQ_API_KEY"], &[Text("gsk_"), Random(Base62, 52)])],
         forms: &[model(&["api.groq.com"], BEARER)],
         issuing: &[],
+        consent: None,
     },
     Service {
         name: "mistral",
         parts: &[key(&["MISTRAL_API_KEY"], &[Random(Base62, 32)])],
         forms: &[model(&["api.mistral.ai"], BEARER)],
         issuing: &[],
+        consent: None,
     },
     Service {
         name: "nebius",
@@ -209,6 +219,7 @@ pub const TABLE: &[Service] = &[
             BEARER,
         )],
         issuing: &[],
+        consent: None,
     },
     Service {
         name: "openai",
@@ -230,7 +241,8 @@ pub const TABLE: &[Service] = &[
             ],
             BEARER,
         )],
-        issuing: &[],
+        issuing: issuing::OPENAI,
+        consent: Some(&issuing::CODEX),
     },
     Service {
         name: "openrouter",
@@ -239,12 +251,14 @@ pub const TABLE: &[Service] = &[
             &[Text("sk-or-v1-"), Random(Hex, 64)],
         )],
         forms: &[model(&["openrouter.ai"], BEARER)],
-        issuing: &[],
+        issuing: issuing::OPENROUTER,
+        consent: None,
     },
     Service {
         name: "xai",
         parts: &[key(&["XAI_API_KEY"], &[Text("xai-"), Random(Base62, 80)])],
         forms: &[model(&["api.x.ai"], BEARER)],
-        issuing: &[],
+        issuing: issuing::XAI,
+        consent: None,
     },
 ];

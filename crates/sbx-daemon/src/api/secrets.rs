@@ -1,6 +1,7 @@
 //! `/v1/secrets`. Values go in and never come out.
 
 use super::{Shared, parse};
+use crate::consent;
 use crate::custom;
 use crate::daemon::Daemon;
 use crate::error::ApiResult;
@@ -9,10 +10,10 @@ use crate::storing::{self, Wanted};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
-use sbx_secrets::{Custom, Key, Kind, Person, Scope, Secret, Shown};
+use sbx_secrets::{Custom, Key, Kind, Person, SIGN_IN, Scope, Secret, Shown};
 use sbx_wire::api::{
-    CustomRow, RemoveSecret, RemovedSecret, RemovedSecrets, SecretRow, Secrets, SetCustom,
-    SetRegistry, SetSecret, StoredSecret,
+    AskConsent, AwaitConsent, Consent, CustomRow, RemoveSecret, RemovedSecret, RemovedSecrets,
+    SecretRow, Secrets, SetCustom, SetRegistry, SetSecret, StoredSecret,
 };
 use sbx_wire::report::Report;
 use tokio::sync::MutexGuard;
@@ -30,6 +31,13 @@ pub(super) async fn list(State(daemon): Shared) -> Json<Secrets> {
                 Kind::Custom(about) => custom.push(custom_row(secret, about)),
                 Kind::Service => secrets.push(row(secret, "service")),
                 Kind::Registry(_) => secrets.push(row(secret, "registry")),
+                Kind::SignIn(sign_in) => {
+                    let mut row = row(secret, "oauth");
+                    if let Some(account) = &sign_in.account {
+                        row.secret = format!("{} ({account})", row.secret);
+                    }
+                    secrets.push(row);
+                }
             },
             Shown::Newer(key) => secrets.push(SecretRow {
                 scope: key.scope.to_string(),
@@ -70,10 +78,19 @@ fn custom_row(secret: &Secret, about: &Custom) -> CustomRow {
     }
 }
 
-/// The host of a registry; everything else as it is stored.
+/// The host of a registry, the service of a sign-in; everything else as it is stored.
 fn plain_name(key: &Key) -> String {
+    if let Some(service) = signed_in(key) {
+        return service.to_owned();
+    }
     let host = key.name.strip_prefix(REGISTRY);
     host.unwrap_or(&key.name).to_owned()
+}
+
+/// The service of a sign-in.
+fn signed_in(key: &Key) -> Option<&str> {
+    let (service, _number) = key.name.strip_prefix(SIGN_IN)?.rsplit_once(':')?;
+    Some(service)
 }
 
 pub(super) async fn set(State(daemon): Shared, body: Bytes) -> ApiResult<Json<StoredSecret>> {
@@ -182,17 +199,38 @@ async fn store(
     let key = &secret.key;
     tracing::info!(name = key.name, scope = %key.scope, store = secret.source.store(), "secret stored");
     daemon.push_secrets(key.scope.sandbox()).await?;
-    Ok(StoredSecret {
+    Ok(answer(&secret, notices))
+}
+
+fn answer(secret: &Secret, notices: Vec<String>) -> StoredSecret {
+    let key = &secret.key;
+    StoredSecret {
         name: plain_name(key),
         scope: key.scope.to_string(),
         secret: secret.source.shown(),
         store: secret.source.store().to_owned(),
         placeholder: match &secret.kind {
             Kind::Custom(custom) => Some(custom.placeholder.clone()),
-            Kind::Service | Kind::Registry(_) => None,
+            Kind::Service | Kind::Registry(_) | Kind::SignIn(_) => None,
         },
         notices,
-    })
+    }
+}
+
+pub(super) async fn ask_consent(State(daemon): Shared, body: Bytes) -> ApiResult<Json<Consent>> {
+    let request: AskConsent = parse(&body)?;
+    let service = services::find(&request.service)?;
+    Ok(Json(consent::ask(&daemon, service).await?))
+}
+
+pub(super) async fn await_consent(
+    State(daemon): Shared,
+    body: Bytes,
+) -> ApiResult<Json<StoredSecret>> {
+    let request: AwaitConsent = parse(&body)?;
+    let secret = consent::wait(&daemon, &request.id).await?;
+    daemon.push_secrets(None).await?;
+    Ok(Json(answer(&secret, Vec::new())))
 }
 
 pub(super) async fn remove(State(daemon): Shared, body: Bytes) -> ApiResult<Json<RemovedSecrets>> {
@@ -205,6 +243,7 @@ pub(super) async fn remove(State(daemon): Shared, body: Bytes) -> ApiResult<Json
     let removed = daemon.secrets().remove(|key| meant.contains(key))?;
     for key in &removed {
         daemon.values.forget(key);
+        daemon.sign_ins.forget(key);
         tracing::info!(name = key.name, scope = %key.scope, "secret removed");
     }
     // At once: the keychain may take its time.
@@ -232,7 +271,8 @@ fn meant(daemon: &Daemon, request: &RemoveSecret) -> Result<Vec<Key>, Report> {
             Shown::Newer(key) => (key, None),
         };
         let is_meant = if let Some(service) = service {
-            key.name == service.name && key.scope == scope
+            let is_its = key.name == service.name || signed_in(&key) == Some(service.name);
+            is_its && key.scope == scope
         } else if let Some(host) = &request.registry {
             key.name.strip_prefix(REGISTRY) == Some(host)
                 && match (request.all_sandboxes, &request.sandbox) {

@@ -212,7 +212,10 @@ fn converse(
                     generation: config.file.policy.generation,
                 },
             },
-            Command::AwaitPage | Command::AwaitValue | Command::AwaitAgent => {
+            Command::AwaitPage
+            | Command::AwaitValue
+            | Command::AwaitAgent
+            | Command::AwaitIssued => {
                 return hold(lines, stream);
             }
             other => panic!("{other:?}"),

@@ -10,8 +10,17 @@ use super::bind::check_placeholder;
 use crate::desk::Desk;
 use crate::generation::ConfigError;
 
-/// What the daemon makes of an errand: the body that the guest is told, or why there is none.
-pub type Told = Result<SecretText, String>;
+/// What the daemon makes of an errand, or why nothing.
+pub type Told = Result<Tell, String>;
+
+/// What the guest is told.
+#[derive(Debug)]
+pub struct Tell {
+    /// The body.
+    pub body: SecretText,
+    /// A status other than that of success.
+    pub status: Option<u16>,
+}
 
 /// Where errands are handed over.
 pub type IssuerDesk = Desk<Errand, Told>;
@@ -27,6 +36,10 @@ pub enum Errand {
         path: String,
         /// Body of the answer.
         body: SecretText,
+        /// Host that was asked.
+        host: String,
+        /// Body of the request, unless it has none.
+        asked: Option<SecretText>,
     },
     /// The guest wants to exchange a placeholder.
     Exchange {
@@ -45,10 +58,14 @@ impl Errand {
                 service,
                 path,
                 body,
+                host,
+                asked,
             } => Answer::Issued {
                 service: service.clone(),
                 path: path.clone(),
                 body: body.clone(),
+                host: host.clone(),
+                asked: asked.clone(),
             },
             Self::Exchange { service, body } => Answer::Exchange {
                 service: service.clone(),

@@ -14,7 +14,7 @@ use super::http::{Granted, Inspected, Refusal};
 use super::page::{self, Answer, AnswerBody};
 use super::source::Source;
 use crate::adapter::guarded::Arrival;
-use crate::credentials::issuers::{BoundIssuer, Errand};
+use crate::credentials::issuers::{BoundIssuer, Errand, Told};
 use crate::decision::Denial;
 use crate::limits;
 use crate::reason::Reason;
@@ -51,8 +51,11 @@ impl Inspected {
             return Ok(answer(told, StatusCode::OK, "application/json"));
         }
         let path = parts.uri.path().to_owned();
-        let body = Bytes::copy_from_slice(body.expose().as_bytes());
-        let body = Source::Read(Some(body).filter(|body| !body.is_empty()), None);
+        let host = request.grant.target.host.to_string();
+        let asked = Some(body).filter(|body| !body.expose().is_empty());
+        let body = asked.as_ref();
+        let body = body.map(|body| Bytes::copy_from_slice(body.expose().as_bytes()));
+        let body = Source::Read(body, None);
         let answered = self.forward(request, parts, body, arrival).await?;
         if !answered.status().is_success() {
             return Ok(answered);
@@ -66,6 +69,8 @@ impl Inspected {
             service,
             path,
             body,
+            host,
+            asked,
         };
         let media_type = head.headers.get(CONTENT_TYPE);
         let media_type = media_type.and_then(|value| value.to_str().ok());
@@ -73,7 +78,7 @@ impl Inspected {
         Ok(answer(self.told(errand).await, head.status, media_type))
     }
 
-    async fn told(&self, errand: Errand) -> Result<SecretText, String> {
+    async fn told(&self, errand: Errand) -> Told {
         let issued = &self.gateway.issued;
         let told = issued
             .hand(errand, limits::VALUE_TAKEN, limits::ISSUED)
@@ -116,13 +121,13 @@ where
 }
 
 /// What the guest is told. Of the issuer's own head nothing but the media type goes along: a cookie may be a credential.
-fn answer(
-    told: Result<SecretText, String>,
-    status: StatusCode,
-    media_type: &str,
-) -> Response<AnswerBody> {
+fn answer(told: Told, status: StatusCode, media_type: &str) -> Response<AnswerBody> {
     match told {
-        Ok(text) => page::issued(status, media_type, text.expose()),
+        Ok(tell) => {
+            let other = tell.status.and_then(|code| StatusCode::from_u16(code).ok());
+            let other = other.filter(StatusCode::is_client_error);
+            page::issued(other.unwrap_or(status), media_type, tell.body.expose())
+        }
         Err(why) => page::failed(&why, Reason::CredentialUnavailable),
     }
 }

@@ -77,6 +77,10 @@ fn daemon(control: UnixStream, deal: impl Fn(Answer) -> Option<String> + Send + 
             let body = deal(serde_json::from_str(&line).unwrap());
             command = Command::IssuedHandled {
                 problem: body.is_none().then(|| "The account was refused".to_owned()),
+                status: body
+                    .as_deref()
+                    .filter(|body| body.contains("\"error\""))
+                    .map(|_| 400),
                 body: body.map(SecretText::new),
             };
         }
@@ -92,7 +96,11 @@ fn attack_58_what_is_issued_goes_to_the_daemon_and_the_guest_is_told_placeholder
             service,
             path,
             body,
+            host,
+            asked,
         } => {
+            assert_eq!(host, LOGIN);
+            assert!(asked.unwrap().expose().contains("the-code"));
             assert_eq!(
                 (service.as_str(), path.as_str()),
                 ("anthropic", "/oauth/token")
@@ -104,7 +112,9 @@ fn attack_58_what_is_issued_goes_to_the_daemon_and_the_guest_is_told_placeholder
         }
         Answer::Exchange { service, body } => {
             assert_eq!(service, "anthropic");
-            assert!(body.expose().contains(REFRESH), "{}", body.expose());
+            if body.expose().contains("other") {
+                return Some("{\"error\":\"invalid_grant\"}".to_owned());
+            }
             Some("{\"expires_in\":3600}".to_owned())
         }
         other => panic!("{other:?}"),
@@ -121,9 +131,25 @@ fn attack_58_what_is_issued_goes_to_the_daemon_and_the_guest_is_told_placeholder
             assert_eq!((status, reason.as_str()), (502, "credential-unavailable"));
             assert!(page.contains("The account was refused"), "{page}");
             // What the daemon exchanges is not sent.
-            let body = format!("grant_type=refresh_token&refresh_token={REFRESH}");
+            let encoded: String = REFRESH.bytes().map(|byte| format!("%{byte:02x}")).collect();
+            let escaped: String = REFRESH
+                .bytes()
+                .map(|byte| format!("\\u{byte:04x}"))
+                .collect();
+            for body in [
+                format!("grant_type=refresh_token&refresh_token={REFRESH}"),
+                format!("grant_type=refresh_token&refresh_token={encoded}"),
+                format!("{{\"refresh_token\":\"{escaped}\"}}"),
+            ] {
+                let (status, _, page) = ask(&lab, alpn, "/oauth/token", &body).await;
+                assert_eq!((status, page.as_str()), (200, "{\"expires_in\":3600}"));
+            }
+            let body = format!("refresh_token={REFRESH}&other=1");
             let (status, _, page) = ask(&lab, alpn, "/oauth/token", &body).await;
-            assert_eq!((status, page.as_str()), (200, "{\"expires_in\":3600}"));
+            assert_eq!(
+                (status, page.as_str()),
+                (400, "{\"error\":\"invalid_grant\"}")
+            );
             // An error is the guest's to see, and other paths are nobody's business.
             let asked = upstream.recorder().requests();
             assert_eq!(asked.len() - before, 2);

@@ -203,3 +203,32 @@ pub struct RemovedSecret {
     /// Name of the service, custom secret or registry.
     pub name: String,
 }
+
+/// `secret set SERVICE --oauth`: somebody is to agree in the host's browser.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AskConsent {
+    /// Service.
+    pub service: String,
+}
+
+/// Where somebody agrees.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Consent {
+    /// Number of the question.
+    pub id: String,
+    /// The page.
+    pub page: String,
+    /// Why it was not opened.
+    pub not_opened: Option<String>,
+    /// How long it is waited, seconds.
+    pub limit_s: u64,
+}
+
+/// Waits until somebody agreed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AwaitConsent {
+    /// Number of the question.
+    pub id: String,
+}

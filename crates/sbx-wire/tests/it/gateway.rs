@@ -133,6 +133,9 @@ fn command_name(command: &Command) -> &'static str {
         Command::Configure(_) => "configure",
         Command::AwaitValue => "await-value",
         Command::AwaitIssued => "await-issued",
+        Command::IssuedHandled {
+            status: Some(_), ..
+        } => "exchange-refused",
         Command::IssuedHandled { body: Some(_), .. } => "issued",
         Command::IssuedHandled { body: None, .. } => "not-issued",
         Command::Value { problem: None, .. } => "value",
@@ -170,10 +173,17 @@ fn commands_are_encoded_as_in_version_1() {
         Command::IssuedHandled {
             body: Some(SecretText::new("{}".into())),
             problem: None,
+            status: None,
         },
         Command::IssuedHandled {
             body: None,
             problem: Some("no".into()),
+            status: None,
+        },
+        Command::IssuedHandled {
+            body: Some(SecretText::new("{}".into())),
+            problem: None,
+            status: Some(400),
         },
         Command::AwaitAgent,
         Command::AgentHandled {
@@ -216,7 +226,8 @@ fn answer_name(answer: &Answer) -> &'static str {
         Answer::Refused { .. } => "refused",
         Answer::OpenPage { .. } => "open-page",
         Answer::ValueNeeded { .. } => "value-needed",
-        Answer::Issued { .. } => "issued",
+        Answer::Issued { asked: None, .. } => "issued",
+        Answer::Issued { asked: Some(_), .. } => "issued-to-client",
         Answer::Exchange { .. } => "exchange",
         Answer::AgentAsked { request } => match request {
             ssh_agent::Request::Keys => "agent-asked-keys",
@@ -263,6 +274,15 @@ fn answers_are_encoded_as_in_version_1() {
             service: "anthropic".into(),
             path: "/oauth/token".into(),
             body: SecretText::new("{}".into()),
+            host: String::new(),
+            asked: None,
+        },
+        Answer::Issued {
+            service: "anthropic".into(),
+            path: "/oauth/token".into(),
+            body: SecretText::new("{}".into()),
+            host: "login.test".into(),
+            asked: Some(SecretText::new("{}".into())),
         },
         Answer::Exchange {
             service: "anthropic".into(),

@@ -58,6 +58,14 @@ fn an_empty_value_and_an_unknown_service_are_refused() {
 }
 
 #[test]
+fn a_sign_in_needs_a_terminal() {
+    let world = World::with_policy();
+    world
+        .sbx(&["secret", "set", "openai", "--oauth"])
+        .refused("nobody is at a terminal");
+}
+
+#[test]
 fn keys_are_imported_from_the_environment_when_asked_for_and_shown_by_their_end() {
     let world = World::with_policy();
     let import = |arguments: &[&str]| {

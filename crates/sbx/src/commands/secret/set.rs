@@ -5,7 +5,7 @@ use super::{Context, person, services, stored, value};
 use crate::exit::Exit;
 use crate::prompt;
 use sbx_credentials::services::Service;
-use sbx_wire::api::{SetRegistry, SetSecret, StoredSecret};
+use sbx_wire::api::{AskConsent, AwaitConsent, Consent, SetRegistry, SetSecret, StoredSecret};
 use sbx_wire::report::Report;
 use sbx_wire::secret::SecretText;
 
@@ -19,6 +19,9 @@ pub(crate) struct SetArgs {
     /// The value; visible to others in the process list, prefer standard input
     #[arg(short, long, conflicts_with = "registry")]
     token: Option<String>,
+    /// Sign in with the host's browser instead of storing a key (openai)
+    #[arg(long, conflicts_with_all = ["token", "fetched", "registry", "sandbox"])]
+    oauth: bool,
     /// Only for this sandbox [default: all sandboxes]
     #[arg(long)]
     sandbox: Option<String>,
@@ -75,6 +78,9 @@ pub(super) async fn run(context: &mut Context, args: SetArgs) -> Result<Exit, Re
         return registry(context, host, args).await;
     }
     let service = service(context, args.service)?;
+    if args.oauth {
+        return sign_in(context, service).await;
+    }
     let command = format!("sbx secret set {service}");
     let fetched = args.source.fetched();
     let value = match &fetched {
@@ -95,6 +101,38 @@ pub(super) async fn run(context: &mut Context, args: SetArgs) -> Result<Exit, Re
         person: person(context),
     };
     let answer: StoredSecret = context.client.post("/v1/secrets", &body).await?;
+    stored(&mut context.printer, &answer);
+    Ok(Exit::Success)
+}
+
+/// Asks somebody to agree, in the browser that the daemon opens or another one.
+async fn sign_in(context: &mut Context, service: String) -> Result<Exit, Report> {
+    if !prompt::possible(context.no_input) {
+        return Err(Report::user(
+            "no-terminal",
+            "somebody has to agree in a browser, and nobody is at a terminal",
+            format!(
+                "run sbx secret set {service} --oauth in a terminal, or store a key: sbx secret set {service}"
+            ),
+        ));
+    }
+    let ask = AskConsent { service };
+    let consent: Consent = context.client.post("/v1/secrets/consent", &ask).await?;
+    if let Some(why) = &consent.not_opened {
+        context
+            .printer
+            .notice(&format!("No browser was opened: {why}"));
+    }
+    context.printer.notice(&format!(
+        "Agree within {} minutes at\n{}",
+        consent.limit_s / 60,
+        consent.page
+    ));
+    let wait = AwaitConsent { id: consent.id };
+    let answer: StoredSecret = context
+        .client
+        .post("/v1/secrets/consent/wait", &wait)
+        .await?;
     stored(&mut context.printer, &answer);
     Ok(Exit::Success)
 }

@@ -139,6 +139,40 @@ const KEYS: &[Key] = &[
         },
     },
     Key {
+        name: SSH_AGENT,
+        kind: "bool",
+        default: "false",
+        example: "true",
+        restart: false,
+        description: "Whether programs inside may ask the host's SSH agent for its keys, and for signatures for logins and commits; sessions that begin from now on find it",
+        check: |text| flag(text).map(|flag| plain(flag.to_string())),
+    },
+    Key {
+        name: SSH_KEYS,
+        kind: "json",
+        default: "{}",
+        example: r#"'{"SHA256:...": "confirm"}'"#,
+        restart: false,
+        description: "Which keys of the SSH agent may be used, by fingerprint as ssh-add -l prints it, or * for the others: allow, or confirm to be asked each time; none named: all of them, without a question",
+        check: |text| {
+            let raw: BTreeMap<String, String> =
+                serde_json::from_str(text).map_err(|error| error.to_string())?;
+            ssh::keys(text)?;
+            serde_json::to_string(&raw)
+                .map(plain)
+                .map_err(|error| error.to_string())
+        },
+    },
+    Key {
+        name: SSH_SOCKET,
+        kind: "path",
+        default: "",
+        example: "/run/user/1000/keyring/ssh",
+        restart: false,
+        description: "Socket of the SSH agent; none: SSH_AUTH_SOCK, as the command had it that started the daemon",
+        check: |text| ssh::socket(text).map(|_| plain(text.to_owned())),
+    },
+    Key {
         name: EXTRA_ROOTS,
         kind: "path",
         default: "",
@@ -171,40 +205,6 @@ const KEYS: &[Key] = &[
         check: |text| {
             let list = resolvers(text)?;
             serde_json::to_string(&list)
-                .map(plain)
-                .map_err(|error| error.to_string())
-        },
-    },
-    Key {
-        name: SSH_AGENT,
-        kind: "bool",
-        default: "false",
-        example: "true",
-        restart: false,
-        description: "Whether programs inside may ask the host's SSH agent for its keys, and for signatures for logins and commits; sessions that begin from now on find it",
-        check: |text| flag(text).map(|flag| plain(flag.to_string())),
-    },
-    Key {
-        name: SSH_SOCKET,
-        kind: "path",
-        default: "",
-        example: "/run/user/1000/keyring/ssh",
-        restart: false,
-        description: "Socket of the SSH agent; none: SSH_AUTH_SOCK, as the command had it that started the daemon",
-        check: |text| ssh::socket(text).map(|_| plain(text.to_owned())),
-    },
-    Key {
-        name: SSH_KEYS,
-        kind: "json",
-        default: "{}",
-        example: r#"'{"SHA256:...": "confirm"}'"#,
-        restart: false,
-        description: "Which keys of the SSH agent may be used, by fingerprint as ssh-add -l prints it, or * for the others: allow, or confirm to be asked each time; none named: all of them, without a question",
-        check: |text| {
-            let raw: BTreeMap<String, String> =
-                serde_json::from_str(text).map_err(|error| error.to_string())?;
-            ssh::keys(text)?;
-            serde_json::to_string(&raw)
                 .map(plain)
                 .map_err(|error| error.to_string())
         },

@@ -31,6 +31,8 @@ pub(crate) fn variable(daemon: &Daemon) -> Option<(String, String)> {
 
 /// Serves one sandbox for as long as it runs: two requests at a time, so that keys can be listed while a person is asked.
 pub(crate) async fn serve(daemon: &Daemon, sandbox: &Sandbox) {
+    // A gateway of an older version has room for few connections, and its configuration comes first.
+    sandbox.gateway.configured().await;
     let one = || ask_again(daemon, sandbox);
     tokio::join!(one(), one());
 }

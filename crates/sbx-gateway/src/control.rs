@@ -84,7 +84,7 @@ async fn converse(stream: UnixStream, gateway: &Arc<Gateway>) -> io::Result<()> 
                     }
                     None => obey(gateway, &command),
                 },
-                Err(refused) => refused,
+                Err(reason) => Answer::Refused { reason },
             }
         };
         zeroize(&mut line);
@@ -211,11 +211,8 @@ fn zeroize(line: &mut Vec<u8>) {
     std::hint::black_box(&line);
 }
 
-fn parse(line: &[u8]) -> Result<Command, Answer> {
-    serde_json::from_slice(line).map_err(|error| {
-        let reason = why_not(line, &error);
-        Answer::Refused { reason }
-    })
+fn parse(line: &[u8]) -> Result<Command, String> {
+    serde_json::from_slice(line).map_err(|error| why_not(line, &error))
 }
 
 /// Waits for what one of the desks is handed, for as long as the other side does. `T`: kept while the daemon deals with it.

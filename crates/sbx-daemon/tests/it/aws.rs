@@ -52,6 +52,15 @@ fn variables(daemon: &Daemon) -> Vec<(String, String)> {
     all.into_iter().filter(|(name, _)| about(name)).collect()
 }
 
+/// Hosts of AWS in the gateway's file, without those where other services issue tokens.
+fn hosts(configuration: &Value) -> Vec<&str> {
+    let named = configuration["file"]["credential_hosts"]
+        .as_array()
+        .unwrap();
+    let named = named.iter().filter_map(|host| host.as_str());
+    named.filter(|host| host.contains("amazonaws")).collect()
+}
+
 #[test]
 fn a_key_of_aws_is_bound_with_a_placeholder_of_the_sandbox_s_own_and_withdrawn_by_both_parts() {
     let mut daemon = planted();
@@ -87,7 +96,7 @@ fn a_key_of_aws_is_bound_with_a_placeholder_of_the_sandbox_s_own_and_withdrawn_b
         assert_eq!(credential.get("conversation").is_some(), conversation);
     }
     assert_eq!(credentials[1]["hosts"], json!([".amazonaws.com"]));
-    assert_eq!(value["file"]["credential_hosts"], json!(HOSTS));
+    assert_eq!(hosts(&value), HOSTS);
     let (id, secret) = (id.as_str().unwrap(), secret.as_str().unwrap());
     assert!(
         id.starts_with("AKIA") && id.len() == 20 && !KEY.contains(id),
@@ -124,7 +133,7 @@ fn a_key_of_aws_is_bound_with_a_placeholder_of_the_sandbox_s_own_and_withdrawn_b
         assert!(withdrawn.contains(&told), "{withdrawn:?}");
     }
     // Requests that are signed are looked at there all the same.
-    assert_eq!(value["file"]["credential_hosts"], json!(HOSTS));
+    assert_eq!(hosts(&value), HOSTS);
     assert_eq!(variables(&daemon), [mode("none")]);
     // Stored again it is the same placeholder.
     set(&daemon, KEY).ok();

@@ -356,9 +356,9 @@ pub(super) const GUARDS: &[Guard] = &[
     },
     Guard {
         what: "what was opened by its name is what the guest means",
-        file: SHARE,
-        text: "if Identity::from(&stat) != identity || !is_type",
-        instead: "if !is_type",
+        file: "crates/sbx-share/src/by_name.rs",
+        text: "let same = Identity::from(&stat) == identity && is_type",
+        instead: "let same = is_type",
         tests: &["consistency::a_file_replaced_on_the_host_is_another_file"],
     },
     Guard {

@@ -46,8 +46,9 @@ pub(super) async fn ask(gateway: Arc<Gateway>, request: Request<Incoming>) -> Re
         .unwrap_or_else(|_| refused("nobody on the host takes it"));
     let reply = match (reply, &purpose) {
         // What was not asked for is no answer.
-        (reply @ Reply::Keys { .. }, None) | (reply @ Reply::Signature { .. }, Some(_)) => reply,
-        (reply @ Reply::Refused { .. }, _) => reply,
+        (reply @ Reply::Keys { .. }, None)
+        | (reply @ Reply::Signature { .. }, Some(_))
+        | (reply @ Reply::Refused { .. }, _) => reply,
         _ => refused("the host answered something else"),
     };
     if let Some(purpose) = purpose {

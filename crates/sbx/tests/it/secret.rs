@@ -371,8 +371,10 @@ fn attack_60_a_stored_value_is_in_nothing_that_we_print_log_record_or_leave_behi
     let core: Vec<&str> = core.unwrap().split_ascii_whitespace().collect();
     assert_eq!(core[4..6], ["0", "0"], "{core:?}");
     let process = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
-    rustix::process::kill_process(process, rustix::process::Signal::SEGV).unwrap();
-    while Path::new(&format!("/proc/{pid}/cmdline")).exists() {
+    rustix::process::kill_process(process, rustix::process::Signal::ABORT).unwrap();
+    // Whoever has to take note of its end may be slow: then it has no command line any more.
+    let runs = || std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|text| !text.is_empty());
+    while runs() {
         std::thread::park_timeout(std::time::Duration::from_millis(5));
     }
     for file in files(world.root.path()) {

@@ -177,16 +177,21 @@ fn environment(daemon: &Daemon, record: &Record, path: &str, ca: &str) -> Vec<(S
     let roots = |name: &&str| ((*name).to_owned(), trust::BUNDLE.to_owned());
     env.extend(trust::BUNDLE_VARIABLES.iter().map(roots));
     env.extend(agents::variables(record.agent));
-    env.extend(session_variables(daemon, record));
+    // As they were at its start; the SSH agent may be switched off while it runs.
+    env.extend(without_own(credentials::variables(daemon, record), record));
     env.extend(record.env.iter().cloned());
     env
 }
 
-/// Variables that follow the stored secrets: part of the machine's environment as it was at its start, and
-/// handed to each new session as they are now. Those that the sandbox was made with stand above them.
+/// Variables that are handed to each new session as they are now: those of the stored secrets, and where the SSH agent is.
 pub(crate) fn session_variables(daemon: &Daemon, record: &Record) -> Vec<(String, String)> {
     let mut variables = credentials::variables(daemon, record);
     variables.extend(ssh_agent::variable(daemon));
+    without_own(variables, record)
+}
+
+/// Those that the sandbox was made with stand above them.
+fn without_own(mut variables: Vec<(String, String)>, record: &Record) -> Vec<(String, String)> {
     variables.retain(|(name, _)| !record.env.iter().any(|(own, _)| own == name));
     variables
 }

@@ -53,7 +53,7 @@ fn walk(folder: &Path, shown: &Path, found: &mut BTreeSet<PathBuf>) -> io::Resul
         let entry = entry?;
         let shown = shown.join(entry.file_name());
         let text = shown.to_string_lossy();
-        if LOGS.iter().any(|log| text.starts_with(log)) || is_snapshot(&shown, &entry.path()) {
+        if LOGS.iter().any(|log| text.starts_with(log)) || is_kept(&shown, &entry.path()) {
             continue;
         }
         // It may go away while we look.
@@ -65,8 +65,12 @@ fn walk(folder: &Path, shown: &Path, found: &mut BTreeSet<PathBuf>) -> io::Resul
     Ok(())
 }
 
-/// A whole snapshot, or the lock that is held while one is made: both stay for the next sandbox.
-fn is_snapshot(shown: &Path, path: &Path) -> bool {
+/// What stays for the next sandbox, whenever it is made: whether this machine can virtualise, a whole snapshot, or the lock
+/// that is held while one is made.
+fn is_kept(shown: &Path, path: &Path) -> bool {
+    if shown == Path::new("cache/accel.json") {
+        return true;
+    }
     let Some(name) = shown
         .strip_prefix("cache/snapshots")
         .ok()

@@ -8,7 +8,16 @@ use std::sync::{Arc, Mutex};
 /// A running tape. Its thread ends with the process.
 pub(crate) struct Tape {
     pub(crate) address: SocketAddr,
-    heard: Arc<Mutex<Vec<u8>>>,
+    /// What each connection sent, in the order in which they were accepted.
+    heard: Arc<Mutex<Vec<Heard>>>,
+}
+
+/// What one connection sent.
+#[derive(Default)]
+struct Heard {
+    bytes: Vec<u8>,
+    /// How much of it [`Tape::take`] has shown.
+    taken: usize,
 }
 
 impl Tape {
@@ -16,12 +25,17 @@ impl Tape {
     pub(crate) fn answering(answers: &'static [&'static str]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let heard = Arc::<Mutex<Vec<u8>>>::default();
+        let heard = Arc::<Mutex<Vec<Heard>>>::default();
         let shared = heard.clone();
         std::thread::spawn(move || {
             while let Ok((stream, _)) = listener.accept() {
                 let shared = shared.clone();
-                std::thread::spawn(move || play(stream, &shared, answers));
+                let index = {
+                    let mut heard = shared.lock().unwrap();
+                    heard.push(Heard::default());
+                    heard.len() - 1
+                };
+                std::thread::spawn(move || play(stream, &shared, index, answers));
             }
         });
         Self { address, heard }
@@ -34,18 +48,34 @@ impl Tape {
 
     /// What came since the last call, as text.
     pub(crate) fn take(&self) -> String {
-        let heard = std::mem::take(&mut *self.heard.lock().unwrap());
-        String::from_utf8_lossy(&heard).into_owned()
+        let mut text = String::new();
+        for heard in &mut *self.heard.lock().unwrap() {
+            text += &String::from_utf8_lossy(&heard.bytes[heard.taken..]);
+            heard.taken = heard.bytes.len();
+        }
+        text
+    }
+
+    /// All that each connection sent so far, whether [`take`](Self::take) has shown it or not: what arrives late
+    /// stays with its own connection.
+    pub(crate) fn connections(&self) -> Vec<String> {
+        let heard = self.heard.lock().unwrap();
+        heard
+            .iter()
+            .map(|heard| String::from_utf8_lossy(&heard.bytes).into_owned())
+            .collect()
     }
 }
 
-fn play(mut stream: TcpStream, heard: &Mutex<Vec<u8>>, answers: &[&str]) {
+fn play(mut stream: TcpStream, heard: &Mutex<Vec<Heard>>, index: usize, answers: &[&str]) {
     let mut answers = answers.iter().copied();
     let mut last = "";
     let mut message = Vec::new();
     let mut chunk = [0; 16 * 1024];
     while let Ok(length @ 1..) = stream.read(&mut chunk) {
-        heard.lock().unwrap().extend_from_slice(&chunk[..length]);
+        heard.lock().unwrap()[index]
+            .bytes
+            .extend_from_slice(&chunk[..length]);
         message.extend_from_slice(&chunk[..length]);
         if is_over(&message) {
             message.clear();

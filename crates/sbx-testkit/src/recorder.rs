@@ -46,6 +46,15 @@ pub enum Event {
         /// HTTP status.
         status: u16,
     },
+    /// A frame of a WebSocket arrived.
+    Frame {
+        /// `seq` of the request that opened it.
+        seq: u64,
+        /// Its first byte: final bit, reserved bits, opcode.
+        first: u8,
+        /// Its payload, unmasked; what is not UTF-8 is replaced lossily.
+        text: String,
+    },
     /// A scripted expectation was looked at.
     Assertion {
         /// Index of the turn it belongs to, from 0.

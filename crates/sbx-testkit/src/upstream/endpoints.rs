@@ -32,7 +32,8 @@ pub(super) async fn handle(recorder: Recorder, request: hyper::Request<Incoming>
     if path == "/ws" || path == "/upgrade" {
         let seq = http::record(&recorder, NAME, &parts, 0, None, "upgrade".to_owned());
         let key = super::shown::key(&parts);
-        let reply = upgrade(hyper::Request::from_parts(parts, body), path == "/ws");
+        let frames = (path == "/ws").then(|| (recorder.clone(), seq));
+        let reply = upgrade(hyper::Request::from_parts(parts, body), frames);
         let reply = reply.with_header("x-shown", &key);
         recorder.push(Event::Answered {
             seq,
@@ -184,8 +185,9 @@ fn cut(after: u64) -> Reply {
     reply.with_header("content-length", &(sent as u64 + 1000).to_string())
 }
 
-/// Switches the connection (HTTP/1.1) or the stream (HTTP/2) over and echoes from there.
-fn upgrade(mut request: hyper::Request<Incoming>, websocket: bool) -> Reply {
+/// Switches the connection (HTTP/1.1) or the stream (HTTP/2) over and echoes from there. `frames`: it is a WebSocket, whose
+/// frames are recorded as those of this request.
+fn upgrade(mut request: hyper::Request<Incoming>, frames: Option<(Recorder, u64)>) -> Reply {
     let header = |name: &str| {
         request
             .headers()
@@ -216,7 +218,7 @@ fn upgrade(mut request: hyper::Request<Incoming>, websocket: bool) -> Reply {
         reply = http::whole(StatusCode::SWITCHING_PROTOCOLS, "text/plain", Bytes::new())
             .with_header("connection", "Upgrade")
             .with_header("upgrade", &protocol);
-        if websocket {
+        if frames.is_some() {
             let Some(key) = header("sec-websocket-key") else {
                 return http::json(StatusCode::BAD_REQUEST, &json!({ "error": "no key" }));
             };
@@ -230,9 +232,9 @@ fn upgrade(mut request: hyper::Request<Incoming>, websocket: bool) -> Reply {
     tokio::spawn(async move {
         let Ok(upgraded) = upgraded.await else { return };
         let mut stream = TokioIo::new(upgraded);
-        if websocket {
+        if let Some((recorder, seq)) = frames {
             // The client may close in any way; nothing is owed to it then.
-            let _ = websocket::echo(&mut stream).await;
+            let _ = websocket::echo(&mut stream, &recorder, seq).await;
             return;
         }
         let mut buffer = vec![0; 16 * 1024];

@@ -7,11 +7,15 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use crate::recorder::{Event, Recorder};
+
 /// Appended to the client's key before hashing (RFC 6455, section 1.3).
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// Largest frame that is echoed.
-const FRAME_LIMIT: u64 = 1 << 20;
+const FRAME_LIMIT: u64 = 8 << 20;
+/// How much of a frame's payload is written down.
+const KEPT: usize = 128 << 10;
 
 const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
@@ -23,8 +27,9 @@ pub(super) fn accept_key(key: &str) -> String {
     STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, joined.as_bytes()))
 }
 
-/// Sends every data frame back, answers pings, and ends with the client's close frame.
-pub(super) async fn echo<S>(stream: &mut S) -> io::Result<()>
+/// Sends every data frame back, answers pings, and ends with the client's close frame. `seq`: of the request that opened
+/// it.
+pub(super) async fn echo<S>(stream: &mut S, recorder: &Recorder, seq: u64) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -49,6 +54,12 @@ where
         for (byte, key) in payload.iter_mut().zip(mask.iter().cycle()) {
             *byte ^= key;
         }
+        let kept = &payload[..payload.len().min(KEPT)];
+        recorder.push(Event::Frame {
+            seq,
+            first: head[0],
+            text: String::from_utf8_lossy(kept).into_owned(),
+        });
         let opcode = if opcode == PING { PONG } else { opcode };
         // The final bit and the reserved bits come back as they were.
         stream

@@ -12,6 +12,7 @@ mod guarded;
 mod hello;
 mod http;
 mod policy;
+mod websocket;
 
 /// A target's name, which is also that of its corpus and of its program.
 pub type Target = (&'static str, fn(&[u8]));
@@ -26,6 +27,7 @@ pub const TARGETS: &[Target] = &[
     ("hello", hello::run),
     ("http", http::run),
     ("policy", policy::run),
+    ("websocket", websocket::run),
 ];
 
 /// Runs the target of this name.

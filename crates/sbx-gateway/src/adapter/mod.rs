@@ -8,4 +8,5 @@ pub mod guarded;
 pub mod h2_frames;
 pub mod hello;
 pub mod request;
+pub mod websocket;
 pub(crate) mod written;

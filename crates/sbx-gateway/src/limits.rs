@@ -124,6 +124,11 @@ pub const RESPONSE_HEAD: Duration = Duration::from_mins(15);
 pub const BODY_IDLE: Duration = Duration::from_mins(15);
 /// A tunnel without a byte in either direction for this long is closed.
 pub const TUNNEL_IDLE: Duration = Duration::from_hours(4);
+/// Bytes of a WebSocket that are read at once, each way: a TLS record holds no more. What goes on of them is at least one
+/// frame.
+pub const WEBSOCKET_PIECE: usize = 16 * 1024;
+/// A guest whose WebSocket is closed here gets this long to hear of it.
+pub const WEBSOCKET_CLOSE: Duration = Duration::from_secs(5);
 /// Upstream connections kept for the next request, of the whole gateway. Beyond, the oldest quarter goes.
 pub const IDLE_UPSTREAMS: usize = 64;
 /// An upstream connection that nobody used for this long is closed; servers wait for about as long.

@@ -12,6 +12,7 @@ mod adapter;
 mod gateway;
 mod policy;
 mod share;
+mod websocket;
 
 use crate::run::{self, Failure, Result};
 use std::fs;
@@ -58,7 +59,12 @@ const PARTS: &[Part] = &[
         package: "sbx-gateway",
         tests: &["--test", "it"],
         without: &["build", "--bin", "sbx-gateway"],
-        guards: &[policy::GUARDS, adapter::GUARDS, gateway::GUARDS],
+        guards: &[
+            policy::GUARDS,
+            adapter::GUARDS,
+            gateway::GUARDS,
+            websocket::GUARDS,
+        ],
     },
     Part {
         package: "sbx-share",

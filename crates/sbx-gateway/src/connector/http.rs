@@ -29,6 +29,9 @@ pub enum SendError {
     /// The upstream changed the protocol although nobody had asked it to.
     #[error("the upstream changed the protocol without being asked")]
     Switched,
+    /// The upstream chose an extension for a WebSocket, and none was offered.
+    #[error("the upstream chose an extension for the WebSocket that nobody had offered")]
+    Extension,
     /// The head cannot be written in the upstream's protocol.
     #[error("the request cannot be sent on: {0}")]
     Head(#[from] hyper::http::Error),

@@ -2,7 +2,7 @@
 
 use hyper::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName,
-    HeaderValue,
+    HeaderValue, SEC_WEBSOCKET_EXTENSIONS,
 };
 use hyper::http::request::Parts;
 use hyper::http::uri::{PathAndQuery, Scheme, Uri};
@@ -40,6 +40,10 @@ pub fn prepare(
 ) -> Result<Prepared, hyper::http::Error> {
     let mut path = path_and_query(&parts.uri, path)?;
     strip_hop_by_hop(&mut parts.headers, websocket);
+    if websocket {
+        // What passes is read: nothing may be agreed upon that gives frames another meaning.
+        parts.headers.remove(SEC_WEBSOCKET_EXTENSIONS);
+    }
     let expects = parts.headers.remove(EXPECT).is_some() && parts.version == Version::HTTP_11;
     let written = write_credentials(supplied, &mut parts.headers, &mut path)?;
     if !supplied.is_empty() {

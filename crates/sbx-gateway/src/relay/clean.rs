@@ -1,4 +1,4 @@
-//! Answers without the values that were written into the request: head, body, trailers.
+//! Answers without the values that were written into the request: head, body, trailers, the messages of a WebSocket.
 
 use std::sync::Arc;
 
@@ -60,7 +60,7 @@ impl Clean {
         opaque: bool,
     ) -> Result<Option<Self>, Unknown> {
         if opaque {
-            Self::head_alone(scrub, gateway, grant, event, headers);
+            let _ = Self::of_head(scrub, gateway, grant, event, headers);
             return Ok(None);
         }
         Self::new(scrub, gateway, grant, event, headers).map(Some)
@@ -103,16 +103,27 @@ impl Clean {
         }
     }
 
-    /// Cleans the head of an answer after which the connection is no longer HTTP.
-    pub(super) fn head_alone(
+    /// Cleans the head of an answer. What is returned can clean what comes behind it, as pieces whose length nobody has
+    /// announced.
+    pub(super) fn of_head(
         scrub: Arc<Scrub>,
         gateway: &Arc<Gateway>,
         grant: &Grant,
         event: &Event,
         headers: &mut HeaderMap,
-    ) {
-        let mut clean = Self::begin(scrub, gateway, grant, event, None, true);
+    ) -> Self {
+        let mut clean = Self::begin(scrub, gateway, grant, event, None, false);
         clean.head(headers);
+        clean
+    }
+
+    /// A short text, which stays as long as it is.
+    pub(super) fn whole(&mut self, text: Bytes) -> Bytes {
+        let passed = scrub::Stream::new(self.scrub.clone(), true).push(text, true);
+        if passed.found {
+            self.tell();
+        }
+        passed.text
     }
 
     fn head(&mut self, headers: &mut HeaderMap) {

@@ -4,27 +4,25 @@ use std::sync::Arc;
 
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{ACCEPT_ENCODING, ALT_SVC, EXPECT, HeaderValue, UPGRADE, WWW_AUTHENTICATE};
+use hyper::header::{ACCEPT_ENCODING, ALT_SVC, EXPECT, HeaderValue, WWW_AUTHENTICATE};
 use hyper::http::request::Parts;
 use hyper::{Request, Response, StatusCode, Version};
-use hyper_util::rt::TokioIo;
 
 use super::body::{Answering, Gate, Sending};
 use super::clean::{self, Clean};
 use super::guarded_body::{BodyGuard, Stopped};
-use super::headers::strip_hop_by_hop;
+use super::headers::{asks_for_websocket, strip_hop_by_hop};
 use super::http::{Granted, Inspected, Refusal, lock};
-use super::page::{self, Answer, AnswerBody};
+use super::page::{self, Answer};
 use super::signing::{Admitted, Broken, Follows, Signing};
 use super::source::Source;
-use super::tunnel;
+use super::websocket::{self, Opening};
 use crate::adapter::guarded::Arrival;
 use crate::adapter::hello::Offers;
 use crate::connector::{self, RequestBody, SendError, Sent, Upstream};
 use crate::decision::{Denial, Grant};
 use crate::gateway::Gateway;
 use crate::limits;
-use crate::live::Lease;
 use crate::reason::Reason;
 use crate::records::Event;
 
@@ -76,7 +74,7 @@ impl Account<'_> {
                 self.event.reason = Reason::BadRequest;
                 return Ok(page::bad_request("the body broke off"));
             }
-            SendError::Http(_) | SendError::Slow | SendError::Switched => {
+            SendError::Http(_) | SendError::Slow | SendError::Switched | SendError::Extension => {
                 Reason::UpstreamUnreachable
             }
             SendError::Head(_) => Reason::BadRequest,
@@ -144,7 +142,7 @@ impl Inspected {
             unsigned: admitted.broken.clone(),
         };
         let version = parts.version;
-        let guest_upgrade = is_websocket(&parts)
+        let guest_upgrade = asks_for_websocket(&parts)
             .then(|| parts.extensions.remove())
             .flatten();
         let mut lease = self.gateway.lease(grant, self.proxy);
@@ -167,14 +165,15 @@ impl Inspected {
         let switched = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
         let values = clean::values(&grant.bound, &request.supplied);
         match guest_upgrade {
-            Some(guest) if switched => {
-                let mut answer = answer;
-                if let Some(values) = values {
-                    let (gateway, event) = (&self.gateway, &account.event);
-                    Clean::head_alone(values, gateway, grant, event, answer.headers_mut());
+            Some(guest) if switched => match websocket::check_opening(answer.headers()) {
+                Ok(()) => {
+                    let (supplied, mut answer) = (&request.supplied, answer);
+                    let (event, head) = (&account.event, answer.headers_mut());
+                    let opening = Opening::new(&self.gateway, grant, supplied, values, event, head);
+                    Ok(opening.splice(answer, guest, lease))
                 }
-                Ok(switch(answer, guest, lease))
-            }
+                Err(error) => account.broken(version, arrival.as_ref(), error),
+            },
             None if switched => account.broken(version, arrival.as_ref(), SendError::Switched),
             _ => {
                 let load = upstream.load();
@@ -376,28 +375,4 @@ fn ties_the_connection(challenge: &HeaderValue) -> bool {
     let scheme = challenge.as_bytes().split(|byte| *byte == b' ').next();
     let scheme = scheme.unwrap_or_default();
     scheme.eq_ignore_ascii_case(b"ntlm") || scheme.eq_ignore_ascii_case(b"negotiate")
-}
-
-fn is_websocket(parts: &Parts) -> bool {
-    let upgrade = parts.headers.get(UPGRADE).map(HeaderValue::as_bytes);
-    parts.version == Version::HTTP_11
-        && upgrade.is_some_and(|value| value.eq_ignore_ascii_case(b"websocket"))
-}
-
-/// Splices both sides after a 101.
-fn switch(
-    mut answer: Response<Incoming>,
-    guest: hyper::upgrade::OnUpgrade,
-    lease: Lease,
-) -> Response<AnswerBody> {
-    let upstream = hyper::upgrade::on(&mut answer);
-    tokio::spawn(async move {
-        if let (Ok(guest), Ok(upstream)) = tokio::join!(guest, upstream) {
-            let (mut guest, mut upstream) = (TokioIo::new(guest), TokioIo::new(upstream));
-            tunnel::relay(&mut guest, &mut upstream, lease).await;
-        }
-    });
-    let (mut head, _) = answer.into_parts();
-    strip_hop_by_hop(&mut head.headers, true);
-    Response::from_parts(head, page::empty())
 }

@@ -1,10 +1,10 @@
-//! The body of a request on its way up: placeholders that must not go there are looked for, and those that stand for a
-//! value in the body are replaced.
+//! The body of a request on its way up, or the messages of a WebSocket: placeholders that must not go there are looked
+//! for, and those that stand for a value in the body are replaced.
 
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use hyper::header::{CONTENT_TYPE, HeaderMap};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use sbx_credentials::scrub::{self, Scrub};
 use sbx_credentials::stray;
 use sbx_credentials::substitute::for_body;
@@ -29,6 +29,9 @@ pub(super) struct BodyGuard {
     decoder: Option<Decoder>,
     /// Placeholders are made unreadable; else they break the body off.
     mask: bool,
+    /// What may be the beginning of a placeholder waits for what comes behind it. Else it goes on, since in a body that is
+    /// a conversation of two programs the other one may have to answer first.
+    hold: bool,
     write: Option<scrub::Stream>,
     report: Report,
 }
@@ -57,29 +60,57 @@ impl BodyGuard {
         event: &Event,
         fixed: bool,
     ) -> Result<Option<Self>, Denial> {
-        let bound: &Bound = &grant.bound;
-        let write = replacements(supplied, headers).map(Arc::new);
-        if bound.strays.is_none() && write.is_none() {
+        let write = replacements(supplied, headers);
+        let Some(mut guard) = Self::begin(gateway, grant, write, event) else {
             return Ok(None);
-        }
+        };
         let denied = |text| {
             let (generation, target) = (&grant.generation, &grant.target);
             Denial::new(generation, target, Reason::BodyEncoding, text)
         };
-        let decoder = Decoder::of(headers).map_err(|_| {
+        guard.decoder = Decoder::of(headers).map_err(|_| {
             denied("The body has to be looked into for placeholders, and is compressed in a way that cannot be undone here")
         })?;
-        if decoder.is_some() && write.is_some() {
+        if guard.decoder.is_some() && guard.write.is_some() {
             return Err(denied(
                 "A value is to be written into the body, and it is compressed",
             ));
         }
-        Ok(Some(Self {
+        // What is compressed stays as it is.
+        guard.mask &= guard.decoder.is_none() && !fixed;
+        guard.hold = guard.mask;
+        Ok(Some(guard))
+    }
+
+    /// For the messages of a WebSocket, one after the other. Nothing says of what type they are, so a value is written as
+    /// it is.
+    pub(super) fn of_messages(
+        gateway: &Arc<Gateway>,
+        grant: &Grant,
+        supplied: &[Supplied],
+        event: &Event,
+    ) -> Option<Self> {
+        let write = replacements(supplied, &HeaderMap::new());
+        Self::begin(gateway, grant, write, event)
+    }
+
+    fn begin(
+        gateway: &Arc<Gateway>,
+        grant: &Grant,
+        write: Option<Scrub>,
+        event: &Event,
+    ) -> Option<Self> {
+        let bound: &Bound = &grant.bound;
+        if bound.strays.is_none() && write.is_none() {
+            return None;
+        }
+        Some(Self {
             strays: bound.strays.clone().map(stray::Stream::new),
-            // What is compressed stays as it is.
-            mask: bound.conversation && decoder.is_none() && !fixed,
-            decoder,
-            write: write.map(|write| scrub::Stream::new(write, false)),
+            mask: bound.conversation,
+            // A message has an end, at which nothing waits.
+            hold: true,
+            decoder: None,
+            write: write.map(|write| scrub::Stream::new(Arc::new(write), false)),
             report: Report {
                 gateway: gateway.clone(),
                 grant: Arc::new(grant.clone()),
@@ -87,7 +118,26 @@ impl BodyGuard {
                 told: false,
                 stopped: Stopped::default(),
             },
-        }))
+        })
+    }
+
+    /// Looks at texts that pass whole or not at all: there is no reason to quote anything in them, and nothing is written.
+    pub(super) fn whole<'a>(
+        &mut self,
+        mut texts: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<(), BodyError> {
+        let bound = self.report.grant.bound.clone();
+        let found = bound
+            .strays
+            .as_ref()
+            .and_then(|strays| texts.find_map(|text| strays.find(text)));
+        match found {
+            None => Ok(()),
+            Some(number) => {
+                self.report.tell(number, false);
+                Err(BodyError::Placeholder)
+            }
+        }
     }
 
     /// Why it breaks the body off, once it does.
@@ -111,7 +161,7 @@ impl Pass for BodyGuard {
                     return Err(BodyError::Placeholder);
                 }
             }
-            if self.mask {
+            if self.hold {
                 piece = passed.text;
             }
         }
@@ -121,20 +171,9 @@ impl Pass for BodyGuard {
         Ok(piece)
     }
 
-    /// As in the head: there is no reason to quote anything in them.
+    /// As in the head.
     fn trailers(&mut self, trailers: &mut HeaderMap) -> Result<(), BodyError> {
-        let bound = self.report.grant.bound.clone();
-        let found = bound.strays.as_ref().and_then(|strays| {
-            let mut values = trailers.values();
-            values.find_map(|value| strays.find(value.as_bytes()))
-        });
-        match found {
-            None => Ok(()),
-            Some(number) => {
-                self.report.tell(number, false);
-                Err(BodyError::Placeholder)
-            }
-        }
+        self.whole(trailers.values().map(HeaderValue::as_bytes))
     }
 }
 

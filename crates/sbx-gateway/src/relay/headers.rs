@@ -1,9 +1,11 @@
 //! Headers that stay between two neighbours.
 
+use hyper::Version;
 use hyper::header::{
     CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
     TE, TRANSFER_ENCODING, UPGRADE,
 };
+use hyper::http::request::Parts;
 
 /// Headers between two neighbours (RFC 9110, section 7.6.1) and those of proxies.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap, websocket: bool) {
@@ -60,4 +62,15 @@ pub fn join_cookies(headers: &mut HeaderMap) {
     {
         headers.insert(hyper::header::COOKIE, joined);
     }
+}
+
+/// Whether the request asks for a WebSocket (RFC 6455, section 4.1), which HTTP/1.1 alone can switch to.
+pub fn asks_for_websocket(parts: &Parts) -> bool {
+    parts.version == Version::HTTP_11 && names_websocket(&parts.headers)
+}
+
+/// Whether `Upgrade` names a WebSocket.
+pub fn names_websocket(headers: &HeaderMap) -> bool {
+    let upgrade = headers.get(UPGRADE).map(HeaderValue::as_bytes);
+    upgrade.is_some_and(|value| value.eq_ignore_ascii_case(b"websocket"))
 }

@@ -16,3 +16,4 @@ pub mod source;
 mod stage;
 mod supply;
 pub mod tunnel;
+mod websocket;

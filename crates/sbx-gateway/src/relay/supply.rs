@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hyper::body::Body;
 use hyper::http::request::Parts;
 
+use super::headers::asks_for_websocket;
 use crate::credentials::{BoundCredential, Form, Owner, Supplied, Supply};
 use crate::decision::{Denial, Grant};
 use crate::gateway::Gateway;
@@ -43,7 +44,9 @@ fn is_needed<B: Body>(credential: &BoundCredential, parts: &Parts, body: &B) -> 
     match credential.form {
         Form::Header { .. } | Form::Aws(_) => true,
         Form::Replace { body: in_body } => {
-            in_body && !body.is_end_stream() || credential.is_in_head(parts)
+            // Messages are what the body is elsewhere.
+            let more = !body.is_end_stream() || asks_for_websocket(parts);
+            in_body && more || credential.is_in_head(parts)
         }
     }
 }

@@ -40,12 +40,11 @@ where
     B: AsyncRead + AsyncWrite + Unpin,
 {
     let moved = AtomicU64::new(0);
-    let mut guest = Counted {
-        inner: guest,
-        moved: &moved,
-    };
+    let mut guest = Counted::new(guest, &moved);
     let copy = copy_bidirectional_with_sizes(&mut guest, upstream, BUFFER, BUFFER);
-    until_end(async { copy.await.map(drop) }, &moved, lease).await
+    let copy = async { copy.await.map(drop) };
+    let end = until_end(copy, &moved, lease).await;
+    end.unwrap_or(End::Broken)
 }
 
 /// As [`relay`], for a connection of the guest and a socket of ours: without a copy between them. `front` was read of
@@ -61,15 +60,16 @@ pub async fn relay_direct(
         upstream.write_all_buf(&mut front).await?;
         direct::relay(guest, upstream, &moved).await
     };
-    until_end(copy, &moved, lease).await
+    let end = until_end(copy, &moved, lease).await;
+    end.unwrap_or(End::Broken)
 }
 
-/// Runs `copy` until it is done, the lease is revoked, or nothing has `moved` for too long.
-async fn until_end(
-    copy: impl Future<Output = io::Result<()>>,
+/// Runs `copy` until it is done or broken, the lease is revoked, or nothing has `moved` for too long.
+pub(super) async fn until_end<E>(
+    copy: impl Future<Output = Result<(), E>>,
     moved: &AtomicU64,
     lease: Lease,
-) -> End {
+) -> Result<End, E> {
     let idle = async {
         let mut seen = 0;
         let mut quiet = Duration::ZERO;
@@ -85,16 +85,23 @@ async fn until_end(
         }
     };
     tokio::select! {
-        copied = copy => if copied.is_ok() { End::Done } else { End::Broken },
-        () = lease => End::Revoked,
-        () = idle => End::Idle,
+        copied = copy => copied.map(|()| End::Done),
+        () = lease => Ok(End::Revoked),
+        () = idle => Ok(End::Idle),
     }
 }
 
 /// Counts what passes, to see progress.
-struct Counted<'a, S> {
+pub(super) struct Counted<'a, S> {
     inner: &'a mut S,
     moved: &'a AtomicU64,
+}
+
+impl<'a, S> Counted<'a, S> {
+    /// Counts in `moved`.
+    pub(super) fn new(inner: &'a mut S, moved: &'a AtomicU64) -> Self {
+        Self { inner, moved }
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Counted<'_, S> {

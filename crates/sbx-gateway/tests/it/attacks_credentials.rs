@@ -13,10 +13,10 @@ use crate::attack::{say, twice};
 use crate::lab::{Lab, PLACEHOLDER, SECRET, Setup, anthropic, get, h1, h2, run, send, text};
 
 const API: &str = "api.test";
-const OTHER: &str = "other.test";
+pub(crate) const OTHER: &str = "other.test";
 
 /// A second credential, for a host that has one and not the first.
-fn other() -> Credential {
+pub(crate) fn other() -> Credential {
     Credential {
         service: "other".to_owned(),
         header: "authorization".to_owned(),
@@ -37,17 +37,17 @@ fn two_hosts(api: &EchoUpstream, second: &EchoUpstream) -> Setup {
 }
 
 /// The placeholder in every writing.
-fn writings() -> Vec<String> {
-    let escaped = |format: fn(u8) -> String| PLACEHOLDER.bytes().map(format).collect::<String>();
+pub(crate) fn writings(placeholder: &str) -> Vec<String> {
+    let escaped = |format: fn(u8) -> String| placeholder.bytes().map(format).collect::<String>();
     let mut all = vec![
-        PLACEHOLDER.to_owned(),
-        format!("Bearer {PLACEHOLDER}"),
+        placeholder.to_owned(),
+        format!("Bearer {placeholder}"),
         escaped(|byte| format!("%{byte:02x}")),
-        PLACEHOLDER.replace('-', "%2D"),
-        PLACEHOLDER.replace('b', "\\u0062"),
-        format!("Basic {}", STANDARD.encode(format!("user:{PLACEHOLDER}"))),
+        placeholder.replace('-', "%2D"),
+        placeholder.replace('e', "\\u0065"),
+        format!("Basic {}", STANDARD.encode(format!("user:{placeholder}"))),
     ];
-    all.extend((0..3).map(|before| STANDARD.encode(format!("{}{PLACEHOLDER}!", &"abc"[..before]))));
+    all.extend((0..3).map(|before| STANDARD.encode(format!("{}{placeholder}!", &"abc"[..before]))));
     all
 }
 
@@ -68,7 +68,7 @@ fn attack_55_a_placeholder_in_the_head_or_a_small_body_is_stopped_before_a_byte_
     let watched = [api.recorder(), second.recorder()];
     twice(two_hosts(&api, &second).start(), &watched, async |round| {
         let lab = round.lab;
-        for writing in writings() {
+        for writing in writings(PLACEHOLDER) {
             for (way, h2_too) in [("proxy", false), ("tls", false), ("tls", true)] {
                 let host = if way == "proxy" { "web.test" } else { OTHER };
                 let path = if way == "proxy" {
@@ -145,7 +145,7 @@ fn attack_55_a_placeholder_split_over_writes_or_deep_in_a_long_body_never_arrive
     let (api, second) = (api.unwrap(), second.unwrap());
     let lab = two_hosts(&api, &second).start();
     run(async {
-        for writing in writings() {
+        for writing in writings(PLACEHOLDER) {
             let long = format!("{}{writing}{}", "a".repeat(100_000), "b".repeat(100_000));
             let with_length = format!(
                 "POST /echo HTTP/1.1\r\nHost: {OTHER}\r\nContent-Length: {}\r\n\r\n{long}",
@@ -170,7 +170,7 @@ fn attack_55_a_placeholder_split_over_writes_or_deep_in_a_long_body_never_arrive
             }
         }
         let arrived = format!("{:?}", second.recorder().entries());
-        for writing in writings() {
+        for writing in writings(PLACEHOLDER) {
             assert!(!arrived.contains(&writing), "{writing} arrived");
         }
         // Behind the body, short or long.

@@ -134,7 +134,7 @@ fn attack_28_every_request_on_a_kept_connection_is_judged_by_itself() {
             };
             let reason = match way {
                 Way::Proxy | Way::Transparent => "default-deny",
-                Way::Port80 | Way::Opened => "host-mismatch",
+                Way::Port80 | Way::Opened | Way::OpenedTransparent => "host-mismatch",
             };
             // One after the other, and in one piece.
             for pipelined in [false, true] {
@@ -170,7 +170,7 @@ fn attack_28_every_request_on_a_kept_connection_is_judged_by_itself() {
             let want = match way {
                 Way::Proxy => (200, ""),
                 Way::Transparent => (403, "address-not-pinned"),
-                Way::Port80 | Way::Opened => (403, "host-mismatch"),
+                Way::Port80 | Way::Opened | Way::OpenedTransparent => (403, "host-mismatch"),
             };
             assert_eq!((other.status, other.reason()), want, "{way:?}");
             assert_eq!(round.recorded_at_least(2).await.len(), 2);

@@ -16,6 +16,7 @@ mod attacks_life;
 mod attacks_limits;
 mod attacks_names;
 mod attacks_tls;
+mod attacks_websocket;
 mod authority;
 mod aws;
 mod browser;

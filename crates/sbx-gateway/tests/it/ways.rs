@@ -17,6 +17,8 @@ pub(crate) enum Way {
     Transparent,
     /// Inside of TLS that was opened.
     Opened,
+    /// The same, of a client that dials by itself.
+    OpenedTransparent,
 }
 
 pub(crate) const WAYS: [Way; 4] = [Way::Proxy, Way::Port80, Way::Transparent, Way::Opened];
@@ -38,12 +40,17 @@ impl Way {
                 let stream = lab.connect("api.test:443").await.unwrap();
                 Box::new(lab.tls(stream, "api.test", &[b"http/1.1"]).await.unwrap())
             }
+            Self::OpenedTransparent => {
+                let address = lab.resolve("api.test").await.unwrap()[0];
+                let stream = lab.guest().connect(address, 443).await.unwrap();
+                Box::new(lab.tls(stream, "api.test", &[b"http/1.1"]).await.unwrap())
+            }
         }
     }
 
     pub(crate) fn host(self) -> &'static str {
         match self {
-            Self::Opened => "api.test",
+            Self::Opened | Self::OpenedTransparent => "api.test",
             _ => "web.test",
         }
     }
@@ -78,7 +85,7 @@ impl Way {
             "{shown}: {}",
             String::from_utf8_lossy(&after)
         );
-        if self == Self::Opened {
+        if matches!(self, Self::Opened | Self::OpenedTransparent) {
             round.refused_as_bad_inside(&shown).await;
         } else {
             round.refused_as_bad(&shown).await;

@@ -77,7 +77,7 @@ fn a_websocket_client_echoes_pings_and_closes() {
     let upstream = EchoUpstream::start_tls(&NAMES).unwrap();
     Town::of(&upstream).do_job(&Job {
         script: "$CLIENTS/python/bin/python $SCRIPTS/websocket.py wss://$1/ws",
-        wants: "200000 bytes, pong, closed with 1000",
+        wants: "5000000 bytes, pong, closed with 1000 and 4321",
         refusal: PAGE,
         nowhere: "gaierror",
     });

@@ -1,17 +1,28 @@
-"""Echo of a text and of a large binary message, ping, and a clean close."""
+"""Echo of a text, of one in fragments and of a large binary message, ping, and closes with their codes."""
 import asyncio
+import os
 import sys
 import websockets
 
 
+def connect():
+    # As programs do: compression is offered, which is not to be had on a connection that is read.
+    return websockets.connect(sys.argv[1], open_timeout=30, max_size=None)
+
+
 async def main():
-    async with websockets.connect(sys.argv[1], open_timeout=30, max_size=None) as socket:
+    async with connect() as socket:
         await socket.send("hello")
         assert await socket.recv() == "hello"
-        await socket.send(bytes(200_000))
-        length = len(await socket.recv())
+        await socket.send(["in ", "three ", "fragments"])
+        assert await socket.recv() == "in three fragments"
+        large = os.urandom(5_000_000)
+        await socket.send(large)
+        assert await socket.recv() == large
         await (await socket.ping())
-    print(f"{length} bytes, pong, closed with {socket.close_code}")
+    async with connect() as other:
+        await other.close(4321, "done")
+    print(f"{len(large)} bytes, pong, closed with {socket.close_code} and {other.close_code}")
 
 
 try:

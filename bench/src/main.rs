@@ -10,6 +10,7 @@ mod attach;
 mod debian_vm;
 mod density;
 mod figure;
+mod front;
 mod fs;
 mod net;
 mod podman;
@@ -30,14 +31,15 @@ usage: ./dev bench NAME [--json]
   proxy [PEER…]   the gateway as an intercepting proxy; beside squid, mitmproxy, hudsucker
   credentials     writing a credential and looking for it in the answer; beside plain interception
   net             bytes in and out of a guest; beside QEMU's user network and passt
-  fs              requests to the share from a client on the host; beside both virtiofsd, in Rust and in C";
+  fs              requests to the share from a client on the host; beside both virtiofsd, in Rust and in C
+  fs --guest      git and npm in a guest; beside virtiofsd in C in the same guest, and its own disk";
 
 fn main() -> ExitCode {
     let mut words = std::env::args();
     let name = words.next().unwrap_or_default();
     let arguments: Vec<String> = words.collect();
-    if name.ends_with(net::QEMU) {
-        eprintln!("{}", net::become_qemu(&arguments));
+    if name.ends_with(front::QEMU) {
+        eprintln!("{}", front::become_qemu(&arguments));
         return ExitCode::FAILURE;
     }
     let json = arguments.iter().any(|word| word == "--json");
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         ["net"] => net::run(),
         ["fs"] => fs::run(),
         ["credentials"] => proxy::injection(),
+        ["fs", "--guest"] => fs::guest::run(),
         ["proxy", peers @ ..] => proxy::run(peers),
         // Processes of a benchmark that are started by itself.
         ["part", "load"] => proxy::load_part().map(|()| Vec::new()),

@@ -10,6 +10,7 @@
 //! `req_per_cpu_s` is requests by the processor time of the server's process, user and system: a request waits for the
 //! one before, or (`_q32`) 32 are handed over at once.
 
+pub(crate) mod guest;
 mod server;
 mod work;
 

@@ -173,6 +173,20 @@ impl Server {
         })
     }
 
+    /// Its socket, once the server listens.
+    pub(super) fn listening(&self) -> Result<PathBuf, String> {
+        let started = Instant::now();
+        while !self.socket.exists() {
+            if started.elapsed() > READY {
+                let said = std::fs::read_to_string(&self.said).unwrap_or_default();
+                return Err(format!("it does not listen: {said}"));
+            }
+            // Nothing announces it.
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        Ok(self.socket.clone())
+    }
+
     /// Mounts, once the server listens.
     pub(super) fn connect(&self) -> Result<Client, String> {
         let started = Instant::now();

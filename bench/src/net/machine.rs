@@ -1,25 +1,18 @@
 //! Our machine with further network cards: QEMU's user network, and passt at two MTUs. All of them belong to one guest
 //! at the same time, so that nothing differs between them but the network.
-//!
-//! `sbx` finds QEMU by the search path. There it finds this program under QEMU's name, which adds the cards to the
-//! arguments of a machine and becomes the real QEMU.
 
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
+use crate::front;
 use crate::tool::need;
 
-/// QEMU's name, and that of this program in front of it.
-pub(crate) const QEMU: &str = "qemu-system-x86_64";
 /// A peer has to be ready after this.
 const READY: Duration = Duration::from_secs(10);
 
 /// A further card.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone)]
 pub(crate) struct Card {
     /// Name in the figures.
     pub(crate) peer: String,
@@ -33,13 +26,6 @@ pub(crate) struct Card {
     pub(crate) mac: String,
     /// QEMU's option.
     netdev: String,
-}
-
-/// What the program under QEMU's name works from; beside it.
-#[derive(Debug, Serialize, Deserialize)]
-struct Front {
-    qemu: PathBuf,
-    cards: Vec<Card>,
 }
 
 /// The peers that run beside the machine. They end with the value.
@@ -79,16 +65,8 @@ impl Peers {
             children.push(passt(folder, number, &card)?);
             cards.push(card);
         }
-        let front = folder.join("front");
-        std::fs::create_dir_all(&front).map_err(|e| e.to_string())?;
-        let own = std::env::current_exe().map_err(|e| e.to_string())?;
-        std::fs::copy(own, front.join(QEMU)).map_err(|e| e.to_string())?;
-        let real = Front {
-            qemu: find(QEMU)?,
-            cards: cards.clone(),
-        };
-        let text = serde_json::to_vec(&real).map_err(|e| e.to_string())?;
-        std::fs::write(front.join("cards.json"), text).map_err(|e| e.to_string())?;
+        let numbered = cards.iter().enumerate();
+        let front = front::put(folder, numbered.flat_map(device).collect())?;
         Ok(Self {
             cards,
             children,
@@ -138,38 +116,16 @@ fn passt(folder: &Path, number: u8, card: &Card) -> Result<Child, String> {
     Ok(child)
 }
 
-fn find(program: &str) -> Result<PathBuf, String> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .map(|folder| folder.join(program))
-        .find(|path| path.is_file())
-        .ok_or_else(|| format!("there is no {program}"))
-}
-
-/// The program under QEMU's name. Comes back only when it cannot become QEMU.
-pub(crate) fn become_qemu(arguments: &[String]) -> String {
-    let front = || {
-        let own = std::env::current_exe().map_err(|e| e.to_string())?;
-        let folder = own.parent().unwrap_or(Path::new("."));
-        let text = std::fs::read(folder.join("cards.json")).map_err(|e| e.to_string())?;
-        serde_json::from_slice::<Front>(&text).map_err(|e| e.to_string())
-    };
-    let front: Front = match front() {
-        Ok(front) => front,
-        Err(error) => return error,
-    };
-    let mut command = Command::new(front.qemu);
-    command.args(arguments);
-    // Questions for the version and the probe's machine have no card.
-    if arguments.iter().any(|word| word == "-netdev") {
-        for (number, card) in front.cards.iter().enumerate() {
-            command.args(["-netdev", &card.netdev]);
-            // As JSON, as the machine's own devices are: those that are not come first, and one of them would be the
-            // guest's eth0.
-            let device = serde_json::json!({"driver": "virtio-net-pci", "netdev": format!("peer{number}"),
-                                            "mac": card.mac, "romfile": ""});
-            command.args(["-device", &device.to_string()]);
-        }
-    }
-    format!("cannot become QEMU: {}", command.exec())
+/// QEMU's arguments for a card. The device as JSON, as the machine's own are: those that are not come first, and one of
+/// them would be the guest's eth0.
+fn device((number, card): (usize, &Card)) -> [String; 4] {
+    let device = serde_json::json!({"driver": "virtio-net-pci", "netdev": format!("peer{number}"),
+                                    "mac": card.mac, "romfile": ""});
+    let netdev = card.netdev.clone();
+    [
+        "-netdev".into(),
+        netdev,
+        "-device".into(),
+        device.to_string(),
+    ]
 }

@@ -8,14 +8,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use sbx_e2e::Installation;
-use sbx_e2e::installation::run as run_command;
 
 use crate::figure::Figure;
+use crate::front;
 use crate::tool::{beside, cache};
 use ends::Ends;
 use machine::{Card, Peers};
-
-pub(crate) use machine::{QEMU, become_qemu};
 
 /// Turns of each network. Which of the guest's processors a connection's interrupts and program get halves or doubles its
 /// speed, by chance: a median needs several.
@@ -69,15 +67,7 @@ struct Guest {
 
 impl Guest {
     fn start(&self, peers: &Peers, ends: Ends) -> Result<(), String> {
-        let path = std::env::var("PATH").unwrap_or_default();
-        let path = format!("{}:{path}", peers.front.display());
-        // Starts the daemon, which hands its search path on to whatever starts machines.
-        let mut first = self.installation.command(["policy", "init", "deny-all"]);
-        first.env("PATH", path);
-        run_command(first, &[]).success()?;
-        // A machine that is made ready in the background would take its share of the processors.
-        let cold = ["settings", "set", "sandbox.warmStart", "false"];
-        self.installation.sbx(cold).success()?;
+        front::start_daemon(&self.installation, &peers.front)?;
         for port in [ends.source, ends.sink] {
             let rule = format!("localhost:{port}");
             let allow = ["policy", "allow", "network", &rule];

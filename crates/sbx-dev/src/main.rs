@@ -24,7 +24,8 @@ usage: ./dev VERB
   demo           one command shows the main job done, with real parts
   test           lint, unit, property, process-level and end-to-end tests
   soak [NAME]    long suites: agents, boot, power, files, fsynced, fuzz, guards, kills
-  bench NAME [--json]   side by side with peers: start, attach, proxy, net, fs
+  bench NAME [--json]   side by side with peers: start, attach, density, proxy, credentials, net,
+                        fs, fs --guest
   lint           formatting, clippy, house rules
   fmt            format the code";
 

@@ -2,7 +2,6 @@
 //! on the socket, as QEMU does. Each TCP connection of the guest is a socket pair, so that tests use it
 //! like any other stream.
 
-use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
@@ -17,8 +16,8 @@ use std::time::{Duration, Instant as Clock};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use sbx_gateway::addresses::{GATEWAY, GUEST, MTU};
+use sbx_testkit::Frames;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
-use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::{tcp, udp};
 use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr, IpEndpoint};
@@ -177,51 +176,6 @@ impl Drop for Guest {
     }
 }
 
-struct Wire {
-    input: VecDeque<Vec<u8>>,
-    output: Vec<u8>,
-}
-
-pub(crate) struct Rx(Vec<u8>);
-pub(crate) struct Tx<'a>(&'a mut Vec<u8>);
-
-impl RxToken for Rx {
-    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
-        f(&self.0)
-    }
-}
-
-impl TxToken for Tx<'_> {
-    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
-        self.0
-            .extend_from_slice(&u32::try_from(len).unwrap().to_be_bytes());
-        let start = self.0.len();
-        self.0.resize(start + len, 0);
-        f(&mut self.0[start..])
-    }
-}
-
-impl Device for Wire {
-    type RxToken<'a> = Rx;
-    type TxToken<'a> = Tx<'a>;
-
-    fn receive(&mut self, _: Instant) -> Option<(Rx, Tx<'_>)> {
-        let frame = self.input.pop_front()?;
-        Some((Rx(frame), Tx(&mut self.output)))
-    }
-
-    fn transmit(&mut self, _: Instant) -> Option<Tx<'_>> {
-        (self.output.len() < 1 << 20).then_some(Tx(&mut self.output))
-    }
-
-    fn capabilities(&self) -> DeviceCapabilities {
-        let mut capabilities = DeviceCapabilities::default();
-        capabilities.medium = Medium::Ethernet;
-        capabilities.max_transmission_unit = MTU + 14;
-        capabilities
-    }
-}
-
 struct Connection {
     handle: SocketHandle,
     waiting: Option<oneshot::Sender<io::Result<Stream>>>,
@@ -237,8 +191,7 @@ struct Body {
     wake: Arc<OwnedFd>,
     captured: Arc<Mutex<Vec<Vec<u8>>>>,
     stop: Arc<AtomicBool>,
-    wire: Wire,
-    unread: Vec<u8>,
+    wire: Frames,
     interface: Interface,
     sockets: SocketSet<'static>,
     connections: Vec<Connection>,
@@ -256,10 +209,7 @@ impl Body {
         stop: Arc<AtomicBool>,
     ) -> Self {
         stream.set_nonblocking(true).unwrap();
-        let mut wire = Wire {
-            input: VecDeque::new(),
-            output: Vec::new(),
-        };
+        let mut wire = Frames::new(MTU);
         let mut config = Config::new(HardwareAddress::Ethernet(MAC));
         config.random_seed = u64::from(std::process::id());
         let mut interface = Interface::new(config, &mut wire, Instant::from_millis(0));
@@ -275,7 +225,6 @@ impl Body {
             captured,
             stop,
             wire,
-            unread: Vec::new(),
             interface,
             sockets: SocketSet::new(Vec::new()),
             connections: Vec::new(),
@@ -338,7 +287,7 @@ impl Body {
             .unwrap_or(Duration::from_secs(1))
             .min(Duration::from_secs(1));
         let mut flags = PollFlags::IN;
-        if !self.wire.output.is_empty() {
+        if !self.wire.output().is_empty() {
             flags |= PollFlags::OUT;
         }
         let mut fds = vec![
@@ -367,32 +316,24 @@ impl Body {
         let mut chunk = vec![0; 256 * 1024];
         match self.stream.read(&mut chunk) {
             Ok(0) => return false,
-            Ok(length) => self.unread.extend_from_slice(&chunk[..length]),
+            Ok(length) => {
+                let mut captured = self.captured.lock().unwrap();
+                self.wire.receive(&chunk[..length], |frame| {
+                    if captured.len() < 10_000 {
+                        captured.push(frame[..frame.len().min(200)].to_vec());
+                    }
+                });
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => return false,
         }
-        let mut at = 0;
-        while let Some((prefix, rest)) = self.unread[at..].split_first_chunk::<4>() {
-            let length = u32::from_be_bytes(*prefix) as usize;
-            if rest.len() < length {
-                break;
-            }
-            let frame = rest[..length].to_vec();
-            let mut captured = self.captured.lock().unwrap();
-            if captured.len() < 10_000 {
-                captured.push(frame[..length.min(200)].to_vec());
-            }
-            self.wire.input.push_back(frame);
-            at += 4 + length;
-        }
-        self.unread.drain(..at);
         true
     }
 
     fn write_frames(&mut self) {
-        while !self.wire.output.is_empty() {
-            match self.stream.write(&self.wire.output) {
-                Ok(length) => drop(self.wire.output.drain(..length)),
+        while !self.wire.output().is_empty() {
+            match self.stream.write(self.wire.output()) {
+                Ok(length) => self.wire.sent(length),
                 Err(_) => return,
             }
         }
@@ -428,11 +369,7 @@ impl Body {
                 socket.send_slice(&payload, remote).unwrap();
                 self.datagrams.push((self.sockets.add(socket), reply));
             }
-            Command::Frame(frame) => {
-                let length = u32::try_from(frame.len()).unwrap();
-                self.wire.output.extend_from_slice(&length.to_be_bytes());
-                self.wire.output.extend_from_slice(&frame);
-            }
+            Command::Frame(frame) => self.wire.send(&frame),
         }
     }
 }

@@ -1,12 +1,13 @@
 //! Keeps values that are fetched or read from the keychain for the sandboxes that run: fetches them before their time is over,
 //! and tells the gateways when one came, changed, or is no longer to be used.
 
+use crate::attempts::Attempts;
 use crate::credentials;
 use crate::daemon::Daemon;
 use crate::sandbox::Sandbox;
 use crate::storing;
 use sbx_secrets::{Held, Key, Person, Secret, Shown};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -25,12 +26,11 @@ type Wanted = BTreeMap<Key, (Secret, Vec<Arc<Sandbox>>)>;
 /// Does so until it is dropped.
 pub(crate) async fn keep(daemon: Arc<Daemon>) {
     let mut given: HashMap<Key, Held> = HashMap::new();
-    let mut fetching: JoinSet<Key> = JoinSet::new();
-    let mut busy: HashSet<Key> = HashSet::new();
+    let mut attempts = Attempts::default();
     // What an earlier daemon could not remove.
     let mut look_for_leftovers = true;
     loop {
-        if std::mem::take(&mut look_for_leftovers) && !daemon.secrets().leftovers().is_empty() {
+        if look_for_leftovers && !daemon.secrets().leftovers().is_empty() {
             tokio::spawn(sweep(daemon.clone()));
         }
         let wanted = wanted(&daemon);
@@ -43,12 +43,11 @@ pub(crate) async fn keep(daemon: Arc<Daemon>) {
                 given.insert(key.clone(), held);
             }
             let mut wake = daemon.values.over(secret);
-            if !busy.contains(key)
+            if !attempts.is_busy(key)
                 && let Some(due) = daemon.values.due(secret)
             {
                 if due <= Instant::now() {
-                    busy.insert(key.clone());
-                    fetching.spawn(fetch(daemon.clone(), key.clone(), secret.clone()));
+                    attempts.begin(key, fetch(daemon.clone(), key.clone(), secret.clone()));
                 } else {
                     wake = Some(wake.map_or(due, |wake| wake.min(due)));
                 }
@@ -58,23 +57,7 @@ pub(crate) async fn keep(daemon: Arc<Daemon>) {
                 (next, wake) => next.or(wake),
             };
         }
-        let woken = async {
-            match next {
-                Some(at) => tokio::time::sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            Some(done) = fetching.join_next() => {
-                match done {
-                    Ok(key) => { busy.remove(&key); }
-                    // One that panicked named no key: all of them count as done.
-                    Err(_) => busy.clear(),
-                }
-            }
-            () = daemon.values_changed.notified() => look_for_leftovers = true,
-            () = woken => {}
-        }
+        look_for_leftovers = attempts.rest(&daemon.values_changed, next).await;
     }
 }
 
@@ -83,11 +66,10 @@ async fn sweep(daemon: Arc<Daemon>) {
     storing::sweep(&daemon, Person::Absent).await;
 }
 
-async fn fetch(daemon: Arc<Daemon>, key: Key, secret: Secret) -> Key {
+async fn fetch(daemon: Arc<Daemon>, key: Key, secret: Secret) {
     if let Err(failure) = daemon.values.fetch(&secret, Person::Absent).await {
         tracing::warn!(name = key.name, scope = %key.scope, why = failure.sentence, "no value");
     }
-    key
 }
 
 fn tell(held: &Held, key: &Key, sandboxes: &[Arc<Sandbox>]) {

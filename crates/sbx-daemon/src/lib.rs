@@ -21,6 +21,7 @@
 
 mod agents;
 mod api;
+mod attempts;
 mod authority;
 mod aws;
 mod browser;

@@ -5,6 +5,7 @@
 
 mod refresh;
 
+use crate::attempts::Attempts;
 use crate::clock;
 use crate::daemon::Daemon;
 use crate::random;
@@ -17,11 +18,11 @@ use sbx_secrets::{
 };
 use sbx_wire::report::Report;
 use sbx_wire::secret::SecretText;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 /// Most of one sandbox, or of those for all. Beyond, the oldest is forgotten, first of those that can give nothing more.
 pub(crate) const MAX_SIGN_INS: usize = 16;
@@ -243,8 +244,7 @@ type Wanted = BTreeMap<Key, (SignIn, Vec<Arc<Sandbox>>)>;
 /// Refreshes for the sandboxes that run, and tells their gateways when something is over, until it is dropped.
 pub(crate) async fn keep(daemon: Arc<Daemon>) {
     let mut known: HashMap<Key, Standing> = HashMap::new();
-    let mut refreshing: JoinSet<Key> = JoinSet::new();
-    let mut busy: HashSet<Key> = HashSet::new();
+    let mut attempts = Attempts::default();
     loop {
         let wanted = wanted(&daemon);
         known.retain(|key, _| wanted.contains_key(key));
@@ -259,35 +259,20 @@ pub(crate) async fn keep(daemon: Arc<Daemon>) {
                 }
             }
             let due = standing != Standing::Good && sign_in.refresh.is_some();
-            if due && busy.insert(key.clone()) {
-                refreshing.spawn(attempt(daemon.clone(), key.clone()));
+            if due {
+                attempts.begin(key, attempt(daemon.clone(), key.clone()));
             }
             if let Some(at) = sign_in.changes_ms(now) {
                 let left = Duration::from_millis(at - now);
                 wake = Some(wake.map_or(left, |wake| wake.min(left)));
             }
         }
-        let woken = async {
-            match wake {
-                Some(time) => tokio::time::sleep(time).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            Some(done) = refreshing.join_next() => {
-                match done {
-                    Ok(key) => { busy.remove(&key); }
-                    // One that panicked named no key: all of them count as done.
-                    Err(_) => busy.clear(),
-                }
-            }
-            () = daemon.sign_ins.changed.notified() => {}
-            () = woken => {}
-        }
+        let until = wake.map(|time| Instant::now() + time);
+        attempts.rest(&daemon.sign_ins.changed, until).await;
     }
 }
 
-async fn attempt(daemon: Arc<Daemon>, key: Key) -> Key {
+async fn attempt(daemon: Arc<Daemon>, key: Key) {
     let outcome = refreshed(&daemon, &key, When::Due).await;
     let is_good = |secret: &Secret| {
         of(secret).is_some_and(|(one, _)| one.standing(clock::unix_ms()) == Standing::Good)
@@ -295,7 +280,6 @@ async fn attempt(daemon: Arc<Daemon>, key: Key) -> Key {
     if !outcome.as_ref().is_ok_and(is_good) {
         tokio::time::sleep(refresh::RETRY).await;
     }
-    key
 }
 
 fn wanted(daemon: &Daemon) -> Wanted {

@@ -18,8 +18,8 @@ const MAX_KEY: u64 = 16 << 10;
 /// Beginnings of the kinds of public keys.
 const KINDS: [&str; 3] = ["ssh-", "ecdsa-", "sk-"];
 
-/// The file, written anew at each start.
-pub(crate) fn file(daemon: &Daemon) -> Option<GuestFile> {
+/// The file, written anew at each start: also where the user has no settings any more.
+pub(crate) fn file(daemon: &Daemon) -> GuestFile {
     let arguments = [
         "config",
         "--global",
@@ -36,13 +36,13 @@ pub(crate) fn file(daemon: &Daemon) -> Option<GuestFile> {
     let key = || public_key(found.get("user.signingkey")?, &home()?);
     let key = if signs { key() } else { None };
     let content = text(&found, key.as_deref());
-    (!found.is_empty()).then(|| GuestFile {
+    GuestFile {
         path: FILE.to_owned(),
         content: content.into_bytes(),
         mode: 0o644,
         owner: 0,
         only_if_missing: false,
-    })
+    }
 }
 
 fn home() -> Option<PathBuf> {

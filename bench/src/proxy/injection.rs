@@ -29,10 +29,8 @@ impl Side {
     fn start(stage: &Stage, name: &str, config: ours::Config, held: &str) -> Result<Self, String> {
         let (proxy, _) = ours::start_tcp(stage, name, config)?;
         let set = Set {
-            roots: vec![stage.root_pem.clone(), stage.upstream_root_pem.clone()],
-            upstream: stage.upstream,
-            secret: SECRET.to_owned(),
             held: held.to_owned(),
+            ..super::set(stage)
         };
         let own = std::env::current_exe().map_err(|e| e.to_string())?;
         let generator = Generator::start(std::process::Command::new(own), &set)?;

@@ -1,8 +1,11 @@
 //! The load generator: a process of its own, the same for every proxy. It takes one job a line and answers each with
-//! one line, on one thread: HTTP/1.1 over TLS, straight to the upstream or through `CONNECT`.
+//! one line, on one thread: HTTP/1.1 over TLS, straight to the upstream or through `CONNECT`. Its connections are
+//! Linux's, or those of a stack of its own whose frames it hands to a gateway.
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,15 +18,16 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::stack::Stack;
 use super::upstream::{SECRET_HEADER, monotonic_us};
 use crate::figure::median;
 
 /// What the load generator is told before its first job.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Set {
     /// Roots that clients trust, PEM.
     pub(crate) roots: Vec<String>,
@@ -33,6 +37,8 @@ pub(crate) struct Set {
     pub(crate) secret: String,
     /// The same for requests through a proxy.
     pub(crate) held: String,
+    /// Where to wait for a gateway that is handed frames; none: connections are Linux's.
+    pub(crate) frames: Option<PathBuf>,
 }
 
 /// One job.
@@ -95,6 +101,10 @@ pub(crate) struct Outcome {
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 type Sender = SendRequest<Empty<Bytes>>;
 
+/// A connection, of whatever stack.
+trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
+
 /// New connections at a time.
 const NEW_AT_A_TIME: usize = 8;
 /// A job that stands still for this long has failed.
@@ -109,7 +119,10 @@ pub(crate) fn run() -> Result<(), String> {
     let mut lines = std::io::stdin().lines();
     let first = lines.next().ok_or("no set")?.map_err(|e| e.to_string())?;
     let set: Set = serde_json::from_str(&first).map_err(|e| e.to_string())?;
-    let mut load = Load::new(set).map_err(|e| e.to_string())?;
+    let mut load = {
+        let _inside = runtime.enter();
+        Load::new(set).map_err(|e| e.to_string())?
+    };
     for line in lines {
         let line = line.map_err(|e| e.to_string())?;
         let job: Job = serde_json::from_str(&line).map_err(|e| e.to_string())?;
@@ -129,12 +142,23 @@ pub(crate) fn run() -> Result<(), String> {
     Ok(())
 }
 
+/// Waits for the gateway, and has a stack run while there are jobs.
+fn start_stack(socket: &Path) -> Result<Stack, Failure> {
+    let (gateway, _) = UnixListener::bind(socket)?.accept()?;
+    gateway.set_nonblocking(true)?;
+    let gateway = tokio::net::UnixStream::from_std(gateway)?;
+    let stack = Stack::new();
+    tokio::spawn(stack.clone().run(gateway));
+    Ok(stack)
+}
+
 #[derive(Clone)]
 struct Dialler {
     tls: TlsConnector,
     upstream: SocketAddr,
     secret: String,
     held: String,
+    stack: Option<Stack>,
 }
 
 struct Load {
@@ -165,6 +189,7 @@ impl Load {
                 upstream: set.upstream,
                 secret: set.secret,
                 held: set.held,
+                stack: set.frames.as_deref().map(start_stack).transpose()?,
             },
             open: Vec::new(),
             direct: true,
@@ -310,9 +335,8 @@ impl Dialler {
         &self,
         via: Option<SocketAddr>,
         host: &str,
-    ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Failure> {
-        let mut stream = TcpStream::connect(via.unwrap_or(self.upstream)).await?;
-        stream.set_nodelay(true)?;
+    ) -> Result<tokio_rustls::client::TlsStream<Box<dyn Connection>>, Failure> {
+        let mut stream = self.connect_tcp(via.unwrap_or(self.upstream)).await?;
         if via.is_some() {
             let target = format!("{host}:{}", self.upstream.port());
             let head = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n");
@@ -329,6 +353,17 @@ impl Dialler {
         }
         let name = ServerName::try_from(host.to_owned())?;
         Ok(self.tls.connect(name, stream).await?)
+    }
+
+    async fn connect_tcp(&self, to: SocketAddr) -> Result<Box<dyn Connection>, Failure> {
+        match (&self.stack, to) {
+            (Some(stack), SocketAddr::V4(to)) => Ok(Box::new(stack.connect(to).await?)),
+            _ => {
+                let stream = TcpStream::connect(to).await?;
+                stream.set_nodelay(true)?;
+                Ok(Box::new(stream))
+            }
+        }
     }
 
     /// Through a proxy the request carries what the guest would hold; the upstream insists on the secret.

@@ -8,17 +8,18 @@ mod ours;
 mod peers;
 mod policy;
 mod process;
+mod stack;
 mod stage;
 mod upstream;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::process::Command;
 
 use crate::figure::{Figure, median};
 use generator::Generator;
 use load::{Job, Set};
 use process::Proxy;
-use sbx_testkit::netns::Namespace;
 use stage::{HOST, NAMES, NEW_NAMES, SECRET, Stage};
 use upstream::{LARGE, SMALL};
 
@@ -31,9 +32,10 @@ pub(crate) const PLACEHOLDER: &str = "sbx-placeholder-0123456789abcdef";
 
 /// The peers, in the order of the figures.
 const PEERS: [&str; 4] = ["squid", "mitmproxy", "hudsucker", peers::PASTA];
-/// Places of ours among the proxies: fed through a TCP port, and through frames.
+/// Places of ours among the proxies: fed through a TCP port, through frames, and through frames that somebody carries.
 const TCP: usize = 0;
 const FRAMES: usize = 1;
+const BRIDGED: usize = 2;
 /// Turns of each proxy.
 const ROUNDS: usize = 5;
 /// Connections of the throughput figure.
@@ -57,12 +59,29 @@ pub(crate) fn run(names: &[&str]) -> Result<Vec<Figure>, String> {
     let stage = Stage::new()?;
     let mut figures = policy::figures()?;
     let (ours, place) = ours::start_tcp(&stage, "gateway-tcp", ours::config(&stage, 1)?)?;
-    let (frames, namespace) = ours::start_frames(&stage)?;
-    let mut proxies = vec![ours, frames];
+    let set = set(&stage);
+    let own = std::env::current_exe().map_err(|e| e.to_string())?;
+    let (frames, clients) = ours::start_frames(&stage, "gateway-frames", |socket| {
+        let set = Set {
+            frames: Some(socket.to_owned()),
+            ..set.clone()
+        };
+        Generator::start(Command::new(&own), &set)
+    })?;
+    let (bridged, namespace) = ours::start_frames(&stage, "gateway-bridged", ours::namespace)?;
+    let mut proxies = vec![ours, frames, bridged];
     for name in peers {
         proxies.push(peers::start(name, &stage)?);
     }
-    let mut generators = Generators::start(&stage, &namespace, &proxies)?;
+    let mut generators = Generators {
+        outside: Generator::start(Command::new(&own), &set)?,
+        frames: clients,
+        bridged: Generator::start(namespace.command(&own), &set)?,
+        pasta: match proxies.iter().any(|proxy| proxy.name == peers::PASTA) {
+            true => Some(Generator::start(peers::in_pasta(&own)?, &set)?),
+            false => None,
+        },
+    };
     let measured = measure(&proxies, &mut generators)?;
     // Last: what a swap leaves behind is not what a gateway begins with.
     let swaps = policy::swaps(&stage, &place)?;
@@ -71,38 +90,31 @@ pub(crate) fn run(names: &[&str]) -> Result<Vec<Figure>, String> {
     Ok(figures)
 }
 
-/// The clients outside, those inside of our namespace, and those inside of pasta's where that takes part.
+fn set(stage: &Stage) -> Set {
+    Set {
+        roots: vec![stage.root_pem.clone(), stage.upstream_root_pem.clone()],
+        upstream: stage.upstream,
+        secret: SECRET.to_owned(),
+        held: PLACEHOLDER.to_owned(),
+        frames: None,
+    }
+}
+
+/// The clients outside, those with a stack of their own, those inside of our namespace, and those inside of pasta's where
+/// that takes part.
 struct Generators {
     outside: Generator,
     frames: Generator,
+    bridged: Generator,
     pasta: Option<Generator>,
 }
 
 impl Generators {
-    fn start(stage: &Stage, namespace: &Namespace, proxies: &[Proxy]) -> Result<Self, String> {
-        let set = Set {
-            roots: vec![stage.root_pem.clone(), stage.upstream_root_pem.clone()],
-            upstream: stage.upstream,
-            secret: SECRET.to_owned(),
-            held: PLACEHOLDER.to_owned(),
-        };
-        let own = std::env::current_exe().map_err(|e| e.to_string())?;
-        let pasta = if proxies.iter().any(|proxy| proxy.name == peers::PASTA) {
-            Some(Generator::start(peers::in_pasta(&own)?, &set)?)
-        } else {
-            None
-        };
-        Ok(Self {
-            outside: Generator::start(std::process::Command::new(&own), &set)?,
-            frames: Generator::start(namespace.command(&own), &set)?,
-            pasta,
-        })
-    }
-
     /// The clients of a proxy.
     fn of(&mut self, at: usize, proxy: &Proxy) -> &mut Generator {
         match &mut self.pasta {
             _ if at == FRAMES => &mut self.frames,
+            _ if at == BRIDGED => &mut self.bridged,
             Some(pasta) if proxy.name == peers::PASTA => pasta,
             _ => &mut self.outside,
         }
@@ -244,8 +256,9 @@ const UNITS: [(&str, &str); 8] = [
 /// Every metric of ours beside every peer's: fed through a TCP port as the peers are, and fed through frames.
 fn beside(all: &[Measured], proxies: &[Proxy]) -> Vec<Figure> {
     let mut figures = Vec::new();
-    let peers = || all.iter().zip(proxies).skip(FRAMES + 1);
-    for (ours, way) in [(&all[TCP], ""), (&all[FRAMES], "_frames")] {
+    let peers = || all.iter().zip(proxies).skip(BRIDGED + 1);
+    let ways = [(TCP, ""), (FRAMES, "_frames"), (BRIDGED, "_bridged")];
+    for (ours, way) in ways.map(|(place, way)| (&all[place], way)) {
         for (metric, unit) in UNITS {
             let shown = format!("{metric}{way}");
             if peers().next().is_none() {

@@ -1,5 +1,5 @@
-//! Our gateway, fed in two ways. Through frames: the program, behind a namespace whose Linux kernel is the guest's.
-//! Through a TCP port: the same library, opened, jailed and configured as the program is, with a listener in place of
+//! Our gateway, fed in two ways. Through frames: the program, with clients that have a stack of their own or, `bridged`,
+//! behind a namespace whose Linux kernel is the guest's and a process that carries its frames. Through a TCP port: the same library, opened, jailed and configured as the program is, with a listener in place of
 //! the frame socket.
 
 use std::collections::BTreeMap;
@@ -31,7 +31,7 @@ use super::upstream::SECRET_HEADER;
 use crate::tool::beside;
 
 /// Ethernet address of the guest.
-const GUEST_MAC: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
+pub(super) const GUEST_MAC: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
 /// The control socket has to appear within this.
 const READY: Duration = Duration::from_secs(30);
 
@@ -184,21 +184,16 @@ impl Place {
     }
 }
 
-/// The program behind a namespace, with its configuration. Clients run inside of the namespace.
-pub(crate) fn start_frames(stage: &Stage) -> Result<(Proxy, Namespace), String> {
+/// The program and its guest, with its configuration. `listen` makes the guest, which waits at this socket.
+pub(crate) fn start_frames<T>(
+    stage: &Stage,
+    name: &str,
+    listen: impl FnOnce(&Path) -> Result<T, String>,
+) -> Result<(Proxy, T), String> {
     let (file, credentials) = config(stage, 1)?;
-    let place = Place::new(stage, "gateway-frames", &file)?;
+    let place = Place::new(stage, name, &file)?;
     let options = place.options();
-    let namespace = Namespace::start(&NamespaceOptions {
-        frames: options.frames.clone(),
-        address: GUEST,
-        prefix: PREFIX,
-        gateway: GATEWAY,
-        mac: GUEST_MAC,
-        mtu: u16::try_from(MTU).map_err(|e| e.to_string())?,
-        files: Vec::new(),
-    })
-    .map_err(|e| e.to_string())?;
+    let guest = listen(&options.frames)?;
     let mut command = Command::new(beside("sbx-gateway")?);
     command.arg("--frames").arg(options.frames);
     command.arg("--control").arg(options.control);
@@ -206,10 +201,24 @@ pub(crate) fn start_frames(stage: &Stage) -> Result<(Proxy, Namespace), String> 
     command.arg("--records").arg(options.records);
     command.arg("--log").arg(options.log);
     let address = SocketAddr::from((GATEWAY, PROXY_PORT));
-    let said = stage.path("gateway-frames.out");
+    let said = stage.path(&format!("{name}.out"));
     let proxy = Proxy::start("ours", &mut command, address, &said)?;
     place.configure(stage, file, credentials)?;
-    Ok((proxy, namespace))
+    Ok((proxy, guest))
+}
+
+/// A network of its own with Linux's stack, whose frames go to this socket.
+pub(crate) fn namespace(frames: &Path) -> Result<Namespace, String> {
+    Namespace::start(&NamespaceOptions {
+        frames: frames.to_owned(),
+        address: GUEST,
+        prefix: PREFIX,
+        gateway: GATEWAY,
+        mac: GUEST_MAC,
+        mtu: u16::try_from(MTU).map_err(|e| e.to_string())?,
+        files: Vec::new(),
+    })
+    .map_err(|e| e.to_string())
 }
 
 /// The library behind a TCP port. `name`: of its folder.

@@ -2,10 +2,9 @@
 //! (Every other client runs against the same gateway without a machine: sbx-gateway, tests/it/clients.)
 
 use crate::setting::Setting;
-use sbx_testkit::{FileServer, TestRoot, files::git_repository};
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use sbx_testkit::{DockerRegistry, FileServer, TestRoot, files::git_repository};
+use serde_json::Value;
+use std::path::PathBuf;
 
 /// The registry under a name that is tunnelled unread.
 const UNREAD: &str = "registry.test";
@@ -13,57 +12,6 @@ const UNREAD: &str = "registry.test";
 const OPENED: &str = "api.anthropic.com";
 /// The server of files, tunnelled unread.
 const FILES: &str = "files.test";
-
-/// Debian's `docker-registry` over TLS on loopback.
-struct Registry {
-    process: Child,
-    address: String,
-}
-
-impl Registry {
-    fn start(folder: &Path, root: &TestRoot) -> Self {
-        let (certificate, key) = root.leaf_pem(&[UNREAD, OPENED]).unwrap();
-        let write = |name: &str, text: &str| {
-            let path = folder.join(name);
-            std::fs::write(&path, text).unwrap();
-            path.display().to_string()
-        };
-        let config = serde_json::json!({
-            "version": 0.1,
-            "log": { "level": "info" },
-            "storage": { "filesystem": { "rootdirectory": folder.join("images") } },
-            "http": {
-                "addr": "127.0.0.1:0",
-                "tls": { "certificate": write("certificate", &certificate), "key": write("key", &key) },
-            },
-        });
-        // JSON is YAML.
-        let config = write("config.yml", &config.to_string());
-        let mut process = Command::new(installed().join("debian/usr/bin/docker-registry"))
-            .args(["serve", &config])
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut log = BufReader::new(process.stderr.take().unwrap()).lines();
-        let listening = log
-            .by_ref()
-            .map_while(Result::ok)
-            .find_map(|line| Some(line.split_once("listening on ")?.1.to_owned()))
-            .expect("the registry did not start");
-        let address = listening.split(',').next().unwrap().to_owned();
-        // It must not wait for a reader of its log.
-        std::thread::spawn(move || log.for_each(drop));
-        Self { process, address }
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
 
 /// Where `./dev test` installs clients and servers.
 pub(crate) fn installed() -> PathBuf {
@@ -81,7 +29,10 @@ fn docker_pushes_pulls_and_builds_and_git_and_curl_work_in_a_machine() {
     let setting = Setting::ordinary("deny-all");
     let folder = tempfile::tempdir().unwrap();
     let root = TestRoot::new("registry root").unwrap();
-    let registry = Registry::start(folder.path(), &root);
+    let program = installed().join("debian/usr/bin/docker-registry");
+    let names = [UNREAD, OPENED];
+    let registry =
+        DockerRegistry::start(&program, folder.path(), &root, &names, &Value::Null).unwrap();
     let work = folder.path().join("work");
     std::fs::create_dir(&work).unwrap();
     std::fs::write(work.join("hello"), "hello from a file\n").unwrap();
@@ -99,8 +50,8 @@ fn docker_pushes_pulls_and_builds_and_git_and_curl_work_in_a_machine() {
         .write(&trust, roots.as_bytes())
         .unwrap();
     let overrides = serde_json::json!({
-        format!("{UNREAD}:443"): registry.address,
-        format!("{OPENED}:443"): registry.address,
+        format!("{UNREAD}:443"): registry.address().to_string(),
+        format!("{OPENED}:443"): registry.address().to_string(),
         format!("{FILES}:443"): files.address().to_string(),
     });
     let sbx = |arguments: &[&str]| setting.installation.sbx(arguments.iter().copied());
@@ -196,7 +147,7 @@ fn docker_pushes_pulls_and_builds_and_git_and_curl_work_in_a_machine() {
     let log = sbx(&["policy", "log", "pull", "--json"]).json().unwrap();
     let rows = log["allowed_hosts"].as_array().unwrap();
     let passed = |host: &str, proxy: &str| {
-        let fits = |row: &&serde_json::Value| {
+        let fits = |row: &&Value| {
             row["host"]
                 .as_str()
                 .is_some_and(|name| name.starts_with(host))

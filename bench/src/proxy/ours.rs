@@ -95,6 +95,7 @@ pub(crate) fn config(stage: &Stage, generation: u64) -> Result<Config, String> {
         on_demand: false,
         conversation: false,
         aws: None,
+        registry: None,
     };
     Ok((file, vec![credential]))
 }

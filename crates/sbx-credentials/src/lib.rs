@@ -4,6 +4,7 @@
 //! - [`stray`]: placeholders on their way to where they do not belong, in whatever encoding;
 //! - [`scrub`]: values on their way back to the guest;
 //! - [`oauth`]: what token endpoints answer, and what the guest is told instead;
+//! - [`registry`]: requests to registries of images, and the tokens that those issue;
 //! - [`substitute`]: the value in the place of its placeholder;
 //! - [`sigv4`]: a signature with the placeholder key, checked and made anew with the real one.
 #![forbid(unsafe_code)]
@@ -12,6 +13,7 @@ pub mod forms;
 mod held;
 pub mod oauth;
 mod plain;
+pub mod registry;
 pub mod scrub;
 pub mod services;
 pub mod shape;

@@ -1,6 +1,7 @@
 //! What a sandbox is given of what is stored: placeholders and variables inside, values for its gateway.
 
 mod issuing;
+mod registries;
 
 use crate::agents;
 use crate::daemon::Daemon;
@@ -9,7 +10,7 @@ use crate::sandbox::Sandbox;
 use crate::services::{self, Binding, Scheme, Service, TABLE, bindings};
 use crate::sign_ins;
 use sbx_agents::Tokens;
-use sbx_secrets::{Custom, Held, Kind, Secret, Vault};
+use sbx_secrets::{Custom, Held, Kind, Registry, Scope, Secret, Vault};
 use sbx_wire::gateway::{Aws, Credential, Issuer, Replace, Withdrawn};
 use sbx_wire::report::Report;
 use sbx_wire::secret::SecretText;
@@ -23,6 +24,7 @@ struct InForce<'a> {
     services: BTreeMap<&'static str, (&'static Service, &'a Secret)>,
     custom: Vec<(&'a Custom, &'a Secret)>,
     issued: Vec<issuing::Issued<'a>>,
+    registries: Vec<(&'a Registry, &'a Secret)>,
 }
 
 impl<'a> InForce<'a> {
@@ -31,6 +33,7 @@ impl<'a> InForce<'a> {
             services: BTreeMap::new(),
             custom: Vec::new(),
             issued: sign_ins::in_force(vault, sandbox).collect(),
+            registries: Vec::new(),
         };
         for secret in vault.in_force(sandbox) {
             match &secret.kind {
@@ -40,7 +43,8 @@ impl<'a> InForce<'a> {
                         found.services.insert(service.name, (service, secret));
                     }
                 }
-                Kind::Registry(_) | Kind::SignIn(_) => {}
+                Kind::Registry(registry) => found.registries.push((registry, secret)),
+                Kind::SignIn(_) => {}
             }
         }
         found
@@ -66,11 +70,12 @@ pub(crate) fn names(vault: &Vault, sandbox: &str) -> Vec<String> {
     let found = InForce::of(vault, sandbox);
     let services = found.services.keys().copied().chain(found.signed_in());
     let services = services.map(str::to_owned);
-    let custom = found
-        .custom
-        .iter()
-        .map(|(_, secret)| secret.key.name.clone());
-    services.chain(custom).collect()
+    let custom = found.custom.iter().map(|(_, secret)| secret);
+    let registries = found.registries.iter().map(|(_, secret)| secret);
+    let others = custom.chain(registries);
+    services
+        .chain(others.map(|secret| secret.key.name.clone()))
+        .collect()
 }
 
 /// What stands for the tokens of a sign-in at the service, where no key of it is stored.
@@ -109,6 +114,7 @@ pub(crate) fn hosts(vault: &Vault, record: &Record) -> Vec<String> {
                 .flat_map(|(custom, _)| custom.hosts.clone()),
         )
         .chain(issuing::hosts(&found))
+        .chain(registries::hosts(&found))
         .collect();
     hosts.sort();
     hosts.dedup();
@@ -122,7 +128,7 @@ pub(crate) fn give(daemon: &Daemon, record: &mut Record, new: bool) -> Result<bo
     let found = InForce::of(&vault, record.name.as_str());
     let of_agent = agents::service(record.agent).and_then(Service::find);
     let stored = found.services.values().map(|(service, _)| *service);
-    let mut given = issuing::give(&found, record);
+    let mut given = issuing::give(&found, record) | registries::give(&found, record)?;
     for service in stored.chain(of_agent) {
         if !record.placeholders.contains_key(service.name) {
             let placeholder = services::placeholder(service)?;
@@ -228,6 +234,7 @@ pub(crate) fn for_gateway(daemon: &Daemon, sandbox: &Sandbox) -> ForGateway {
             ..base
         });
     }
+    credentials.extend(registries::credentials(daemon, &found, &record));
     let of_services = record.placeholders.iter().flat_map(|(name, placeholder)| {
         let service = TABLE.iter().find(|service| service.name == name);
         let parts = match service {
@@ -281,7 +288,7 @@ fn nothing() -> SecretText {
 pub(crate) fn is_given(secret: &Secret) -> bool {
     match secret.kind {
         Kind::Custom(_) | Kind::SignIn(_) => true,
-        Kind::Registry(_) => false,
+        Kind::Registry(_) => secret.key.scope != Scope::Host,
         Kind::Service => Service::find(&secret.key.name).is_some(),
     }
 }
@@ -306,6 +313,7 @@ fn base(name: &str, hosts: Vec<String>, placeholder: &str, held: Held) -> Creden
         on_demand,
         conversation: false,
         aws: None,
+        registry: None,
     }
 }
 

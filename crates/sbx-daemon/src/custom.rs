@@ -5,8 +5,11 @@ use sbx_credentials::shape::{self, Alphabet};
 use sbx_policy::{Port, ResourcePattern, Target};
 use sbx_secrets::{Custom, Kind, Registry, Scope, Shown, Vault};
 use sbx_wire::api::{SetCustom, SetRegistry};
+use sbx_wire::browser::Address;
 use sbx_wire::report::Report;
 
+/// What the name of a login of a registry begins with; its host is behind it.
+pub(crate) const REGISTRY: &str = "registry:";
 /// Most hosts of a custom secret.
 const MAX_HOSTS: usize = 64;
 /// Longest placeholder, user name or URL, bytes.
@@ -131,10 +134,7 @@ pub(crate) fn registry(request: &SetRegistry) -> Result<(String, Registry), Repo
     let unusable = |why: String| Report::user("secret-unusable", why, "sbx secret set --help");
     let host = Target::parse_authority(&request.registry, Port::HTTPS)
         .map_err(|error| unusable(format!("{:?} is no registry: {error}", request.registry)))?;
-    let host = match host.port {
-        Port::HTTPS => host.host.to_string(),
-        _ => host.to_string(),
-    };
+    let host = authority(&host);
     let user = &request.username;
     let plain = user
         .bytes()
@@ -145,7 +145,7 @@ pub(crate) fn registry(request: &SetRegistry) -> Result<(String, Registry), Repo
         ));
     }
     if let Some(url) = &request.auth_endpoint
-        && !is_endpoint(url)
+        && endpoint(url).is_none()
     {
         return Err(unusable(
             "the registry's authorisation endpoint is an https URL without user, query and fragment".to_owned(),
@@ -164,16 +164,20 @@ pub(crate) fn registry(request: &SetRegistry) -> Result<(String, Registry), Repo
     Ok((host, registry))
 }
 
-fn is_endpoint(url: &str) -> bool {
-    let Some(rest) = url.strip_prefix("https://") else {
-        return false;
-    };
-    let authority = rest.split('/').next().unwrap_or_default();
-    url.len() <= MAX_TEXT
-        && rest
-            .bytes()
-            .all(|byte| byte.is_ascii_graphic() && !b"?#@\\".contains(&byte))
-        && Target::parse_authority(authority, Port::HTTPS).is_ok()
+/// With the port, if that is not 443.
+pub(crate) fn authority(target: &Target) -> String {
+    match target.port {
+        Port::HTTPS => target.host.to_string(),
+        _ => target.to_string(),
+    }
+}
+
+/// Where tokens of a registry are issued. `None`: it is no URL for that.
+pub(crate) fn endpoint(url: &str) -> Option<Address> {
+    let address: Address = url.parse().ok()?;
+    let text = address.as_str();
+    let plain = text.starts_with("https://") && !text.contains(['?', '#', '@']);
+    (plain && url.len() <= MAX_TEXT).then_some(address)
 }
 
 #[cfg(test)]
@@ -228,7 +232,7 @@ mod tests {
 
     #[test]
     fn endpoints_are_exact_https_urls() {
-        assert!(is_endpoint("https://auth.test:8443/token"));
+        assert!(endpoint("https://auth.test:8443/token").is_some());
         for bad in [
             "http://auth.test/token",
             "https://u@auth.test/token",
@@ -237,7 +241,7 @@ mod tests {
             "https:///token",
             "https://auth.test/a b",
         ] {
-            assert!(!is_endpoint(bad), "{bad}");
+            assert!(endpoint(bad).is_none(), "{bad}");
         }
     }
 }

@@ -24,10 +24,33 @@ pub(crate) struct Older {
 
 /// For gateways that do not understand a configuration, the newest first; none, if all of them do.
 pub(crate) fn older(config: &GatewayConfig) -> Vec<Older> {
-    before_signatures(config)
+    let registries = before_registries(config);
+    // One that knows no signatures knows no registries either.
+    let without = registries.as_ref().map_or(config, |older| &older.config);
+    let signatures = before_signatures(without);
+    let first = first(config);
+    registries
         .into_iter()
-        .chain(first(config))
+        .chain(signatures)
+        .chain(first)
         .collect()
+}
+
+/// For those that know every form but logins of registries. `None`: it is not needed.
+fn before_registries(config: &GatewayConfig) -> Option<Older> {
+    if config.credentials.iter().all(|one| one.registry.is_none()) {
+        return None;
+    }
+    let mut older = config.clone();
+    for credential in &mut older.credentials {
+        if credential.registry.take().is_some() {
+            close(credential);
+        }
+    }
+    Some(Older {
+        config: older,
+        complete: false,
+    })
 }
 
 /// For those that know every form but that of AWS. `None`: it is not needed.
@@ -73,6 +96,7 @@ fn first(config: &GatewayConfig) -> Option<Older> {
             && credential.replace.is_none()
             && credential.unavailable.is_none()
             && credential.aws.is_none()
+            && credential.registry.is_none()
             && !credential.on_demand
             && !credential.hosts.iter().any(|host| is_pattern(host))
     };

@@ -12,7 +12,7 @@ const PLACE: &str = "target/clients";
 /// Holds [`VERSION`] once everything is there.
 const COMPLETE: &str = "target/clients/complete";
 /// To be raised with every change to the lists.
-const VERSION: &str = "4\n";
+const VERSION: &str = "5\n";
 
 /// From Python's registry: clients, and a gRPC server.
 const PYTHON: &[&str] = &[
@@ -24,13 +24,17 @@ const PYTHON: &[&str] = &[
 ];
 /// From npm's: versions of Node before 24 need it to use a proxy.
 const NODE: &[&str] = &["undici@6"];
-/// Debian packages that are unpacked, not installed: a client that is a Go program, and a registry of images and a keychain,
-/// which would otherwise start a service.
-const DEBIAN: &[&str] = &["git-lfs", "docker-registry", KEYCHAIN];
+/// Debian packages that are unpacked, not installed: a client that is a Go program, one of registries of images, and such a
+/// registry and a keychain, which would otherwise start a service.
+const DEBIAN: &[&str] = &["git-lfs", "docker-registry", SKOPEO, KEYCHAIN];
+const SKOPEO: &str = "skopeo";
 const KEYCHAIN: &str = "gnome-keyring";
-/// Beginnings of the names of the libraries that the keychain needs and that only a desktop has; the numbers behind them differ
+/// Beginnings of the names of the libraries that these need and that few other programs do; the numbers behind them differ
 /// from release to release.
-const KEYCHAIN_LIBRARIES: &[&str] = &["libgck-", "libgcr-", "libp11-kit"];
+const LIBRARIES: &[(&str, &[&str])] = &[
+    (KEYCHAIN, &["libgck-", "libgcr-", "libp11-kit"]),
+    (SKOPEO, &["libassuan", "libdevmapper", "libgpgme"]),
+];
 /// From Rust's: a test suite for file systems, which runs in a guest and is therefore linked statically.
 const SUITE: (&str, &str) = ("pjdfstest", "=0.2.2");
 
@@ -125,29 +129,25 @@ fn debian() -> Result {
     Ok(())
 }
 
-/// The libraries that the keychain needs, by what apt knows of the packages.
-fn keychain_libraries() -> Result<Vec<String>> {
+/// The libraries that a package needs, by what apt knows of it.
+fn libraries(package: &str, beginnings: &[&str]) -> Result<Vec<String>> {
     let shown = "apt-cache depends";
     let output = Command::new("apt-cache")
-        .args(["depends", "--recurse", "--important", KEYCHAIN])
+        .args(["depends", "--recurse", "--important", package])
         .output()
         .map_err(|error| Failure::new(format!("{shown}: {error}"), "run ./dev test again"))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let mut names: Vec<String> = text
         .lines()
         .filter_map(|line| line.trim().strip_prefix("Depends: "))
-        .filter(|name| {
-            KEYCHAIN_LIBRARIES
-                .iter()
-                .any(|begin| name.starts_with(begin))
-        })
+        .filter(|name| beginnings.iter().any(|begin| name.starts_with(begin)))
         .map(str::to_owned)
         .collect();
     names.sort();
     names.dedup();
     if names.is_empty() {
         return Err(Failure::new(
-            format!("{shown} knows nothing of {KEYCHAIN}"),
+            format!("{shown} knows nothing of {package}"),
             "apt-get update",
         ));
     }
@@ -156,12 +156,15 @@ fn keychain_libraries() -> Result<Vec<String>> {
 
 /// Needs no rights: the files go to the current folder.
 fn download() -> Result {
-    let libraries = keychain_libraries()?;
+    let mut needed = Vec::new();
+    for (package, beginnings) in LIBRARIES {
+        needed.extend(libraries(package, beginnings)?);
+    }
     let mut command = Command::new("apt-get");
     command
         .args(["download", "-qq", "-o", "APT::Sandbox::User="])
         .args(DEBIAN)
-        .args(libraries)
+        .args(needed)
         .current_dir(PLACE);
     run::finish(
         &mut command,

@@ -10,6 +10,7 @@ use sbx_wire::ssh_agent;
 use tokio::sync::{Semaphore, watch};
 
 use crate::credentials::issuers::IssuerDesk;
+use crate::credentials::registries::Registries;
 use crate::credentials::values::Values;
 use crate::decision::Grant;
 use crate::desk::Desk;
@@ -48,6 +49,8 @@ pub struct Gateway {
     pub issued: IssuerDesk,
     /// Values that are asked for when they are needed.
     pub values: Values,
+    /// Tokens that registries issued.
+    pub registries: Registries,
     /// Room for bodies that are held until they are verified, in KiB.
     pub held: Arc<Semaphore>,
     /// For `status`.
@@ -77,6 +80,7 @@ impl Gateway {
             ssh_agent: Desk::default(),
             issued: IssuerDesk::default(),
             values: Values::default(),
+            registries: Registries::default(),
             held: Arc::new(Semaphore::new(limits::AWS_HELD / 1024)),
             status: Status::default(),
             host,

@@ -165,6 +165,17 @@ pub const ISSUED: Duration = Duration::from_mins(1);
 /// Services whose values are asked for at a time.
 pub const VALUES_ASKED: usize = 16;
 
+/// Tokens of registries that are kept, of all registries. Beyond, the oldest goes: its client asks for another one.
+pub const REGISTRY_TOKENS: usize = 128;
+/// A token of a registry is kept this long behind the time that its client counts, which begins later than ours.
+pub const REGISTRY_TOKEN_GRACE: Duration = Duration::from_mins(1);
+/// Time of a token of which nobody says how long it is good, and the shortest that clients count.
+pub const REGISTRY_TOKEN: Duration = Duration::from_mins(1);
+/// The longest time of a token of a registry that counts.
+pub const REGISTRY_TOKEN_LONGEST: Duration = Duration::from_hours(24);
+/// Registries of which it is remembered where they issue tokens. Beyond, all are forgotten: they say it again.
+pub const REGISTRIES: usize = 64;
+
 /// Control connections at a time.
 pub const CONTROL_CONNECTIONS: usize = 16;
 /// Records of allowed requests are written together with those that come after them, until the thread has nothing else

@@ -223,7 +223,7 @@ impl Vault {
             .collect()
     }
 
-    /// What is in force for a sandbox: its own before what is for all. Logins of registries are not among it.
+    /// What is in force for a sandbox: its own before what is for all. What is for the host alone is not among it.
     pub fn in_force(&self, sandbox: &str) -> Vec<&Secret> {
         let own = Scope::Sandbox(sandbox.to_owned());
         let mut found: Vec<&Secret> = Vec::new();
@@ -236,7 +236,7 @@ impl Vault {
                 Scope::Sandbox(name) => name == sandbox,
                 Scope::Global => !self.is_shadowed(secret, &own),
             };
-            if stands && !matches!(secret.kind, Kind::Registry(_)) {
+            if stands {
                 found.push(secret);
             }
         }

@@ -224,7 +224,8 @@ pub struct Credential {
     pub placeholder: String,
     /// The real value; empty where [`Self::unavailable`] or [`Self::on_demand`] is set.
     pub value: SecretText,
-    /// User of a `Basic` login (RFC 7617): `%s` in the format stands for the Base64 of `user:secret`.
+    /// User of a `Basic` login (RFC 7617): `%s` in the format stands for the Base64 of `user:secret`. Also that of
+    /// [`Self::registry`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub basic_user: Option<String>,
     /// The placeholder is replaced where the guest wrote it, instead of a header being written to every request.
@@ -245,6 +246,21 @@ pub struct Credential {
     /// secret access key, and its id is here. Header and format are empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aws: Option<Aws>,
+    /// It is the login of a registry of images (OCI distribution specification): the one host is the registry, the value
+    /// the password. Placeholders of the tokens that are issued for it begin with this placeholder. Header and format
+    /// are empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registry: Option<Registry>,
+}
+
+/// How a registry of images has its clients sign in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Registry {
+    /// Where its tokens are issued: an `https` URL without query. The registry itself is sent no login then. Without it
+    /// the login goes to the registry, and to where it says that tokens are issued if that is on its own host and port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth_endpoint: Option<Address>,
 }
 
 /// What belongs to the placeholder of a secret access key of AWS.

@@ -2,7 +2,7 @@
 
 use super::{Shared, parse};
 use crate::consent;
-use crate::custom;
+use crate::custom::{self, REGISTRY};
 use crate::daemon::Daemon;
 use crate::error::ApiResult;
 use crate::services;
@@ -17,8 +17,6 @@ use sbx_wire::api::{
 };
 use sbx_wire::report::Report;
 use tokio::sync::MutexGuard;
-
-const REGISTRY: &str = "registry:";
 
 pub(super) async fn list(State(daemon): Shared) -> Json<Secrets> {
     let store = storing::next_store(&daemon);

@@ -1,7 +1,7 @@
 //! Custom secrets and logins of registries.
 
-use crate::adoption::{ID, gateway, planted, supervisor};
-use crate::harness::Daemon;
+use crate::adoption::{Configured, ID, gateway, gateway_that_refuses, planted, supervisor};
+use crate::harness::{Answer, Daemon};
 use serde_json::{Value, json};
 use std::fs;
 use std::time::Duration;
@@ -175,4 +175,125 @@ fn logins_of_registries_are_stored_for_the_host_for_all_or_for_one() {
     remove(json!({"sandbox": "one"})).ok();
     remove(json!({})).ok();
     assert_eq!(remove(json!({})).code(), "secret-not-found");
+}
+
+/// Stores a login of the registry.
+fn login(daemon: &Daemon, password: &str, more: &Value) -> Answer {
+    let mut body = json!({
+        "registry": "images.test:5000", "username": "u", "password": password, "force": true,
+    });
+    let more = more.as_object().unwrap().clone();
+    body.as_object_mut().unwrap().extend(more);
+    daemon.post("/v1/secrets/registry", &body)
+}
+
+/// Logins in what a gateway was told last.
+fn logins(configured: &Configured) -> (Value, Vec<Value>) {
+    let last = configured.try_iter().last().unwrap().0;
+    let all = last["credentials"].as_array().unwrap().clone();
+    let logins = all.into_iter().filter(|one| one.get("registry").is_some());
+    let logins = logins.collect();
+    (last, logins)
+}
+
+fn hosts(configuration: &Value) -> Vec<&str> {
+    let hosts = configuration["file"]["credential_hosts"]
+        .as_array()
+        .unwrap();
+    let hosts = hosts.iter().filter_map(|host| host.as_str());
+    hosts.filter(|host| host.contains(".test")).collect()
+}
+
+#[test]
+fn a_login_of_a_registry_is_its_sandboxes_alone_and_withdrawn_at_once() {
+    let mut daemon = planted();
+    daemon.plant("00000000000b", "two");
+    let runtime = daemon.runtime().join(ID);
+    let _watchers = supervisor(&runtime, 0);
+    let configured = gateway(&runtime);
+    daemon.restart();
+    configured.recv_timeout(Duration::from_secs(20)).unwrap();
+    // For the host alone, and for another sandbox.
+    login(&daemon, "of-the-host", &json!({})).ok();
+    login(&daemon, "of-another", &json!({"sandbox": "two"})).ok();
+    // Told again with the next change, whatever it is about.
+    let endpoint = json!({"all_sandboxes": true, "auth_endpoint": "https://auth.test/token"});
+    let shown = login(&daemon, "of-all", &endpoint).ok();
+    assert_eq!(
+        (&shown["name"], &shown["scope"]),
+        (&json!("images.test:5000"), &json!("(global)"))
+    );
+    let (told, found) = logins(&configured);
+    assert!(!told.to_string().contains("of-the-host") && !told.to_string().contains("of-another"));
+    let [one] = found.as_slice() else {
+        panic!("{told}")
+    };
+    assert_eq!(one["service"], "registry:images.test:5000");
+    assert_eq!(one["hosts"], json!(["images.test:5000"]));
+    assert_eq!(
+        one["registry"],
+        json!({"auth_endpoint": "https://auth.test/token"})
+    );
+    assert_eq!(
+        (&one["basic_user"], &one["value"]),
+        (&json!("u"), &json!("of-all"))
+    );
+    assert_eq!(hosts(&told), ["auth.test", "images.test:5000"]);
+    let placeholder = one["placeholder"].clone();
+    let text = placeholder.as_str().unwrap();
+    assert!(
+        text.starts_with("sbx-registry-") && text.len() == 45,
+        "{text}"
+    );
+    // Its own goes above, and has the same placeholder.
+    login(&daemon, "of-its-own", &json!({"sandbox": "one"})).ok();
+    let (told, found) = logins(&configured);
+    let [one] = found.as_slice() else {
+        panic!("{told}")
+    };
+    assert_eq!(
+        (&one["value"], &one["registry"]),
+        (&json!("of-its-own"), &json!({}))
+    );
+    assert_eq!(one["placeholder"], placeholder);
+    assert_eq!(hosts(&told), ["images.test:5000"]);
+    // Without it the other is in force again, and without both its placeholder is named.
+    let remove = |more: Value| {
+        let mut body = json!({"registry": "images.test:5000"});
+        let more = more.as_object().unwrap().clone();
+        body.as_object_mut().unwrap().extend(more);
+        daemon.post("/v1/secrets/remove", &body).ok();
+        logins(&configured)
+    };
+    let (_, found) = remove(json!({"sandbox": "one"}));
+    assert_eq!(found[0]["value"], "of-all");
+    let (told, found) = remove(json!({"all_sandboxes": true}));
+    assert_eq!(found, Vec::<Value>::new());
+    let withdrawn = json!({"service": "registry:images.test:5000", "placeholder": placeholder});
+    let named = told["withdrawn"].as_array().unwrap();
+    assert!(named.contains(&withdrawn), "{named:?}");
+    assert_eq!(hosts(&told), Vec::<&str>::new());
+}
+
+#[test]
+fn a_gateway_that_knows_no_logins_of_registries_closes_them() {
+    let mut daemon = planted();
+    let runtime = daemon.runtime().join(ID);
+    let _watchers = supervisor(&runtime, 0);
+    let configured = gateway_that_refuses(&runtime, |value| {
+        let unknown = value.to_string().contains("\"registry\":");
+        unknown.then(|| "unknown field `registry`".to_owned())
+    });
+    daemon.restart();
+    let refused = login(&daemon, "of-all", &json!({"all_sandboxes": true}));
+    assert_eq!(refused.code(), "gateway-refused");
+    let last = configured.try_iter().last().unwrap().0;
+    let credential = &last["credentials"][0];
+    assert_eq!(
+        (&credential["hosts"], &credential["value"]),
+        (&json!(["images.test:5000"]), &json!(""))
+    );
+    let why = credential["unavailable"].as_str().unwrap();
+    assert!(why.contains("older than sbx"), "{why}");
+    assert!(!last.to_string().contains("of-all"));
 }

@@ -182,17 +182,16 @@ fn write_credentials(
             headers.remove(name);
         }
     }
-    let over: Vec<(&HeaderName, &HeaderValue, &str)> = supplied
+    let over: Vec<(HeaderName, &HeaderValue, &str)> = supplied
         .iter()
-        .filter_map(|one| match (&one.credential.form, &one.material.header) {
-            (Form::Header { name, .. }, Some(value)) => {
-                Some((name, value, one.credential.service.as_str()))
-            }
-            _ => None,
+        .filter_map(|one| {
+            let name = one.credential.form.header()?;
+            let value = one.material.header.as_ref()?;
+            Some((name, value, one.credential.service.as_str()))
         })
         .collect();
     if !over.is_empty() {
-        let written_over = over.iter().map(|(name, ..)| (*name).clone());
+        let written_over = over.iter().map(|(name, ..)| name.clone());
         for name in KEY_HEADERS.into_iter().chain(written_over) {
             // What took a placeholder's place is not the guest's.
             let guests = headers.remove(name).filter(|value| !value.is_sensitive());
@@ -200,7 +199,7 @@ fn write_credentials(
         }
     }
     for (name, value, service) in over {
-        headers.insert(name.clone(), value.clone());
+        headers.insert(name, value.clone());
         written.add(service);
     }
     Ok(written)

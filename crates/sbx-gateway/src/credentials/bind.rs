@@ -5,9 +5,11 @@ use base64::engine::general_purpose::STANDARD;
 use hyper::header::{HeaderName, HeaderValue};
 use sbx_credentials::sigv4::{Keys, Placeholder};
 use sbx_credentials::stray::Strays;
-use sbx_wire::gateway::{Aws, Credential};
+use sbx_policy::{Port, Target};
+use sbx_wire::gateway::{Aws, Credential, Registry};
 use sbx_wire::secret::SecretText;
 
+use super::registries::{Endpoint, RegistryForm};
 use super::{AwsForm, BoundCredential, Form, Material, Supply};
 use crate::generation::ConfigError;
 
@@ -72,6 +74,9 @@ fn form(credential: &Credential) -> Result<Form, &'static str> {
     if let Some(aws) = &credential.aws {
         return aws_form(credential, aws);
     }
+    if let Some(registry) = &credential.registry {
+        return registry_form(credential, registry);
+    }
     if let Some(replace) = credential.replace {
         return if credential.header.is_empty() && credential.format.is_empty() {
             Ok(Form::Replace { body: replace.body })
@@ -89,16 +94,42 @@ fn form(credential: &Credential) -> Result<Form, &'static str> {
     if after.contains("%s") {
         return Err("the format has more than one %s");
     }
-    if let Some(user) = &credential.basic_user
-        && user.contains(':')
-    {
-        return Err("the user of a Basic login has a colon");
-    }
+    check_user(credential.basic_user.as_deref().unwrap_or_default())?;
     Ok(Form::Header {
         name,
         around: (before.to_owned(), after.to_owned()),
         basic_user: credential.basic_user.clone(),
     })
+}
+
+/// A colon would end the name there (RFC 7617, section 2).
+fn check_user(user: &str) -> Result<(), &'static str> {
+    if user.contains(':') {
+        return Err("the user of a Basic login has a colon");
+    }
+    Ok(())
+}
+
+fn registry_form(credential: &Credential, registry: &Registry) -> Result<Form, &'static str> {
+    let elsewhere = !credential.header.is_empty() || !credential.format.is_empty();
+    if elsewhere || credential.replace.is_some() {
+        return Err("it is both the login of a registry and written otherwise");
+    }
+    let [host] = credential.hosts.as_slice() else {
+        return Err("a registry has one host");
+    };
+    let target = Target::parse_authority(host, Port::HTTPS);
+    let user = credential.basic_user.clone();
+    let user = user.ok_or("the login of a registry has no user")?;
+    check_user(&user)?;
+    let endpoint = registry.auth_endpoint.as_ref().map(|address| {
+        Endpoint::of(address).ok_or("its authorisation endpoint is no https URL without a query")
+    });
+    Ok(Form::Registry(RegistryForm {
+        target: target.map_err(|_| "the host of a registry is a name or an address")?,
+        user,
+        endpoint: endpoint.transpose()?,
+    }))
 }
 
 fn aws_form(credential: &Credential, aws: &Aws) -> Result<Form, &'static str> {
@@ -126,17 +157,8 @@ impl BoundCredential {
                 around: (before, after),
                 basic_user,
                 ..
-            } => {
-                let written = match basic_user {
-                    Some(user) => STANDARD.encode(format!("{user}:{}", value.expose())),
-                    None => value.expose().to_owned(),
-                };
-                let text = SecretText::new(format!("{before}{written}{after}"));
-                drop(SecretText::new(written));
-                let mut header = HeaderValue::from_str(text.expose()).map_err(|_| unfit)?;
-                header.set_sensitive(true);
-                Some(header)
-            }
+            } => Some(header((before, after), basic_user.as_deref(), value)?),
+            Form::Registry(form) => Some(header(("Basic ", ""), Some(&form.user), value)?),
             Form::Aws(_) => {
                 let found = Keys::parse(value.expose());
                 keys = Some(found.map_err(|_| "the value is no key of AWS")?);
@@ -153,4 +175,22 @@ impl BoundCredential {
         let text = value.clone();
         Ok(Material { header, text, keys })
     }
+}
+
+/// The value of a header. `user`: of a `Basic` login.
+pub(super) fn header(
+    (before, after): (&str, &str),
+    user: Option<&str>,
+    value: &SecretText,
+) -> Result<HeaderValue, &'static str> {
+    let written = match user {
+        Some(user) => STANDARD.encode(format!("{user}:{}", value.expose())),
+        None => value.expose().to_owned(),
+    };
+    let text = SecretText::new(format!("{before}{written}{after}"));
+    drop(SecretText::new(written));
+    let header = HeaderValue::from_str(text.expose());
+    let mut header = header.map_err(|_| "the value cannot stand in a header")?;
+    header.set_sensitive(true);
+    Ok(header)
 }

@@ -35,6 +35,11 @@ impl Hosts {
         Ok(hosts)
     }
 
+    /// One more.
+    pub fn add(&mut self, target: Target) {
+        self.exact.insert(target);
+    }
+
     /// Whether the target is one of them.
     pub fn contains(&self, target: &Target) -> bool {
         let covers = |pattern: &ResourcePattern| {

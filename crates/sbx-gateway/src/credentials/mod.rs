@@ -4,12 +4,13 @@
 mod bind;
 mod hosts;
 pub mod issuers;
+pub mod registries;
 pub mod values;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use hyper::header::{HeaderName, HeaderValue};
+use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use sbx_credentials::scrub::Scrub;
 use sbx_credentials::sigv4::{Keys, Placeholder};
@@ -23,6 +24,7 @@ use crate::limits;
 
 pub use self::hosts::Hosts;
 use self::issuers::BoundIssuer;
+use self::registries::RegistryForm;
 
 /// A credential as the connector writes it.
 #[derive(Debug)]
@@ -65,9 +67,18 @@ impl BoundCredential {
     fn placeholders(&self) -> impl Iterator<Item = &str> {
         let id = match &self.form {
             Form::Aws(form) => Some(form.placeholder.access_key_id.as_str()),
-            Form::Header { .. } | Form::Replace { .. } => None,
+            Form::Header { .. } | Form::Replace { .. } | Form::Registry(_) => None,
         };
         std::iter::once(self.placeholder.as_str()).chain(id)
+    }
+
+    /// Whether its placeholder may go to a target that it is bound to. Those of a registry's tokens do not go where
+    /// tokens are issued.
+    fn stays_at(&self, target: &Target) -> bool {
+        match &self.form {
+            Form::Registry(form) => form.target == *target,
+            Form::Header { .. } | Form::Replace { .. } | Form::Aws(_) => true,
+        }
     }
 
     /// Whether the head of a request holds its placeholder.
@@ -97,6 +108,19 @@ pub enum Form {
     },
     /// Requests that are signed with the placeholder are signed anew.
     Aws(AwsForm),
+    /// Into requests to a registry of images, and where its tokens are issued.
+    Registry(RegistryForm),
+}
+
+impl Form {
+    /// The header that is written over.
+    pub fn header(&self) -> Option<HeaderName> {
+        match self {
+            Self::Header { name, .. } => Some(name.clone()),
+            Self::Registry(_) => Some(AUTHORIZATION),
+            Self::Replace { .. } | Self::Aws(_) => None,
+        }
+    }
 }
 
 /// How requests to AWS are signed.
@@ -219,8 +243,13 @@ impl Credentials {
         let mut all = Vec::with_capacity(credentials.len());
         let mut owners: Vec<Owner> = Vec::new();
         for credential in credentials {
-            let hosts = Hosts::parse("credential host", &credential.hosts)?;
+            let mut hosts = Hosts::parse("credential host", &credential.hosts)?;
             let bound = Arc::new(bind::bind(credential)?);
+            if let Form::Registry(form) = &bound.form
+                && let Some(endpoint) = &form.endpoint
+            {
+                hosts.add(endpoint.target.clone());
+            }
             for placeholder in bound.placeholders() {
                 let owner = Owner {
                     service: credential.service.clone(),
@@ -316,7 +345,8 @@ impl Credentials {
             !matches!(credential.form, Form::Aws(_)) || !std::mem::replace(&mut signs, true)
         });
         let belongs = |owner: &&Owner| {
-            credentials.iter().any(|credential| {
+            let mut staying = credentials.iter().filter(|one| one.stays_at(target));
+            staying.any(|credential| {
                 credential
                     .placeholders()
                     .any(|one| one == owner.placeholder)

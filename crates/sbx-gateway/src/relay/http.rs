@@ -13,7 +13,7 @@ use sbx_wire::gateway::ProxyKind;
 
 use super::page::{self, Answer, AnswerBody};
 use super::source::Source;
-use super::supply;
+use super::supply::{self, Needed};
 use crate::adapter::guarded::{Arrival, Refused};
 use crate::adapter::hello::Offers;
 use crate::adapter::request::{self, Quoted, RequestError};
@@ -48,6 +48,16 @@ pub enum Scope {
 
 /// The answer to a request that does not go on.
 pub(super) struct Refusal(pub(super) Box<Response<AnswerBody>>);
+
+/// Who of those that issue credentials is asked.
+pub(super) enum Issuing {
+    /// Nobody.
+    Nobody,
+    /// One whose answers are the daemon's to deal with, or that is not asked.
+    Issuer(Arc<BoundIssuer>),
+    /// A registry of images, with this login.
+    Registry(Supplied),
+}
 
 /// A request that may leave.
 pub(super) struct Granted {
@@ -119,13 +129,19 @@ impl Inspected {
         let (parts, body) = request.into_parts();
         match self.judge(&parts).await {
             Ok((grant, path)) => match self.granted(grant, path, &parts, &body).await {
-                Ok((request, None)) => {
-                    self.forward(&request, parts, Source::Guest(body), arrival)
-                        .await
+                Ok((request, Issuing::Nobody)) => {
+                    let body = Source::Guest(body);
+                    let answer = self.forward(&request, parts, body, arrival).await;
+                    self.learn_of_registries(&request.grant, &answer);
+                    answer
                 }
-                Ok((request, Some(issuer))) => {
-                    // Apart: few requests are of the kind.
+                // Apart: few requests are of these kinds.
+                Ok((request, Issuing::Issuer(issuer))) => {
                     let asked = self.ask_issuer(&request, &issuer, parts, body, arrival);
+                    Box::pin(asked).await
+                }
+                Ok((request, Issuing::Registry(login))) => {
+                    let asked = self.ask_registry(&request, &login, parts, body, arrival);
                     Box::pin(asked).await
                 }
                 Err(Refusal(answer)) => Ok(*answer),
@@ -134,14 +150,14 @@ impl Inspected {
         }
     }
 
-    /// The granted request with the values it needs, and the issuer of credentials that it asks.
+    /// The granted request with the values it needs, and whom it asks for credentials.
     async fn granted(
         &self,
         grant: Grant,
         path: Option<String>,
         parts: &Parts,
         body: &Incoming,
-    ) -> Result<(Granted, Option<Arc<BoundIssuer>>), Refusal> {
+    ) -> Result<(Granted, Issuing), Refusal> {
         let credentials = &grant.generation.credentials;
         let mut issuer = None;
         if credentials.has_issuer(&grant.target) {
@@ -149,15 +165,20 @@ impl Inspected {
             let http = judged.map_err(|error| self.refuse(&grant.generation, parts, &error))?;
             issuer = credentials.issuer(&grant.target, &http).cloned();
         }
-        let supplied = supply::supply(&self.gateway, &grant, parts, body).await;
-        let supplied = supplied.map_err(|denial| self.deny(&denial, parts))?;
+        let needed = supply::supply(&self.gateway, &grant, (parts, body), self.tls()).await;
+        let Needed { supplied, issues } = needed.map_err(|denial| self.deny(&denial, parts))?;
+        let issuing = match (issuer, issues) {
+            (Some(issuer), _) => Issuing::Issuer(issuer),
+            (None, Some(login)) => Issuing::Registry(login),
+            (None, None) => Issuing::Nobody,
+        };
         let request = Granted {
             grant,
             supplied,
             path,
-            issued: issuer.is_some(),
+            issued: !matches!(issuing, Issuing::Nobody),
         };
-        Ok((request, issuer))
+        Ok((request, issuing))
     }
 
     pub(super) fn tls(&self) -> bool {

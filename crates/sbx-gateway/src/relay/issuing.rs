@@ -103,7 +103,7 @@ impl Inspected {
 }
 
 /// A body that holds credentials, as text.
-async fn read<B>(body: B, headers: &HeaderMap) -> Result<SecretText, &'static str>
+pub(super) async fn read<B>(body: B, headers: &HeaderMap) -> Result<SecretText, &'static str>
 where
     B: hyper::body::Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -121,7 +121,7 @@ where
 }
 
 /// What the guest is told. Of the issuer's own head nothing but the media type goes along: a cookie may be a credential.
-fn answer(told: Told, status: StatusCode, media_type: &str) -> Response<AnswerBody> {
+pub(super) fn answer(told: Told, status: StatusCode, media_type: &str) -> Response<AnswerBody> {
     match told {
         Ok(tell) => {
             let other = tell.status.and_then(|code| StatusCode::from_u16(code).ok());

@@ -10,6 +10,7 @@ pub mod headers;
 pub mod http;
 mod issuing;
 pub mod page;
+mod registry;
 pub mod serve;
 mod signing;
 pub mod source;

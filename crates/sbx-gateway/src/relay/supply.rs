@@ -6,20 +6,45 @@ use hyper::body::Body;
 use hyper::http::request::Parts;
 
 use super::headers::asks_for_websocket;
+use crate::credentials::registries::Use;
 use crate::credentials::{BoundCredential, Form, Owner, Supplied, Supply};
 use crate::decision::{Denial, Grant};
 use crate::gateway::Gateway;
 use crate::reason::Reason;
 
+/// What a request needs.
+#[derive(Default)]
+pub(super) struct Needed {
+    /// The values of the credentials that are written into it.
+    pub(super) supplied: Vec<Supplied>,
+    /// It asks for a token of a registry, with this login.
+    pub(super) issues: Option<Supplied>,
+}
+
 /// The values of the credentials that are written into this request.
 pub(super) async fn supply<B: Body>(
     gateway: &Gateway,
     grant: &Grant,
-    parts: &Parts,
-    body: &B,
-) -> Result<Vec<Supplied>, Denial> {
-    let mut supplied = Vec::with_capacity(grant.bound.credentials.len());
+    (parts, body): (&Parts, &B),
+    tls: bool,
+) -> Result<Needed, Denial> {
+    let mut needed = Needed::default();
+    needed.supplied.reserve(grant.bound.credentials.len());
     for credential in &grant.bound.credentials {
+        let registry = match &credential.form {
+            Form::Registry(form) => {
+                let known = &gateway.registries;
+                Some(credential.registry_use(form, &grant.target, parts, known))
+            }
+            Form::Header { .. } | Form::Replace { .. } | Form::Aws(_) => None,
+        };
+        match registry {
+            Some(Use::Nothing) => continue,
+            Some(Use::Issue) if needed.issues.is_some() => continue,
+            Some(Use::Token(_)) if !tls => return Err(in_the_clear(grant, credential)),
+            Some(_) if !tls => continue,
+            _ => {}
+        }
         let material = match &credential.supply {
             Supply::Here(material) => material.clone(),
             _ if !is_needed(credential, parts, body) => continue,
@@ -32,17 +57,36 @@ pub(super) async fn supply<B: Body>(
                 Arc::new(material.map_err(|why| unavailable(grant, credential, why))?)
             }
         };
-        supplied.push(Supplied {
+        let one = Supplied {
             credential: credential.clone(),
             material,
+        };
+        needed.supplied.push(match registry {
+            Some(Use::Token(placeholder)) => {
+                let token = gateway.registries.token(&placeholder, &one);
+                token.unwrap_or_else(|| one.without_value())
+            }
+            Some(Use::Issue) => {
+                needed.issues = Some(one.clone());
+                one
+            }
+            _ => one,
         });
     }
-    Ok(supplied)
+    Ok(needed)
+}
+
+/// A token of a registry is for nobody on the way.
+fn in_the_clear(grant: &Grant, credential: &BoundCredential) -> Denial {
+    let service = &credential.service;
+    let text = format!("The request carries the placeholder of {service}, and is not encrypted");
+    let reason = Reason::PlaceholderToUnboundHost;
+    Denial::new(&grant.generation, &grant.target, reason, text)
 }
 
 fn is_needed<B: Body>(credential: &BoundCredential, parts: &Parts, body: &B) -> bool {
     match credential.form {
-        Form::Header { .. } | Form::Aws(_) => true,
+        Form::Header { .. } | Form::Aws(_) | Form::Registry(_) => true,
         Form::Replace { body: in_body } => {
             // Messages are what the body is elsewhere.
             let more = !body.is_end_stream() || asks_for_websocket(parts);

@@ -149,6 +149,7 @@ pub(crate) fn anthropic(host: &str) -> Credential {
         on_demand: false,
         conversation: false,
         aws: None,
+        registry: None,
     }
 }
 

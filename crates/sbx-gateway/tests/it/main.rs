@@ -36,6 +36,7 @@ mod parked;
 mod pins;
 mod policy;
 mod proxy;
+mod registries;
 mod sign_ins;
 mod ssh_agent;
 mod tape;

@@ -137,8 +137,18 @@ fn everything_that_is_stored_is_read_again() {
         panic!("another kind")
     };
     assert!(found.in_body && found.hosts == ["api.test"]);
-    // Logins of registries are no business of gateways.
-    assert_eq!(values(&again, "box"), ["custom:a=v"]);
+    // A sandbox's own login before the one for all; the one of the host alone is no business of gateways.
+    assert_eq!(
+        values(&again, "box"),
+        ["custom:a=v", "registry:images.test=password"]
+    );
+    let logins = |again: &Vault, sandbox: &str| -> Vec<Scope> {
+        let in_force = again.in_force(sandbox).into_iter();
+        let logins = in_force.filter(|secret| matches!(secret.kind, Kind::Registry(_)));
+        logins.map(|secret| secret.key.scope.clone()).collect()
+    };
+    assert_eq!(logins(&again, "box"), [scopes[2].clone()]);
+    assert_eq!(logins(&again, "other"), [Scope::Global]);
     let gone = vault.remove(|key| key.scope == Scope::Host).unwrap();
     assert_eq!(gone.len(), 1);
     assert_eq!(vault.remove(|key| key.scope == Scope::Host).unwrap(), []);

@@ -11,5 +11,6 @@ mod dns;
 mod model;
 mod netns;
 mod programs;
+mod registry;
 mod upstream;
 mod write_log;

@@ -5,7 +5,7 @@ use crate::frozen::{self, Row};
 use sbx_wire::browser::Address;
 use sbx_wire::gateway::{
     Answer, Authority, Aws, Command, Credential, EgressRecord, GatewayConfig, GatewayFile, Issuer,
-    ProxyKind, PublicKey, Replace, Upstream, Withdrawn,
+    ProxyKind, PublicKey, Registry, Replace, Upstream, Withdrawn,
 };
 use sbx_wire::secret::SecretText;
 use sbx_wire::ssh_agent::{self, Hash, Hex, Purpose};
@@ -54,6 +54,7 @@ fn config() -> GatewayConfig {
             on_demand: false,
             conversation: false,
             aws: None,
+            registry: None,
         }],
         withdrawn: Vec::new(),
         issuers: Vec::new(),
@@ -125,10 +126,32 @@ fn config_of_aws() -> GatewayConfig {
     config
 }
 
+/// Logins of registries.
+fn config_of_registries() -> GatewayConfig {
+    let mut config = config();
+    let one = config.credentials[0].clone();
+    let login = |auth_endpoint: Option<&str>| Credential {
+        service: "registry:api.test".into(),
+        header: String::new(),
+        format: String::new(),
+        placeholder: "sbx-registry-placeholder".into(),
+        basic_user: Some("me".into()),
+        registry: Some(Registry {
+            auth_endpoint: auth_endpoint.map(|url| url.parse().unwrap()),
+        }),
+        ..one.clone()
+    };
+    config.credentials = vec![login(None), login(Some("https://login.test/token"))];
+    config
+}
+
 fn command_name(command: &Command) -> &'static str {
     match command {
         Command::Configure(config) if !config.issuers.is_empty() => "configure-with-issuers",
         Command::Configure(config) if config.credentials[0].aws.is_some() => "configure-aws",
+        Command::Configure(config) if config.credentials[0].registry.is_some() => {
+            "configure-registries"
+        }
         Command::Configure(config) if config.credentials.len() > 1 => "configure-all-forms",
         Command::Configure(_) => "configure",
         Command::AwaitValue => "await-value",
@@ -203,6 +226,7 @@ fn commands_are_encoded_as_in_version_1() {
             reply: ssh_agent::Reply::Refused { why: "no".into() },
         },
         Command::Configure(Box::new(config_of_aws())),
+        Command::Configure(Box::new(config_of_registries())),
         Command::AwaitValue,
         Command::Value {
             service: "custom".into(),

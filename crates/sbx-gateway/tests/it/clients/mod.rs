@@ -3,6 +3,7 @@
 //! is opened, and to two that are denied.
 
 mod aws;
+mod images;
 mod packages;
 mod registries;
 mod web;

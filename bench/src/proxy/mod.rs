@@ -77,10 +77,11 @@ pub(crate) fn run(names: &[&str]) -> Result<Vec<Figure>, String> {
         outside: Generator::start(Command::new(&own), &set)?,
         frames: clients,
         bridged: Generator::start(namespace.command(&own), &set)?,
-        pasta: match proxies.iter().any(|proxy| proxy.name == peers::PASTA) {
-            true => Some(Generator::start(peers::in_pasta(&own)?, &set)?),
-            false => None,
-        },
+        pasta: proxies
+            .iter()
+            .any(|proxy| proxy.name == peers::PASTA)
+            .then(|| Generator::start(peers::in_pasta(&own)?, &set))
+            .transpose()?,
     };
     let measured = measure(&proxies, &mut generators)?;
     // Last: what a swap leaves behind is not what a gateway begins with.

@@ -69,7 +69,7 @@ mod tests {
     #[tokio::test]
     async fn there_is_one_attempt_at_a_time_and_one_that_panics_holds_nothing_up() {
         let (mut attempts, changed) = (Attempts::default(), Notify::new());
-        let hour = Some(Instant::now() + Duration::from_secs(3600));
+        let hour = Some(Instant::now() + Duration::from_hours(1));
         attempts.begin(&key("slow"), std::future::pending());
         attempts.begin(&key("slow"), async { panic!("a second one") });
         assert!(attempts.is_busy(&key("slow")) && !attempts.is_busy(&key("other")));

@@ -124,7 +124,9 @@ mod tests {
     fn frames_come_out_as_they_went_in_however_the_stream_is_cut() {
         let frames: [&[u8]; 3] = [b"first", b"", b"the third"];
         let mut from = Frames::new(1500);
-        frames.iter().for_each(|frame| from.send(frame));
+        for frame in frames {
+            from.send(frame);
+        }
         let bytes = from.output().to_vec();
         for cut in 0..=bytes.len() {
             let (mut to, mut seen) = (Frames::new(1500), Vec::new());

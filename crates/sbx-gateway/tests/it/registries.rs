@@ -291,7 +291,7 @@ fn attack_58_a_token_of_a_registry_stays_in_the_gateway_and_its_placeholder_is_g
         assert_eq!(
             ask(&lab, REGISTRY, MANIFEST, &bearer(&token)).await.status,
             200
-        )
+        );
     });
     lab.reboot();
     lab.configure();

@@ -2,9 +2,12 @@
 //! (Every other client runs against the same gateway without a machine: sbx-gateway, tests/it/clients.)
 
 use crate::setting::Setting;
-use sbx_testkit::{DockerRegistry, FileServer, TestRoot, files::git_repository};
+use sbx_testkit::docker_registry::{self, DockerRegistry};
+use sbx_testkit::registry::{Options, RegistryStandIn};
+use sbx_testkit::{FileServer, TestRoot, files::git_repository};
 use serde_json::Value;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The registry under a name that is tunnelled unread.
 const UNREAD: &str = "registry.test";
@@ -12,6 +15,63 @@ const UNREAD: &str = "registry.test";
 const OPENED: &str = "api.anthropic.com";
 /// The server of files, tunnelled unread.
 const FILES: &str = "files.test";
+
+/// A registry that wants a login.
+const LOGIN: &str = "login.test";
+/// One that wants tokens, and where those are issued.
+const TOKENS: &str = "tokens.test";
+const ISSUER: &str = "issuer.test";
+
+/// The registries that nobody may use without a login, which the machine does not have.
+struct Private {
+    login: DockerRegistry,
+    tokens: DockerRegistry,
+    issuer: RegistryStandIn,
+}
+
+impl Private {
+    fn start(folder: &Path, program: &Path, root: &TestRoot) -> Self {
+        let own = |name: &str| {
+            let own = folder.join(name);
+            std::fs::create_dir(&own).unwrap();
+            own
+        };
+        let issuer = RegistryStandIn::start(Options {
+            names: vec![ISSUER.to_owned()],
+            user: docker_registry::USER.to_owned(),
+            password: docker_registry::PASSWORD.to_owned(),
+            realm: None,
+            storage: None,
+            lifetime: Duration::from_mins(5),
+        })
+        .unwrap();
+        let (login, tokens) = (own(LOGIN), own(TOKENS));
+        let password = docker_registry::by_password(&login).unwrap();
+        let address = format!("https://{ISSUER}/token");
+        let token = docker_registry::by_token(&tokens, &issuer, &address, TOKENS).unwrap();
+        Self {
+            login: DockerRegistry::start(program, &login, root, &[LOGIN], &password).unwrap(),
+            tokens: DockerRegistry::start(program, &tokens, root, &[TOKENS], &token).unwrap(),
+            issuer,
+        }
+    }
+
+    /// Stores the logins for all sandboxes.
+    fn store(setting: &Setting, folder: &Path) {
+        let endpoint = format!("https://{ISSUER}/token");
+        let user = docker_registry::USER;
+        let common = ["--username", user, "--password-stdin", "--all-sandboxes"];
+        for own in [
+            &["--registry", LOGIN][..],
+            &["--registry", TOKENS, "--registry-auth-endpoint", &endpoint],
+        ] {
+            let words = [&["secret", "set"][..], own, &common].concat();
+            let password = docker_registry::PASSWORD.as_bytes();
+            let set = setting.installation.sbx_in(folder, password, words);
+            set.success().unwrap();
+        }
+    }
+}
 
 /// Where `./dev test` installs clients and servers.
 pub(crate) fn installed() -> PathBuf {
@@ -39,7 +99,13 @@ fn docker_pushes_pulls_and_builds_and_git_and_curl_work_in_a_machine() {
     git_repository(folder.path(), "hello.git", &work).unwrap();
     let files = FileServer::start(folder.path(), &[FILES]).unwrap();
 
-    let roots = format!("{}{}", root.pem(), files.root_pem().unwrap());
+    let private = Private::start(folder.path(), &program, &root);
+    let roots = format!(
+        "{}{}{}",
+        root.pem(),
+        files.root_pem().unwrap(),
+        private.issuer.root_pem()
+    );
     let trust = setting
         .installation
         .folder("trust")
@@ -53,6 +119,9 @@ fn docker_pushes_pulls_and_builds_and_git_and_curl_work_in_a_machine() {
         format!("{UNREAD}:443"): registry.address().to_string(),
         format!("{OPENED}:443"): registry.address().to_string(),
         format!("{FILES}:443"): files.address().to_string(),
+        format!("{LOGIN}:443"): private.login.address().to_string(),
+        format!("{TOKENS}:443"): private.tokens.address().to_string(),
+        format!("{ISSUER}:443"): private.issuer.address().to_string(),
     });
     let sbx = |arguments: &[&str]| setting.installation.sbx(arguments.iter().copied());
     for step in [
@@ -72,7 +141,7 @@ fn docker_pushes_pulls_and_builds_and_git_and_curl_work_in_a_machine() {
             "policy",
             "allow",
             "network",
-            &format!("{UNREAD},{OPENED},{FILES}"),
+            &format!("{UNREAD},{OPENED},{FILES},{LOGIN},{TOKENS},{ISSUER}"),
         ],
     ] {
         sbx(step).success().unwrap();
@@ -83,6 +152,7 @@ fn docker_pushes_pulls_and_builds_and_git_and_curl_work_in_a_machine() {
         ["secret", "set", "anthropic"],
     );
     key.success().unwrap();
+    Private::store(&setting, folder.path());
     let workspace = setting.shell("pull");
     // Unread, the stand-ins' own certificates are seen; a person would have theirs trusted in the same way.
     setting
@@ -96,7 +166,11 @@ fn docker_pushes_pulls_and_builds_and_git_and_curl_work_in_a_machine() {
          sudo cp roots.pem /etc/docker/certs.d/{UNREAD}/ca.crt
          tar -chf /tmp/tiny.tar -C / bin/sh bin/echo $(ldd /bin/echo | grep -o '/lib[^ ]*' | sed 's|^/||' | sort -u)
          docker import /tmp/tiny.tar {UNREAD}/tiny:1
-         docker push {UNREAD}/tiny:1"
+         docker push {UNREAD}/tiny:1
+         for registry in {LOGIN} {TOKENS}
+         do docker tag {UNREAD}/tiny:1 $registry/tiny:1; docker push $registry/tiny:1
+         done
+         test ! -e ~/.docker/config.json"
     ));
     let pull = |name: &str| {
         let line = format!(
@@ -108,6 +182,13 @@ fn docker_pushes_pulls_and_builds_and_git_and_curl_work_in_a_machine() {
     };
     pull(UNREAD);
     pull(OPENED);
+    pull(LOGIN);
+    pull(TOKENS);
+    let issued = private.issuer.recorder().requests();
+    let all = issued
+        .iter()
+        .all(|asked| asked.header("authorization").is_some());
+    assert!(!issued.is_empty() && all, "{issued:#?}");
     let built = inside(&format!(
         "docker rmi -f $(docker images -q) >/dev/null
          mkdir -p /tmp/build

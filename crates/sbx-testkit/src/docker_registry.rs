@@ -7,7 +7,36 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
+use crate::registry::{ISSUER, RegistryStandIn};
 use crate::tls::TestRoot;
+
+/// The login of [`by_password`].
+pub const USER: &str = "u";
+/// Its password.
+pub const PASSWORD: &str = "the-password-of-the-login";
+/// `USER` with `PASSWORD`, as `htpasswd -B` writes it.
+const HTPASSWD: &str = "u:$2y$05$abcdefghijklmnopqrstuuTU0ib/5GGuFJhOSkXjiWmSAjiZ1q6Ny\n";
+
+/// Configuration of who may do what: with [`USER`] and [`PASSWORD`], everything.
+pub fn by_password(folder: &Path) -> io::Result<Value> {
+    let path = folder.join("htpasswd");
+    std::fs::write(&path, HTPASSWD)?;
+    Ok(json!({ "htpasswd": { "realm": "basic", "path": path } }))
+}
+
+/// The same: with a token that `issuer` gives out for this registry, at this address.
+pub fn by_token(
+    folder: &Path,
+    issuer: &RegistryStandIn,
+    address: &str,
+    registry: &str,
+) -> io::Result<Value> {
+    let trusted = folder.join("trusted.pem");
+    std::fs::write(&trusted, issuer.trust_pem())?;
+    Ok(json!({ "token": {
+        "realm": address, "service": registry, "issuer": ISSUER, "rootcertbundle": trusted,
+    } }))
+}
 
 /// A running one. Dropping it ends it.
 #[derive(Debug)]

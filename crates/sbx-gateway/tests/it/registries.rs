@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{AUTHORIZATION, HeaderValue};
 use hyper::{Method, Request, Response};
+use sbx_testkit::docker_registry::{PASSWORD, USER};
 use sbx_testkit::recorder::Request as Received;
 use sbx_testkit::registry::Options;
 use sbx_testkit::{EchoUpstream, RegistryStandIn};
@@ -15,8 +16,6 @@ use serde_json::{Value, json};
 
 use crate::lab::{Lab, Setup, anthropic, h1, h2, run, send, text};
 
-pub(crate) const USER: &str = "u";
-pub(crate) const PASSWORD: &str = "the-password-of-the-login";
 /// `USER:PASSWORD` as it is sent.
 const LOGIN: &str = "Basic dTp0aGUtcGFzc3dvcmQtb2YtdGhlLWxvZ2lu";
 const PLACEHOLDER: &str = "sbx-registry-0123456789abcdef";

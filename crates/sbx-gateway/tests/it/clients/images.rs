@@ -4,19 +4,17 @@
 use std::path::Path;
 use std::time::Duration;
 
-use sbx_testkit::registry::{ISSUER, Options};
+use sbx_testkit::docker_registry::{PASSWORD, USER, by_password, by_token};
+use sbx_testkit::registry::Options;
 use sbx_testkit::{DockerRegistry, RegistryStandIn, TestRoot};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{Standin, Town, Way, installed};
 use crate::lab::Setup;
-use crate::registries::{PASSWORD, USER, login};
+use crate::registries::login;
 
 const REGISTRY: &str = "registry.test";
 const AUTH: &str = "auth.test";
-/// `USER` with `PASSWORD`, as `htpasswd -B` writes it.
-const HTPASSWD: &str = "u:$2y$05$abcdefghijklmnopqrstuuTU0ib/5GGuFJhOSkXjiWmSAjiZ1q6Ny\n";
-
 /// Makes an image, pushes it and pulls it.
 const PUSH_AND_PULL: &str = r#"set -e
     export LD_LIBRARY_PATH=$CLIENTS/debian/usr/lib/x86_64-linux-gnu:$CLIENTS/debian/lib/x86_64-linux-gnu
@@ -88,9 +86,7 @@ fn pushes_and_pulls(town: &Town) {
 #[test]
 fn skopeo_without_a_login_pushes_to_and_pulls_from_a_registry_that_wants_one() {
     let folder = tempfile::tempdir().unwrap();
-    let htpasswd = folder.path().join("htpasswd");
-    std::fs::write(&htpasswd, HTPASSWD).unwrap();
-    let auth = json!({ "htpasswd": { "realm": "basic", "path": htpasswd } });
+    let auth = by_password(folder.path()).unwrap();
     let (_registry, town) = town(folder.path(), &auth, &[], None);
     pushes_and_pulls(&town);
 }
@@ -107,12 +103,8 @@ fn skopeo_without_a_login_pushes_to_and_pulls_from_a_registry_that_wants_tokens(
         lifetime: Duration::from_mins(5),
     });
     let server = server.unwrap();
-    let trusted = folder.path().join("trusted.pem");
-    std::fs::write(&trusted, server.trust_pem()).unwrap();
     let endpoint = "https://auth.test/token";
-    let auth = json!({ "token": {
-        "realm": endpoint, "service": REGISTRY, "issuer": ISSUER, "rootcertbundle": trusted,
-    } });
+    let auth = by_token(folder.path(), &server, endpoint, REGISTRY).unwrap();
     let (_registry, town) = town(folder.path(), &auth, &[(AUTH, &server)], Some(endpoint));
     pushes_and_pulls(&town);
     let asked = server.recorder().requests();

@@ -2,6 +2,7 @@
 //! back there. Made once for a generation; a [`Bound`] says all of it about one target.
 
 mod bind;
+mod bound;
 mod hosts;
 pub mod issuers;
 pub mod registries;
@@ -22,6 +23,7 @@ use sbx_wire::secret::SecretText;
 use crate::generation::ConfigError;
 use crate::limits;
 
+pub use self::bound::{Bound, Owner};
 pub use self::hosts::Hosts;
 use self::issuers::BoundIssuer;
 use self::registries::RegistryForm;
@@ -161,55 +163,6 @@ pub struct Supplied {
     pub material: Arc<Material>,
 }
 
-/// A placeholder that the guest may hold.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Owner {
-    /// Whose it is.
-    pub service: String,
-    /// Nothing is stored for it any more.
-    pub withdrawn: bool,
-    placeholder: String,
-}
-
-/// What concerns requests to one target.
-#[derive(Debug, Default)]
-pub struct Bound {
-    /// Credentials that are written there.
-    pub credentials: Vec<Arc<BoundCredential>>,
-    /// Placeholders that must not go there.
-    pub strays: Option<Arc<Strays>>,
-    owners: Vec<Owner>,
-    /// Values that may come back from there, of those that are here.
-    pub scrub: Option<Arc<Scrub>>,
-    /// Bodies quote whatever the agent has seen: a stray placeholder in one is made unreadable.
-    pub conversation: bool,
-}
-
-impl Bound {
-    /// Whose a stray placeholder is, by the number that [`Strays`] gave.
-    pub fn owner(&self, number: usize) -> &Owner {
-        &self.owners[number]
-    }
-
-    /// The first placeholder in the head of a request that must not go there.
-    pub fn stray(&self, parts: &Parts) -> Option<&Owner> {
-        let strays = self.strays.as_ref()?;
-        let uri = parts.uri.to_string();
-        let values = parts.headers.values().map(HeaderValue::as_bytes);
-        let mut texts = std::iter::once(uri.as_bytes()).chain(values);
-        let number = texts.find_map(|text| strays.find(text))?;
-        Some(self.owner(number))
-    }
-
-    /// Whether a value is written into the body.
-    pub fn writes_bodies(&self) -> bool {
-        let in_body = |credential: &Arc<BoundCredential>| {
-            matches!(credential.form, Form::Replace { body: true })
-        };
-        self.credentials.iter().any(in_body)
-    }
-}
-
 /// What the configuration says.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Configured<'a> {
@@ -228,8 +181,25 @@ pub struct Credentials {
     owners: Vec<Owner>,
     unbound: Arc<Bound>,
     issuers: Vec<Arc<BoundIssuer>>,
+    made: Mutex<Made>,
+}
+
+/// What was made so far.
+#[derive(Debug, Default)]
+struct Made {
     /// By target, as they come up.
-    made: Mutex<HashMap<Target, Arc<Bound>>>,
+    by_target: HashMap<Target, Arc<Bound>>,
+    /// By what is bound there: to look for placeholders is prepared once for all names of a pattern.
+    by_bindings: HashMap<Vec<Binding>, Arc<Bound>>,
+}
+
+/// A credential that is bound to a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Binding {
+    /// Its place among all.
+    number: usize,
+    /// Whether its placeholder may go there.
+    stays: bool,
 }
 
 impl Credentials {
@@ -323,30 +293,45 @@ impl Credentials {
             return self.unbound.clone();
         }
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(bound) = made.get(target) {
+        if let Some(bound) = made.by_target.get(target) {
             return bound.clone();
         }
         // A pattern takes in as many names as a guest can think of.
-        if made.len() >= limits::BOUND_TARGETS {
-            made.clear();
+        if made.by_target.len() >= limits::BOUND_TARGETS {
+            *made = Made::default();
         }
-        let bound = Arc::new(self.make(target));
-        made.insert(target.clone(), bound.clone());
+        let bindings = self.bindings(target);
+        let make = || Arc::new(self.make(&bindings));
+        let known = made.by_bindings.entry(bindings.clone());
+        let bound = known.or_insert_with(make).clone();
+        made.by_target.insert(target.clone(), bound.clone());
         bound
     }
 
-    fn make(&self, target: &Target) -> Bound {
-        let here = self.all.iter().filter(|(hosts, _)| hosts.contains(target));
-        let mut credentials: Vec<_> = here.map(|(_, credential)| credential.clone()).collect();
-        let conversation = credentials.iter().any(|credential| credential.conversation);
+    /// What is bound to a target: all that [`Bound`] depends on.
+    fn bindings(&self, target: &Target) -> Vec<Binding> {
+        let all = self.all.iter().enumerate();
+        let here = all.filter(|(_, (hosts, _))| hosts.contains(target));
+        let binding =
+            |(number, (_, credential)): (usize, &(Hosts, Arc<BoundCredential>))| Binding {
+                number,
+                stays: credential.stays_at(target),
+            };
+        here.map(binding).collect()
+    }
+
+    fn make(&self, bindings: &[Binding]) -> Bound {
+        let credential = |binding: &Binding| (self.all[binding.number].1.clone(), binding.stays);
+        let mut bound: Vec<_> = bindings.iter().map(credential).collect();
+        let conversation = bound.iter().any(|(credential, _)| credential.conversation);
         // A request has one signature, whichever of its patterns the key is bound by.
         let mut signs = false;
-        credentials.retain(|credential| {
+        bound.retain(|(credential, _)| {
             !matches!(credential.form, Form::Aws(_)) || !std::mem::replace(&mut signs, true)
         });
         let belongs = |owner: &&Owner| {
-            let mut staying = credentials.iter().filter(|one| one.stays_at(target));
-            staying.any(|credential| {
+            let mut staying = bound.iter().filter(|(_, stays)| *stays);
+            staying.any(|(credential, _)| {
                 credential
                     .placeholders()
                     .any(|one| one == owner.placeholder)
@@ -357,6 +342,10 @@ impl Credentials {
             .iter()
             .filter(|owner| !belongs(owner))
             .cloned()
+            .collect();
+        let credentials: Vec<_> = bound
+            .iter()
+            .map(|(credential, _)| credential.clone())
             .collect();
         let values = credentials
             .iter()

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant as Clock};
 use sbx_gateway::addresses::{GATEWAY, GUEST, MTU, PREFIX};
 use sbx_testkit::Frames;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
-use smoltcp::socket::tcp;
+use smoltcp::socket::{Socket as AnySocket, tcp};
 use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr, IpEndpoint};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
@@ -41,6 +41,8 @@ struct State {
     frames: Frames,
     /// Connections whose owners have gone.
     left: Vec<SocketHandle>,
+    /// Those that have ended: a new one takes the buffers of an old one.
+    spare: Vec<tcp::Socket<'static>>,
     next_port: u16,
     started: Clock,
 }
@@ -59,6 +61,7 @@ impl State {
             sockets,
             frames,
             left,
+            spare,
             ..
         } = self;
         interface.poll(now, frames, sockets);
@@ -66,7 +69,11 @@ impl State {
             let state = sockets.get::<tcp::Socket<'_>>(*handle).state();
             let over = matches!(state, tcp::State::Closed | tcp::State::TimeWait);
             if over {
-                sockets.remove(*handle);
+                // There are others too where some package of the same build uses them.
+                if let AnySocket::Tcp(mut socket) = sockets.remove(*handle) {
+                    socket.abort();
+                    spare.push(socket);
+                }
             }
             !over
         });
@@ -76,7 +83,7 @@ impl State {
 
 impl Stack {
     pub(super) fn new() -> Self {
-        let mut frames = Frames::new(MTU);
+        let mut frames = Frames::new(MTU).believing();
         let hardware = HardwareAddress::Ethernet(EthernetAddress(GUEST_MAC));
         let mut config = Config::new(hardware);
         config.random_seed = u64::from(std::process::id());
@@ -91,6 +98,7 @@ impl Stack {
             sockets: SocketSet::new(Vec::new()),
             frames,
             left: Vec::new(),
+            spare: Vec::new(),
             next_port: FIRST_PORT,
             started: Clock::now(),
         };
@@ -177,7 +185,8 @@ impl Stack {
     fn begin(&self, to: SocketAddrV4) -> io::Result<Stream> {
         let mut state = self.state();
         let buffer = || tcp::SocketBuffer::new(vec![0; BUFFER]);
-        let mut socket = tcp::Socket::new(buffer(), buffer());
+        let new = || tcp::Socket::new(buffer(), buffer());
+        let mut socket = state.spare.pop().unwrap_or_else(new);
         socket.set_nagle_enabled(false);
         let port = state.next_port;
         state.next_port = port.checked_add(1).unwrap_or(FIRST_PORT);

@@ -1,6 +1,6 @@
 //! Runs inside of a guest or a container: moves bytes over TCP and says how fast.
 //!
-//! Arguments: seconds, then pairs of `down` or `up` and `HOST:PORT`. One line a pair: MiB/s.
+//! Arguments: the processor to stay on, seconds, then pairs of `down` or `up` and `HOST:PORT`. One line a pair: MiB/s.
 #![forbid(unsafe_code)]
 #![expect(
     clippy::print_stdout,
@@ -13,6 +13,8 @@ use std::net::TcpStream;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use rustix::thread::{CpuSet, sched_setaffinity};
+
 /// Bytes handed over at once, as iperf3 does.
 const PIECE: usize = 128 * 1024;
 /// Ends what is sent; see the other end.
@@ -20,9 +22,15 @@ const END: u8 = 0;
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    let Some((seconds, jobs)) = words.split_first() else {
+    let [processor, seconds, jobs @ ..] = words.as_slice() else {
         return ExitCode::from(2);
     };
+    let mut only = CpuSet::new();
+    only.set(processor.parse().unwrap_or(0));
+    if let Err(error) = sched_setaffinity(None, &only) {
+        eprintln!("processor {processor}: {error}");
+        return ExitCode::FAILURE;
+    }
     let seconds = Duration::from_secs_f64(seconds.parse().unwrap_or(1.0));
     for job in jobs.chunks_exact(2) {
         let done = match job[0].as_str() {

@@ -21,6 +21,7 @@ mod life;
 mod neighbours;
 mod network;
 mod power;
+mod saved;
 mod sessions;
 mod setting;
 mod ssh_agent;

@@ -12,7 +12,7 @@ const PLACE: &str = "target/clients";
 /// Holds [`VERSION`] once everything is there.
 const COMPLETE: &str = "target/clients/complete";
 /// To be raised with every change to the lists.
-const VERSION: &str = "5\n";
+const VERSION: &str = "6\n";
 
 /// From Python's registry: clients, and a gRPC server.
 const PYTHON: &[&str] = &[
@@ -25,8 +25,14 @@ const PYTHON: &[&str] = &[
 /// From npm's: versions of Node before 24 need it to use a proxy.
 const NODE: &[&str] = &["undici@6"];
 /// Debian packages that are unpacked, not installed: a client that is a Go program, one of registries of images, and such a
-/// registry and a keychain, which would otherwise start a service.
-const DEBIAN: &[&str] = &["git-lfs", "docker-registry", SKOPEO, KEYCHAIN];
+/// registry and a keychain, which would otherwise start a service; and all that a guest needs that is nothing else.
+const DEBIAN: &[&str] = &[
+    "busybox-static",
+    "git-lfs",
+    "docker-registry",
+    SKOPEO,
+    KEYCHAIN,
+];
 const SKOPEO: &str = "skopeo";
 const KEYCHAIN: &str = "gnome-keyring";
 /// Beginnings of the names of the libraries that these need and that few other programs do; the numbers behind them differ

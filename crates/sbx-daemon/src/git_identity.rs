@@ -8,8 +8,10 @@ use sbx_wire::guest::GuestFile;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Settings of the machine, below those of its users and repositories.
-const FILE: &str = "/etc/gitconfig";
+/// Settings of the machine, below those of its users and repositories. It is the guest's: what is set there inside stays.
+const SYSTEM: &str = "/etc/gitconfig";
+/// Ours, which that one includes.
+const FILE: &str = "/etc/sbx/gitconfig";
 const WANTED: &str = "^(user\\.(name|email|signingkey)|gpg\\.format|(commit|tag)\\.gpgsign)$";
 /// Most bytes of all settings, of one value, and of a public key.
 const MAX_SETTINGS: u64 = 64 << 10;
@@ -18,8 +20,8 @@ const MAX_KEY: u64 = 16 << 10;
 /// Beginnings of the kinds of public keys.
 const KINDS: [&str; 3] = ["ssh-", "ecdsa-", "sk-"];
 
-/// The file, written anew at each start: also where the user has no settings any more.
-pub(crate) fn file(daemon: &Daemon) -> GuestFile {
+/// Ours, written anew at each start: also where the user has no settings any more. And what includes it.
+pub(crate) fn files(daemon: &Daemon) -> [GuestFile; 2] {
     let arguments = [
         "config",
         "--global",
@@ -35,14 +37,25 @@ pub(crate) fn file(daemon: &Daemon) -> GuestFile {
     let signs = ssh.is_ok_and(|ssh| ssh.enabled);
     let key = || public_key(found.get("user.signingkey")?, &home()?);
     let key = if signs { key() } else { None };
-    let content = text(&found, key.as_deref());
+    [
+        guest_file(FILE, text(&found, key.as_deref()), false),
+        guest_file(SYSTEM, include(FILE), true),
+    ]
+}
+
+fn guest_file(path: &str, text: String, only_if_missing: bool) -> GuestFile {
     GuestFile {
-        path: FILE.to_owned(),
-        content: content.into_bytes(),
+        path: path.to_owned(),
+        content: text.into_bytes(),
         mode: 0o644,
         owner: 0,
-        only_if_missing: false,
+        only_if_missing,
     }
+}
+
+/// Settings that take in another file's.
+fn include(path: &str) -> String {
+    format!("[include]\n\tpath = {path}\n")
 }
 
 fn home() -> Option<PathBuf> {
@@ -147,6 +160,38 @@ mod tests {
         assert_eq!(read("user.signingkey"), "key::ssh-ed25519 AAAA\n");
         assert_eq!(read("commit.gpgsign"), "true\n");
         assert_eq!(read("tag.gpgsign"), "");
+    }
+
+    #[test]
+    fn what_is_set_inside_stays_and_counts_more_than_what_comes_from_the_host() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let ours = path("ours");
+        let start = |name: &str| {
+            let found =
+                settings(format!("user.name\n{name}\0user.email\na@b.example\0").as_bytes());
+            std::fs::write(&ours, text(&found, None)).unwrap();
+            let system = guest_file(SYSTEM, include(&ours.display().to_string()), true);
+            if !(system.only_if_missing && path("system").exists()) {
+                std::fs::write(path("system"), system.content).unwrap();
+            }
+        };
+        let git = |arguments: &[&str]| {
+            let mut git = std::process::Command::new("git");
+            let git = git.env("GIT_CONFIG_SYSTEM", path("system"));
+            let output = git
+                .args(["config", "--system", "--includes"])
+                .args(arguments);
+            String::from_utf8(output.output().unwrap().stdout).unwrap()
+        };
+        start("First");
+        assert_eq!(git(&["user.name"]), "First\n");
+        git(&["user.email", "inside@b.example"]);
+        git(&["alias.st", "status"]);
+        start("Second");
+        assert_eq!(git(&["user.name"]), "Second\n");
+        assert_eq!(git(&["user.email"]), "inside@b.example\n");
+        assert_eq!(git(&["alias.st"]), "status\n");
     }
 
     #[test]

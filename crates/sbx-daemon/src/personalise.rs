@@ -111,7 +111,7 @@ pub(crate) fn personalise(daemon: &Daemon, record: &Record, path: &str) -> Perso
         tokens: &|service| credentials::tokens(&daemon.secrets(), record.name.as_str(), service),
     };
     files.extend(record.agent.home_files(&seed, &facts(daemon, record)));
-    files.push(git_identity::file(daemon));
+    files.extend(git_identity::files(daemon));
     let ca_pem = daemon.root.certificate_pem().to_owned();
     Personalise {
         hostname: hostname(record.name.as_str()),

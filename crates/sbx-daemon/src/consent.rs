@@ -5,7 +5,7 @@ use crate::browser;
 use crate::daemon::Daemon;
 use crate::random;
 use crate::sign_ins::{self, New};
-use crate::token_endpoint::{self, Question};
+use crate::token_endpoint::{self, Head, Question};
 use axum::Router;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -305,7 +305,7 @@ async fn exchange(daemon: &Daemon, page: &Page, code: &str) -> Outcome {
     let question = Question {
         host,
         path,
-        json: false,
+        head: Head::Form,
         body: SecretText::new(asked.body()),
     };
     let told = token_endpoint::ask(daemon, &question)

@@ -304,6 +304,7 @@ fn record(checked: &Checked, image: &Image) -> Result<Record, Report> {
         placeholders: BTreeMap::new(),
         custom: Vec::new(),
         issued: Vec::new(),
+        handed_in: Vec::new(),
         created_at: clock::now(),
         last_used_at: None,
         remove_when_ended: false,

@@ -1,5 +1,6 @@
 //! What a sandbox is given of what is stored: placeholders and variables inside, values for its gateway.
 
+pub(crate) mod handing_in;
 mod issuing;
 mod registries;
 
@@ -38,7 +39,7 @@ impl<'a> InForce<'a> {
         for secret in vault.in_force(sandbox) {
             match &secret.kind {
                 Kind::Custom(custom) => found.custom.push((custom, secret)),
-                Kind::Service => {
+                Kind::Service | Kind::Aws(_) => {
                     if let Some(service) = Service::find(&secret.key.name) {
                         found.services.insert(service.name, (service, secret));
                     }
@@ -128,7 +129,9 @@ pub(crate) fn give(daemon: &Daemon, record: &mut Record, new: bool) -> Result<bo
     let found = InForce::of(&vault, record.name.as_str());
     let of_agent = agents::service(record.agent).and_then(Service::find);
     let stored = found.services.values().map(|(service, _)| *service);
-    let mut given = issuing::give(&found, record) | registries::give(&found, record)?;
+    let mut given = issuing::give(&found, record)
+        | registries::give(&found, record)?
+        | handing_in::give(&found, record)?;
     for service in stored.chain(of_agent) {
         if !record.placeholders.contains_key(service.name) {
             let placeholder = services::placeholder(service)?;
@@ -160,11 +163,16 @@ pub(crate) fn variables(daemon: &Daemon, record: &Record) -> Vec<(String, String
     let vault = daemon.secrets();
     let found = InForce::of(&vault, record.name.as_str());
     let signed_in = found.signed_in();
+    let handed_in = handing_in::variables(&found, record);
     let mut variables = Vec::new();
     for service in TABLE {
         let stored = found.services.contains_key(service.name);
         let placeholder = record.placeholders.get(service.name).filter(|_| stored);
-        let mode = if placeholder.is_some() {
+        let handed_in = handed_in.as_ref().filter(|_| service.signs());
+        let placeholder = placeholder.filter(|_| handed_in.is_none());
+        let mode = if handed_in.is_some() {
+            "short-lived"
+        } else if placeholder.is_some() {
             "apikey"
         } else if signed_in.contains(service.name) {
             "oauth"
@@ -173,6 +181,7 @@ pub(crate) fn variables(daemon: &Daemon, record: &Record) -> Vec<(String, String
         };
         let upper = service.name.to_ascii_uppercase().replace('-', "_");
         variables.push((format!("SBX_CRED_{upper}_MODE"), mode.to_owned()));
+        variables.extend(handed_in.into_iter().flatten().cloned());
         for (name, text) in placeholder
             .into_iter()
             .flat_map(|text| service.guest_variables(text))
@@ -218,6 +227,7 @@ pub(crate) fn for_gateway(daemon: &Daemon, sandbox: &Sandbox) -> ForGateway {
             credentials.extend(written(&binding, base));
         }
     }
+    handing_in::add(&found, &record, &mut credentials);
     let issued = found.issued.iter();
     let issued: Vec<Credential> = issued
         .flat_map(|one| issuing::credentials(one, &credentials))
@@ -254,6 +264,7 @@ pub(crate) fn for_gateway(daemon: &Daemon, sandbox: &Sandbox) -> ForGateway {
         })
         .collect();
     withdrawn.extend(issuing::withdrawn(&found, &record));
+    withdrawn.extend(handing_in::withdrawn(&found, &record));
     ForGateway {
         issuers: issuing::issuers(&found, &record),
         credentials,
@@ -262,11 +273,11 @@ pub(crate) fn for_gateway(daemon: &Daemon, sandbox: &Sandbox) -> ForGateway {
 }
 
 fn is_of(credential: &Credential, placeholder: &str) -> bool {
-    let id = credential
-        .aws
-        .as_ref()
-        .map(|aws| aws.placeholder_id.as_str());
-    credential.placeholder == placeholder || id == Some(placeholder)
+    let of_aws = credential.aws.as_ref().is_some_and(|aws| {
+        let mut tokens = aws.handed_in.iter();
+        aws.placeholder_id == placeholder || tokens.any(|one| one.token == placeholder)
+    });
+    credential.placeholder == placeholder || of_aws
 }
 
 /// What there is of a secret's value now, as a gateway takes it.
@@ -289,7 +300,7 @@ pub(crate) fn is_given(secret: &Secret) -> bool {
     match secret.kind {
         Kind::Custom(_) | Kind::SignIn(_) => true,
         Kind::Registry(_) => secret.key.scope != Scope::Host,
-        Kind::Service => Service::find(&secret.key.name).is_some(),
+        Kind::Service | Kind::Aws(_) => Service::find(&secret.key.name).is_some(),
     }
 }
 
@@ -342,7 +353,10 @@ fn written(binding: &Binding, base: Credential) -> Option<Credential> {
             let (placeholder_id, placeholder) = (id.to_owned(), secret.to_owned());
             Some(Credential {
                 placeholder,
-                aws: Some(Aws { placeholder_id }),
+                aws: Some(Aws {
+                    placeholder_id,
+                    handed_in: None,
+                }),
                 conversation,
                 ..base
             })

@@ -7,6 +7,7 @@ use crate::image::InitramfsCache;
 use crate::policy;
 use crate::sandbox::Sandbox;
 use crate::settings;
+use crate::short_lived::Sessions;
 use crate::sign_ins::SignIns;
 use crate::small_kernel::Small;
 use crate::ssh_agent::Questions;
@@ -59,6 +60,8 @@ pub(crate) struct Daemon {
     pub(crate) values_changed: Notify,
     /// What is known of tokens that were issued.
     pub(crate) sign_ins: SignIns,
+    /// Keys of AWS that end soon.
+    pub(crate) short_lived: Sessions,
     /// What somebody is asked to agree to.
     pub(crate) consents: Consents,
     /// Held while something is stored or removed, which may wait for the keychain.
@@ -104,6 +107,7 @@ impl Daemon {
             values: Values::new(Keychain::new(SecretService::connect)),
             values_changed: Notify::new(),
             sign_ins: SignIns::default(),
+            short_lived: Sessions::default(),
             consents: Consents::default(),
             storing: tokio::sync::Mutex::default(),
             sandboxes: Mutex::new(by_name),

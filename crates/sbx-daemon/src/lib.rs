@@ -66,6 +66,7 @@ mod sandbox;
 mod serve;
 mod services;
 mod settings;
+mod short_lived;
 mod sign_ins;
 mod small_kernel;
 mod ssh_agent;

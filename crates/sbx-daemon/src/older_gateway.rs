@@ -3,7 +3,7 @@
 //! would have to know to keep a placeholder from going out is closed for it instead.
 
 use sbx_policy::{CreatedVia, Decision, Protocols, ResourcePattern, Rule, Scope};
-use sbx_wire::gateway::{Credential, GatewayConfig, Withdrawn};
+use sbx_wire::gateway::{Aws, Credential, GatewayConfig, Withdrawn};
 
 /// The rule that closes hosts to a gateway that cannot write their credentials. Shown in the log of connections.
 const RULE: &str = "sbx-older-gateway";
@@ -24,16 +24,40 @@ pub(crate) struct Older {
 
 /// For gateways that do not understand a configuration, the newest first; none, if all of them do.
 pub(crate) fn older(config: &GatewayConfig) -> Vec<Older> {
-    let registries = before_registries(config);
-    // One that knows no signatures knows no registries either.
-    let without = registries.as_ref().map_or(config, |older| &older.config);
+    let handing_in = before_handing_in(config);
+    // One that knows less knows nothing of what came later either.
+    let without = handing_in.as_ref().map_or(config, |older| &older.config);
+    let registries = before_registries(without);
+    let without = registries.as_ref().map_or(without, |older| &older.config);
     let signatures = before_signatures(without);
     let first = first(config);
-    registries
+    handing_in
         .into_iter()
+        .chain(registries)
         .chain(signatures)
         .chain(first)
         .collect()
+}
+
+/// For those that hand in no keys of AWS: they sign, and refuse what is signed with any other key. `None`: it is not needed.
+fn before_handing_in(config: &GatewayConfig) -> Option<Older> {
+    let hands_in = |aws: &Aws| aws.handed_in.is_some();
+    let mut signing = config.credentials.iter().filter_map(|one| one.aws.as_ref());
+    if !signing.any(hands_in) {
+        return None;
+    }
+    let mut older = config.clone();
+    for aws in older
+        .credentials
+        .iter_mut()
+        .filter_map(|one| one.aws.as_mut())
+    {
+        aws.handed_in = None;
+    }
+    Some(Older {
+        config: older,
+        complete: false,
+    })
 }
 
 /// For those that know every form but logins of registries. `None`: it is not needed.

@@ -4,9 +4,10 @@ use crate::daemon::Daemon;
 use crate::gateway_link::{RETRY, connect, receive, send};
 use crate::sandbox::Sandbox;
 use crate::services;
+use crate::short_lived;
 use crate::sign_ins::{self, Trouble, When};
 use sbx_secrets::{Held, Person, Secret};
-use sbx_wire::gateway::{Answer, Command};
+use sbx_wire::gateway::{Answer, Command, SHORT_LIVED};
 use sbx_wire::secret::SecretText;
 use std::io;
 use std::sync::Arc;
@@ -37,7 +38,11 @@ async fn converse(daemon: &Arc<Daemon>, sandbox: &Sandbox) -> io::Result<()> {
             receive(&mut read).await?;
             return Err(io::Error::other("the gateway spoke without being asked"));
         };
-        let outcome = value(daemon, sandbox, &service).await;
+        let outcome = if service == SHORT_LIVED {
+            short_lived::document(daemon, sandbox).await
+        } else {
+            value(daemon, sandbox, &service).await
+        };
         let problem = outcome.as_ref().err().cloned();
         tracing::info!(sandbox = sandbox.name, service, ?problem, "value on demand");
         command = Command::Value {
@@ -71,7 +76,12 @@ async fn value(
     let secret = secret
         .filter(|secret| daemon.values.held(secret) == Held::OnDemand)
         .ok_or_else(|| "it is not stored any more".to_owned())?;
-    let fetched = daemon.values.fetch(&secret, Person::Absent).await;
+    fetched(daemon, &secret).await
+}
+
+/// The value of a secret that is fetched each time, as a gateway takes it.
+pub(crate) async fn fetched(daemon: &Daemon, secret: &Secret) -> Result<SecretText, String> {
+    let fetched = daemon.values.fetch(secret, Person::Absent).await;
     let value = fetched.map_err(|failure| failure.sentence)?;
     services::usable(&secret.key.name, &value).map_err(|problem| format!("what came {problem}"))
 }

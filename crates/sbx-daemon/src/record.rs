@@ -62,6 +62,9 @@ pub(crate) struct Record {
     /// What stands inside for tokens that were issued, at any time since it was made.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) issued: Vec<GivenIssued>,
+    /// Keys of AWS that it was handed and that have not ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) handed_in: Vec<HandedKey>,
     /// RFC 3339.
     pub(crate) created_at: String,
     /// RFC 3339; time of the last start.
@@ -86,6 +89,17 @@ pub(crate) struct GivenCustom {
     pub(crate) placeholder: String,
     /// Variable that holds that. A sandbox that was there before the secret has none.
     pub(crate) env: Option<String>,
+}
+
+/// A key of AWS that ends soon and that the sandbox was handed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct HandedKey {
+    /// Its access key id.
+    pub(crate) id: String,
+    /// What was stored then, see [`sbx_secrets::ShortLived::id`].
+    pub(crate) of: String,
+    /// When it ends, seconds since the Unix epoch.
+    pub(crate) end_s: u64,
 }
 
 /// Something that stands for a token.

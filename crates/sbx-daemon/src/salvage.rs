@@ -88,6 +88,7 @@ pub(crate) fn salvage(dir: &Path, id: &str, row: Option<&Row>) -> Option<Salvage
         placeholders: field(&document, "placeholders").unwrap_or_default(),
         custom: field(&document, "custom").unwrap_or_default(),
         issued: field(&document, "issued").unwrap_or_default(),
+        handed_in: field(&document, "handed_in").unwrap_or_default(),
         created_at: field(&document, "created_at").unwrap_or_else(|| made(dir)),
         last_used_at: field(&document, "last_used_at"),
         remove_when_ended: false,

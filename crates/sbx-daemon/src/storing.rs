@@ -40,10 +40,12 @@ pub(crate) async fn store(
             (source, Some(value))
         }
         (None, Some(fetched)) => {
-            let usual = match wanted.kind {
+            let usual = match &wanted.kind {
                 Kind::Custom(_) => Refresh::OnDemand,
-                Kind::Service if services::signs(&name) => Refresh::AWS,
-                Kind::Service | Kind::Registry(_) | Kind::SignIn(_) => Refresh::SERVICES,
+                kind if kind.is_service() && services::signs(&name) => Refresh::AWS,
+                Kind::Service | Kind::Aws(_) | Kind::Registry(_) | Kind::SignIn(_) => {
+                    Refresh::SERVICES
+                }
             };
             let recipe = recipe(&fetched, usual)?;
             let value = if fetched.unverified {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::Request;
 use hyper::client::conn::http1;
-use hyper::header::{ACCEPT, CONTENT_TYPE, HOST};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderMap, HeaderValue};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -29,15 +29,41 @@ const HTTPS: u16 = 443;
 
 /// What is asked, and where.
 #[derive(Debug)]
-pub(crate) struct Question {
+pub(crate) struct Question<'a> {
     /// Host, port 443.
-    pub(crate) host: &'static str,
+    pub(crate) host: &'a str,
     /// Path.
-    pub(crate) path: &'static str,
-    /// JSON, or a form.
-    pub(crate) json: bool,
+    pub(crate) path: &'a str,
+    /// Its headers.
+    pub(crate) head: Head,
     /// Body.
     pub(crate) body: SecretText,
+}
+
+/// What stands in front of a body.
+#[derive(Debug)]
+pub(crate) enum Head {
+    /// JSON.
+    Json,
+    /// A form.
+    Form,
+    /// These headers and no others: they are signed.
+    Signed(HeaderMap),
+}
+
+impl Head {
+    fn headers(&self) -> HeaderMap {
+        let media_type = match self {
+            Self::Json => "application/json",
+            Self::Form => "application/x-www-form-urlencoded",
+            Self::Signed(headers) => return headers.clone(),
+        };
+        let json = HeaderValue::from_static("application/json");
+        let media_type = HeaderValue::from_static(media_type);
+        [(ACCEPT, json), (CONTENT_TYPE, media_type)]
+            .into_iter()
+            .collect()
+    }
 }
 
 /// What came.
@@ -50,7 +76,7 @@ pub(crate) struct Told {
 }
 
 /// Asks. The error is a sentence that the guest may read.
-pub(crate) async fn ask(daemon: &Daemon, question: &Question) -> Result<Told, String> {
+pub(crate) async fn ask(daemon: &Daemon, question: &Question<'_>) -> Result<Told, String> {
     let upstream = settings::upstream(daemon.store().settings());
     let host = question.host;
     match tokio::time::timeout(LIMIT, exchange(&upstream, question)).await {
@@ -65,12 +91,12 @@ pub(crate) async fn ask(daemon: &Daemon, question: &Question) -> Result<Told, St
 
 async fn exchange(
     upstream: &Upstream,
-    question: &Question,
+    question: &Question<'_>,
 ) -> Result<Told, Box<dyn Error + Send + Sync>> {
     let Question {
         host,
         path,
-        json,
+        head,
         body,
     } = question;
     let roots = upstream.extra_roots_pem.clone();
@@ -78,20 +104,14 @@ async fn exchange(
     let config = tokio::task::spawn_blocking(move || trust(&roots)).await??;
     let stream = connect(upstream, host).await?;
     let stream = TlsConnector::from(Arc::new(config))
-        .connect(ServerName::try_from(*host)?, stream)
+        .connect(ServerName::try_from((*host).to_owned())?, stream)
         .await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let connection = tokio::spawn(connection);
-    let media_type = if *json {
-        "application/json"
-    } else {
-        "application/x-www-form-urlencoded"
-    };
-    let request = Request::post(*path)
+    let mut request = Request::post(*path)
         .header(HOST, *host)
-        .header(ACCEPT, "application/json")
-        .header(CONTENT_TYPE, media_type)
         .body(Full::new(Bytes::copy_from_slice(body.expose().as_bytes())))?;
+    request.headers_mut().extend(head.headers());
     let answer = sender.send_request(request).await?;
     let status = answer.status().as_u16();
     let body = Limited::new(answer.into_body(), MAX_ISSUED).collect().await;

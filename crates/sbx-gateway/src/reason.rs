@@ -40,6 +40,10 @@ reasons! {
     SshSigned = "ssh-signed", true;
     /// The host's SSH agent, or who is asked before it, did not sign it.
     SshRefused = "ssh-refused", false;
+    /// A key of AWS that ends soon was handed in.
+    KeyHandedIn = "key-handed-in", true;
+    /// Somebody who does not show the token asked for a key of AWS.
+    KeyNotHandedIn = "key-not-handed-in", false;
     /// A rule denies it.
     DenyRule = "deny-rule", false;
     /// No rule allows it.

@@ -5,7 +5,7 @@
 //! entries that are not understood; they are never used, because what is not understood could bind them to something.
 
 use crate::recipe::Recipe;
-use crate::secret::{Custom, InKeychain, Key, Kind, Registry, Scope, Secret, Source};
+use crate::secret::{AwsUse, Custom, InKeychain, Key, Kind, Registry, Scope, Secret, Source};
 use crate::sign_in::SignIn;
 use age::x25519;
 use sbx_wire::secret::SecretText;
@@ -82,6 +82,8 @@ struct Row {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     recipe: Option<Recipe>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    aws: Option<AwsUse>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     custom: Option<Custom>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     registry: Option<Registry>,
@@ -97,6 +99,7 @@ impl Serialize for Secret {
             value: None,
             keychain: None,
             recipe: None,
+            aws: None,
             custom: None,
             registry: None,
             sign_in: None,
@@ -108,6 +111,7 @@ impl Serialize for Secret {
         }
         match &self.kind {
             Kind::Service => {}
+            Kind::Aws(used) => row.aws = Some(used.clone()),
             Kind::Custom(custom) => row.custom = Some(custom.clone()),
             Kind::Registry(registry) => row.registry = Some(registry.clone()),
             Kind::SignIn(sign_in) => row.sign_in = Some(sign_in.clone()),
@@ -127,11 +131,12 @@ impl<'de> Deserialize<'de> for Secret {
 impl Row {
     fn secret(self) -> Option<Secret> {
         let mut scope = Scope::of(self.sandbox.as_deref());
-        let kind = match (self.custom, self.registry, self.sign_in) {
-            (None, None, None) => Kind::Service,
-            (Some(custom), None, None) => Kind::Custom(custom),
-            (None, None, Some(sign_in)) => Kind::SignIn(sign_in),
-            (None, Some(registry), None) => {
+        let kind = match (self.aws, self.custom, self.registry, self.sign_in) {
+            (None, None, None, None) => Kind::Service,
+            (Some(used), None, None, None) => Kind::Aws(used),
+            (None, Some(custom), None, None) => Kind::Custom(custom),
+            (None, None, None, Some(sign_in)) => Kind::SignIn(sign_in),
+            (None, None, Some(registry), None) => {
                 if scope == Scope::Global && !registry.all_sandboxes {
                     scope = Scope::Host;
                 }

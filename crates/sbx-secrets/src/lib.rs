@@ -22,7 +22,9 @@ pub use document::Verdict;
 pub use fetch::{Failure, LIMIT as FETCH_LIMIT, fetch};
 pub use keychain::{Keychain, Person, SecretStore, Trouble};
 pub use recipe::{Origin, Recipe, Refresh};
-pub use secret::{Custom, InKeychain, Key, Kind, Registry, Scope, Secret, Source, mask};
+pub use secret::{
+    AwsUse, Custom, InKeychain, Key, Kind, Registry, Scope, Secret, ShortLived, Source, mask,
+};
 pub use secret_service::SecretService;
 pub use sign_in::{SIGN_IN, SignIn, Standing, put_in_front};
 pub use values::{Held, Values};

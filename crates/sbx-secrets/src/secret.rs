@@ -68,6 +68,8 @@ pub struct Secret {
 pub enum Kind {
     /// The credential of a service.
     Service,
+    /// A key of AWS that is used otherwise than a service's credential is.
+    Aws(AwsUse),
     /// A secret of the user's own.
     Custom(Custom),
     /// The login of a registry.
@@ -90,6 +92,28 @@ pub struct Custom {
     /// Whether it is replaced in bodies too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub in_body: bool,
+}
+
+/// How a key of AWS is used besides: each of it was asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AwsUse {
+    /// Keys that it gives for 15 minutes are handed into the sandboxes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub short_lived: Option<ShortLived>,
+}
+
+/// How keys are asked for that end soon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShortLived {
+    /// Another one each time the key is stored: what was handed in before is not in force any more.
+    pub id: String,
+    /// Region whose STS gives them.
+    pub region: String,
+    /// A role to take on; without one they are of the key's own user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
 }
 
 /// The login of a registry; the password is the value.
@@ -123,6 +147,21 @@ pub struct InKeychain {
     pub id: String,
     /// What may be shown of the value, so that a list asks nobody for a password.
     pub mask: String,
+}
+
+impl Kind {
+    /// Whether it is the credential of a service.
+    pub fn is_service(&self) -> bool {
+        matches!(self, Self::Service | Self::Aws(_))
+    }
+
+    /// How keys that end soon are asked for, if they are handed in.
+    pub fn short_lived(&self) -> Option<&ShortLived> {
+        match self {
+            Self::Aws(used) => used.short_lived.as_ref(),
+            Self::Service | Self::Custom(_) | Self::Registry(_) | Self::SignIn(_) => None,
+        }
+    }
 }
 
 impl Source {

@@ -43,7 +43,7 @@ pub use policy::{
 };
 
 pub use secrets::{
-    AskConsent, AwaitConsent, Consent, CustomRow, Fetched, RemoveSecret, RemovedSecret,
+    AskConsent, AwaitConsent, Consent, CustomRow, Fetched, HandIn, RemoveSecret, RemovedSecret,
     RemovedSecrets, SecretRow, Secrets, SetCustom, SetRegistry, SetSecret, StoredSecret,
 };
 

@@ -269,7 +269,30 @@ pub struct Registry {
 pub struct Aws {
     /// Access key id that the guest holds instead, random per sandbox as the placeholder of the secret key.
     pub placeholder_id: String,
+    /// Keys that end soon are handed in besides, which somebody has asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handed_in: Option<HandedIn>,
 }
+
+/// Keys of AWS that the guest holds for a short time, for programs whose requests cannot be signed anew. They are asked for
+/// as the value of [`SHORT_LIVED`], which is the text that the guest is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HandedIn {
+    /// What a program shows in `Authorization` to get one. Worth nothing elsewhere.
+    pub token: String,
+    /// Access key ids of those that were handed in and have not ended: what is signed with one goes on as it is.
+    pub ids: Vec<String>,
+}
+
+/// What stands for a service in [`Answer::ValueNeeded`] and [`Command::Value`] where the guest wants a key of AWS that ends
+/// soon.
+pub const SHORT_LIVED: &str = "aws-short-lived";
+/// Where programs get one, on port 80 of an address that nobody has: their libraries read keys in clear text from there and
+/// from loopback alone (AWS SDKs and Tools Reference Guide, "Container credential provider"). The gateway answers itself.
+pub const SHORT_LIVED_ADDRESS: std::net::Ipv4Addr = std::net::Ipv4Addr::new(169, 254, 170, 2);
+/// And the path there.
+pub const SHORT_LIVED_PATH: &str = "/sbx/aws";
 
 /// Where the placeholder of a [`Credential`] is replaced: in header values (also inside of `Basic`) and in the URL's
 /// path and query.

@@ -7,7 +7,8 @@
 //! The order in which this is used: [`Claim::of`] reads what the request says about its signature;
 //! [`Claim::check`] compares that with the host ([`Endpoint`]), the clock and the placeholder; [`Claim::payload`] says
 //! how the body is covered; [`Claim::verify`] computes the signature; and of what that gives, [`Verified::sign`] makes
-//! the new one. [`issuing`] knows the calls whose answers are credentials.
+//! the new one. [`issuing`] knows the calls whose answers are credentials. [`Session`] is the one that the host asks for
+//! itself: a key that ends soon, for programs that must hold one.
 //!
 //! Why not the `aws-sigv4` crate: it signs what a client is about to send. Verifying somebody else's signature, signing
 //! again the same headers, and doing both for each chunk of a body it does not do; what is left of it then is a chain of
@@ -26,6 +27,7 @@ mod payload;
 mod refusal;
 mod resign;
 mod scope;
+mod session;
 mod time;
 
 pub use chunks::{ChunkError, Chunks, MAX_CHUNK};
@@ -37,4 +39,5 @@ pub use payload::Payload;
 pub use refusal::Refusal;
 pub use resign::{Signed, Verified};
 pub use scope::Scope;
+pub use session::{Ask, LIFE_S, NoSession, Request, Session, shows_token};
 pub use time::Timestamp;

@@ -6,10 +6,54 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::canonical::{self, PathForm, SIGNATURE, encode, parameters};
 use super::chunks::Chunks;
 use super::claim::{CONTENT, Claim, Head, Place};
+use super::host::Endpoint;
 use super::key::{Digest, Keys, SigningKey, string_to_sign};
 use super::payload;
+use super::scope::Scope;
+use super::time::Timestamp;
 
+const DATE: HeaderName = HeaderName::from_static("x-amz-date");
 const TOKEN: HeaderName = HeaderName::from_static("x-amz-security-token");
+
+/// Signs a request of the host's own for its endpoint, with every header that it has, `Host` and its time. `head`: without
+/// headers, which are `headers`; what is written stands there. `None`: the endpoint has no name that can be signed for.
+pub(super) fn sign_own(
+    head: &Head<'_>,
+    headers: &mut HeaderMap,
+    (endpoint, keys): (&Endpoint, &Keys),
+    time: Timestamp,
+    body: &[u8],
+) -> Option<()> {
+    let (date, region) = (time.date(), endpoint.region());
+    let scope = format!("{date}/{region}/{}/aws4_request", endpoint.service());
+    let scope = Scope::parse(&scope)?;
+    headers.insert(DATE, HeaderValue::from_str(&time.to_string()).ok()?);
+    let mut signed: Vec<HeaderName> = headers.keys().cloned().chain([HOST]).collect();
+    signed.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+    signed.dedup();
+    let digest = Digest::of(body);
+    let claim = Claim {
+        place: Place::Header,
+        access_key_id: keys.access_key_id.clone(),
+        time,
+        signed,
+        // Nobody has signed it before.
+        signature: digest,
+        content: None,
+        scope,
+    };
+    let key = SigningKey::derive(&keys.secret, &claim.scope);
+    let form = PathForm::Encoded;
+    let payload = digest.to_string();
+    let unsigned = Verified {
+        claim,
+        form,
+        payload,
+        key,
+    };
+    unsigned.sign(head, headers, keys, None);
+    Some(())
+}
 
 /// A signature that is the placeholder's.
 #[derive(Debug)]

@@ -34,6 +34,17 @@ impl Timestamp {
         Some(Self { text, seconds })
     }
 
+    /// Reads a time of RFC 3339 in UTC, as answers of the services have it; parts of a second are left out.
+    pub fn of_rfc3339(text: &str) -> Option<Self> {
+        let plain = text.strip_suffix('Z')?;
+        let (whole, part) = plain.split_once('.').unwrap_or((plain, "0"));
+        let is_part = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        let (day, time) = whole.split_once('T')?;
+        let formed = is_part && day.len() == 10 && time.len() == 8;
+        let basic = format!("{}T{}Z", day.replace('-', ""), time.replace(':', ""));
+        formed.then(|| Self::parse(&basic)).flatten()
+    }
+
     /// Seconds since the Unix epoch.
     pub fn seconds(&self) -> u64 {
         self.seconds
@@ -94,6 +105,25 @@ mod tests {
             let time = Timestamp::parse(text).unwrap();
             assert_eq!(time.seconds(), seconds, "{text}");
             assert_eq!(time.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn times_of_answers_are_read_to_the_second() {
+        let time = |text: &str| Timestamp::of_rfc3339(text).map(|time| time.seconds());
+        assert_eq!(time("2015-08-30T12:36:00Z"), Some(1_440_938_160));
+        assert_eq!(time("2015-08-30T12:36:00.123Z"), Some(1_440_938_160));
+        for text in [
+            "",
+            "2015-08-30T12:36:00",
+            "2015-08-30T12:36:00+00:00",
+            "2015-08-30 12:36:00Z",
+            "2015-08-30T12:36:00.Z",
+            "20150830T123600Z",
+            "2015-08-30T12-36-00Z",
+            "2015-13-30T12:36:00Z",
+        ] {
+            assert_eq!(time(text), None, "{text}");
         }
     }
 

@@ -6,11 +6,12 @@ use crate::custom::{self, REGISTRY};
 use crate::daemon::Daemon;
 use crate::error::ApiResult;
 use crate::services;
+use crate::short_lived;
 use crate::storing::{self, Wanted};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
-use sbx_secrets::{Custom, Key, Kind, Person, SIGN_IN, Scope, Secret, Shown};
+use sbx_secrets::{AwsUse, Custom, Key, Kind, Person, SIGN_IN, Scope, Secret, Shown};
 use sbx_wire::api::{
     AskConsent, AwaitConsent, Consent, CustomRow, RemoveSecret, RemovedSecret, RemovedSecrets,
     SecretRow, Secrets, SetCustom, SetRegistry, SetSecret, StoredSecret,
@@ -28,6 +29,13 @@ pub(super) async fn list(State(daemon): Shared) -> Json<Secrets> {
             Shown::Known(secret) => match &secret.kind {
                 Kind::Custom(about) => custom.push(custom_row(secret, about)),
                 Kind::Service => secrets.push(row(secret, "service")),
+                Kind::Aws(used) => {
+                    let mut row = row(secret, "service");
+                    if used.short_lived.is_some() {
+                        row.secret.push_str(" (keys of 15 minutes inside)");
+                    }
+                    secrets.push(row);
+                }
                 Kind::Registry(_) => secrets.push(row(secret, "registry")),
                 Kind::SignIn(sign_in) => {
                     let mut row = row(secret, "oauth");
@@ -99,14 +107,26 @@ pub(super) async fn set(State(daemon): Shared, body: Bytes) -> ApiResult<Json<St
     if daemon.secrets().holds(&key) && !request.force {
         return Err(exists(service.name, &key).into());
     }
+    let short_lived = request.short_lived.as_ref();
+    let short_lived = short_lived.map(|wanted| short_lived::of_request(service.name, wanted));
+    let short_lived = short_lived.transpose()?;
+    let hands_in = short_lived.is_some();
     let wanted = Wanted {
         key,
-        kind: Kind::Service,
+        kind: if hands_in {
+            Kind::Aws(AwsUse { short_lived })
+        } else {
+            Kind::Service
+        },
         value: request.value,
         fetched: request.fetched,
         person: person(request.person),
     };
-    Ok(Json(store(&daemon, wanted, turn).await?))
+    let mut stored = store(&daemon, wanted, turn).await?;
+    if hands_in {
+        stored.notices.push(short_lived::NOTICE.to_owned());
+    }
+    Ok(Json(stored))
 }
 
 pub(super) async fn set_custom(
@@ -209,7 +229,7 @@ fn answer(secret: &Secret, notices: Vec<String>) -> StoredSecret {
         store: secret.source.store().to_owned(),
         placeholder: match &secret.kind {
             Kind::Custom(custom) => Some(custom.placeholder.clone()),
-            Kind::Service | Kind::Registry(_) | Kind::SignIn(_) => None,
+            Kind::Service | Kind::Aws(_) | Kind::Registry(_) | Kind::SignIn(_) => None,
         },
         notices,
     }

@@ -3,7 +3,7 @@
 use super::{OVER, of, with_answer};
 use crate::clock;
 use crate::daemon::Daemon;
-use crate::token_endpoint::{self, Question, Told};
+use crate::token_endpoint::{self, Head, Question, Told};
 use sbx_credentials::oauth::{Document, Issued};
 use sbx_credentials::services::{Kept, Service};
 use sbx_secrets::{Key, Secret, SignIn, Standing};
@@ -154,7 +154,11 @@ async fn attempt(daemon: &Daemon, secret: &Secret, sign_in: &SignIn) -> Result<S
     let question = Question {
         host: refreshed.host,
         path: refreshed.path,
-        json: refreshed.json,
+        head: if refreshed.json {
+            Head::Json
+        } else {
+            Head::Form
+        },
         body: body(sign_in, refresh, client, refreshed.json),
     };
     let told = token_endpoint::ask(daemon, &question).await;

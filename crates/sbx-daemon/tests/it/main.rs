@@ -5,6 +5,7 @@
 
 mod adoption;
 mod aws;
+mod aws_short_lived;
 mod browser;
 mod creation;
 mod custom;

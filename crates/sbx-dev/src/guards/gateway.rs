@@ -243,6 +243,22 @@ pub(super) const GUARDS: &[Guard] = &[
         tests: &["aws::refusals::every_call_that_gives_out_credentials_is_refused_signed_or_not"],
     },
     Guard {
+        what: "a key of AWS is handed to who shows the token",
+        file: "crates/sbx-gateway/src/relay/handing_in.rs",
+        text: "shows_token(first.as_bytes(), token) && parts.method == Method::GET",
+        instead: "(shows_token(first.as_bytes(), token) || true) && parts.method == Method::GET",
+        tests: &["aws::handing_in::a_key_is_handed_to_who_shows_the_token_and_to_nobody_else"],
+    },
+    Guard {
+        what: "what is signed with a key that was not handed in is refused",
+        file: "crates/sbx-gateway/src/credentials/aws.rs",
+        text: "handed_in.ids.iter().any(|id| id == access_key_id)",
+        instead: "handed_in.ids.iter().any(|id| id.len() == access_key_id.len())",
+        tests: &[
+            "aws::handing_in::what_is_signed_with_a_key_that_was_handed_in_goes_on_and_with_no_other",
+        ],
+    },
+    Guard {
         what: "a credential is written for its host only",
         file: "crates/sbx-gateway/src/credentials/mod.rs",
         text: "        let here = all.filter(|(_, (hosts, _))| hosts.contains(target));",

@@ -7,6 +7,7 @@ use sbx_credentials::sigv4::{
     Claim, Digest, Endpoint, Head, Payload, Placeholder, Refusal, Verified, acts_in_body, issuing,
 };
 
+use crate::credentials::AwsForm;
 use crate::decision::Grant;
 
 /// A request that has been looked at as far as its head goes.
@@ -22,12 +23,13 @@ pub struct Examined {
 pub fn examine(
     grant: &Grant,
     parts: &Parts,
-    placeholder: &Placeholder,
+    form: &AwsForm,
     tls: bool,
     now: u64,
 ) -> Result<Examined, Refusal> {
     let head = head(parts);
-    let claim = Claim::of(&head)?;
+    // What is signed with a key that was handed in is the service's to verify.
+    let claim = Claim::of(&head)?.filter(|claim| !form.hands_in(claim.access_key_id()));
     let endpoint = match Endpoint::of(&grant.target.host.to_string()) {
         Ok(endpoint) => endpoint,
         // Nothing is signed for it, and nothing was meant to be.
@@ -48,7 +50,7 @@ pub fn examine(
         let what = "A body in which another secret may have to be written";
         return Err(Refusal::Unsupported(what));
     }
-    claim.check(&endpoint, placeholder, now)?;
+    claim.check(&endpoint, &form.placeholder, now)?;
     let payload = claim.payload(&endpoint, &head, tls)?;
     Ok(Examined {
         whole: payload == Payload::Whole || !endpoint.is_s3(),

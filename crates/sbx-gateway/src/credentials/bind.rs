@@ -139,7 +139,12 @@ fn aws_form(credential: &Credential, aws: &Aws) -> Result<Form, &'static str> {
     }
     check_placeholder(&credential.service, &aws.placeholder_id)
         .map_err(|_| "the placeholder of the access key id is none")?;
+    if let Some(handed_in) = &aws.handed_in {
+        check_placeholder(&credential.service, &handed_in.token)
+            .map_err(|_| "the token of keys that are handed in is none")?;
+    }
     Ok(Form::Aws(AwsForm {
+        handed_in: aws.handed_in.clone(),
         placeholder: Placeholder {
             access_key_id: aws.placeholder_id.clone(),
             secret: credential.placeholder.clone().into(),

@@ -1,6 +1,7 @@
 //! What the gateway knows of secrets: which hosts each is bound to, how it is written, and what must not leave or come
 //! back there. Made once for a generation; a [`Bound`] says all of it about one target.
 
+mod aws;
 mod bind;
 mod bound;
 mod hosts;
@@ -14,15 +15,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use sbx_credentials::scrub::Scrub;
-use sbx_credentials::sigv4::{Keys, Placeholder};
+use sbx_credentials::sigv4::Keys;
 use sbx_credentials::stray::Strays;
 use sbx_policy::{HttpRequest, Target};
-use sbx_wire::gateway::{Credential, Issuer, Withdrawn};
+use sbx_wire::gateway::{Credential, HandedIn, Issuer, Withdrawn};
 use sbx_wire::secret::SecretText;
 
 use crate::generation::ConfigError;
 use crate::limits;
 
+pub use self::aws::AwsForm;
 pub use self::bound::{Bound, Owner};
 pub use self::hosts::Hosts;
 use self::issuers::BoundIssuer;
@@ -67,11 +69,11 @@ impl BoundCredential {
 
     /// Everything that the guest may hold of it.
     fn placeholders(&self) -> impl Iterator<Item = &str> {
-        let id = match &self.form {
-            Form::Aws(form) => Some(form.placeholder.access_key_id.as_str()),
-            Form::Header { .. } | Form::Replace { .. } | Form::Registry(_) => None,
-        };
-        std::iter::once(self.placeholder.as_str()).chain(id)
+        let form = self.aws();
+        let id = form.map(|form| form.placeholder.access_key_id.as_str());
+        let token = form.and_then(AwsForm::token);
+        let own = std::iter::once(self.placeholder.as_str());
+        own.chain(id).chain(token)
     }
 
     /// Whether its placeholder may go to a target that it is bound to. Those of a registry's tokens do not go where
@@ -123,13 +125,6 @@ impl Form {
             Self::Replace { .. } | Self::Aws(_) => None,
         }
     }
-}
-
-/// How requests to AWS are signed.
-#[derive(Debug)]
-pub struct AwsForm {
-    /// What the guest holds.
-    pub placeholder: Placeholder,
 }
 
 /// Whether a value is here.
@@ -274,6 +269,15 @@ impl Credentials {
 
     fn binds(&self, target: &Target) -> bool {
         self.all.iter().any(|(hosts, _)| hosts.contains(target))
+    }
+
+    /// How keys of AWS are handed in, if they are.
+    pub fn handed_in(&self) -> Option<&HandedIn> {
+        let mut forms = self
+            .all
+            .iter()
+            .filter_map(|(_, credential)| credential.aws());
+        forms.find_map(|form| form.handed_in.as_ref())
     }
 
     /// Whether the target issues credentials to some requests.

@@ -11,6 +11,7 @@ use hyper::{Request, Response, Version};
 use sbx_policy::{HttpRequest, IntentKind, Port, Target};
 use sbx_wire::gateway::ProxyKind;
 
+use super::handing_in;
 use super::page::{self, Answer, AnswerBody};
 use super::source::Source;
 use super::supply::{self, Needed};
@@ -127,6 +128,12 @@ impl Inspected {
             return Ok(self.refuse_form(&refused, &request));
         }
         let (parts, body) = request.into_parts();
+        // Apart: few requests ask for a key.
+        if handing_in::is_path(&parts)
+            && let Some(answer) = Box::pin(self.hand_in(&parts)).await
+        {
+            return Ok(answer);
+        }
         match self.judge(&parts).await {
             Ok((grant, path)) => match self.granted(grant, path, &parts, &body).await {
                 Ok((request, Issuing::Nobody)) => {
@@ -252,7 +259,7 @@ impl Inspected {
         Ok((grant, path))
     }
 
-    fn target(&self, parts: &Parts) -> Result<Target, RequestError> {
+    pub(super) fn target(&self, parts: &Parts) -> Result<Target, RequestError> {
         request::check_head(parts)?;
         match &self.scope {
             Scope::Proxy => request::proxy_target(parts),

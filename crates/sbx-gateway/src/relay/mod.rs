@@ -6,6 +6,7 @@ mod decoding;
 pub mod direct;
 mod exchange;
 mod guarded_body;
+mod handing_in;
 pub mod headers;
 pub mod http;
 mod issuing;

@@ -123,7 +123,7 @@ impl Inspected {
     ) -> Result<Admitted, Stop> {
         let grant = &request.grant;
         let placeholder = &form.placeholder;
-        let examined = aws::examine(grant, parts, placeholder, self.tls(), now())?;
+        let examined = aws::examine(grant, parts, form, self.tls(), now())?;
         let room = self.room(&examined, &body).await?;
         let (digest, in_chunks, whole) =
             (examined.digest(), examined.is_in_chunks(), examined.whole);

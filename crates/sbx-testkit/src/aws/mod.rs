@@ -7,10 +7,12 @@
 mod s3;
 mod services;
 mod signature;
+mod sts;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::StatusCode;
@@ -22,6 +24,7 @@ use crate::server::{HttpServer, Running, StartError, bind_tcp};
 use crate::tls::TestRoot;
 
 pub use signature::{Added, Covered, Key, Signer, chunked};
+pub use sts::Issued;
 
 /// Name in the record.
 const NAME: &str = "aws";
@@ -44,6 +47,8 @@ struct State {
     recorder: Recorder,
     /// By bucket and key.
     objects: Mutex<BTreeMap<String, Bytes>>,
+    /// Keys that STS gave out.
+    sessions: sts::Sessions,
 }
 
 impl AwsStandIn {
@@ -56,6 +61,7 @@ impl AwsStandIn {
             key,
             recorder: Recorder::new(),
             objects: Mutex::default(),
+            sessions: sts::Sessions::default(),
         });
         let server = HttpServer {
             name: NAME,
@@ -90,6 +96,16 @@ impl AwsStandIn {
         &self.state.recorder
     }
 
+    /// Gives out a key that is good for so long, as STS does.
+    pub fn issue(&self, life: Duration) -> Issued {
+        self.state.sessions.issue(life)
+    }
+
+    /// STS gives out keys that are good for so long from now on, whatever it is asked for.
+    pub fn set_life(&self, life: Duration) {
+        self.state.sessions.set_life(life);
+    }
+
     /// An object of a bucket.
     pub fn object(&self, bucket: &str, key: &str) -> Option<Bytes> {
         s3::lock(&self.state.objects)
@@ -103,7 +119,7 @@ async fn handle(state: Arc<State>, request: hyper::Request<Incoming>) -> Reply {
     let Some(body) = http::read_body(body, BODY_LIMIT).await else {
         return Reply::Hangup;
     };
-    let checked = state.key.check(&parts, &body);
+    let checked = state.sessions.check(&state.key, &parts, &body);
     let note = match &checked {
         Ok(Some(checked)) => format!("verified {}", checked.service),
         Ok(None) => "unsigned".to_owned(),
@@ -125,8 +141,13 @@ async fn handle(state: Arc<State>, request: hyper::Request<Incoming>) -> Reply {
 
 /// As S3 says it.
 fn mismatch(key: &Key, error: &str) -> Reply {
+    let code = if error == sts::ENDED {
+        "ExpiredToken"
+    } else {
+        "SignatureDoesNotMatch"
+    };
     let text = format!(
-        "<Error><Code>SignatureDoesNotMatch</Code><Message>{error}</Message><AWSAccessKeyId>{}</AWSAccessKeyId></Error>",
+        "<Error><Code>{code}</Code><Message>{error}</Message><AWSAccessKeyId>{}</AWSAccessKeyId></Error>",
         key.access_key_id
     );
     http::whole(StatusCode::FORBIDDEN, "application/xml", text)

@@ -7,7 +7,7 @@ use hyper::header::HOST;
 use hyper::http::request::Parts;
 use hyper::http::uri::Authority;
 
-use super::{State, s3};
+use super::{State, s3, sts};
 use crate::http::{self, Reply};
 
 /// Answers as the service of the host.
@@ -19,10 +19,7 @@ pub(super) fn answer(state: &State, parts: &Parts, body: &Bytes) -> Reply {
         return s3::answer(state, bucket, parts, body);
     }
     match host.split('.').next().unwrap_or_default() {
-        "sts" => query(
-            "GetCallerIdentity",
-            "<Arn>arn:aws:iam::123456789012:user/somebody</Arn><UserId>AIDA</UserId><Account>123456789012</Account>",
-        ),
+        "sts" => sts::answer(&state.sessions, parts, body),
         "iam" => query(
             "ListAccessKeys",
             &format!(
@@ -40,7 +37,7 @@ pub(super) fn answer(state: &State, parts: &Parts, body: &Bytes) -> Reply {
     }
 }
 
-fn query(action: &str, result: &str) -> Reply {
+pub(super) fn query(action: &str, result: &str) -> Reply {
     let text =
         format!("<{action}Response><{action}Result>{result}</{action}Result></{action}Response>");
     http::whole(StatusCode::OK, "text/xml", text)

@@ -14,6 +14,9 @@ use hyper::header::HOST;
 use hyper::http::request::Parts;
 use hyper::http::uri::Authority;
 
+/// The request is signed with another key.
+pub(super) const ANOTHER: &str = "another access key id";
+
 /// A key of AWS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
@@ -220,7 +223,7 @@ impl Key {
             return Err("bad scope");
         };
         if id != self.access_key_id {
-            return Err("another access key id");
+            return Err(ANOTHER);
         }
         let date = if presigned {
             shown.parameter("X-Amz-Date")

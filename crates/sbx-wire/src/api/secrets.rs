@@ -68,12 +68,25 @@ pub struct SetSecret {
     /// Sandbox; `None`: global.
     #[serde(default)]
     pub sandbox: Option<String>,
+    /// A key of AWS: how keys are handed in that it gives for 15 minutes; `None`: none are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub short_lived: Option<HandIn>,
     /// Overwrite an existing one.
     #[serde(default)]
     pub force: bool,
     /// Somebody sits at a terminal and may see the keychain ask for a password.
     #[serde(default)]
     pub person: bool,
+}
+
+/// How keys of AWS that end soon are asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HandIn {
+    /// Role to take on, an ARN; without one the keys are of the stored key's own user.
+    pub role: Option<String>,
+    /// Region whose STS is asked; `us-east-1` unless something else is said.
+    pub region: Option<String>,
 }
 
 /// How a value is fetched each time, instead of being stored. One of `command` and `reference` is given.

@@ -4,8 +4,8 @@
 use crate::frozen::{self, Row};
 use sbx_wire::browser::Address;
 use sbx_wire::gateway::{
-    Answer, Authority, Aws, Command, Credential, EgressRecord, GatewayConfig, GatewayFile, Issuer,
-    ProxyKind, PublicKey, Registry, Replace, Upstream, Withdrawn,
+    Answer, Authority, Aws, Command, Credential, EgressRecord, GatewayConfig, GatewayFile,
+    HandedIn, Issuer, ProxyKind, PublicKey, Registry, Replace, Upstream, Withdrawn,
 };
 use sbx_wire::secret::SecretText;
 use sbx_wire::ssh_agent::{self, Hash, Hex, Purpose};
@@ -120,9 +120,22 @@ fn config_of_aws() -> GatewayConfig {
         placeholder: "placeholder+secret".into(),
         aws: Some(Aws {
             placeholder_id: "AKIAPLACEHOLDER".into(),
+            handed_in: None,
         }),
         ..one
     }];
+    config
+}
+
+/// A credential of AWS whose keys are handed in.
+fn config_that_hands_in() -> GatewayConfig {
+    let mut config = config_of_aws();
+    if let Some(aws) = &mut config.credentials[0].aws {
+        aws.handed_in = Some(HandedIn {
+            token: "token-placeholder".into(),
+            ids: vec!["ASIAHANDEDIN".into()],
+        });
+    }
     config
 }
 
@@ -145,9 +158,15 @@ fn config_of_registries() -> GatewayConfig {
     config
 }
 
+fn hands_in(config: &GatewayConfig) -> bool {
+    let aws = config.credentials[0].aws.as_ref();
+    aws.is_some_and(|aws| aws.handed_in.is_some())
+}
+
 fn command_name(command: &Command) -> &'static str {
     match command {
         Command::Configure(config) if !config.issuers.is_empty() => "configure-with-issuers",
+        Command::Configure(config) if hands_in(config) => "configure-aws-handed-in",
         Command::Configure(config) if config.credentials[0].aws.is_some() => "configure-aws",
         Command::Configure(config) if config.credentials[0].registry.is_some() => {
             "configure-registries"
@@ -226,6 +245,7 @@ fn commands_are_encoded_as_in_version_1() {
             reply: ssh_agent::Reply::Refused { why: "no".into() },
         },
         Command::Configure(Box::new(config_of_aws())),
+        Command::Configure(Box::new(config_that_hands_in())),
         Command::Configure(Box::new(config_of_registries())),
         Command::AwaitValue,
         Command::Value {

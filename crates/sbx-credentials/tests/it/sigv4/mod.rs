@@ -6,6 +6,7 @@ mod hosts;
 mod issuing;
 mod library;
 mod refused;
+mod session;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use sbx_credentials::sigv4::{

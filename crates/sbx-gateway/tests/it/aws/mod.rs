@@ -6,6 +6,7 @@
 
 mod bodies;
 mod calls;
+pub(crate) mod handing_in;
 mod refusals;
 
 use std::time::{Duration, SystemTime};
@@ -76,6 +77,7 @@ pub(crate) fn credential(real: &Key) -> Credential {
         value: SecretText::new(stored(real)),
         aws: Some(Aws {
             placeholder_id: placeholder.access_key_id,
+            handed_in: None,
         }),
         ..anthropic("unused.test")
     }

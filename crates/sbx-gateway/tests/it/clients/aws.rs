@@ -1,10 +1,12 @@
 //! The AWS CLI and the SDK that is part of it (botocore), with a placeholder key.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use sbx_testkit::AwsStandIn;
 
 use super::{Standin, Town, Way};
+use crate::aws::handing_in::{TOKEN, daemon, document, handing_in};
 use crate::aws::{credential, placeholder, real, setup};
 
 fn town(token: Option<&str>) -> (AwsStandIn, Town) {
@@ -122,4 +124,47 @@ fn aws_cli_shows_why_something_is_refused() {
         assert!(output.contains(wanted), "{wanted}: {output}");
     }
     assert!(standin.recorder().requests().is_empty());
+}
+
+#[test]
+fn aws_cli_and_its_sdk_hold_keys_that_end_soon_and_ask_for_the_next() {
+    let (standin, setup) = setup(None);
+    let (first, second) = (
+        standin.issue(Duration::from_secs(8)),
+        standin.issue(Duration::from_mins(15)),
+    );
+    let address: SocketAddr = standin.address();
+    let shown = Standin::program(address, standin.root_pem().to_owned());
+    let credential = handing_in(&[first.clone(), second.clone()]);
+    let town = Town::start(setup.bind(credential), shown);
+    let _daemon = daemon(&town.lab, vec![Ok(document(&first)), Ok(document(&second))]);
+    // As the daemon sets them.
+    let script = format!(
+        r#"set -e
+        unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY
+        export AWS_CONTAINER_CREDENTIALS_FULL_URI=http://169.254.170.2/sbx/aws
+        export AWS_CONTAINER_AUTHORIZATION_TOKEN={TOKEN}
+        python - <<'END'
+import time
+from awscli.botocore.session import Session
+client = Session().create_client("sts", region_name="eu-west-1")
+print(client.get_caller_identity()["Account"])
+time.sleep(9)
+print(client.get_caller_identity()["Account"])
+END
+        echo content | aws s3 cp - s3://bucket/key
+        aws s3 cp s3://bucket/key -"#
+    );
+    let output = run(&town, Way::Transparent, &script, true);
+    assert_eq!(output.matches("123456789012").count(), 2, "{output}");
+    assert!(output.ends_with("content\n"), "{output}");
+    all_verified(&standin);
+    let output = run(
+        &town,
+        Way::Forward,
+        &script.replace("sleep(9)", "sleep(0)"),
+        true,
+    );
+    assert!(output.ends_with("content\n"), "{output}");
+    all_verified(&standin);
 }

@@ -106,7 +106,7 @@ pub(crate) struct Outcome {
 
 /// A gateway with a namespace before it and a stand-in behind it.
 pub(crate) struct Town {
-    lab: Lab,
+    pub(crate) lab: Lab,
     namespace: Namespace,
     standin: Standin,
     runs: std::cell::Cell<u32>,

@@ -69,6 +69,7 @@ pub(super) async fn run(context: &mut Context, args: ImportArgs) -> Result<Exit,
                 value: Some(value),
                 fetched: None,
                 sandbox: None,
+                short_lived: None,
                 force: args.force,
                 person: person(context),
             };

@@ -5,7 +5,9 @@ use super::{Context, person, services, stored, value};
 use crate::exit::Exit;
 use crate::prompt;
 use sbx_credentials::services::Service;
-use sbx_wire::api::{AskConsent, AwaitConsent, Consent, SetRegistry, SetSecret, StoredSecret};
+use sbx_wire::api::{
+    AskConsent, AwaitConsent, Consent, HandIn, SetRegistry, SetSecret, StoredSecret,
+};
 use sbx_wire::report::Report;
 use sbx_wire::secret::SecretText;
 
@@ -34,7 +36,33 @@ pub(crate) struct SetArgs {
     #[command(flatten)]
     source: SourceArgs,
     #[command(flatten)]
+    short_lived: ShortLivedArgs,
+    #[command(flatten)]
     registry: RegistryArgs,
+}
+
+/// Keys of AWS that enter sandboxes.
+#[derive(Debug, Clone, clap::Args)]
+#[command(
+    next_help_heading = "Keys of AWS that are inside for 15 minutes (weaker: programs inside can read and send them)"
+)]
+struct ShortLivedArgs {
+    /// Also hand in keys that STS gives for this one, for programs whose requests cannot be signed outside
+    #[arg(long, conflicts_with_all = ["registry", "oauth"])]
+    short_lived: bool,
+    /// Role that they are of [default: the key's own user]
+    #[arg(long, value_name = "ARN", requires = "short_lived")]
+    role: Option<String>,
+    /// Region whose STS is asked [default: us-east-1]
+    #[arg(long, value_name = "REGION", requires = "short_lived")]
+    sts_region: Option<String>,
+}
+
+impl ShortLivedArgs {
+    fn hand_in(self) -> Option<HandIn> {
+        let (role, region) = (self.role, self.sts_region);
+        self.short_lived.then_some(HandIn { role, region })
+    }
 }
 
 /// The service, and of what its value is made up if that is more than one thing.
@@ -97,6 +125,7 @@ pub(super) async fn run(context: &mut Context, args: SetArgs) -> Result<Exit, Re
         value,
         fetched,
         sandbox: args.sandbox,
+        short_lived: args.short_lived.hand_in(),
         force: args.force,
         person: person(context),
     };

@@ -12,6 +12,7 @@ mod guarded;
 mod hello;
 mod http;
 mod policy;
+mod sigv4;
 mod websocket;
 
 /// A target's name, which is also that of its corpus and of its program.
@@ -27,6 +28,7 @@ pub const TARGETS: &[Target] = &[
     ("hello", hello::run),
     ("http", http::run),
     ("policy", policy::run),
+    ("sigv4", sigv4::run),
     ("websocket", websocket::run),
 ];
 

@@ -66,5 +66,6 @@ targets! {
     hellos_of_the_corpus_are_read_or_refused = "hello";
     requests_of_the_corpus_name_their_host_in_one_way = "http";
     names_patterns_and_paths_of_the_corpus_have_one_form = "policy";
+    signatures_of_the_corpus_are_of_one_key_or_none = "sigv4";
     messages_of_the_corpus_are_read_the_same_in_whatever_pieces = "websocket";
 }

@@ -73,7 +73,7 @@ impl Machine {
         let folder = tempfile::tempdir_in("/var/tmp").unwrap();
         let path = |name: &str| folder.path().join(name);
         std::fs::write(path("initramfs"), initramfs(busybox)).unwrap();
-        std::fs::write(path("raw"), [0; 1 << 20]).unwrap();
+        File::create(path("raw")).unwrap().set_len(1 << 20).unwrap();
         let raw = path("raw");
         for name in ["upper", "docker"] {
             let disk = path(name);
@@ -229,7 +229,8 @@ fn wait_or(what: &str, mut is_so: impl FnMut() -> bool, said: impl Fn() -> Strin
     let started = Instant::now();
     while !is_so() {
         assert!(started.elapsed() < LIMIT, "{what}: never\n{}", said());
-        std::thread::sleep(Duration::from_millis(50));
+        // Nothing announces it.
+        std::thread::park_timeout(Duration::from_millis(50));
     }
 }
 

@@ -7,6 +7,7 @@ const RENAMES: &str = "crates/sbx-share/src/guard/renames.rs";
 const CONTENT: &str = "crates/sbx-share/src/guard/content.rs";
 const INSTALL: &str = "crates/sbx-share/src/guard/install.rs";
 const COPY: &str = "crates/sbx-share/src/guard/copy.rs";
+const MARKS: &str = "crates/sbx-share/src/guard/marks.rs";
 const REQUESTS: &str = "crates/sbx-share/src/names.rs";
 const SHARE: &str = "crates/sbx-share/src/share.rs";
 const TREE: &str = "crates/sbx-share/src/tree.rs";
@@ -27,8 +28,17 @@ const PATHS: &str = "confinement::names_that_are_paths_are_refused_everywhere";
 const WALK: &str = "tree::tests::a_walk_follows_no_link_and_no_way_up";
 const READ_ONLY: &str = "ownership::a_read_only_share_refuses_every_change";
 
+const NO_DIRECTORY: &str = "protect::attack_76_a_file_that_is_used_as_a_directory_stays_protected";
+
 /// Every guard.
 pub(super) const GUARDS: &[Guard] = &[
+    Guard {
+        what: "a file is judged as a file",
+        file: MARKS,
+        text: "is_some_and(|kind| kind != Kind::Directory)",
+        instead: "is_some_and(|_| false)",
+        tests: &[NO_DIRECTORY],
+    },
     Guard {
         what: "nothing is made under a protected name",
         file: NAMES,

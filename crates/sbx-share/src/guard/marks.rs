@@ -18,10 +18,14 @@ pub(crate) struct Mark {
 }
 
 impl Share {
-    /// What the rules remember of the way to a directory.
+    /// What the rules remember of the way to a directory. `ENOTDIR` for anything else: rules that hold for files of a name
+    /// do not hold for a directory of that name, so a file that was taken for one would lose its mark.
     pub(crate) fn below(&self, id: u64) -> io::Result<Rc<Below>> {
         let epoch = self.guard.epoch();
         let mut nodes = self.nodes();
+        if id != ROOT && nodes.kind(id).is_some_and(|kind| kind != Kind::Directory) {
+            return Err(Errno::NOTDIR.into());
+        }
         let (mut at, mut way) = (id, Vec::new());
         let mut below = loop {
             if at == ROOT {

@@ -350,6 +350,36 @@ fn worktrees_and_submodules_name_protected_places_only() {
 }
 
 #[test]
+fn attack_76_a_file_that_is_used_as_a_directory_stays_protected() {
+    let bench = bench(Level::Block);
+    bench.make_dir("wt").unwrap();
+    let good = "gitdir: ../.git/worktrees/wt\n";
+    let link = bench.put("wt/.git", good).unwrap();
+    let settings = bench.node(".git/config").unwrap();
+    let (node, handle) = bench
+        .create(bench.node("wt").unwrap(), c".git", 0o644, libc::O_RDWR)
+        .unwrap();
+    for file in [link, settings] {
+        for name in [c"x", c".git", c"config"] {
+            assert!(bench.lookup(file, name).is_err());
+            let made = bench
+                .share
+                .mkdir(agent(), file, name, 0o755, 0, Extensions::default());
+            assert_eq!(errno(made), libc::ENOTDIR);
+            assert_eq!(
+                errno(bench.create(file, name, 0o644, libc::O_RDWR)),
+                libc::ENOTDIR
+            );
+        }
+    }
+    denied(bench.write(node, handle, "gitdir: ../evil\n", 0, 0));
+    denied(bench.write(node, handle, "x", 1 << 40, 0));
+    denied(bench.edit("wt/.git", "gitdir: ../evil\n"));
+    denied(bench.edit(".git/config", "[core]\n\tfsmonitor = evil\n"));
+    assert_eq!(read_host(bench.host("wt/.git")), good);
+}
+
+#[test]
 fn attack_76_links_do_not_lead_git_elsewhere() {
     let bench = bench(Level::Standard);
     for folder in ["wt", "evil", "evil/deep", "evil/modules", "evil/modules/x"] {

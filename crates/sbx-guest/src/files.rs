@@ -7,7 +7,8 @@ use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
-/// Writes a file atomically, unless it has this content already. `owner` is user and group.
+/// Writes a file atomically, unless it has this content already: whenever the machine ends, the file is missing, as it
+/// was, or whole. `owner` is user and group.
 ///
 /// # Errors
 /// Those of the file system, with the path.
@@ -30,6 +31,9 @@ fn replace(path: &Path, content: &[u8], mode: u32, owner: u32) -> io::Result<()>
         .open(&new)?;
     io::Write::write_all(&mut file, content)?;
     set_identity(&new, mode, owner)?;
+    // Without this a machine that is killed soon may keep the new name and not the bytes: ext4 writes them first only
+    // where the name replaces another. A file that is made once and then left alone would stay spoilt for good.
+    file.sync_all()?;
     fs::rename(&new, path)
 }
 

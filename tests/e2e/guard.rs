@@ -242,6 +242,11 @@ fn what_was_tried_is_said(setting: &Setting) {
     assert!(run.stderr.contains(".git/hooks/post-applypatch"), "{run}");
 }
 
+/// A container with the workspace, made of the machine's own files: no registry is asked.
+const HELD: &str = "set -e; (cd /; tar -ch bin/sh bin/mkdir bin/cat bin/sleep $(ldd /bin/mkdir /bin/cat | grep -o '/[^ ]*' | \
+    grep -v : | sort -u | sed 's|^/||') | docker import - tiny >/dev/null); \
+    docker run -d --name held --network none -v $PWD:/w tiny /bin/sleep 600 >/dev/null";
+
 #[test]
 fn masked_directories_are_on_the_sandboxs_own_disk_and_outlive_a_restart() {
     let setting = Setting::ordinary("deny-all");
@@ -297,15 +302,41 @@ fn masked_directories_are_on_the_sandboxs_own_disk_and_outlive_a_restart() {
     assert_eq!(names("node_modules"), ["host"]);
     assert_eq!(names("pkg"), ["package.json"]);
     assert_eq!(names("."), ["Cargo.toml", "node_modules", "pkg"]);
+
+    // What appears later, made by a program or by the host, in one go or as cargo does it, or in a container that runs.
+    setting.inside("masked", HELD);
+    let late = "set -e; for i in $(seq 1 20); do mkdir -p n$i/node_modules/x; echo $i > n$i/node_modules/x/f; done; \
+        mkdir -p crate/targetXYZ; touch crate/targetXYZ/CACHEDIR.TAG; \
+        mv -T crate/targetXYZ crate/target 2>/dev/null && exit 1; echo built > crate/target/f; \
+        mkdir -p copied/made/in; echo moved > copied/made/in/f; mv copied/made copied/node_modules; \
+        cat copied/node_modules/in/f; stat -f -c %T n7/node_modules crate/target copied/node_modules; \
+        (cd n3 && git init -q && git status --short); \
+        docker exec held /bin/sh -c 'mkdir -p /w/c/node_modules/in && cat /w/n9/node_modules/x/f'; \
+        ls c/node_modules; docker rm -f held >/dev/null";
+    let said = setting.inside("masked", late);
+    assert!(
+        said.starts_with("moved\n") && !said.contains("fuse"),
+        "{said}"
+    );
+    std::fs::create_dir_all(workspace.join("host/node_modules")).unwrap();
+    let path = workspace.join("host/node_modules/f");
+    setting.installation.write(&path, b"the host's").unwrap();
+    setting.installation.own_all(&workspace).unwrap();
+    let looked = "mkdir -p host/node_modules/own; ls host/node_modules";
+    assert_eq!(setting.inside("masked", looked), "own\n");
+    assert_eq!(names("n20"), Vec::<std::ffi::OsString>::new());
+    assert_eq!(names("crate"), ["targetXYZ"]);
+    assert_eq!(names("host/node_modules"), ["f"]);
     setting
         .installation
         .sbx(["stop", "masked"])
         .success()
         .unwrap();
-    let again = "cat node_modules/f pkg/node_modules/.bin/f target/f";
+    // The read that waits for more is a sleep, not load.
+    let again = "sudo grep -h State: /proc/1/task/*/status | grep -c D || true; cat node_modules/f pkg/node_modules/.bin/f target/f n20/node_modules/x/f crate/target/f";
     assert_eq!(
         setting.inside("masked", again),
-        "node_modules\npkg/node_modules\ntarget\n"
+        "0\nnode_modules\npkg/node_modules\ntarget\n20\nbuilt\n"
     );
 }
 

@@ -39,6 +39,7 @@ pub(super) fn available() -> Result<Vec<Kind>, String> {
                 hide: hide::one(hide::SECRETS).unwrap_or_default(),
                 only: None,
                 masks: Vec::new(),
+                late_masks: Vec::new(),
                 stand_ins: Vec::new(),
             };
             let rules = serde_json::to_string(&rules).unwrap_or_default();

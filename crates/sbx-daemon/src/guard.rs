@@ -37,7 +37,9 @@ pub(crate) fn complete(
         return Ok(());
     }
     share.rules = rules(stored, &record.guarding, &share.host)?;
-    let (masks, notice) = masks::find(stored, &record.guarding, &share.host);
+    let wanted = masks::wanted(stored, &record.guarding);
+    share.rules.late_masks.clone_from(&wanted);
+    let (masks, notice) = masks::find(wanted, &share.host);
     share.rules.masks = masks;
     let folder = folder.join(format!("{}.tracked", share.tag));
     share.rules.stand_ins = stand_ins::find(&share.host, &share.rules.hide, &folder)?;
@@ -114,6 +116,7 @@ pub(crate) fn rules(
         hide: hidden,
         only: None,
         masks: Vec::new(),
+        late_masks: Vec::new(),
         stand_ins: Vec::new(),
     })
 }

@@ -2,6 +2,7 @@
 
 use crate::settings;
 use crate::store::StoredSetting;
+use sbx_workspace::late_mask;
 use sbx_workspace::mask::{MAX_MASKS, Mask};
 use sbx_workspace::rules::Guarding;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -12,15 +13,16 @@ const MAX_DEPTH: usize = 6;
 /// Most names that are looked at for it.
 const MAX_LOOKED_AT: usize = 50_000;
 
-/// Paths from the root, in order, at most [`MAX_MASKS`]. Found anew at each start: a package that was added since has
-/// its own. `None` as the second: every place was looked at.
-pub(crate) fn find(
-    stored: &BTreeMap<String, StoredSetting>,
-    guarding: &Guarding,
-    root: &Path,
-) -> (Vec<String>, Option<String>) {
+/// What is wanted: the settings' first.
+pub(crate) fn wanted(stored: &BTreeMap<String, StoredSetting>, guarding: &Guarding) -> Vec<Mask> {
     let mut wanted = settings::masks(stored);
     wanted.extend(guarding.mask.iter().cloned());
+    wanted
+}
+
+/// Paths from the root, in order, at most [`MAX_MASKS`]. Found anew at each start: a package that was added since has
+/// its own. `None` as the second: every place was looked at.
+pub(crate) fn find(wanted: Vec<Mask>, root: &Path) -> (Vec<String>, Option<String>) {
     let (places, names): (Vec<Mask>, Vec<Mask>) =
         wanted.into_iter().partition(|mask| mask.path().is_some());
     let mut found: BTreeSet<String> = places
@@ -34,12 +36,8 @@ pub(crate) fn find(
         cut = look(root, &names, &mut found);
     }
     let all = outermost(&found);
-    // The guest keeps each under one name, in which a slash takes three bytes.
-    let named = |path: &String| {
-        let whole = root.join(path);
-        let text = whole.to_string_lossy();
-        text.len() + 2 * text.matches(['/', '%']).count() <= 255
-    };
+    // The guest keeps each under one name.
+    let named = |path: &String| late_mask::own_name(&root.join(path)).is_some();
     let kept: Vec<String> = all.iter().filter(|path| named(path)).cloned().collect();
     let many = kept.len() > MAX_MASKS || kept.len() < all.len();
     let notice = (many || cut).then(|| {
@@ -137,11 +135,8 @@ mod tests {
             std::fs::write(root.join(path), "").unwrap();
         }
         std::os::unix::fs::symlink("a", root.join("link")).unwrap();
-        let guarding = Guarding {
-            mask: mask.iter().map(|text| text.parse().unwrap()).collect(),
-            ..Guarding::default()
-        };
-        find(&BTreeMap::new(), &guarding, &root).0
+        let wanted = mask.iter().map(|text| text.parse().unwrap()).collect();
+        find(wanted, &root).0
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use sbx_share::fuse::{Request, Session};
+use sbx_share::fuse::{Answered, Request, Session};
 use sbx_share::{Bounds, GuestOwner, Share};
 use tempfile::TempDir;
 use virtio_queue::{DescriptorChain, Queue, QueueT};
@@ -59,7 +59,7 @@ pub(crate) fn run(bytes: &[u8]) {
     let share = Share::with_bounds(&root, GuestOwner::default(), read_only, bounds);
     let mut share = share.expect("a directory");
     if ruled {
-        share = share.guarded(guarded::rules(), None);
+        share = share.guarded(guarded::rules(), None).expect("rules");
     }
     let mut play = Play {
         session: Session::new(share),
@@ -237,7 +237,9 @@ impl Play {
         };
         let mut request = [length, u32::from(op)].map(u32::to_le_bytes).concat();
         request.extend([unique, node].map(u64::to_le_bytes).concat());
-        request.extend([1000_u32, 1000, 42, 0].map(u32::to_le_bytes).concat());
+        // One of two threads.
+        let thread = 42 + u32::from(second & 1);
+        request.extend([1000_u32, 1000, thread, 0].map(u32::to_le_bytes).concat());
         request.extend(&args);
         let table = match how >> 4 & 3 {
             // What was meant for arguments is descriptors.
@@ -274,12 +276,20 @@ impl Play {
         queue.set_ready(true);
         let chain: DescriptorChain<&GuestMemoryMmap> = queue.pop_descriptor_chain(&self.memory)?;
         let request = Request::new(&self.memory, chain).ok()?;
-        let length = self.session.answer(&request).ok()?;
-        let length = usize::try_from(length).expect("far below 4 GiB");
-        let mut answer = vec![0; length];
-        self.memory
-            .read_slice(&mut answer, GuestAddress(ANSWER))
-            .ok()?;
+        let mut answer = match self.session.answer(&request).ok()? {
+            Answered::Now(length) => {
+                let length = usize::try_from(length).expect("far below 4 GiB");
+                let mut answer = vec![0; length];
+                let place = GuestAddress(ANSWER);
+                self.memory.read_slice(&mut answer, place).ok()?;
+                answer
+            }
+            Answered::Later(waiting) => {
+                let answer = self.session.later(&waiting, true);
+                answer.expect("what is given at once").to_vec()
+            }
+        };
+        let length = answer.len();
         let shown = answer
             .windows(guarded::HIDDEN.len())
             .any(|part| part == guarded::HIDDEN);

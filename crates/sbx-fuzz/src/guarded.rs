@@ -39,6 +39,9 @@ pub(crate) fn rules() -> Rules {
     Rules {
         protect: standard(Level::Block),
         hide: hide.into(),
+        late_masks: ["m", "d/n"]
+            .map(|text| text.parse().expect("a mask"))
+            .into(),
         ..Rules::default()
     }
 }

@@ -7,6 +7,7 @@ pub mod browser;
 pub mod console;
 pub mod files;
 pub mod init;
+pub mod mounts_table;
 pub mod plain;
 pub mod reaper;
 pub mod runc;

@@ -19,6 +19,7 @@ impl Share {
         handle: Option<u64>,
     ) -> io::Result<(Attr, Duration)> {
         if let Some(found) = self.virtual_attributes(id) {
+            self.check_mounted(id)?;
             return Ok(found);
         }
         let stat = match handle {

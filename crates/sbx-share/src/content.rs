@@ -43,15 +43,16 @@ impl Share {
     /// A directory, opened to be listed.
     pub(crate) fn opened_directory(&self, id: u64) -> io::Result<Directory> {
         if self.is_virtual_directory(id) {
-            let names = self.virtuals.names(&self.path_of(id)?);
+            self.check_mounted(id)?;
+            let names = self.virtuals().names(&self.path_of(id)?);
             let root = self.tree.root().try_clone_to_owned()?;
             return Ok(Directory::of_virtuals(root.into(), names));
         }
         let directory = self.reach_directory(id)?;
-        let virtuals = if self.virtuals.is_empty() {
+        let virtuals = if self.virtuals().is_empty() {
             Vec::new()
         } else {
-            self.virtuals.names(&self.path_of(id)?)
+            self.virtuals().names(&self.path_of(id)?)
         };
         let hides = self.guard.hides_anything();
         let below = hides.then(|| self.below(id)).transpose()?;

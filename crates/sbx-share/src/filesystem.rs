@@ -148,7 +148,13 @@ impl FileSystem for Share {
         _kill: bool,
         flags: u32,
     ) -> io::Result<(Option<u64>, OpenOptions)> {
-        Ok((Some(self.open_handle(inode, flags)?), OpenOptions::empty()))
+        // What the agent reads is not what it read before.
+        let options = if self.is_control(inode) {
+            OpenOptions::DIRECT_IO
+        } else {
+            OpenOptions::empty()
+        };
+        Ok((Some(self.open_handle(inode, flags)?), options))
     }
 
     fn create(

@@ -28,6 +28,7 @@ mod filesystem;
 pub mod fuse;
 mod guard;
 mod handles;
+mod late;
 pub mod limits;
 pub mod log;
 mod names;

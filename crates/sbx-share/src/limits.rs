@@ -6,6 +6,10 @@ use std::time::Duration;
 /// plus one request, and the promise is one second.
 pub const CACHE_TIME: Duration = Duration::from_millis(500);
 
+/// How long look-ups of a masked directory that has just appeared wait until the guest has mounted something there. Beyond:
+/// they are answered, and nothing can be made in it.
+pub const MOUNT_LIMIT: Duration = Duration::from_secs(3);
+
 /// Nodes (files the guest has looked up and not forgotten). About 250 bytes each. Beyond: `ENFILE`.
 pub const MAX_NODES: usize = 1_000_000;
 

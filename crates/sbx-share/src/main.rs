@@ -78,7 +78,7 @@ fn run(args: &Args) -> Result<(), Failure> {
     };
     let events = args.events.as_deref().map(append_to).transpose()?;
     let share = Share::open(&args.root, owner, args.read_only)?
-        .guarded(args.rules.clone().unwrap_or_default(), events);
+        .guarded(args.rules.clone().unwrap_or_default(), events)?;
     let listener = serve::listen(&args.socket)?;
     let enforced = serve::jail(&share)?;
     share.remove_left_over();

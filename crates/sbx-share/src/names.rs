@@ -28,10 +28,19 @@ impl Share {
             Ok(stat) if self.is_hidden(parent, name, is_type(&stat, FileType::Directory))? => {
                 Ok(absent())
             }
+            Ok(stat) if is_type(&stat, FileType::Directory) && self.begin_mask(parent, name)? => {
+                self.look_up_mask(parent, name)
+            }
             Ok(stat) => self.entry(parent, name, &stat),
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(absent()),
             Err(error) => Err(error),
         }
+    }
+
+    /// The answer for one that has just appeared.
+    fn look_up_mask(&self, parent: u64, name: &CStr) -> io::Result<Entry> {
+        let entry = self.look_up_virtual(parent, name)?;
+        Ok(entry.ok_or(Errno::STALE)?)
     }
 
     pub(crate) fn make_directory(
@@ -44,6 +53,9 @@ impl Share {
         self.check_can_make(parent)?;
         self.check_make(parent, component(name)?, Made::Directory)?;
         let directory = self.reach_directory(parent)?;
+        if self.begin_made_mask(parent, &directory, name)? {
+            return self.look_up_mask(parent, name);
+        }
         rustix::fs::mkdirat(&directory, component(name)?, safe_mode(mode, umask))?;
         self.new_entry(parent, directory, name)
     }
@@ -145,6 +157,10 @@ impl Share {
         };
         self.check_virtual(from.0, old_name)?;
         self.check_virtual(to.0, new_name)?;
+        self.check_renamed_to_mask(
+            (old_directory.as_fd(), old_name),
+            (to.0, new_directory.as_fd(), new_name),
+        )?;
         let plan = self.check_rename(source, target)?;
         let exchange = flags.contains(RenameFlags::EXCHANGE);
         if exchange {

@@ -245,6 +245,11 @@ impl Nodes {
         true
     }
 
+    /// Whether the guest holds a node of this file.
+    pub(crate) fn knows(&self, identity: Identity) -> bool {
+        self.by_identity.contains_key(&identity)
+    }
+
     /// `ENFILE` when a file that is not known yet would find no room, `ENAMETOOLONG` when it would lie too deep: asked
     /// before the host makes one in this directory.
     pub(crate) fn check_room(&self, parent: u64) -> io::Result<()> {

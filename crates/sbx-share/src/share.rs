@@ -69,7 +69,7 @@ pub struct Share {
     descriptors: RefCell<Descriptors>,
     handles: RefCell<Handles>,
     pub(crate) guard: Guard,
-    pub(crate) virtuals: Virtuals,
+    pub(crate) virtuals: RefCell<Virtuals>,
     /// Where bytes of the guest are looked at before they reach a file.
     pub(crate) staging: File,
 }
@@ -124,22 +124,25 @@ impl Share {
             handles: RefCell::new(Handles::new(bounds.handles)),
             tree,
             guard: Guard::new(root, Rules::default(), None),
-            virtuals: Virtuals::default(),
+            virtuals: RefCell::default(),
             staging: staging().map_err(fail)?,
         })
     }
 
     /// The same share under rules; what they forbid or report is said in the file `events`, a line of JSON each
     /// ([`sbx_workspace::event::Event`]).
-    #[must_use]
-    pub fn guarded(self, rules: Rules, events: Option<File>) -> Self {
-        let virtuals = Virtuals::new(&rules.masks, &rules.stand_ins);
+    pub fn guarded(self, rules: Rules, events: Option<File>) -> Result<Self, OpenError> {
+        let virtuals = Virtuals::new(&self.root_path, &rules, self.read_only);
+        let virtuals = virtuals.map_err(|source| OpenError::Root {
+            path: self.root_path.clone(),
+            source,
+        })?;
         let guard = Guard::new(&self.root_path, rules, events);
-        Self {
+        Ok(Self {
             guard,
-            virtuals,
+            virtuals: RefCell::new(virtuals),
             ..self
-        }
+        })
     }
 
     /// A descriptor of the root for the jail's rules.
@@ -174,6 +177,7 @@ impl Share {
         self.handles().clear();
         self.descriptors().clear();
         self.nodes().reset();
+        self.virtuals().late.reset();
     }
 
     /// `EROFS` on a read-only share. Asked first by every request that changes something.

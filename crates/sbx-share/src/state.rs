@@ -9,12 +9,13 @@ use crate::limits::{MAX_HANDLES, MAX_NODES, MAX_STATE};
 use crate::nodes::SavedNode;
 use crate::share::Share;
 use rustix::fs::OFlags;
+use sbx_workspace::mask::MAX_MASKS;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::rc::Rc;
 
 /// Version of the format.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 struct Saved {
@@ -23,6 +24,19 @@ struct Saved {
     nodes: Vec<SavedNode>,
     next_handle: u64,
     handles: Vec<SavedHandle>,
+    masks: SavedMasks,
+}
+
+/// Directories that are the guest's own.
+#[derive(Serialize, Deserialize)]
+struct SavedMasks {
+    /// How many numbers are those of the rules' names.
+    first: usize,
+    /// What has appeared since, in order.
+    appeared: Vec<String>,
+    agent: Option<u32>,
+    /// Numbers of those at which nothing is mounted yet.
+    unmounted: Vec<u32>,
 }
 
 /// One open file or directory.
@@ -52,6 +66,7 @@ impl Share {
                         flags: open.flags(),
                     })
                     .collect(),
+                masks: self.saved_masks(),
             }
         };
         postcard::to_allocvec(&saved).map_err(io::Error::other)
@@ -72,6 +87,9 @@ impl Share {
             return Err(broken());
         }
         self.reset();
+        if !self.take_over_masks(&saved.masks) {
+            return Err(broken());
+        }
         let taken = self.nodes().restore(saved.nodes, saved.next_node);
         if !taken {
             self.reset();
@@ -91,6 +109,37 @@ impl Share {
             "restored with the guest's mount"
         );
         Ok(())
+    }
+
+    fn saved_masks(&self) -> SavedMasks {
+        let virtuals = self.virtuals();
+        let (first, appeared) = virtuals.appeared();
+        let (agent, unmounted) = virtuals.late.saved();
+        SavedMasks {
+            first,
+            appeared,
+            agent,
+            unmounted,
+        }
+    }
+
+    /// False if the numbers are of other rules than this share's, or no share can have written that.
+    fn take_over_masks(&self, saved: &SavedMasks) -> bool {
+        let mut virtuals = self.virtuals();
+        let (first, appeared) = virtuals.appeared();
+        if first != saved.first || !appeared.is_empty() || saved.appeared.len() > MAX_MASKS {
+            return false;
+        }
+        for (place, path) in saved.appeared.iter().enumerate() {
+            if virtuals.add_mask(path) != Some(first + place) {
+                return false;
+            }
+        }
+        let unmounted = saved.unmounted.iter();
+        let unmounted = unmounted.filter_map(|number| usize::try_from(*number).ok());
+        let unmounted: Vec<usize> = unmounted.filter(|at| virtuals.is_mask(*at)).collect();
+        virtuals.late.go_on(saved.agent, unmounted.into_iter());
+        true
     }
 
     fn open_again(&self, node: u64, flags: Option<u32>) -> io::Result<Open> {

@@ -6,7 +6,7 @@
 //! - [`rules`]: what a share is told, and [`protect`]: the list that is protected unless somebody says otherwise.
 //! - [`hide`]: lists of hidden names, in files and by name.
 //! - [`mounts`]: which directories may be shared at all.
-//! - [`mask`]: which directories are the sandbox's own.
+//! - [`mask`]: which directories are the sandbox's own, and [`late_mask`]: those that appear while it runs.
 //! - [`git_config`], [`git_link`]: the git files that guest and host both write, and of which some contents run on the
 //!   host.
 //! - [`event`]: what the share says when somebody tried.
@@ -17,6 +17,7 @@ pub mod git_config;
 pub mod git_link;
 mod glob;
 pub mod hide;
+pub mod late_mask;
 pub mod mask;
 pub mod mounts;
 pub mod pattern;

@@ -77,8 +77,29 @@ impl Mask {
         has(&self.0) || manifests.iter().any(|manifest| has(manifest))
     }
 
+    /// Whether it is about a directory of this name at this path from the root.
+    pub fn is_at(&self, path: &str) -> bool {
+        match self.path() {
+            Some(only) => only == path,
+            None => path.rsplit('/').next() == Some(&*self.0),
+        }
+    }
+
     /// As it was written.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_anywhere_and_a_path_in_one_place() {
+        let mask = |text: &str| text.parse::<Mask>().unwrap();
+        assert!(mask("target").is_at("target") && mask("target").is_at("a/b/target"));
+        assert!(!mask("target").is_at("target/a") && !mask("target").is_at("a/targets"));
+        assert!(mask("a/out").is_at("a/out") && !mask("a/out").is_at("b/a/out"));
     }
 }

@@ -92,6 +92,9 @@ pub struct Rules {
     /// Paths from the root of directories that are the guest's own, whatever the host has there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub masks: Vec<String>,
+    /// What becomes such a directory if it appears later.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub late_masks: Vec<Mask>,
     /// Hidden files that git knows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stand_ins: Vec<StandIn>,
@@ -119,5 +122,6 @@ impl Rules {
             && self.hide.is_empty()
             && self.only.is_none()
             && self.masks.is_empty()
+            && self.late_masks.is_empty()
     }
 }

@@ -7,6 +7,7 @@ mod disks;
 mod docker;
 mod engine_config;
 mod machine;
+mod masks;
 mod mounts;
 mod net;
 mod personalise;

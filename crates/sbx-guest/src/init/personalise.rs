@@ -1,12 +1,12 @@
 //! Makes a booted machine this sandbox and no other. Everything here may run again: in a later life of the
 //! channel, and at the next boot on the same upper disk.
 
-use super::{net, shims, uevent};
+use super::{masks, net, shims, uevent};
 use crate::console;
 use crate::files::{self, managed};
 use crate::{sys, trust};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, mount};
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::time::{ClockId, Timespec};
 use sbx_wire::guest::{GuestFile, Mount, NetworkIdentity, Personalise};
 use std::fs;
@@ -18,10 +18,6 @@ use std::time::Duration;
 const SHARE_LIMIT: Duration = Duration::from_secs(15);
 /// Directories of files that are shared alone.
 const FILES: &str = "/run/sbx/files";
-/// Directories that are in workspaces and on this disk.
-const MASKS: &str = "/var/lib/sbx/masks";
-/// The agent's user and group.
-const AGENT: u32 = 1000;
 
 /// Applies all of it but the Docker Engine. `previous`: the network of the last time.
 pub(super) fn apply(request: &Personalise, previous: Option<&NetworkIdentity>) -> io::Result<()> {
@@ -35,6 +31,11 @@ pub(super) fn apply(request: &Personalise, previous: Option<&NetworkIdentity>) -
     step("certificates", trust::install(&request.ca_pem))?;
     for wanted in &request.mounts {
         step("mount", mount_share(wanted))?;
+    }
+    for wanted in &request.mounts {
+        if wanted.tag != Mount::MASK && !wanted.tag.starts_with(Mount::FILE) {
+            masks::follow(Path::new(&wanted.path));
+        }
     }
     console::debug("shares mounted");
     for file in &request.files {
@@ -127,7 +128,7 @@ fn hosts_block(name: &str, network: &NetworkIdentity) -> String {
 
 fn mount_share(wanted: &Mount) -> io::Result<()> {
     if wanted.tag == Mount::MASK {
-        return mount_mask(&wanted.path);
+        return masks::mount(&wanted.path);
     }
     if wanted.tag.starts_with(Mount::FILE) {
         return mount_file(wanted);
@@ -158,27 +159,6 @@ fn mount_file(wanted: &Mount) -> io::Result<()> {
     })
 }
 
-/// A directory of the sandbox's own disk over one that the share shows for it.
-fn mount_mask(path: &str) -> io::Result<()> {
-    let at = |error: io::Error| io::Error::other(format!("mask at {path}: {error}"));
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    if on_top(&mounts, path).is_some() {
-        return Ok(());
-    }
-    // One level, whatever the path: `%` and `/` are written as in an address.
-    let name = path.replace('%', "%25").replace('/', "%2F");
-    if name.len() > 255 {
-        return Err(at(io::Error::other("its path is too long")));
-    }
-    let own = Path::new(MASKS).join(name);
-    if fs::symlink_metadata(&own).is_err() {
-        files::scaffold(Path::new(MASKS), None).map_err(at)?;
-        fs::create_dir(&own).map_err(at)?;
-        std::os::unix::fs::chown(&own, Some(AGENT), Some(AGENT)).map_err(at)?;
-    }
-    rustix::mount::mount_bind(&own, path).map_err(|error| at(error.into()))
-}
-
 fn mount_at(wanted: &Mount, path: &Path) -> io::Result<()> {
     files::scaffold(path, None)?;
     let shown = path.to_str().ok_or(io::ErrorKind::InvalidInput)?;
@@ -194,7 +174,10 @@ fn mount_at(wanted: &Mount, path: &Path) -> io::Result<()> {
             other => Some(other),
         }
     })?;
-    mounted.unwrap_or(Err(Errno::NODEV)).map_err(|error| {
+    let mounted = mounted.unwrap_or(Err(Errno::NODEV));
+    // What is mounted in it later reaches containers that have it already.
+    let shared = mounted.and_then(|()| mount_change(path, MountPropagationFlags::SHARED));
+    shared.map_err(|error| {
         io::Error::other(format!(
             "share {:?} at {}: {error}",
             wanted.tag, wanted.path
@@ -209,7 +192,7 @@ fn mounted(path: &str, tag: &str) -> bool {
 }
 
 /// Source and kind of what is on top of a mount point.
-fn on_top<'a>(mounts: &'a str, path: &str) -> Option<(&'a str, &'a str)> {
+pub(super) fn on_top<'a>(mounts: &'a str, path: &str) -> Option<(&'a str, &'a str)> {
     let escaped = path
         .replace('\\', "\\134")
         .replace(' ', "\\040")

@@ -1,7 +1,9 @@
 //! The end of the machine: processes, then file systems, then power. Every step is bounded, because what it
 //! waits for may be a share whose server is gone.
 
+use super::masks;
 use crate::console;
+use crate::mounts_table::unescape;
 use crate::reaper::Reaper;
 use rustix::fd::{AsRawFd as _, OwnedFd};
 use rustix::mount::{MountFlags, UnmountFlags};
@@ -69,6 +71,9 @@ fn unmount_all() {
     let spawned = std::thread::Builder::new()
         .name("shares".into())
         .spawn(move || {
+            for share in &shares {
+                masks::leave(Path::new(share));
+            }
             for share in shares {
                 let _ = rustix::mount::unmount(&share, UnmountFlags::empty());
             }
@@ -115,41 +120,5 @@ pub(super) fn power_off() -> ! {
             console::say(&format!("power off: {error}"));
         }
         std::thread::park_timeout(Duration::from_secs(1));
-    }
-}
-
-/// Undoes the octal escapes of `/proc/mounts` (`proc(5)`: space, tab, line end, backslash).
-fn unescape(field: &str) -> String {
-    let mut out = String::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((before, escape)) = rest.split_once('\\') {
-        out.push_str(before);
-        let code = escape
-            .get(..3)
-            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        match code {
-            Some(code) => {
-                out.push(char::from(code));
-                rest = &escape[3..];
-            }
-            None => {
-                out.push('\\');
-                rest = escape;
-            }
-        }
-    }
-    out.push_str(rest);
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn mount_points_with_spaces_and_backslashes_are_read_back() {
-        assert_eq!(unescape(r"/tmp/a\040b\134c"), r"/tmp/a b\c");
-        assert_eq!(unescape(r"/plain"), "/plain");
-        assert_eq!(unescape(r"/odd\9"), r"/odd\9");
     }
 }

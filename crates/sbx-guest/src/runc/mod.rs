@@ -12,6 +12,7 @@ mod call;
 mod image;
 mod spec;
 
+use crate::mounts_table;
 use crate::trust;
 use call::{Call, Verb};
 use sbx_wire::trust::{BUNDLE, JAVA_STORE};
@@ -54,11 +55,15 @@ fn prepare(call: &Call) -> io::Result<()> {
             let path = bundle.join("config.json");
             let mut config = read(&path)?;
             let rootfs = spec::rootfs(&config).map(|rootfs| bundle.join(rootfs));
-            let roots = roots(rootfs.as_deref())?;
-            if spec::add_roots(&mut config, &roots) {
+            let follows = spec::follow_shares(&mut config, &mounts_table::of_kind("virtiofs"));
+            let roots = roots(rootfs.as_deref());
+            let rooted = roots
+                .as_ref()
+                .is_ok_and(|roots| spec::add_roots(&mut config, roots));
+            if follows || rooted {
                 replace(&path, &config)?;
             }
-            Ok(())
+            roots.map(drop)
         }
         Verb::Exec { process, id } => {
             // Only a container that was made with our roots has them to point to.

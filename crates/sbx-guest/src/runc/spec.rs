@@ -61,6 +61,35 @@ pub(super) fn add_roots(config: &mut Value, roots: &Roots) -> bool {
     pointed
 }
 
+/// Lets what is mounted below a share later reach the container: directories of the sandbox's own that appear
+/// ([`sbx_workspace::late_mask`]). Nothing goes the other way. Whoever asked for more than `rprivate`, which is Docker's
+/// word for nothing, keeps it.
+pub(super) fn follow_shares(config: &mut Value, shares: &[PathBuf]) -> bool {
+    let Some(mounts) = config.get_mut("mounts").and_then(Value::as_array_mut) else {
+        return false;
+    };
+    let mut changed = false;
+    for mount in mounts {
+        let source = mount.get("source").and_then(Value::as_str).map(Path::new);
+        let shared = |source: &Path| {
+            let related = |share: &PathBuf| source.starts_with(share) || share.starts_with(source);
+            source.is_absolute() && shares.iter().any(related)
+        };
+        let bind = mount.get("type").and_then(Value::as_str) == Some("bind");
+        if !bind || !source.is_some_and(shared) {
+            continue;
+        }
+        let options = mount.get_mut("options").and_then(Value::as_array_mut);
+        for option in options.into_iter().flatten() {
+            if option == "rprivate" {
+                *option = "rslave".into();
+                changed = true;
+            }
+        }
+    }
+    changed
+}
+
 /// Whether the container with this state has our roots, and then whether it has the Java key store.
 pub(super) fn mounted(state: &Value) -> Option<bool> {
     let mounts = state.pointer("/config/mounts")?.as_array()?;
@@ -149,6 +178,37 @@ mod tests {
             .filter(|(found, _)| *found == name)
             .map(|(_, value)| value)
             .collect()
+    }
+
+    #[test]
+    fn mounts_of_shares_follow_what_is_mounted_later_and_others_do_not() {
+        let mount = |source: &str, options: &[&str]| json!({ "destination": "/d", "type": "bind", "source": source, "options": options });
+        let shares = ["/w/project".into(), "/x".into()];
+        let mut document = config(&json!([]));
+        let mounts = |document: &Value| document["mounts"].as_array().unwrap().clone();
+        let before = mounts(&document).len();
+        for source in [
+            "/w/project",
+            "/w/project/sub",
+            "/w",
+            "/w/projects",
+            "/var/lib/docker/v",
+        ] {
+            let list = document["mounts"].as_array_mut().unwrap();
+            list.push(mount(source, &["rbind", "rprivate"]));
+        }
+        let list = document["mounts"].as_array_mut().unwrap();
+        list.push(mount("/x", &["rbind", "rshared"]));
+        assert!(follow_shares(&mut document, &shares));
+        let words: Vec<_> = mounts(&document)
+            .iter()
+            .skip(before)
+            .map(|mount| mount["options"][1].as_str().unwrap().to_owned())
+            .collect();
+        let [slave, own] = ["rslave", "rprivate"];
+        assert_eq!(words, [slave, slave, slave, own, own, "rshared"]);
+        assert!(!follow_shares(&mut document, &shares), "once is enough");
+        assert!(!follow_shares(&mut json!({ "mounts": 1 }), &shares));
     }
 
     #[test]

@@ -7,8 +7,7 @@ use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use virtio_queue::DescriptorChain;
-use vm_memory::{FileOffset, GuestMemoryMmap, MmapRegion, VolatileMemory as _};
+use vm_memory::{FileOffset, MmapRegion, VolatileMemory as _};
 
 /// Bytes of a page (`VHOST_LOG_PAGE`).
 const PAGE: u64 = 4096;
@@ -28,14 +27,9 @@ impl Dirty {
     }
 
     /// A request was answered: its room and the ring that says so have changed.
-    pub(super) fn mark_answer(
-        &self,
-        chain: DescriptorChain<&GuestMemoryMmap>,
-        used_ring: u64,
-        queue_size: u16,
-    ) {
-        for room in chain.writable() {
-            self.mark(room.addr().0, u64::from(room.len()));
+    pub(super) fn mark_answer(&self, room: &[(u64, u32)], used_ring: u64, queue_size: u16) {
+        for (at, length) in room {
+            self.mark(*at, u64::from(*length));
         }
         self.mark(used_ring, USED_RING + USED_ENTRY * u64::from(queue_size));
     }

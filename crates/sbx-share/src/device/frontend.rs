@@ -130,6 +130,8 @@ impl VhostUserBackendReqHandlerMut for Device {
 
     fn reset_device(&mut self) -> Result<()> {
         for index in 0..QUEUES {
+            // The guest has begun anew: nobody waits for what was asked before.
+            self.rings[index].held.clear();
             let index = u32::try_from(index).map_err(failed)?;
             self.ring(index)?.enabled = false;
             self.watch(index)?;
@@ -248,8 +250,10 @@ impl VhostUserBackendReqHandlerMut for Device {
         Ok(())
     }
 
-    /// Stops the queue.
+    /// Stops the queue. What waits is answered as it is: whoever starts it again knows nothing of it.
     fn get_vring_base(&mut self, index: u32) -> Result<VhostUserVringState> {
+        let queue = usize::try_from(index).map_err(failed)?;
+        self.deliver_in(queue, true).map_err(failed)?;
         let ring = self.ring(index)?;
         ring.queue.set_ready(false);
         self.watch(index)?;

@@ -6,6 +6,7 @@
 //! | `mod` | the loop: QEMU and the queues, one after the other on one thread |
 //! | `frontend` | what QEMU asks of the device |
 //! | `ring` | one queue |
+//! | `waiting` | its requests whose answers wait |
 //! | `dirty` | which pages were written, while a machine is being saved |
 //! | `transfer` | the share's own state, for the same |
 //!
@@ -18,11 +19,13 @@ mod dirty;
 mod frontend;
 mod ring;
 mod transfer;
+mod waiting;
 
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
@@ -91,14 +94,40 @@ impl Device {
 
     /// Answers what is in a queue, for a turn. Returns whether there may be more.
     fn serve(&mut self, queue: usize) -> Result<bool, DeviceError> {
-        let dirty = self
-            .dirty
-            .as_ref()
-            .filter(|_| self.features & frontend::LOG_ALL != 0);
+        let dirty = logged(self.dirty.as_ref(), self.features);
         let ring = &mut self.rings[queue];
         let served = ring.serve(&self.memory, &mut self.session, dirty);
         served.map_err(|error| DeviceError::Ring { queue, error })
     }
+
+    /// Gives the answers whose time has come.
+    fn deliver(&mut self) -> Result<(), DeviceError> {
+        if self.rings.iter().all(|ring| ring.held.is_empty()) {
+            return Ok(());
+        }
+        self.session.share().give_up();
+        (0..QUEUES).try_for_each(|queue| self.deliver_in(queue, false))
+    }
+
+    fn deliver_in(&mut self, queue: usize, at_once: bool) -> Result<(), DeviceError> {
+        let dirty = logged(self.dirty.as_ref(), self.features);
+        let Some(ring) = self.rings.get_mut(queue) else {
+            return Ok(());
+        };
+        let delivered = ring.deliver(&self.memory, &mut self.session, dirty, at_once);
+        delivered.map_err(|error| DeviceError::Ring { queue, error })
+    }
+
+    /// How long somebody waits for an answer at most.
+    fn wait_limit(&self) -> Option<Duration> {
+        let waits = self.rings.iter().any(|ring| !ring.held.is_empty());
+        waits.then(|| self.session.share().wait_limit())?
+    }
+}
+
+/// Where what is written is to be noted.
+fn logged(dirty: Option<&Dirty>, features: u64) -> Option<&Dirty> {
+    dirty.filter(|_| features & frontend::LOG_ALL != 0)
 }
 
 /// Serves one QEMU until it hangs up.
@@ -113,7 +142,12 @@ pub(crate) fn run(share: Share, qemu: UnixStream) -> Result<(), DeviceError> {
     let mut frontend = BackendReqHandler::from_stream(qemu, Arc::clone(&device));
     let (mut woken, mut waiting) = (Vec::with_capacity(QUEUES + 1), [false; QUEUES]);
     loop {
-        wait(&events, waiting.contains(&true), &mut woken)?;
+        let limit = if waiting.contains(&true) {
+            Some(Duration::ZERO)
+        } else {
+            lock(&device).wait_limit()
+        };
+        wait(&events, limit, &mut woken)?;
         for number in woken.drain(..) {
             match usize::try_from(number) {
                 Ok(queue) if queue < QUEUES => waiting[queue] = true,
@@ -130,6 +164,7 @@ pub(crate) fn run(share: Share, qemu: UnixStream) -> Result<(), DeviceError> {
                 *waiting = device.serve(queue)?;
             }
         }
+        device.deliver()?;
     }
 }
 
@@ -150,16 +185,12 @@ fn watch(events: &OwnedFd, fd: BorrowedFd<'_>, number: u64, flags: EventFlags) -
     Ok(epoll::add(events, fd, EventData::new_u64(number), flags)?)
 }
 
-/// Waits until something has happened, or only looks.
-fn wait(events: &OwnedFd, only_look: bool, woken: &mut Vec<u64>) -> io::Result<()> {
+/// Waits until something has happened, at most for so long.
+fn wait(events: &OwnedFd, limit: Option<Duration>, woken: &mut Vec<u64>) -> io::Result<()> {
     let mut found = Vec::with_capacity(QUEUES + 1);
-    let now = Timespec::default();
+    let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
     loop {
-        match epoll::wait(
-            events,
-            spare_capacity(&mut found),
-            only_look.then_some(&now),
-        ) {
+        match epoll::wait(events, spare_capacity(&mut found), limit.as_ref()) {
             Ok(_) => break,
             Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),

@@ -9,7 +9,8 @@ use virtio_queue::{DescriptorChain, Error as QueueError, Queue, QueueOwnedT as _
 use vm_memory::GuestMemoryMmap;
 
 use super::dirty::Dirty;
-use crate::fuse::{ChainError, Request, Session};
+use super::waiting::{Held, Room, room};
+use crate::fuse::{Answered, ChainError, Request, Session};
 use crate::limits::{MAX_QUEUE, SIGNAL_AFTER, TURN};
 
 /// Why a queue cannot be served any more. Only a guest without our kernel gets there.
@@ -39,6 +40,8 @@ pub(super) struct Ring {
     pub(super) enabled: bool,
     /// Its kicks are among the events that are waited for.
     pub(super) watched: bool,
+    /// Requests whose answers wait.
+    pub(super) held: Vec<Held>,
 }
 
 impl Ring {
@@ -49,6 +52,7 @@ impl Ring {
             call: None,
             enabled: false,
             watched: false,
+            held: Vec::new(),
         })
     }
 
@@ -103,23 +107,43 @@ impl Ring {
         {
             left -= 1;
             let head = chain.head_index();
-            let written = dirty.map(|_| chain.clone());
+            let copy = chain.clone();
             let request = Request::new(memory, chain)?;
             if untold && (request.is_slow() || is_long_ago(&mut since)) {
                 self.signal(memory)?;
                 since = None;
             }
-            let length = session.answer(&request)?;
-            self.queue.add_used(memory, head, length)?;
-            untold = true;
-            if let (Some(dirty), Some(chain)) = (dirty, written) {
-                dirty.mark_answer(chain, self.queue.used_ring(), self.queue.size());
+            match session.answer(&request)? {
+                Answered::Now(length) => {
+                    let room = dirty.map_or_else(Room::new, |_| room(copy));
+                    self.finish(memory, dirty, head, length, &room)?;
+                    untold = true;
+                }
+                Answered::Later(waiting) => {
+                    self.hold(memory, session, dirty, Held::new(copy, waiting))?;
+                }
             }
         }
         if untold {
             self.signal(memory)?;
         }
         Ok(left)
+    }
+
+    /// A request was answered with so many bytes, which are in its room.
+    pub(super) fn finish(
+        &mut self,
+        memory: &GuestMemoryMmap,
+        dirty: Option<&Dirty>,
+        head: u16,
+        length: u32,
+        room: &[(u64, u32)],
+    ) -> Result<(), RingError> {
+        self.queue.add_used(memory, head, length)?;
+        if let Some(dirty) = dirty {
+            dirty.mark_answer(room, self.queue.used_ring(), self.queue.size());
+        }
+        Ok(())
     }
 
     fn next<'m>(
@@ -130,7 +154,7 @@ impl Ring {
     }
 
     /// Tells the guest of answers, unless it does not want to know.
-    fn signal(&mut self, memory: &GuestMemoryMmap) -> Result<(), RingError> {
+    pub(super) fn signal(&mut self, memory: &GuestMemoryMmap) -> Result<(), RingError> {
         if !self.queue.needs_notification(memory)? {
             return Ok(());
         }

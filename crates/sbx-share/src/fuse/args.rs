@@ -57,6 +57,11 @@ impl Answer {
         self.0.len() - Self::HEAD
     }
 
+    /// What follows the head so far.
+    pub(super) fn content(&self) -> &[u8] {
+        &self.0[Self::HEAD..]
+    }
+
     pub(super) fn push(&mut self, value: &impl ByteValued) {
         self.0.extend_from_slice(value.as_slice());
     }

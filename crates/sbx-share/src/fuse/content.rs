@@ -2,6 +2,8 @@
 
 use std::io;
 
+use rustix::io::Errno;
+use sbx_workspace::late_mask::MAX_WORDS;
 use virtiofsd::filesystem::{Extensions, FileSystem as _};
 use virtiofsd::fuse::{
     CopyfilerangeIn, CreateIn, FallocateIn, FsyncIn, LseekIn, LseekOut, OpenIn, ReadIn, ReleaseIn,
@@ -9,6 +11,7 @@ use virtiofsd::fuse::{
 };
 
 use super::args::Answer;
+use super::later::Waits;
 use super::requests::Call;
 use super::{Done, HEAD};
 use crate::limits::MAX_CONTENT;
@@ -68,6 +71,9 @@ impl Call<'_, '_> {
 impl Call<'_, '_> {
     pub(super) fn read(&mut self) -> io::Result<Done> {
         let asked: ReadIn = self.args.take()?;
+        if self.share.is_control(self.node()) {
+            return self.read_control(&asked);
+        }
         let count = self.share.read(
             self.context(),
             self.node(),
@@ -83,6 +89,9 @@ impl Call<'_, '_> {
 
     pub(super) fn write(&mut self) -> io::Result<Done> {
         let asked: WriteIn = self.args.take()?;
+        if self.share.is_control(self.node()) {
+            return self.write_control(&asked);
+        }
         let count = self.share.write(
             self.context(),
             self.node(),
@@ -151,5 +160,29 @@ impl Call<'_, '_> {
             asked.flags,
         )?;
         Ok(self.count(count))
+    }
+}
+
+/// What the guest's agent reads and writes ([`crate::late`]).
+impl Call<'_, '_> {
+    fn read_control(&mut self, asked: &ReadIn) -> io::Result<Done> {
+        self.share.handles().file(self.node(), asked.fh)?;
+        let room = self.buffers.room().saturating_sub(Answer::HEAD);
+        let size = usize::try_from(asked.size).unwrap_or(usize::MAX);
+        let room = room.min(size).min(MAX_WORDS);
+        let unique = self.head.unique;
+        self.share.listen(self.head.pid, unique);
+        Ok(Done::Later(Waits::News { room }))
+    }
+
+    fn write_control(&mut self, asked: &WriteIn) -> io::Result<Done> {
+        self.share.handles().file(self.node(), asked.fh)?;
+        let size = usize::try_from(asked.size).unwrap_or(usize::MAX);
+        let mut words = vec![0; size.min(MAX_WORDS)];
+        if !self.buffers.read(HEAD + size_of::<WriteIn>(), &mut words) {
+            return Err(Errno::INVAL.into());
+        }
+        self.share.told(&words);
+        Ok(self.count(words.len()))
     }
 }

@@ -8,6 +8,7 @@
 //! | `requests` | one function a request: the mount, names, attributes |
 //! | `content` | the same: open files and what is in them |
 //! | `listing` | the answers that list a directory |
+//! | `later` | answers that wait for something |
 //!
 //! Buffers are kept from one request to the next and an answer is copied into the guest's memory once. A request that
 //! makes no sense is refused (`EINVAL`); a chain that makes none is an error of the whole device.
@@ -15,6 +16,7 @@
 mod args;
 mod buffers;
 mod content;
+mod later;
 mod listing;
 mod requests;
 
@@ -29,9 +31,11 @@ use crate::limits::MAX_ARGUMENTS;
 use crate::share::Share;
 use args::{Answer, Args};
 use buffers::Buffers;
+use later::Waits;
 use requests::Call;
 
 pub use buffers::ChainError;
+pub use later::{Answered, Waiting};
 
 /// Bytes of a request's head.
 const HEAD: usize = size_of::<InHeader>();
@@ -104,6 +108,8 @@ enum Done {
     Content(usize),
     /// Nobody waits for an answer.
     Silently,
+    /// The answer that was made, or will be, after something else.
+    Later(Waits),
 }
 
 /// A share, and its guest's requests.
@@ -129,19 +135,23 @@ impl Session {
         &self.share
     }
 
-    /// Carries a request out and answers. Returns how many bytes were written for the guest.
-    pub fn answer(&mut self, request: &Request<'_>) -> Result<u32, ChainError> {
+    /// Carries a request out and answers, unless the answer has to wait.
+    pub fn answer(&mut self, request: &Request<'_>) -> Result<Answered, ChainError> {
         self.answer.clear();
         let unique = request.head.unique;
         let (answer, content) = match self.carry_out(request) {
-            Ok(Done::Silently) => return Ok(0),
+            Ok(Done::Silently) => return Ok(Answered::Now(0)),
+            Ok(Done::Later(waits)) => return Ok(self.wait(unique, waits)),
             Ok(Done::Answer) => (self.answer.finish(unique, 0), 0),
             Ok(Done::Content(count)) => (self.answer.finish(unique, count), count),
-            Err(_) if is_silent(request.head.opcode) => return Ok(0),
+            Err(_) if is_silent(request.head.opcode) => return Ok(Answered::Now(0)),
             Err(error) => (self.answer.refuse(unique, &error), 0),
         };
         request.buffers.answer(answer)?;
-        Ok(u32::try_from(answer.len() + content).expect("requests are bounded far below 4 GiB"))
+        let length = u32::try_from(answer.len() + content);
+        Ok(Answered::Now(
+            length.expect("requests are bounded far below 4 GiB"),
+        ))
     }
 
     fn carry_out(&mut self, request: &Request<'_>) -> io::Result<Done> {

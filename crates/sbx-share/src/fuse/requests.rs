@@ -16,6 +16,7 @@ use virtiofsd::fuse::{
 use super::Done;
 use super::args::{Answer, Args};
 use super::buffers::Buffers;
+use super::later::Waits;
 use crate::limits::MAX_CONTENT;
 use crate::share::Share;
 
@@ -178,8 +179,10 @@ impl Call<'_, '_> {
 impl Call<'_, '_> {
     fn lookup(&mut self) -> io::Result<Done> {
         let name = self.args.last_name()?;
+        let awaited = self.share.awaited(self.node(), name, self.head.pid);
         let entry = self.share.lookup(self.context(), self.node(), name)?;
-        Ok(self.entry(entry))
+        let done = self.entry(entry);
+        Ok(awaited.map_or(done, |mask| Done::Later(Waits::Mount(mask))))
     }
 
     fn forget(&mut self) -> io::Result<Done> {

@@ -15,6 +15,7 @@ mod content;
 mod guest;
 mod hide;
 mod hostile;
+mod late_mask;
 mod mask;
 mod ownership;
 mod process;

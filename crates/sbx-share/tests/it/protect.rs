@@ -542,7 +542,11 @@ fn a_copy_that_a_killed_share_left_goes_at_the_next_start_or_change_and_no_other
         protect: standard(Level::Standard),
         ..Rules::default()
     };
-    bench.again().guarded(rules, None).remove_left_over();
+    bench
+        .again()
+        .guarded(rules, None)
+        .unwrap()
+        .remove_left_over();
     assert_eq!(left.map(|left| left.exists()), [false, false]);
     for others in [".git/.sbx-copy", ".git/.sbx-copy-1"] {
         assert_eq!(read_host(bench.host(others)), "the host's");

@@ -85,7 +85,7 @@ impl Bench {
         let bench = Self::new();
         let Self { folder, share } = bench;
         let events = File::create(folder.path().join("events")).unwrap();
-        let share = share.guarded(rules, Some(events));
+        let share = share.guarded(rules, Some(events)).unwrap();
         Self { folder, share }
     }
 

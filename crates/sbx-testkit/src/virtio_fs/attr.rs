@@ -67,7 +67,8 @@ pub struct Entry {
 }
 
 impl Entry {
-    pub(super) fn read(fields: &mut Fields<'_>) -> Result<Self> {
+    /// The next one in an answer.
+    pub fn read(fields: &mut Fields<'_>) -> Result<Self> {
         let (node, _generation) = (fields.u64()?, fields.u64()?);
         let (name_s, attr_s) = (fields.u64()?, fields.u64()?);
         let (name_ns, attr_ns) = (fields.u32()?, fields.u32()?);

@@ -79,6 +79,17 @@ pub struct Device {
     vhost: Vhost,
     queues: [Queue; 2],
     unique: u64,
+    /// Requests that were begun, and those of them that came back.
+    begun: Vec<usize>,
+    back: Vec<(usize, Used)>,
+}
+
+/// A request on whose answer nobody waits yet.
+#[derive(Debug)]
+pub struct Begun<'a> {
+    slot: usize,
+    unique: u64,
+    request: Request<'a>,
 }
 
 impl Device {
@@ -104,6 +115,8 @@ impl Device {
             vhost,
             queues,
             unique: 0,
+            begun: Vec::new(),
+            back: Vec::new(),
         })
     }
 
@@ -147,18 +160,58 @@ impl Device {
         self.queues[which as usize].kick()?;
         let deadline = Instant::now() + PATIENCE;
         let mut answers: Vec<Option<Answer>> = vec![None; requests.len()];
-        for _ in requests {
+        while answers.iter().any(Option::is_none) {
             let used = self.wait(which, deadline)?;
-            let slot = usize::try_from(used.head / u32::from(PARTS)).unwrap_or(usize::MAX);
+            let slot = slot_of(used);
+            if self.begun.contains(&slot) {
+                self.back.push((slot, used));
+                continue;
+            }
             let unknown = || Error::Wrong(format!("chain {} was not offered", used.head));
             let request = requests.get(slot).ok_or_else(unknown)?;
-            answers[slot] = Some(self.answer(slot, first, request, used)?);
+            if answers[slot].is_some() {
+                return Err(Error::Wrong("one chain came back twice".into()));
+            }
+            let unique = first + slot as u64;
+            answers[slot] = Some(self.answer(slot, unique, request, used)?);
         }
-        let missing = || Error::Wrong("one chain came back twice".into());
-        answers
-            .into_iter()
-            .collect::<Option<_>>()
-            .ok_or_else(missing)
+        Ok(answers.into_iter().flatten().collect())
+    }
+
+    /// Asks one thing without waiting for its answer. At most a few at once: their places are those that
+    /// [`Device::ask_all`] takes last.
+    pub fn begin<'a>(&mut self, request: Request<'a>) -> Result<Begun<'a>> {
+        let free = (0..SLOTS).rev().find(|slot| !self.begun.contains(slot));
+        let slot = free.ok_or_else(|| io::Error::other("too many requests at once"))?;
+        self.unique += 1;
+        let head = self.place(Which::Requests, slot, &request)?;
+        let queue = &mut self.queues[Which::Requests as usize];
+        queue.offer(&self.memory, head)?;
+        queue.kick()?;
+        self.begun.push(slot);
+        Ok(Begun {
+            slot,
+            unique: self.unique,
+            request,
+        })
+    }
+
+    /// Its answer, if it comes within this time.
+    pub fn finish(&mut self, begun: &Begun<'_>, patience: Duration) -> Result<Option<Answer>> {
+        let deadline = Instant::now() + patience;
+        loop {
+            if let Some(at) = self.back.iter().position(|back| back.0 == begun.slot) {
+                let (slot, used) = self.back.swap_remove(at);
+                self.begun.retain(|begun| *begun != slot);
+                let answer = self.answer(slot, begun.unique, &begun.request, used)?;
+                return Ok(Some(answer));
+            }
+            match self.wait(Which::Requests, deadline) {
+                Ok(used) => self.back.push((slot_of(used), used)),
+                Err(Error::Silent) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Writes a descriptor into a queue's table.
@@ -240,7 +293,7 @@ impl Device {
     }
 
     /// Reads the answer to a request, which must be well formed and about it.
-    fn answer(&self, slot: usize, first: u64, request: &Request<'_>, used: Used) -> Result<Answer> {
+    fn answer(&self, slot: usize, asked: u64, request: &Request<'_>, used: Used) -> Result<Answer> {
         let mut answer = Answer {
             slot,
             error: 0,
@@ -257,7 +310,7 @@ impl Device {
         let (length, error, unique) = (fields.u32()?, fields.u32()?, fields.u64()?);
         let most = ANSWER_HEAD + request.room + request.data_room;
         let fits = length == used.length && (ANSWER_HEAD..=most).contains(&length);
-        if !fits || unique != first + slot as u64 {
+        if !fits || unique != asked {
             let what = format!("{length} bytes of {used:?} for {unique}, op {}", request.op);
             return Err(Error::Wrong(what));
         }
@@ -298,6 +351,11 @@ impl Device {
             queue.quiet()?;
         }
     }
+}
+
+/// Which request a chain was of.
+fn slot_of(used: Used) -> usize {
+    usize::try_from(used.head / u32::from(PARTS)).unwrap_or(usize::MAX)
 }
 
 fn slot_base(slot: usize) -> u64 {

@@ -22,7 +22,7 @@ pub use client::Client;
 pub use client::{
     create, created, forget, getattr, handle, list, lookup, open, read, release, write,
 };
-pub use device::{Answer, Device, EVENT_IDX, Fate, LOG_ALL, Which};
+pub use device::{Answer, Begun, Device, EVENT_IDX, Fate, LOG_ALL, Which};
 pub use memory::{GUEST_BASE, MEMORY, Memory};
 pub use queue::{Descriptor, INDIRECT, NEXT, Queue, SIZE, WRITE};
 pub use vhost::{Vhost, message};

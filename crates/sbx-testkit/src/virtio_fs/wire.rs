@@ -69,6 +69,8 @@ pub struct Request<'a> {
     pub op: u32,
     /// Of which node.
     pub node: u64,
+    /// By which thread of the guest's.
+    pub thread: u32,
     /// Whether the head tells a length of its own instead of the true one.
     pub length: Option<u32>,
     /// Arguments.
@@ -87,6 +89,7 @@ impl<'a> Request<'a> {
         Self {
             op,
             node,
+            thread: 42,
             length: None,
             args: Vec::new(),
             data: Data::None,
@@ -141,6 +144,13 @@ impl<'a> Request<'a> {
         self
     }
 
+    /// By another thread of the guest's than 42.
+    #[must_use]
+    pub fn by(mut self, thread: u32) -> Self {
+        self.thread = thread;
+        self
+    }
+
     /// With a head that tells this length.
     #[must_use]
     pub fn claiming(mut self, bytes: u32) -> Self {
@@ -157,7 +167,7 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// The head, from the agent of a guest: user and group 1000, process 42.
+    /// The head, from the agent of a guest: user and group 1000.
     pub(super) fn head(&self, unique: u64) -> Vec<u8> {
         let args = u32::try_from(HEAD + self.args.len()).unwrap_or(u32::MAX);
         let length = self
@@ -165,7 +175,11 @@ impl<'a> Request<'a> {
             .unwrap_or(args.saturating_add(self.data_length()));
         let mut bytes = [length, self.op].map(u32::to_le_bytes).concat();
         bytes.extend([unique, self.node].map(u64::to_le_bytes).concat());
-        bytes.extend([1000_u32, 1000, 42, 0].map(u32::to_le_bytes).concat());
+        bytes.extend(
+            [1000_u32, 1000, self.thread, 0]
+                .map(u32::to_le_bytes)
+                .concat(),
+        );
         bytes
     }
 }

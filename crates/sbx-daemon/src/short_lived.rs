@@ -88,15 +88,22 @@ pub(crate) fn of_request(service: &str, wanted: &HandIn) -> Result<ShortLived, R
         role: None,
         name: "",
     };
-    ask.endpoint()
+    let (_, endpoint) = ask
+        .endpoint()
         .map_err(|problem| refused(problem.to_string(), "--sts-region eu-west-1"))?;
-    if let Some(role) = wanted.role.as_deref().filter(|role| !is_role(role)) {
+    if let Some(role) = wanted.role.as_deref() {
         let shown: String = role.chars().filter(|c| !c.is_control()).take(80).collect();
-        let message = format!("{shown:?} is no ARN of a role");
-        return Err(refused(
-            message,
-            "--role arn:aws:iam::123456789012:role/NAME",
-        ));
+        let partition = partition(role).ok_or_else(|| {
+            let message = format!("{shown:?} is no ARN of a role");
+            refused(message, "--role arn:aws:iam::123456789012:role/NAME")
+        })?;
+        if partition != endpoint.partition() {
+            let message = format!("{shown:?} is no role of the part of AWS that {region} is in");
+            return Err(refused(
+                message,
+                "--sts-region with a region of the role's own part, such as cn-north-1 for arn:aws-cn:",
+            ));
+        }
     }
     Ok(ShortLived {
         id: random::hex(32)?,
@@ -105,11 +112,13 @@ pub(crate) fn of_request(service: &str, wanted: &HandIn) -> Result<ShortLived, R
     })
 }
 
-fn is_role(text: &str) -> bool {
+/// The part of AWS that the ARN of a role names. `None`: it is none.
+fn partition(text: &str) -> Option<&str> {
     let mut parts = text.splitn(6, ':');
-    let of_partition = |part: &str| part == "aws" || part.starts_with("aws-");
-    let begins = parts.next() == Some("arn")
-        && parts.next().is_some_and(of_partition)
+    let begins = parts.next() == Some("arn");
+    let partition = parts.next()?;
+    let begins = begins
+        && (partition == "aws" || partition.starts_with("aws-"))
         && parts.next() == Some("iam")
         && parts.next() == Some("");
     let account = parts.next().unwrap_or_default();
@@ -117,7 +126,7 @@ fn is_role(text: &str) -> bool {
     let name = parts.next().and_then(|rest| rest.strip_prefix("role/"));
     let is_name = name
         .is_some_and(|name| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic()));
-    text.len() <= MAX_ROLE && begins && is_account && is_name
+    (text.len() <= MAX_ROLE && begins && is_account && is_name).then_some(partition)
 }
 
 /// What a program in the sandbox is told that asks for a key; or why there is none, as a sentence that it may read.
@@ -221,8 +230,10 @@ mod tests {
 
     #[test]
     fn roles_have_one_form() {
-        assert!(is_role("arn:aws:iam::123456789012:role/path/agents"));
-        assert!(is_role("arn:aws-cn:iam::123456789012:role/agents"));
+        let china = "arn:aws-cn:iam::123456789012:role/agents";
+        assert_eq!(partition(china), Some("aws-cn"));
+        let standard = "arn:aws:iam::123456789012:role/path/agents";
+        assert_eq!(partition(standard), Some("aws"));
         for text in [
             "",
             "agents",
@@ -234,7 +245,7 @@ mod tests {
             "arn:awss:iam::123456789012:role/agents",
             "arn:aws:iam::123456789012:role/a b",
         ] {
-            assert!(!is_role(text), "{text}");
+            assert_eq!(partition(text), None, "{text}");
         }
     }
 }

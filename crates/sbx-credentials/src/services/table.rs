@@ -45,6 +45,39 @@ const fn key(names: &'static [&'static str], shape: Shape) -> Part {
 /// personal ones.
 const GITHUB_TOKEN: Shape = &[Text("gho_"), Random(Base62, 30), GithubChecksum];
 
+/// The hosts of AWS, in all its parts that [`crate::sigv4::Endpoint`] knows: which key is good in which of them the account
+/// says, and each of them says itself which region and service a request is signed for.
+const AWS: &[&str] = &[
+    ".amazonaws.com",
+    ".amazonaws.com.cn",
+    ".amazonaws.eu",
+    ".api.amazonwebservices.com.cn",
+    ".api.amazonwebservices.eu",
+    ".api.aws",
+    "*.lambda-url.*.on.aws",
+];
+
+/// Bedrock's models and agents among them, behind a VPC's own names too.
+const AWS_MODELS: &[&str] = &[
+    "bedrock-agent-runtime*.*.amazonaws.com",
+    "bedrock-agent-runtime*.*.amazonaws.com.cn",
+    "bedrock-agent-runtime*.*.amazonaws.eu",
+    "bedrock-agent-runtime*.*.api.amazonwebservices.com.cn",
+    "bedrock-agent-runtime*.*.api.amazonwebservices.eu",
+    "bedrock-agent-runtime*.*.api.aws",
+    "bedrock-mantle*.*.api.aws",
+    "bedrock-runtime*.*.amazonaws.com",
+    "bedrock-runtime*.*.amazonaws.com.cn",
+    "bedrock-runtime*.*.amazonaws.eu",
+    "bedrock-runtime*.*.api.amazonwebservices.com.cn",
+    "bedrock-runtime*.*.api.amazonwebservices.eu",
+    "bedrock-runtime*.*.api.aws",
+    "*.bedrock-agent-runtime*.*.vpce.amazonaws.com",
+    "*.bedrock-agent-runtime*.*.vpce.amazonaws.com.cn",
+    "*.bedrock-runtime*.*.vpce.amazonaws.com",
+    "*.bedrock-runtime*.*.vpce.amazonaws.com.cn",
+];
+
 /// All services, in order of name.
 pub const TABLE: &[Service] = &[
     Service {
@@ -80,16 +113,7 @@ pub const TABLE: &[Service] = &[
                 optional: true,
             },
         ],
-        forms: &[
-            model(
-                &[
-                    "bedrock-agent-runtime*.*.amazonaws.com",
-                    "bedrock-runtime*.*.amazonaws.com",
-                ],
-                Scheme::Sigv4,
-            ),
-            api(&[".amazonaws.com"], Scheme::Sigv4),
-        ],
+        forms: &[model(AWS_MODELS, Scheme::Sigv4), api(AWS, Scheme::Sigv4)],
         issuing: &[],
         consent: None,
     },

@@ -28,6 +28,17 @@ impl Endpoint {
         found.ok_or_else(|| Refusal::UnknownHost(host.to_owned()))
     }
 
+    /// The host of a service that is called the same in every region, and what it is signed for. `None`: the region is of no
+    /// part of AWS that is known.
+    pub(super) fn of_region(service: &str, region: &str) -> Option<(String, Self)> {
+        let mut suffixes = SUFFIXES.iter();
+        let (suffix, ..) =
+            suffixes.find(|(_, partition, kind)| *kind == Kind::Plain && partition.has(region))?;
+        let host = format!("{service}.{region}.{suffix}");
+        let endpoint = Self::of(&host).ok()?;
+        endpoint.is(region, service).then_some((host, endpoint))
+    }
+
     /// The service's signing name, e.g. `bedrock`.
     pub fn service(&self) -> &str {
         &self.service
@@ -36,6 +47,20 @@ impl Endpoint {
     /// Region, e.g. `us-east-1`.
     pub fn region(&self) -> &str {
         &self.region
+    }
+
+    /// The part of AWS that it is in, as ARNs name it, e.g. `aws-cn`.
+    pub fn partition(&self) -> &'static str {
+        let region = self.region.as_str();
+        if Partition::China.has(region) {
+            "aws-cn"
+        } else if Partition::Europe.has(region) {
+            "aws-eusc"
+        } else if region.starts_with("us-gov-") {
+            "aws-us-gov"
+        } else {
+            "aws"
+        }
     }
 
     pub(super) fn is(&self, region: &str, service: &str) -> bool {
@@ -191,8 +216,12 @@ impl Partition {
         let is_number =
             (1..=2).contains(&number.len()) && number.bytes().all(|b| b.is_ascii_digit());
         let formed = is_number && (1..=3).contains(&names.len()) && names.iter().all(letters);
+        // Those that are cut off from the rest have hosts of their own (`us-iso-east-1`).
+        let isolated = names.iter().any(|name| name.starts_with("iso"));
         let ours = match self {
-            Self::Standard => country.len() == 2 && letters(&country) && country != "cn",
+            Self::Standard => {
+                country.len() == 2 && letters(&country) && country != "cn" && !isolated
+            }
             Self::China => country == "cn",
             Self::Europe => country == "eusc",
         };

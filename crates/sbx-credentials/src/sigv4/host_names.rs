@@ -8,8 +8,10 @@ use super::host::Kind;
 /// A part of AWS with accounts and keys of its own. GovCloud has the hosts of the standard one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Partition {
+    /// Also GovCloud.
     Standard,
     China,
+    /// The European Sovereign Cloud.
     Europe,
 }
 

@@ -83,44 +83,63 @@ fn matches(pattern: &str, segments: &[Vec<u8>]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::host::Kind;
+    use super::super::host_names::SUFFIXES;
     use super::*;
     use http::HeaderMap;
 
-    /// A host of each service that gives out credentials.
+    /// What stands in front of the region in a host of each service that gives out credentials.
     const HOSTS: &[&str] = &[
-        "123456789012.s3-control.us-east-1.amazonaws.com",
-        "api.ecr-public.us-east-1.amazonaws.com",
-        "api.ecr.us-east-1.amazonaws.com",
-        "bedrock-agentcore.us-east-1.amazonaws.com",
-        "codeartifact.us-east-1.amazonaws.com",
-        "codepipeline.us-east-1.amazonaws.com",
-        "cognito-identity.us-east-1.amazonaws.com",
-        "connect.us-east-1.amazonaws.com",
-        "datazone.us-east-1.api.aws",
-        "eks-auth.us-east-1.api.aws",
-        "finspace-api.us-east-1.amazonaws.com",
-        "gamelift.us-east-1.amazonaws.com",
-        "iam.amazonaws.com",
-        "lakeformation.us-east-1.amazonaws.com",
-        "lightsail.us-east-1.amazonaws.com",
-        "oidc.us-east-1.amazonaws.com",
-        "portal.sso.us-east-1.amazonaws.com",
-        "redshift-serverless.us-east-1.amazonaws.com",
-        "redshift.us-east-1.amazonaws.com",
-        "rolesanywhere.us-east-1.amazonaws.com",
-        "scheduling.deadline.us-east-1.amazonaws.com",
-        "signin.us-east-1.amazonaws.com",
-        "ssm.us-east-1.amazonaws.com",
-        "sts.us-east-1.amazonaws.com",
+        "123456789012.s3-control",
+        "api.ecr",
+        "api.ecr-public",
+        "bedrock-agentcore",
+        "codeartifact",
+        "codepipeline",
+        "cognito-identity",
+        "connect",
+        "datazone",
+        "eks-auth",
+        "finspace-api",
+        "gamelift",
+        "iam",
+        "lakeformation",
+        "lightsail",
+        "oidc",
+        "portal.sso",
+        "redshift",
+        "redshift-serverless",
+        "rolesanywhere",
+        "scheduling.deadline",
+        "signin",
+        "ssm",
+        "sts",
     ];
 
-    fn host(call: &str) -> (&'static str, Endpoint) {
+    /// What stands behind it, in every part of AWS that there are hosts of.
+    const PARTITIONS: &[&str] = &[
+        "us-east-1.amazonaws.com",
+        "us-gov-west-1.amazonaws.com",
+        "us-east-1.api.aws",
+        "cn-north-1.amazonaws.com.cn",
+        "cn-northwest-1.api.amazonwebservices.com.cn",
+        "eusc-de-east-1.amazonaws.eu",
+        "eusc-de-east-1.api.amazonwebservices.eu",
+    ];
+
+    /// The hosts of the service that a call is of, one in each part of AWS.
+    fn hosts(call: &str) -> Vec<(String, Endpoint)> {
         let (service, _) = call.split_once(':').unwrap();
-        let mut hosts = HOSTS
-            .iter()
-            .map(|host| (*host, Endpoint::of(host).unwrap()));
-        let found = hosts.find(|(_, endpoint)| endpoint.service() == service);
-        found.unwrap_or_else(|| panic!("no host of {service}"))
+        let of_partition = |partition: &&str| {
+            let mut hosts = HOSTS.iter().map(|host| {
+                let host = format!("{host}.{partition}");
+                let endpoint = Endpoint::of(&host).unwrap();
+                (host, endpoint)
+            });
+            let found = hosts.find(|(_, endpoint)| endpoint.service() == service);
+            found.unwrap_or_else(|| panic!("no host of {service}"))
+        };
+        PARTITIONS.iter().map(of_partition).collect()
     }
 
     fn head<'a>(host: &'a str, path: &'a str, query: &'a str, headers: &'a HeaderMap) -> Head<'a> {
@@ -134,45 +153,61 @@ mod tests {
     }
 
     #[test]
-    fn every_action_of_the_list_is_recognised_at_its_service() {
-        let none = HeaderMap::new();
-        for call in ACTIONS {
-            let (host, endpoint) = host(call);
-            let (_, action) = call.split_once(':').unwrap();
-            let mut named = HeaderMap::new();
-            named.insert(
-                "x-amz-target",
-                format!("Some_20150921.{action}").parse().unwrap(),
-            );
-            let form = format!("Version=1&Action={action}");
-            let rpc = format!("/service/Some/operation/{action}");
-            for head in [
-                head(host, "/", "", &named),
-                head(host, "/", &form, &none),
-                head(host, &rpc, "", &none),
-            ] {
-                assert_eq!(issuing(&endpoint, &head, b""), Some(*call));
-            }
-            let in_body = issuing(&endpoint, &head(host, "/", "", &none), form.as_bytes());
-            assert_eq!(in_body.is_some(), acts_in_body(&endpoint), "{call}");
-            let other = format!("Action={action}s");
-            let other = head(host, "/", &other, &none);
-            assert_eq!(issuing(&endpoint, &other, b""), None, "{call}");
+    fn every_part_of_aws_that_is_known_has_its_hosts_here() {
+        for (suffix, _, kind) in SUFFIXES {
+            let one = |known: &&str| known.split_once('.').is_some_and(|(_, end)| end == *suffix);
+            let there = PARTITIONS.iter().any(one);
+            // Functions give out nothing, and a VPC's names are those of the services behind one more.
+            assert_eq!(there, *kind == Kind::Plain, "{suffix}");
         }
     }
 
     #[test]
-    fn every_path_of_the_list_is_recognised_at_its_service() {
+    fn every_action_of_the_list_is_recognised_at_its_service_in_every_part_of_aws() {
+        for call in ACTIONS {
+            for (host, endpoint) in hosts(call) {
+                action_is_recognised(call, &host, &endpoint);
+            }
+        }
+    }
+
+    fn action_is_recognised(call: &'static str, host: &str, endpoint: &Endpoint) {
+        let none = HeaderMap::new();
+        let (_, action) = call.split_once(':').unwrap();
+        let mut named = HeaderMap::new();
+        named.insert(
+            "x-amz-target",
+            format!("Some_20150921.{action}").parse().unwrap(),
+        );
+        let form = format!("Version=1&Action={action}");
+        let rpc = format!("/service/Some/operation/{action}");
+        for head in [
+            head(host, "/", "", &named),
+            head(host, "/", &form, &none),
+            head(host, &rpc, "", &none),
+        ] {
+            assert_eq!(issuing(endpoint, &head, b""), Some(call), "{host}");
+        }
+        let in_body = issuing(endpoint, &head(host, "/", "", &none), form.as_bytes());
+        assert_eq!(in_body.is_some(), acts_in_body(endpoint), "{host} {call}");
+        let other = format!("Action={action}s");
+        let other = head(host, "/", &other, &none);
+        assert_eq!(issuing(endpoint, &other, b""), None, "{host} {call}");
+    }
+
+    #[test]
+    fn every_path_of_the_list_is_recognised_at_its_service_in_every_part_of_aws() {
         let none = HeaderMap::new();
         for (call, pattern) in PATHS {
-            let (host, endpoint) = host(call);
-            let path = format!("/{}", pattern.replace('*', "x%2Fy"));
-            let found = |path: &str| issuing(&endpoint, &head(host, path, "a=b", &none), b"");
-            for path in [path.clone(), format!("{path}/"), path.to_ascii_uppercase()] {
-                assert_eq!(found(&path), Some(*call), "{path}");
+            for (host, endpoint) in hosts(call) {
+                let path = format!("/{}", pattern.replace('*', "x%2Fy"));
+                let found = |path: &str| issuing(&endpoint, &head(&host, path, "a=b", &none), b"");
+                for path in [path.clone(), format!("{path}/"), path.to_ascii_uppercase()] {
+                    assert_eq!(found(&path), Some(*call), "{host} {path}");
+                }
+                assert_eq!(found(&format!("{path}/more")), None, "{host} {path}");
+                assert_eq!(found(&format!("/more{path}")), None, "{host} {path}");
             }
-            assert_eq!(found(&format!("{path}/more")), None, "{path}");
-            assert_eq!(found(&format!("/more{path}")), None, "{path}");
         }
     }
 }

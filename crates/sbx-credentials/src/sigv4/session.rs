@@ -109,13 +109,8 @@ impl Ask<'_> {
 
     /// The STS of the region: its host, and what it is signed for.
     pub fn endpoint(&self) -> Result<(String, Endpoint), NoSession> {
-        let in_china = self.region.starts_with("cn-");
-        let suffix = if in_china { ".cn" } else { "" };
-        let host = format!("sts.{}.amazonaws.com{suffix}", self.region);
-        let endpoint = Endpoint::of(&host).ok();
-        let endpoint = endpoint.filter(|endpoint| endpoint.is(self.region, "sts"));
-        let endpoint = endpoint.ok_or_else(|| NoSession::Region(self.region.to_owned()))?;
-        Ok((host, endpoint))
+        let found = Endpoint::of_region("sts", self.region);
+        found.ok_or_else(|| NoSession::Region(self.region.to_owned()))
     }
 
     fn body(&self) -> String {

@@ -1,6 +1,7 @@
 //! The table of services.
 
 use sbx_credentials::services::{Scheme, Service, TABLE, bindings};
+use sbx_credentials::sigv4::Endpoint;
 use sbx_policy::ResourcePattern;
 use std::collections::BTreeSet;
 
@@ -160,4 +161,63 @@ fn a_host_of_two_services_is_left_to_the_one_that_is_for_it() {
     assert!(of(&["github"]).contains(&"github api.githubcopilot.com".to_owned()));
     assert!(of(&["copilot"]).contains(&"copilot api.github.com".to_owned()));
     assert_eq!(of(&[]).len(), 0);
+}
+
+#[test]
+fn the_key_of_aws_is_bound_to_the_hosts_of_each_part_and_to_no_others() {
+    // Whether bodies there quote what the agent has seen; `None`: the key is not bound there.
+    let found = |host: &str| {
+        let host = sbx_policy::Host::parse(host).unwrap();
+        let mut forms = service("aws").forms.iter();
+        let is_there = |host: &sbx_policy::Host, pattern: &&&str| {
+            let pattern = ResourcePattern::parse(pattern).unwrap();
+            pattern.host.matches(host)
+        };
+        let form = forms.find(|form| form.hosts.iter().any(|pattern| is_there(&host, &pattern)));
+        form.map(|form| form.conversation)
+    };
+    for partition in [
+        "us-east-1.amazonaws.com",
+        "us-gov-west-1.amazonaws.com",
+        "us-east-1.api.aws",
+        "cn-north-1.amazonaws.com.cn",
+        "cn-north-1.api.amazonwebservices.com.cn",
+        "eusc-de-east-1.amazonaws.eu",
+        "eusc-de-east-1.api.amazonwebservices.eu",
+    ] {
+        for name in ["sts", "iam", "bucket.s3", "bedrock", "api.ecr"] {
+            let host = format!("{name}.{partition}");
+            assert!(Endpoint::of(&host).is_ok(), "{host}");
+            assert_eq!(found(&host), Some(false), "{host}");
+        }
+        for name in [
+            "bedrock-runtime",
+            "bedrock-runtime-fips",
+            "bedrock-agent-runtime",
+        ] {
+            let host = format!("{name}.{partition}");
+            assert!(Endpoint::of(&host).is_ok(), "{host}");
+            assert_eq!(found(&host), Some(true), "{host}");
+        }
+    }
+    for (host, conversation) in [
+        ("sts.amazonaws.com", Some(false)),
+        ("vpce-1a.sqs.us-east-1.vpce.amazonaws.com", Some(false)),
+        (
+            "vpce-1a.bedrock-runtime.us-east-1.vpce.amazonaws.com",
+            Some(true),
+        ),
+        (
+            "vpce-1a.bedrock-runtime.cn-north-1.vpce.amazonaws.com.cn",
+            Some(true),
+        ),
+        ("bedrock-mantle.us-east-1.api.aws", Some(true)),
+        ("abc.lambda-url.us-east-1.on.aws", Some(false)),
+        ("shop.on.aws", None),
+        ("docs.aws", None),
+        ("amazonaws.com.evil.test", None),
+        ("sts.us-east-1.amazonaws.com.tw", None),
+    ] {
+        assert_eq!(found(host), conversation, "{host}");
+    }
 }

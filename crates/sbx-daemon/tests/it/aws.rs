@@ -16,10 +16,15 @@ use std::time::{Duration, Instant};
 const LIMIT: Duration = Duration::from_secs(30);
 const KEY: &str = "AKIAIOSFODNN7EXAMPLE:wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
 const TEMPORARY: &str = "ASIAIOSFODNN7EXAMPLE:wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY:to/ken+==";
-const HOSTS: [&str; 3] = [
+/// Where its key goes: every part of AWS.
+const HOSTS: [&str; 7] = [
     ".amazonaws.com",
-    "bedrock-agent-runtime*.*.amazonaws.com",
-    "bedrock-runtime*.*.amazonaws.com",
+    ".amazonaws.com.cn",
+    ".amazonaws.eu",
+    ".api.amazonwebservices.com.cn",
+    ".api.amazonwebservices.eu",
+    ".api.aws",
+    "*.lambda-url.*.on.aws",
 ];
 
 fn set(daemon: &Daemon, value: &str) -> Answer {
@@ -52,13 +57,16 @@ fn variables(daemon: &Daemon) -> Vec<(String, String)> {
     all.into_iter().filter(|(name, _)| about(name)).collect()
 }
 
-/// Hosts of AWS in the gateway's file, without those where other services issue tokens.
+/// Hosts of AWS in the gateway's file, without models' and without those where other services issue tokens.
 fn hosts(configuration: &Value) -> Vec<&str> {
-    let named = configuration["file"]["credential_hosts"]
-        .as_array()
-        .unwrap();
-    let named = named.iter().filter_map(|host| host.as_str());
-    named.filter(|host| host.contains("amazonaws")).collect()
+    let named = configuration["file"]["credential_hosts"].as_array();
+    let named: Vec<&str> = named.unwrap().iter().filter_map(Value::as_str).collect();
+    let models = named.iter().filter(|host| host.contains("bedrock"));
+    assert_eq!(models.count(), 17);
+    HOSTS
+        .into_iter()
+        .filter(|host| named.contains(host))
+        .collect()
 }
 
 #[test]
@@ -95,7 +103,7 @@ fn a_key_of_aws_is_bound_with_a_placeholder_of_the_sandbox_s_own_and_withdrawn_b
         );
         assert_eq!(credential.get("conversation").is_some(), conversation);
     }
-    assert_eq!(credentials[1]["hosts"], json!([".amazonaws.com"]));
+    assert_eq!(credentials[1]["hosts"], json!(HOSTS));
     assert_eq!(hosts(&value), HOSTS);
     let (id, secret) = (id.as_str().unwrap(), secret.as_str().unwrap());
     assert!(
@@ -285,12 +293,7 @@ fn a_gateway_that_cannot_sign_refuses_what_goes_to_aws() {
     assert_eq!(refused.code(), "gateway-refused");
     let value = last(&configured);
     let credentials = value["credentials"].as_array().unwrap();
-    let hosts = credentials
-        .iter()
-        .flat_map(|one| one["hosts"].as_array().unwrap());
-    let mut hosts: Vec<&str> = hosts.map(|host| host.as_str().unwrap()).collect();
-    hosts.sort_unstable();
-    assert_eq!(hosts, HOSTS);
+    assert_eq!(credentials[1]["hosts"], json!(HOSTS));
     for credential in credentials {
         assert_eq!(credential["value"], "");
         let why = credential["unavailable"].as_str().unwrap();

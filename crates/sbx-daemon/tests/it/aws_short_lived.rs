@@ -74,7 +74,11 @@ fn gateway(runtime: &Path) -> (Configured, Program) {
 
 /// A daemon with a running sandbox, which finds the stand-in where STS is.
 fn town(token: Option<&str>) -> (AwsStandIn, Daemon, Configured, Program) {
-    let standin = AwsStandIn::start(key(token), &[STS]).unwrap();
+    town_at(STS, token)
+}
+
+fn town_at(sts: &str, token: Option<&str>) -> (AwsStandIn, Daemon, Configured, Program) {
+    let standin = AwsStandIn::start(key(token), &[sts]).unwrap();
     let mut daemon = planted();
     let runtime = daemon.runtime().join(ID);
     let watchers = supervisor(&runtime, 0);
@@ -82,18 +86,18 @@ fn town(token: Option<&str>) -> (AwsStandIn, Daemon, Configured, Program) {
     daemon.restart();
     daemon.init("deny-all");
     std::mem::forget(watchers);
-    lead(&daemon, &standin);
+    lead(&daemon, sts, &standin);
     (standin, daemon, configured, program)
 }
 
-fn lead(daemon: &Daemon, standin: &AwsStandIn) {
+fn lead(daemon: &Daemon, sts: &str, standin: &AwsStandIn) {
     let set = |key: &str, value: &str| {
         daemon
             .post("/v1/settings", &json!({"key": key, "value": value}))
             .ok();
     };
     let address = standin.address().to_string();
-    let overrides = json!({format!("{STS}:443"): address}).to_string();
+    let overrides = json!({format!("{sts}:443"): address}).to_string();
     set("upstream.overrides", &overrides);
     let roots = daemon.path("standin.pem");
     fs::write(&roots, standin.root_pem()).unwrap();
@@ -242,6 +246,36 @@ fn another_key_is_got_before_one_ends_and_both_are_good_until_they_do() {
 }
 
 #[test]
+fn in_every_part_of_aws_its_own_sts_is_asked_for_its_own_region() {
+    for (region, sts, partition) in [
+        ("cn-north-1", "sts.cn-north-1.amazonaws.com.cn", "aws-cn"),
+        (
+            "eusc-de-east-1",
+            "sts.eusc-de-east-1.amazonaws.eu",
+            "aws-eusc",
+        ),
+        (
+            "us-gov-west-1",
+            "sts.us-gov-west-1.amazonaws.com",
+            "aws-us-gov",
+        ),
+    ] {
+        let (standin, daemon, _configured, program) = town_at(sts, None);
+        let role = format!("arn:{partition}:iam::123456789012:role/agents");
+        let wanted = json!({"short_lived": {"region": region, "role": role}});
+        set(&daemon, &stored(), &wanted).ok();
+        let document = program.asks().unwrap();
+        let id = document["AccessKeyId"].as_str().unwrap();
+        assert!(id.starts_with("ASIA"), "{document}");
+        let asked = standin.recorder().requests();
+        assert_eq!(asked[0].note, "verified sts");
+        let signed = asked[0].header("authorization").unwrap();
+        let scope = format!("/{region}/sts/aws4_request");
+        assert!(signed.contains(&scope), "{signed}");
+    }
+}
+
+#[test]
 fn no_key_is_handed_in_unless_somebody_asked_for_that() {
     let (standin, daemon, configured, program) = town(None);
     set(&daemon, &stored(), &json!({})).ok();
@@ -297,6 +331,11 @@ fn what_cannot_be_asked_of_sts_is_refused_when_it_is_stored() {
     for (service, wanted) in [
         ("aws", json!({"role": "agents"})),
         ("aws", json!({"region": "evil.test/"})),
+        ("aws", json!({"region": "us-iso-east-1"})),
+        (
+            "aws",
+            json!({"role": "arn:aws-cn:iam::123456789012:role/agents"}),
+        ),
         ("github", json!({})),
     ] {
         let body = json!({"service": service, "value": stored(), "short_lived": wanted});

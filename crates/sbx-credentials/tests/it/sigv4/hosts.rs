@@ -75,6 +75,10 @@ fn other_forms_are_of_no_service() {
         "sts.us-east.amazonaws.com",
         "sts.cn-north-1.amazonaws.com",
         "sts.us-east-1.amazonaws.com.cn",
+        "sts.us-east-1.amazonaws.eu",
+        "sts.eusc-de-east-1.amazonaws.com",
+        "sts.eusc-de-east-1.api.aws",
+        "sts.us-iso-east-1.amazonaws.com",
         "evil.sts.us-east-1.amazonaws.com",
         "sts.evil.us-east-1.amazonaws.com",
         "bucket.s3-accelerate.amazonaws.com",
@@ -93,5 +97,17 @@ fn other_forms_are_of_no_service() {
     ] {
         let error = Endpoint::of(host).unwrap_err();
         assert_eq!(error, Refusal::UnknownHost(host.to_owned()));
+    }
+}
+
+#[test]
+fn a_host_says_which_part_of_aws_it_is_in() {
+    for (host, partition) in [
+        ("sts.us-east-1.amazonaws.com", "aws"),
+        ("sts.us-gov-east-1.amazonaws.com", "aws-us-gov"),
+        ("iam.cn-north-1.amazonaws.com.cn", "aws-cn"),
+        ("sqs.eusc-de-east-1.api.amazonwebservices.eu", "aws-eusc"),
+    ] {
+        assert_eq!(Endpoint::of(host).unwrap().partition(), partition);
     }
 }

@@ -48,13 +48,15 @@ fn verifies(host: &str, headers: &HeaderMap, body: &str) -> bool {
 
 #[test]
 fn what_sts_is_asked_is_signed_for_its_region() {
-    for (region, role, token) in [
-        ("us-east-1", None, ""),
-        ("cn-north-1", None, ""),
-        ("us-gov-west-1", Some(ROLE), ""),
-        ("eu-west-1", Some(ROLE), ":to/ken"),
+    for (region, role, token, suffix) in [
+        ("us-east-1", None, "", "amazonaws.com"),
+        ("cn-north-1", None, "", "amazonaws.com.cn"),
+        ("eusc-de-east-1", None, "", "amazonaws.eu"),
+        ("us-gov-west-1", Some(ROLE), "", "amazonaws.com"),
+        ("eu-west-1", Some(ROLE), ":to/ken", "amazonaws.com"),
     ] {
         let request = ask(region, role).request(&keys(token), time()).unwrap();
+        assert_eq!(request.host, format!("sts.{region}.{suffix}"));
         assert_eq!(Endpoint::of(&request.host).unwrap().region(), region);
         assert!(
             verifies(&request.host, &request.headers, &request.body),
@@ -79,7 +81,14 @@ fn what_sts_is_asked_is_signed_for_its_region() {
 fn sts_is_not_asked_for_what_it_would_not_give() {
     let asked = |region, token| ask(region, None).request(&keys(token), time()).err();
     assert_eq!(asked("us-east-1", ":token"), Some(NoSession::Temporary));
-    for region in ["", "evil.test/", "us-east-1.evil", "s3.us-east-1", "global"] {
+    for region in [
+        "",
+        "evil.test/",
+        "us-east-1.evil",
+        "s3.us-east-1",
+        "global",
+        "us-iso-east-1",
+    ] {
         let wanted = NoSession::Region(region.to_owned());
         assert_eq!(asked(region, ""), Some(wanted), "{region}");
     }

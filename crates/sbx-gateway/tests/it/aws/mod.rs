@@ -98,9 +98,17 @@ pub(crate) fn town(token: Option<&str>) -> (AwsStandIn, Lab) {
 }
 
 pub(crate) fn setup(token: Option<&str>) -> (AwsStandIn, Setup) {
-    let standin = AwsStandIn::start(real(token), &NAMES).unwrap();
-    let mut setup = Setup::new(&["allow **.amazonaws.com", "allow other.test"]);
-    for name in NAMES {
+    setup_at(token, &NAMES)
+}
+
+/// The stand-in at these names, which rules allow.
+pub(crate) fn setup_at(token: Option<&str>, names: &[&str]) -> (AwsStandIn, Setup) {
+    let standin = AwsStandIn::start(real(token), names).unwrap();
+    let allowed: Vec<String> = names.iter().map(|name| format!("allow {name}")).collect();
+    let mut rules: Vec<&str> = allowed.iter().map(String::as_str).collect();
+    rules.extend(["allow **.amazonaws.com", "allow other.test"]);
+    let mut setup = Setup::new(&rules);
+    for name in names {
         setup = setup.send_to(&format!("{name}:443"), standin.address());
     }
     let root = standin.root_pem().to_owned();

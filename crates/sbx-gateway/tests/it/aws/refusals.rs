@@ -5,12 +5,13 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hyper::Request;
+use sbx_credentials::services::Service;
 use sbx_wire::gateway::{Answer, Command};
 use sbx_wire::secret::SecretText;
 
 use super::{
     BEDROCK, BUCKET, CLUSTER, CODEARTIFACT, COGNITO, Call, ECR, ECR_PUBLIC, IAM, OIDC, PORTAL, STS,
-    credential, deliver, real, setup, town,
+    credential, deliver, real, setup, setup_at, town,
 };
 use crate::lab::{anthropic, run};
 
@@ -193,6 +194,76 @@ fn every_call_that_gives_out_credentials_is_refused_signed_or_not() {
         }
     });
     assert!(standin.recorder().requests().is_empty());
+}
+
+/// One host of STS, IAM and ECR in each part of AWS, with the region that it names.
+const ELSEWHERE: [(&str, &str); 9] = [
+    ("sts.cn-north-1.amazonaws.com.cn", "cn-north-1"),
+    ("iam.cn-north-1.amazonaws.com.cn", "cn-north-1"),
+    ("api.ecr.cn-north-1.amazonaws.com.cn", "cn-north-1"),
+    (
+        "sts.cn-northwest-1.api.amazonwebservices.com.cn",
+        "cn-northwest-1",
+    ),
+    ("sts.eusc-de-east-1.amazonaws.eu", "eusc-de-east-1"),
+    ("iam.eusc-de-east-1.amazonaws.eu", "eusc-de-east-1"),
+    (
+        "sts.eusc-de-east-1.api.amazonwebservices.eu",
+        "eusc-de-east-1",
+    ),
+    ("sts.us-east-1.api.aws", "us-east-1"),
+    ("sts.us-gov-west-1.amazonaws.com", "us-gov-west-1"),
+];
+
+#[test]
+fn in_every_part_of_aws_keys_sign_for_its_region_and_calls_that_give_out_credentials_are_refused() {
+    let names = ELSEWHERE.map(|(host, _)| host);
+    let (standin, setup) = setup_at(None, &names);
+    let mut key = credential(&real(None));
+    // As the daemon says it.
+    let aws = Service::find("aws").unwrap();
+    let hosts = aws.forms.iter().flat_map(|form| form.hosts);
+    key.hosts = hosts.map(|host| (*host).to_owned()).collect();
+    let lab = setup.bind(key).start();
+    run(async {
+        for (host, region) in ELSEWHERE {
+            let service = host.strip_prefix("api.").unwrap_or(host);
+            let service = service.split('.').next().unwrap();
+            let issues = match service {
+                "sts" => "AssumeRole",
+                "iam" => "CreateAccessKey",
+                _ => "GetAuthorizationToken",
+            };
+            let call = |action: &str, region: &'static str| Call {
+                service,
+                region,
+                ..Call::new("POST", host, &format!("/?Action={action}"), service)
+            };
+            let (status, answer) = call(issues, region).send(&lab).await;
+            assert_eq!(status, 403, "{host}: {answer}");
+            let named = format!("{service}:{issues}");
+            assert!(answer.contains(&named), "{host}: {answer}");
+            lab.one_record("credential-issuer", host).await;
+            lab.forget_records();
+            // Another part's region is not signed for.
+            let other = if region == "us-east-1" {
+                "cn-north-1"
+            } else {
+                "us-east-1"
+            };
+            let (status, answer) = call("List", other).send(&lab).await;
+            assert_eq!(status, 403, "{host}: {answer}");
+            lab.one_record("aws-signature", host).await;
+            lab.forget_records();
+            assert!(standin.recorder().requests().is_empty());
+            let (status, answer) = call("List", region).send(&lab).await;
+            assert_eq!(status, 200, "{host}: {answer}");
+            let asked = standin.recorder().requests();
+            assert_eq!(asked[0].note, format!("verified {service}"), "{host}");
+            standin.recorder().clear();
+            lab.forget_records();
+        }
+    });
 }
 
 #[test]

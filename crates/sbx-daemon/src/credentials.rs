@@ -1,5 +1,6 @@
 //! What a sandbox is given of what is stored: placeholders and variables inside, values for its gateway.
 
+mod endpoints;
 pub(crate) mod handing_in;
 mod issuing;
 mod registries;
@@ -114,6 +115,7 @@ pub(crate) fn hosts(vault: &Vault, record: &Record) -> Vec<String> {
                 .iter()
                 .flat_map(|(custom, _)| custom.hosts.clone()),
         )
+        .chain(endpoints::hosts(&found))
         .chain(issuing::hosts(&found))
         .chain(registries::hosts(&found))
         .collect();
@@ -227,6 +229,7 @@ pub(crate) fn for_gateway(daemon: &Daemon, sandbox: &Sandbox) -> ForGateway {
             credentials.extend(written(&binding, base));
         }
     }
+    credentials.extend(endpoints::credentials(&found, &credentials));
     handing_in::add(&found, &record, &mut credentials);
     let issued = found.issued.iter();
     let issued: Vec<Credential> = issued
@@ -356,6 +359,7 @@ fn written(binding: &Binding, base: Credential) -> Option<Credential> {
                 aws: Some(Aws {
                     placeholder_id,
                     handed_in: None,
+                    scope: None,
                 }),
                 conversation,
                 ..base

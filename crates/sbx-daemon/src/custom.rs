@@ -93,19 +93,29 @@ fn hosts(texts: &[String]) -> Result<Vec<String>, Report> {
     }
     let mut hosts = Vec::new();
     for text in texts {
-        let pattern = ResourcePattern::parse(text)
-            .map_err(|error| unusable(format!("{text:?} is no host: {error}")))?;
-        let canonical = pattern.to_string();
-        if !pattern.host.is_name() || canonical == "**" || canonical.starts_with("**:") {
-            return Err(unusable(format!(
-                "a secret is bound to names of hosts, such as api.example.com or **.example.com, and not to {text:?}"
-            )));
-        }
+        let canonical = names(text).map_err(unusable)?.to_string();
         if !hosts.contains(&canonical) {
             hosts.push(canonical);
         }
     }
     Ok(hosts)
+}
+
+/// Names that a secret may be bound to; the error is a sentence.
+pub(crate) fn names(text: &str) -> Result<ResourcePattern, String> {
+    let shown: String = text
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(MAX_TEXT)
+        .collect();
+    let pattern =
+        ResourcePattern::parse(text).map_err(|error| format!("{shown:?} is no host: {error}"))?;
+    if !pattern.host.is_name() || pattern.host.to_string() == "**" {
+        return Err(format!(
+            "a secret is bound to names of hosts, such as api.example.com or **.example.com, and not to {shown:?}"
+        ));
+    }
+    Ok(pattern)
 }
 
 fn is_variable(name: &str) -> bool {

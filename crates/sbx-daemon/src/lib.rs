@@ -32,6 +32,7 @@ mod credentials;
 mod custom;
 mod daemon;
 mod diagnose;
+mod endpoints;
 mod error;
 mod events;
 mod finishing;

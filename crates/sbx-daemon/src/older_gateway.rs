@@ -24,19 +24,40 @@ pub(crate) struct Older {
 
 /// For gateways that do not understand a configuration, the newest first; none, if all of them do.
 pub(crate) fn older(config: &GatewayConfig) -> Vec<Older> {
-    let handing_in = before_handing_in(config);
+    let endpoints = before_endpoints(config);
     // One that knows less knows nothing of what came later either.
-    let without = handing_in.as_ref().map_or(config, |older| &older.config);
+    let without = endpoints.as_ref().map_or(config, |older| &older.config);
+    let handing_in = before_handing_in(without);
+    let without = handing_in.as_ref().map_or(without, |older| &older.config);
     let registries = before_registries(without);
     let without = registries.as_ref().map_or(without, |older| &older.config);
     let signatures = before_signatures(without);
     let first = first(config);
-    handing_in
+    endpoints
         .into_iter()
+        .chain(handing_in)
         .chain(registries)
         .chain(signatures)
         .chain(first)
         .collect()
+}
+
+/// For those that sign for hosts of AWS alone. `None`: it is not needed.
+fn before_endpoints(config: &GatewayConfig) -> Option<Older> {
+    let of_endpoint = |one: &Credential| one.aws.as_ref().is_some_and(|aws| aws.scope.is_some());
+    if !config.credentials.iter().any(of_endpoint) {
+        return None;
+    }
+    let mut older = config.clone();
+    for credential in older.credentials.iter_mut().filter(|one| of_endpoint(one)) {
+        // Its placeholders are those of the one for AWS's hosts, and so known.
+        credential.aws = None;
+        close(credential);
+    }
+    Some(Older {
+        config: older,
+        complete: false,
+    })
 }
 
 /// For those that hand in no keys of AWS: they sign, and refuse what is signed with any other key. `None`: it is not needed.

@@ -179,7 +179,7 @@ impl HostPattern {
 
     /// What stands written out behind the wildcards, if there are any: the pattern takes in names of everybody who
     /// can get one below it.
-    pub(crate) fn open_suffix(&self) -> Option<String> {
+    pub fn open_suffix(&self) -> Option<String> {
         match &self.0 {
             Shape::Name(Lead::Nothing, _)
             | Shape::Everything

@@ -54,18 +54,26 @@ impl Rule {
                 }
                 cautions.push(Caution::HostService(resource.clone()));
             }
-            let Some(suffix) = resource.host.open_suffix() else {
-                continue;
-            };
-            match registry(&suffix) {
-                Registry::Owner => {}
-                Registry::Public => return Err(too_broad(resource)),
-                Registry::Hosting => cautions.push(Caution::SharedSuffix {
-                    resource: resource.clone(),
-                    suffix,
-                }),
-            }
+            cautions.extend(resource.review()?);
         }
         Ok(cautions)
+    }
+}
+
+impl ResourcePattern {
+    /// Checks names that somebody is about to trust: no wildcard may stand below a suffix of the public suffix list that a
+    /// registry runs. Returns what the writer should know.
+    pub fn review(&self) -> Result<Option<Caution>, RuleError> {
+        let Some(suffix) = self.host.open_suffix() else {
+            return Ok(None);
+        };
+        match registry(&suffix) {
+            Registry::Owner => Ok(None),
+            Registry::Public => Err(too_broad(self)),
+            Registry::Hosting => Ok(Some(Caution::SharedSuffix {
+                resource: self.clone(),
+                suffix,
+            })),
+        }
     }
 }

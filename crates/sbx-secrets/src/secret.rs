@@ -2,6 +2,7 @@
 
 use crate::recipe::Recipe;
 use crate::sign_in::SignIn;
+use sbx_wire::api::AwsEndpoint;
 use sbx_wire::secret::SecretText;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -101,6 +102,9 @@ pub struct AwsUse {
     /// Keys that it gives for 15 minutes are handed into the sandboxes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub short_lived: Option<ShortLived>,
+    /// Where it is used besides the hosts of AWS.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<AwsEndpoint>,
 }
 
 /// How keys are asked for that end soon.
@@ -160,6 +164,14 @@ impl Kind {
         match self {
             Self::Aws(used) => used.short_lived.as_ref(),
             Self::Service | Self::Custom(_) | Self::Registry(_) | Self::SignIn(_) => None,
+        }
+    }
+
+    /// Where a key of AWS is used besides AWS's hosts.
+    pub fn endpoints(&self) -> &[AwsEndpoint] {
+        match self {
+            Self::Aws(used) => &used.endpoints,
+            Self::Service | Self::Custom(_) | Self::Registry(_) | Self::SignIn(_) => &[],
         }
     }
 }

@@ -43,8 +43,9 @@ pub use policy::{
 };
 
 pub use secrets::{
-    AskConsent, AwaitConsent, Consent, CustomRow, Fetched, HandIn, RemoveSecret, RemovedSecret,
-    RemovedSecrets, SecretRow, Secrets, SetCustom, SetRegistry, SetSecret, StoredSecret,
+    AskConsent, AwaitConsent, AwsEndpoint, Consent, CustomRow, Fetched, HandIn, RemoveSecret,
+    RemovedSecret, RemovedSecrets, SecretRow, Secrets, SetCustom, SetRegistry, SetSecret,
+    StoredSecret,
 };
 
 use crate::report::Report;

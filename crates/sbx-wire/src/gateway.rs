@@ -272,6 +272,19 @@ pub struct Aws {
     /// Keys that end soon are handed in besides, which somebody has asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handed_in: Option<HandedIn>,
+    /// What requests to the hosts are signed for; without it each host's name says it. A name of AWS always does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<AwsScope>,
+}
+
+/// What a request to an endpoint with a name of its own is signed for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AwsScope {
+    /// Signing name of the service, e.g. `s3`.
+    pub service: String,
+    /// Region, e.g. `us-east-1`.
+    pub region: String,
 }
 
 /// Keys of AWS that the guest holds for a short time, for programs whose requests cannot be signed anew. They are asked for

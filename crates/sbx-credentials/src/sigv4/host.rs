@@ -5,14 +5,17 @@
 
 use std::fmt;
 
-use super::host_names::{BEHIND, GLOBAL, NAMES, OF_RESOURCES, Partition, SUFFIXES};
+use super::host_names::{BEHIND, DOMAINS, GLOBAL, NAMES, OF_RESOURCES, Partition, SUFFIXES};
 use super::refusal::Refusal;
+use super::scope::is_name;
 
 /// Region and service that a host is of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     region: String,
     service: String,
+    /// The user said so: the host's name says nothing.
+    own: bool,
 }
 
 impl fmt::Display for Endpoint {
@@ -26,6 +29,15 @@ impl Endpoint {
     pub fn of(host: &str) -> Result<Self, Refusal> {
         let found = parse(host);
         found.ok_or_else(|| Refusal::UnknownHost(host.to_owned()))
+    }
+
+    /// What a user said about a host with a name of its own. `None`: one of them is no name that can be signed for.
+    pub fn own(service: &str, region: &str) -> Option<Self> {
+        let own = Self {
+            own: true,
+            ..Self::new(service, region)
+        };
+        (is_name(service) && is_name(region)).then_some(own)
     }
 
     /// The host of a service that is called the same in every region, and what it is signed for. `None`: the region is of no
@@ -67,6 +79,11 @@ impl Endpoint {
         self.region == region && self.service == service
     }
 
+    /// Whether it is a store of somebody's own that is called as S3 is. Others than AWS give out keys at the same host.
+    pub(super) fn is_own_store(&self) -> bool {
+        self.own && self.is_s3()
+    }
+
     /// Whether it is one of the services that take bodies in chunks and paths as keys.
     pub fn is_s3(&self) -> bool {
         matches!(
@@ -76,9 +93,20 @@ impl Endpoint {
     }
 
     fn new(service: &str, region: &str) -> Self {
-        let (region, service) = (region.to_owned(), service.to_owned());
-        Self { region, service }
+        Self {
+            region: region.to_owned(),
+            service: service.to_owned(),
+            own: false,
+        }
     }
+}
+
+/// Whether the name is AWS's, or one below it: then it says itself what a request is signed for, and nobody else does.
+pub fn is_of_aws(host: &str) -> bool {
+    DOMAINS.iter().any(|domain| {
+        let front = host.strip_suffix(domain);
+        front.is_some_and(|front| front.is_empty() || front.ends_with('.'))
+    })
 }
 
 fn parse(host: &str) -> Option<Endpoint> {

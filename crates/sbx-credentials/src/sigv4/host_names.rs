@@ -32,6 +32,16 @@ pub(super) const SUFFIXES: &[(&str, Partition, Kind)] = &[
     ("api.amazonwebservices.eu", Partition::Europe, Kind::Plain),
 ];
 
+/// Domains of AWS with everything that is below them, also what is of no service.
+pub(super) const DOMAINS: &[&str] = &[
+    "amazonaws.com",
+    "amazonaws.com.cn",
+    "amazonaws.eu",
+    "amazonwebservices.com.cn",
+    "amazonwebservices.eu",
+    "aws",
+];
+
 /// Hosts without a region in them, or with one that says something else: name, partition, service, region.
 pub(super) const GLOBAL: &[(&str, Partition, &str, &str)] = &[
     ("budgets", Partition::Standard, "budgets", "us-east-1"),

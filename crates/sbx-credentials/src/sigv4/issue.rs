@@ -1,21 +1,39 @@
 //! Calls whose answers are credentials. None may enter the sandbox, so they are refused.
 
+use http::HeaderValue;
+use http::header::CONTENT_TYPE;
+
 use super::canonical::{decoded, parameters};
 use super::claim::Head;
 use super::host::Endpoint;
-use super::issue_table::{ACTIONS, PATHS, QUERY};
+use super::issue_table::{ACTIONS, PATHS, QUERY, STORES};
 
 /// Whether what the service is asked for may stand in the body, as a form ("query protocol"). Such a body has to be
 /// there whole, and not compressed, before [`issuing`] can say anything.
-pub fn acts_in_body(endpoint: &Endpoint) -> bool {
-    QUERY.contains(&endpoint.service())
+pub fn acts_in_body(endpoint: &Endpoint, head: &Head<'_>) -> bool {
+    QUERY.contains(&endpoint.service()) || (endpoint.is_own_store() && is_form(head))
+}
+
+/// Stores with the interface of S3 are also STS and IAM at the same host, for what is asked of no bucket, or in a form.
+fn is_form(head: &Head<'_>) -> bool {
+    let mut types = head.headers.get_all(CONTENT_TYPE).iter();
+    let form = b"application/x-www-form-urlencoded";
+    let starts = |value: &HeaderValue| {
+        let start = value.as_bytes().trim_ascii().get(..form.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(form))
+    };
+    head.method == "POST" && (segments(head.path).is_empty() || types.any(starts))
 }
 
 /// The call, as `service:Action`, if its answer is a credential. Whether the request is signed makes no difference.
 /// `body`: where [`acts_in_body`] asks for it.
 pub fn issuing(endpoint: &Endpoint, head: &Head<'_>, body: &[u8]) -> Option<&'static str> {
     let service = endpoint.service();
-    let ours = |call: &&'static str| call.split_once(':').is_some_and(|(of, _)| of == service);
+    let store = endpoint.is_own_store();
+    let ours = |call: &&'static str| {
+        let of = call.split_once(':').map_or("", |(of, _)| of);
+        of == service || (store && STORES.contains(&of))
+    };
     let segments = segments(head.path);
     let by_path = PATHS
         .iter()
@@ -23,8 +41,14 @@ pub fn issuing(endpoint: &Endpoint, head: &Head<'_>, body: &[u8]) -> Option<&'st
     if let Some((call, _)) = by_path {
         return Some(call);
     }
-    let mut actions = actions(head, &segments);
-    if acts_in_body(endpoint) {
+    let in_body = acts_in_body(endpoint, head);
+    // The path is a bucket's there, and so is what stands behind it.
+    let mut actions = if store && !in_body && !segments.is_empty() {
+        Vec::new()
+    } else {
+        actions(head, &segments)
+    };
+    if in_body {
         actions.extend(of_form(&String::from_utf8_lossy(body)));
     }
     // Without regard to case, should a service be as lenient.
@@ -41,7 +65,7 @@ pub fn issuing(endpoint: &Endpoint, head: &Head<'_>, body: &[u8]) -> Option<&'st
 /// path of Smithy's RPC protocol.
 fn actions(head: &Head<'_>, segments: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let targets = head.headers.get_all("x-amz-target").iter();
-    let target = |value: &http::HeaderValue| {
+    let target = |value: &HeaderValue| {
         let last = value.as_bytes().rsplit(|byte| *byte == b'.').next();
         last.unwrap_or_default().to_vec()
     };
@@ -188,8 +212,9 @@ mod tests {
         ] {
             assert_eq!(issuing(endpoint, &head, b""), Some(call), "{host}");
         }
-        let in_body = issuing(endpoint, &head(host, "/", "", &none), form.as_bytes());
-        assert_eq!(in_body.is_some(), acts_in_body(endpoint), "{host} {call}");
+        let bare = head(host, "/", "", &none);
+        let in_body = issuing(endpoint, &bare, form.as_bytes()).is_some();
+        assert_eq!(in_body, acts_in_body(endpoint, &bare), "{host} {call}");
         let other = format!("Action={action}s");
         let other = head(host, "/", &other, &none);
         assert_eq!(issuing(endpoint, &other, b""), None, "{host} {call}");

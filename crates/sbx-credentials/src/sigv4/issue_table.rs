@@ -8,6 +8,9 @@
 /// Services whose calls may be forms.
 pub(super) const QUERY: &[&str] = &["iam", "redshift", "sts"];
 
+/// Services that stores of others than AWS are besides, at the same host.
+pub(super) const STORES: &[&str] = &["iam", "sts"];
+
 /// By name.
 pub(super) const ACTIONS: &[&str] = &[
     "codepipeline:GetJobDetails",

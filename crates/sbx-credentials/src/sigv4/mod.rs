@@ -32,7 +32,7 @@ mod time;
 
 pub use chunks::{ChunkError, Chunks, MAX_CHUNK};
 pub use claim::{Claim, Head, MAX_SKEW};
-pub use host::Endpoint;
+pub use host::{Endpoint, is_of_aws};
 pub use issue::{acts_in_body, issuing};
 pub use key::{Digest, Hasher, Keys, NoKey, Placeholder};
 pub use payload::Payload;

@@ -59,7 +59,8 @@ impl fmt::Display for Scope {
     }
 }
 
-fn is_name(text: &str) -> bool {
+/// Whether it can be the name of a region or service.
+pub(super) fn is_name(text: &str) -> bool {
     let of_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
     (1..=LONGEST).contains(&text.len()) && text.bytes().all(of_name)
 }

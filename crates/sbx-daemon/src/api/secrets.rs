@@ -4,6 +4,7 @@ use super::{Shared, parse};
 use crate::consent;
 use crate::custom::{self, REGISTRY};
 use crate::daemon::Daemon;
+use crate::endpoints;
 use crate::error::ApiResult;
 use crate::services;
 use crate::short_lived;
@@ -13,8 +14,8 @@ use axum::body::Bytes;
 use axum::extract::State;
 use sbx_secrets::{AwsUse, Custom, Key, Kind, Person, SIGN_IN, Scope, Secret, Shown};
 use sbx_wire::api::{
-    AskConsent, AwaitConsent, Consent, CustomRow, RemoveSecret, RemovedSecret, RemovedSecrets,
-    SecretRow, Secrets, SetCustom, SetRegistry, SetSecret, StoredSecret,
+    AskConsent, AwaitConsent, AwsEndpoint, Consent, CustomRow, RemoveSecret, RemovedSecret,
+    RemovedSecrets, SecretRow, Secrets, SetCustom, SetRegistry, SetSecret, StoredSecret,
 };
 use sbx_wire::report::Report;
 use tokio::sync::MutexGuard;
@@ -31,9 +32,7 @@ pub(super) async fn list(State(daemon): Shared) -> Json<Secrets> {
                 Kind::Service => secrets.push(row(secret, "service")),
                 Kind::Aws(used) => {
                     let mut row = row(secret, "service");
-                    if used.short_lived.is_some() {
-                        row.secret.push_str(" (keys of 15 minutes inside)");
-                    }
+                    row.secret.push_str(&besides(used));
                     secrets.push(row);
                 }
                 Kind::Registry(_) => secrets.push(row(secret, "registry")),
@@ -59,6 +58,20 @@ pub(super) async fn list(State(daemon): Shared) -> Json<Secrets> {
         custom,
         store,
     })
+}
+
+/// What of a key of AWS was asked for besides.
+fn besides(used: &AwsUse) -> String {
+    let mut text = String::new();
+    if used.short_lived.is_some() {
+        text.push_str(" (keys of 15 minutes inside)");
+    }
+    let endpoints = used.endpoints.iter().map(AwsEndpoint::to_string);
+    let endpoints: Vec<String> = endpoints.collect();
+    if !endpoints.is_empty() {
+        text.push_str(&format!(" (also for {})", endpoints.join(", ")));
+    }
+    text
 }
 
 fn row(secret: &Secret, kind: &str) -> SecretRow {
@@ -111,10 +124,14 @@ pub(super) async fn set(State(daemon): Shared, body: Bytes) -> ApiResult<Json<St
     let short_lived = short_lived.map(|wanted| short_lived::of_request(service.name, wanted));
     let short_lived = short_lived.transpose()?;
     let hands_in = short_lived.is_some();
+    let (endpoints, notices) = endpoints::of_request(service.name, &request.endpoints)?;
     let wanted = Wanted {
         key,
-        kind: if hands_in {
-            Kind::Aws(AwsUse { short_lived })
+        kind: if hands_in || !endpoints.is_empty() {
+            Kind::Aws(AwsUse {
+                short_lived,
+                endpoints,
+            })
         } else {
             Kind::Service
         },
@@ -123,6 +140,7 @@ pub(super) async fn set(State(daemon): Shared, body: Bytes) -> ApiResult<Json<St
         person: person(request.person),
     };
     let mut stored = store(&daemon, wanted, turn).await?;
+    stored.notices.extend(notices);
     if hands_in {
         stored.notices.push(short_lived::NOTICE.to_owned());
     }

@@ -342,6 +342,9 @@ fn a_real_gateway_takes_what_the_daemon_tells_it_of_a_key() {
     for value in [KEY, TEMPORARY] {
         set(&daemon, value).ok();
     }
+    let endpoint = json!({"host": "**.store.test", "service": "s3", "region": "us-east-1"});
+    let body = json!({"service": "aws", "value": KEY, "force": true, "endpoints": [endpoint]});
+    daemon.post("/v1/secrets", &body).ok();
     let fetched = json!({"command": format!("echo {KEY}"), "refresh": "on-demand"});
     let body = json!({"service": "aws", "fetched": fetched, "force": true});
     daemon.post("/v1/secrets", &body).ok();

@@ -5,6 +5,7 @@
 
 mod adoption;
 mod aws;
+mod aws_endpoints;
 mod aws_short_lived;
 mod browser;
 mod creation;

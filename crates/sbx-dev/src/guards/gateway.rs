@@ -243,6 +243,22 @@ pub(super) const GUARDS: &[Guard] = &[
         tests: &["aws::refusals::every_call_that_gives_out_credentials_is_refused_signed_or_not"],
     },
     Guard {
+        what: "a name of AWS means what it says, whatever the key is bound as",
+        file: "crates/sbx-gateway/src/credentials/aws.rs",
+        text: "Some(own) if !is_of_aws(&host) => Ok(own.clone()),",
+        instead: "Some(own) if !is_of_aws(&host) || !host.is_empty() => Ok(own.clone()),",
+        tests: &["aws::endpoints::a_name_of_aws_means_what_it_says_whatever_the_key_is_bound_as"],
+    },
+    Guard {
+        what: "a store is not asked for keys in a form",
+        file: "crates/sbx-credentials/src/sigv4/issue.rs",
+        text: "|| (endpoint.is_own_store() && is_form(head))",
+        instead: "|| (endpoint.is_own_store() && is_form(head) && head.path.is_empty())",
+        tests: &[
+            "aws::endpoints::a_store_that_gives_out_keys_at_its_own_host_is_not_asked_for_them",
+        ],
+    },
+    Guard {
         what: "a key of AWS is handed to who shows the token",
         file: "crates/sbx-gateway/src/relay/handing_in.rs",
         text: "shows_token(first.as_bytes(), token) && parts.method == Method::GET",

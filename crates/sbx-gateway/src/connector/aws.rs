@@ -30,7 +30,7 @@ pub fn examine(
     let head = head(parts);
     // What is signed with a key that was handed in is the service's to verify.
     let claim = Claim::of(&head)?.filter(|claim| !form.hands_in(claim.access_key_id()));
-    let endpoint = match Endpoint::of(&grant.target.host.to_string()) {
+    let endpoint = match form.endpoint(&grant.target) {
         Ok(endpoint) => endpoint,
         // Nothing is signed for it, and nothing was meant to be.
         Err(_) if claim.is_none() => return Ok(Examined::unsigned(None, false)),
@@ -39,7 +39,7 @@ pub fn examine(
     if let Some(call) = issuing(&endpoint, &head, b"") {
         return Err(Refusal::Issuing(call));
     }
-    let in_body = acts_in_body(&endpoint);
+    let in_body = acts_in_body(&endpoint, &head);
     if in_body && parts.headers.contains_key(CONTENT_ENCODING) {
         return Err(Refusal::Unsupported("A form that is compressed"));
     }
@@ -52,8 +52,12 @@ pub fn examine(
     }
     claim.check(&endpoint, &form.placeholder, now)?;
     let payload = claim.payload(&endpoint, &head, tls)?;
+    let in_chunks = matches!(payload, Payload::Chunks { .. } | Payload::UnsignedChunks);
+    if in_body && in_chunks {
+        return Err(Refusal::Unsupported("A form in chunks"));
+    }
     Ok(Examined {
-        whole: payload == Payload::Whole || !endpoint.is_s3(),
+        whole: payload == Payload::Whole || !endpoint.is_s3() || in_body,
         endpoint: Some(endpoint),
         claim: Some(claim),
         payload,
@@ -141,8 +145,8 @@ pub enum Complaint {
 
 impl Complaint {
     /// As the service of the host would answer this request.
-    pub fn of(grant: &Grant, parts: &Parts) -> Self {
-        let endpoint = Endpoint::of(&grant.target.host.to_string()).ok();
+    pub fn of(grant: &Grant, form: &AwsForm, parts: &Parts) -> Self {
+        let endpoint = form.endpoint(&grant.target).ok();
         let service = endpoint.as_ref().map(Endpoint::service);
         let is_form = |value: &HeaderValue| value.as_bytes().starts_with(b"application/x-www-form");
         let form = |headers: &HeaderMap| headers.get("content-type").is_some_and(is_form);

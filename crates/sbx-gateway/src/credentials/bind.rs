@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::header::{HeaderName, HeaderValue};
-use sbx_credentials::sigv4::{Keys, Placeholder};
+use sbx_credentials::sigv4::{self, Keys, Placeholder};
 use sbx_credentials::stray::Strays;
 use sbx_policy::{Port, Target};
 use sbx_wire::gateway::{Aws, Credential, Registry};
@@ -143,8 +143,13 @@ fn aws_form(credential: &Credential, aws: &Aws) -> Result<Form, &'static str> {
         check_placeholder(&credential.service, &handed_in.token)
             .map_err(|_| "the token of keys that are handed in is none")?;
     }
+    let own = aws.scope.as_ref().map(|scope| {
+        let own = sigv4::Endpoint::own(&scope.service, &scope.region);
+        own.ok_or("its endpoints are of no service and region that can be signed for")
+    });
     Ok(Form::Aws(AwsForm {
         handed_in: aws.handed_in.clone(),
+        own: own.transpose()?,
         placeholder: Placeholder {
             access_key_id: aws.placeholder_id.clone(),
             secret: credential.placeholder.clone().into(),

@@ -99,7 +99,7 @@ impl Inspected {
             Stop::Refused(refusal) => {
                 let denial = denial(&request.grant, &refusal);
                 self.deny(&denial, parts);
-                let complaint = Complaint::of(&request.grant, parts);
+                let complaint = Complaint::of(&request.grant, form, parts);
                 Ok(page::aws(&denial, &refusal, complaint))
             }
             Stop::Broken => {
@@ -145,7 +145,7 @@ impl Inspected {
         let verified = examined.verify(parts, placeholder, held.as_deref())?;
         let broken = Broken {
             why: Arc::default(),
-            complaint: Complaint::of(grant, parts),
+            complaint: Complaint::of(grant, form, parts),
         };
         let follows = digest.filter(|_| !source.is_end_stream());
         let follows = follows.map(|digest| Follows::digest(digest, &broken));

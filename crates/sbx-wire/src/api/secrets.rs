@@ -2,6 +2,8 @@
 
 use crate::secret::SecretText;
 use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
 
 /// `secret ls`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -71,12 +73,51 @@ pub struct SetSecret {
     /// A key of AWS: how keys are handed in that it gives for 15 minutes; `None`: none are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub short_lived: Option<HandIn>,
+    /// A key of AWS: where it is used besides AWS's hosts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<AwsEndpoint>,
     /// Overwrite an existing one.
     #[serde(default)]
     pub force: bool,
     /// Somebody sits at a terminal and may see the keychain ask for a password.
     #[serde(default)]
     pub person: bool,
+}
+
+/// Hosts with names of their own that take a key of AWS: a store with the interface of S3, an endpoint inside of a VPC. Its
+/// text is `HOST=SERVICE/REGION`. Stored as it is here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AwsEndpoint {
+    /// Hosts, as in the network rules, e.g. `minio.example.com:9000`.
+    pub host: String,
+    /// Signing name of the service, e.g. `s3`.
+    pub service: String,
+    /// Region, e.g. `us-east-1`.
+    pub region: String,
+}
+
+impl FromStr for AwsEndpoint {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parts = text.rsplit_once('=');
+        let parts = parts.and_then(|(host, scope)| Some((host, scope.split_once('/')?)));
+        let Some((host, (service, region))) = parts else {
+            return Err("it is not HOST=SERVICE/REGION, such as minio.example.com=s3/us-east-1");
+        };
+        Ok(Self {
+            host: host.to_owned(),
+            service: service.to_owned(),
+            region: region.to_owned(),
+        })
+    }
+}
+
+impl fmt::Display for AwsEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}/{}", self.host, self.service, self.region)
+    }
 }
 
 /// How keys of AWS that end soon are asked for.

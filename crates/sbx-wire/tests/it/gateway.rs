@@ -4,8 +4,8 @@
 use crate::frozen::{self, Row};
 use sbx_wire::browser::Address;
 use sbx_wire::gateway::{
-    Answer, Authority, Aws, Command, Credential, EgressRecord, GatewayConfig, GatewayFile,
-    HandedIn, Issuer, ProxyKind, PublicKey, Registry, Replace, Upstream, Withdrawn,
+    Answer, Authority, Aws, AwsScope, Command, Credential, EgressRecord, GatewayConfig,
+    GatewayFile, HandedIn, Issuer, ProxyKind, PublicKey, Registry, Replace, Upstream, Withdrawn,
 };
 use sbx_wire::secret::SecretText;
 use sbx_wire::ssh_agent::{self, Hash, Hex, Purpose};
@@ -121,9 +121,22 @@ fn config_of_aws() -> GatewayConfig {
         aws: Some(Aws {
             placeholder_id: "AKIAPLACEHOLDER".into(),
             handed_in: None,
+            scope: None,
         }),
         ..one
     }];
+    config
+}
+
+/// A credential of AWS for an endpoint with a name of its own.
+fn config_of_an_endpoint() -> GatewayConfig {
+    let mut config = config_of_aws();
+    if let Some(aws) = &mut config.credentials[0].aws {
+        aws.scope = Some(AwsScope {
+            service: "s3".into(),
+            region: "us-east-1".into(),
+        });
+    }
     config
 }
 
@@ -163,10 +176,16 @@ fn hands_in(config: &GatewayConfig) -> bool {
     aws.is_some_and(|aws| aws.handed_in.is_some())
 }
 
+fn has_scope(config: &GatewayConfig) -> bool {
+    let aws = config.credentials[0].aws.as_ref();
+    aws.is_some_and(|aws| aws.scope.is_some())
+}
+
 fn command_name(command: &Command) -> &'static str {
     match command {
         Command::Configure(config) if !config.issuers.is_empty() => "configure-with-issuers",
         Command::Configure(config) if hands_in(config) => "configure-aws-handed-in",
+        Command::Configure(config) if has_scope(config) => "configure-aws-endpoint",
         Command::Configure(config) if config.credentials[0].aws.is_some() => "configure-aws",
         Command::Configure(config) if config.credentials[0].registry.is_some() => {
             "configure-registries"
@@ -246,6 +265,7 @@ fn commands_are_encoded_as_in_version_1() {
         },
         Command::Configure(Box::new(config_of_aws())),
         Command::Configure(Box::new(config_that_hands_in())),
+        Command::Configure(Box::new(config_of_an_endpoint())),
         Command::Configure(Box::new(config_of_registries())),
         Command::AwaitValue,
         Command::Value {

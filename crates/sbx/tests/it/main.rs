@@ -11,6 +11,7 @@ mod full_disk;
 mod policy;
 mod policy_log;
 mod secret;
+mod secret_aws;
 mod settings;
 mod terminal;
 mod world;

@@ -276,6 +276,17 @@ fn ways_to_give_a_value_exclude_each_other() {
             "echo a",
         ],
         &["set-custom", "--env", "A"],
+        &["set", "aws", "--endpoint", "store.test"],
+        &["set", "aws", "--endpoint", "store.test=s3"],
+        &[
+            "set",
+            "--registry",
+            "a.test",
+            "--username",
+            "u",
+            "--endpoint",
+            "store.test=s3/us-east-1",
+        ],
         &["rm", "openai", "--all"],
         &["rm", "--all-sandboxes"],
     ] {

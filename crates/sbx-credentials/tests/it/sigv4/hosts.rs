@@ -1,6 +1,6 @@
 //! Which region and service a host is of.
 
-use sbx_credentials::sigv4::{Endpoint, Refusal};
+use sbx_credentials::sigv4::{Endpoint, Refusal, is_of_aws};
 
 /// Host, service, region.
 const KNOWN: &[&str] = &[
@@ -109,5 +109,49 @@ fn a_host_says_which_part_of_aws_it_is_in() {
         ("sqs.eusc-de-east-1.api.amazonwebservices.eu", "aws-eusc"),
     ] {
         assert_eq!(Endpoint::of(host).unwrap().partition(), partition);
+    }
+}
+
+#[test]
+fn what_is_aws_s_is_known_by_its_domain_also_where_it_is_of_no_service() {
+    let known = KNOWN.iter().filter_map(|row| row.split(' ').next());
+    let more = [
+        "amazonaws.com",
+        "abc.s3-global.amazonaws.com",
+        "amazonaws.com.cn",
+        "x.on.aws",
+        "aws",
+    ];
+    for host in known.chain(more) {
+        assert!(is_of_aws(host), "{host}");
+    }
+    for host in [
+        "",
+        "store.test",
+        "amazonaws.com.test",
+        "notamazonaws.com",
+        "draws",
+        "s3.eu",
+    ] {
+        assert!(!is_of_aws(host), "{host}");
+    }
+}
+
+#[test]
+fn what_a_user_says_of_a_host_is_taken_where_it_can_be_signed_for() {
+    let own = Endpoint::own("s3", "garage").unwrap();
+    assert_eq!(
+        (own.service(), own.region(), own.is_s3()),
+        ("s3", "garage", true)
+    );
+    let long = "a".repeat(65);
+    for (service, region) in [
+        ("", "us-east-1"),
+        ("s3", ""),
+        ("s3/x", "a"),
+        ("s3", "a b"),
+        ("s3", long.as_str()),
+    ] {
+        assert_eq!(Endpoint::own(service, region), None, "{service} {region}");
     }
 }

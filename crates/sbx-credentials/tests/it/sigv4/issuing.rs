@@ -70,9 +70,9 @@ fn forms_are_recognised_in_the_query_and_in_the_body() {
         ),
     ] {
         assert_eq!(found("POST", url, &[], body), call, "{url} {body}");
-        assert!(acts_in_body(
-            &Endpoint::of(url.split('/').nth(2).unwrap()).unwrap()
-        ));
+        let request = Request::new("POST", url, &[]);
+        let endpoint = Endpoint::of(&request.host).unwrap();
+        assert!(acts_in_body(&endpoint, &request.head()));
     }
 }
 
@@ -157,4 +157,75 @@ fn targets_and_paths_are_recognised() {
 fn a_key_of_a_bucket_may_be_called_like_a_call() {
     let url = "https://bucket.s3.us-east-1.amazonaws.com/AssumeRole?Action=CreateAccessKey";
     assert_eq!(found("GET", url, &[], "Action=AssumeRole"), None);
+}
+
+#[test]
+fn a_store_of_somebody_s_own_is_asked_for_keys_at_its_own_host() {
+    let store = Endpoint::own("s3", "us-east-1").unwrap();
+    let form = [(
+        "content-type",
+        "application/x-www-form-urlencoded; charset=utf-8",
+    )];
+    let root = "https://store.test/";
+    let bucket = "https://store.test/bucket/AssumeRole";
+    for (method, url, headers, body, call) in [
+        (
+            "POST",
+            root,
+            &form[..],
+            "Action=AssumeRole",
+            Some("sts:AssumeRole"),
+        ),
+        (
+            "POST",
+            root,
+            &[],
+            "Action=CreateAccessKey",
+            Some("iam:CreateAccessKey"),
+        ),
+        (
+            "POST",
+            "https://store.test/x/..//",
+            &[],
+            "Action=GetSessionToken",
+            Some("sts:GetSessionToken"),
+        ),
+        // One that is asked anywhere, as long as it is a form.
+        (
+            "POST",
+            "https://store.test/bucket",
+            &form,
+            "Action=AssumeRole",
+            Some("sts:AssumeRole"),
+        ),
+        (
+            "GET",
+            "https://store.test/?Action=AssumeRole",
+            &[],
+            "",
+            Some("sts:AssumeRole"),
+        ),
+        ("POST", root, &form, "Action=GetCallerIdentity", None),
+        ("POST", "https://store.test/?delete", &[], "<Delete/>", None),
+        ("PUT", bucket, &[], "Action=AssumeRole", None),
+        ("GET", bucket, &[], "", None),
+        (
+            "POST",
+            "https://store.test/bucket/AssumeRole?uploads",
+            &[],
+            "",
+            None,
+        ),
+    ] {
+        let request = Request::new(method, url, headers);
+        let found = issuing(&store, &request.head(), body.as_bytes());
+        assert_eq!(found, call, "{method} {url} {body}");
+    }
+    let head = Request::new("PUT", bucket, &form);
+    assert!(!acts_in_body(&store, &head.head()));
+    // Other services are what they are called.
+    let other = Endpoint::own("execute-api", "us-east-1").unwrap();
+    let request = Request::new("POST", root, &form);
+    assert!(!acts_in_body(&other, &request.head()));
+    assert_eq!(issuing(&other, &request.head(), b"Action=AssumeRole"), None);
 }

@@ -6,6 +6,7 @@
 
 mod bodies;
 mod calls;
+pub(crate) mod endpoints;
 pub(crate) mod handing_in;
 mod refusals;
 
@@ -78,6 +79,7 @@ pub(crate) fn credential(real: &Key) -> Credential {
         aws: Some(Aws {
             placeholder_id: placeholder.access_key_id,
             handed_in: None,
+            scope: None,
         }),
         ..anthropic("unused.test")
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use sbx_testkit::AwsStandIn;
 
 use super::{Standin, Town, Way};
+use crate::aws::endpoints;
 use crate::aws::handing_in::{TOKEN, daemon, document, handing_in};
 use crate::aws::{credential, placeholder, real, setup};
 
@@ -58,6 +59,26 @@ fn aws_cli_moves_objects_in_one_piece_and_in_parts() {
         assert!(output.contains("20000000 large"), "{output}");
         assert!(output.contains("a%20key%20%28of%20mine%29%2B"), "{output}");
     }
+    all_verified(&standin);
+}
+
+#[test]
+fn aws_cli_uses_a_store_that_is_not_aws_s() {
+    let (standin, setup) = endpoints::own();
+    let address: SocketAddr = standin.address();
+    let shown = Standin::program(address, standin.root_pem().to_owned());
+    let town = Town::start(setup, shown);
+    let script = "set -e
+        export AWS_DEFAULT_REGION=garage
+        aws configure set default.s3.addressing_style virtual
+        store() { aws --endpoint-url https://s3.store.test s3 \"$@\"; }
+        head -c 20000000 /dev/urandom > large
+        store cp --no-progress large s3://bucket/large
+        store cp --no-progress s3://bucket/large back
+        cmp large back
+        store ls s3://bucket/";
+    let output = run(&town, Way::Forward, script, true);
+    assert!(output.contains("20000000 large"), "{output}");
     all_verified(&standin);
 }
 

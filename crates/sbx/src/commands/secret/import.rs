@@ -70,6 +70,7 @@ pub(super) async fn run(context: &mut Context, args: ImportArgs) -> Result<Exit,
                 fetched: None,
                 sandbox: None,
                 short_lived: None,
+                endpoints: Vec::new(),
                 force: args.force,
                 person: person(context),
             };

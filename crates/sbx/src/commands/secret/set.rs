@@ -6,7 +6,7 @@ use crate::exit::Exit;
 use crate::prompt;
 use sbx_credentials::services::Service;
 use sbx_wire::api::{
-    AskConsent, AwaitConsent, Consent, HandIn, SetRegistry, SetSecret, StoredSecret,
+    AskConsent, AwaitConsent, AwsEndpoint, Consent, HandIn, SetRegistry, SetSecret, StoredSecret,
 };
 use sbx_wire::report::Report;
 use sbx_wire::secret::SecretText;
@@ -36,9 +36,21 @@ pub(crate) struct SetArgs {
     #[command(flatten)]
     source: SourceArgs,
     #[command(flatten)]
+    aws: AwsArgs,
+    #[command(flatten)]
     short_lived: ShortLivedArgs,
     #[command(flatten)]
     registry: RegistryArgs,
+}
+
+/// Where a key of AWS is used.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Keys of AWS")]
+struct AwsArgs {
+    /// Also sign requests to this host, which has a name of its own: a store with the interface of S3, an endpoint inside of
+    /// a VPC (minio.example.com:9000=s3/us-east-1, *.store.example.com=s3/eu-west-1); repeatable
+    #[arg(long = "endpoint", value_name = "HOST=SERVICE/REGION", conflicts_with_all = ["registry", "oauth"])]
+    endpoints: Vec<AwsEndpoint>,
 }
 
 /// Keys of AWS that enter sandboxes.
@@ -126,6 +138,7 @@ pub(super) async fn run(context: &mut Context, args: SetArgs) -> Result<Exit, Re
         fetched,
         sandbox: args.sandbox,
         short_lived: args.short_lived.hand_in(),
+        endpoints: args.aws.endpoints,
         force: args.force,
         person: person(context),
     };

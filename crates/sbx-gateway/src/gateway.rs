@@ -53,6 +53,8 @@ pub struct Gateway {
     pub registries: Registries,
     /// Room for bodies that are held until they are verified, in KiB.
     pub held: Arc<Semaphore>,
+    /// Room for bodies whose decoders hold much.
+    pub decoding: Arc<Semaphore>,
     /// For `status`.
     pub status: Status,
     /// What the host gives to every generation.
@@ -82,6 +84,7 @@ impl Gateway {
             values: Values::default(),
             registries: Registries::default(),
             held: Arc::new(Semaphore::new(limits::AWS_HELD / 1024)),
+            decoding: Arc::new(Semaphore::new(limits::DECODING)),
             status: Status::default(),
             host,
             key,

@@ -154,6 +154,13 @@ pub const SSH_AGENT: Duration = Duration::from_secs(90);
 pub const BODY_READ_FIRST: u64 = 64 * 1024;
 /// What one piece of a compressed body may come to, in bytes, where it is looked into.
 pub const DECODED: usize = 16 * 1024 * 1024;
+/// Largest window of a body compressed with Zstandard, in bytes: no content coding needs a larger one (RFC 9659). Those of
+/// Brotli have up to 16 MiB (RFC 7932).
+pub const ZSTD_WINDOW: u64 = 8 * 1024 * 1024;
+/// Bytes of such a body that wait until what they mean was looked at, which is a window behind.
+pub const ZSTD_HELD: usize = 9 * 1024 * 1024;
+/// Bodies with such windows that are looked into at a time, of all requests. Beyond: they wait.
+pub const DECODING: usize = 8;
 /// Targets whose credentials are kept ready, of those that patterns take in.
 pub const BOUND_TARGETS: usize = 256;
 /// A value that is asked for when it is needed has to come within this: commands that find one may ask a person.

@@ -181,6 +181,25 @@ pub(super) const GUARDS: &[Guard] = &[
             "attacks_credentials::attack_55_a_placeholder_in_the_head_or_a_small_body_is_stopped_before_a_byte_is_sent",
             "attacks_credentials::attack_55_a_placeholder_split_over_writes_or_deep_in_a_long_body_never_arrives_whole",
             "attacks_credentials::attack_55_a_compressed_body_is_looked_into_and_what_cannot_be_is_refused",
+            "attacks_credentials::attack_55_a_placeholder_in_a_long_compressed_body_never_arrives_whole",
+        ],
+    },
+    Guard {
+        what: "what is compressed waits until it was looked at",
+        file: "crates/sbx-gateway/src/relay/decoding.rs",
+        text: "Coding::Zstd(zstd) => zstd.release(&piece),",
+        instead: "Coding::Zstd(zstd) => zstd.release(&piece).map(|_| piece),",
+        tests: &[
+            "attacks_credentials::attack_55_a_placeholder_in_a_long_compressed_body_never_arrives_whole",
+        ],
+    },
+    Guard {
+        what: "a compressed body does not grow without end",
+        file: "crates/sbx-gateway/src/relay/decoding.rs",
+        text: "if self.0.len() + text.len() > limits::DECODED {",
+        instead: "if self.0.len() + text.len() > 16 * limits::DECODED {",
+        tests: &[
+            "attacks_credentials::attack_55_a_compressed_body_is_looked_into_and_what_cannot_be_is_refused",
         ],
     },
     Guard {

@@ -74,6 +74,10 @@ impl Clean {
         headers: &mut HeaderMap,
     ) -> Result<Self, Unknown> {
         let decoder = Decoder::of(headers)?;
+        // Somebody reads what comes, and would wait for it.
+        if decoder.as_ref().is_some_and(|decoder| !decoder.is_prompt()) {
+            return Err(Unknown);
+        }
         if decoder.is_some() {
             headers.remove(CONTENT_ENCODING);
             headers.remove(CONTENT_LENGTH);

@@ -2,27 +2,45 @@
 
 use std::io::{self, Write};
 
+use brotli_decompressor::{BrotliDecoderParameter, DecompressorWriter};
 use bytes::Bytes;
 use flate2::write::{MultiGzDecoder, ZlibDecoder};
 use hyper::header::{CONTENT_ENCODING, HeaderMap};
 
+use super::zstd::Zstd;
 use crate::limits;
 
+/// What Brotli writes at a time.
+const PIECE: usize = 16 * 1024;
+
 /// A body that is decoded as it comes.
-pub(super) enum Decoder {
+pub struct Decoder(Coding);
+
+enum Coding {
     /// `gzip` (RFC 1952).
     Gzip(Box<MultiGzDecoder<Bounded>>),
     /// `deflate`: the zlib format (RFC 1950).
     Deflate(Box<ZlibDecoder<Bounded>>),
+    /// `br` (RFC 7932).
+    Brotli(Box<DecompressorWriter<Bounded>>),
+    /// `zstd` (RFC 8878).
+    Zstd(Box<Zstd>),
 }
 
 /// A coding that is not undone here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Unknown;
+pub struct Unknown;
 
 /// What came out since it was last taken.
 #[derive(Debug, Default)]
 pub(super) struct Bounded(Vec<u8>);
+
+impl Bounded {
+    /// What came out.
+    pub(super) fn taken(&mut self) -> Bytes {
+        Bytes::from(std::mem::take(&mut self.0))
+    }
+}
 
 impl Write for Bounded {
     fn write(&mut self, text: &[u8]) -> io::Result<usize> {
@@ -40,7 +58,7 @@ impl Write for Bounded {
 
 impl Decoder {
     /// For a body with this head; `None`: it is not encoded.
-    pub(super) fn of(headers: &HeaderMap) -> Result<Option<Self>, Unknown> {
+    pub fn of(headers: &HeaderMap) -> Result<Option<Self>, Unknown> {
         let mut codings = headers.get_all(CONTENT_ENCODING).iter();
         let Some(coding) = codings.next() else {
             return Ok(None);
@@ -48,24 +66,45 @@ impl Decoder {
         if codings.next().is_some() {
             return Err(Unknown);
         }
-        match coding.as_bytes().to_ascii_lowercase().trim_ascii() {
-            b"identity" | b"" => Ok(None),
-            b"gzip" | b"x-gzip" => {
-                let decoder = MultiGzDecoder::new(Bounded::default());
-                Ok(Some(Self::Gzip(Box::new(decoder))))
+        let coding = match coding.as_bytes().to_ascii_lowercase().trim_ascii() {
+            b"identity" | b"" => return Ok(None),
+            b"gzip" | b"x-gzip" => Coding::Gzip(MultiGzDecoder::new(Bounded::default()).into()),
+            b"deflate" => Coding::Deflate(ZlibDecoder::new(Bounded::default()).into()),
+            b"br" => {
+                let mut decoder = DecompressorWriter::new(Bounded::default(), PIECE);
+                // The format of RFC 7932 alone: else a window may have 1 GiB, and not 16 MiB.
+                let large = BrotliDecoderParameter::BROTLI_DECODER_PARAM_LARGE_WINDOW;
+                decoder.set_parameter(large, 0);
+                Coding::Brotli(decoder.into())
             }
-            b"deflate" => {
-                let decoder = ZlibDecoder::new(Bounded::default());
-                Ok(Some(Self::Deflate(Box::new(decoder))))
-            }
-            _ => Err(Unknown),
+            b"zstd" => Coding::Zstd(Zstd::new().into()),
+            _ => return Err(Unknown),
+        };
+        Ok(Some(Self(coding)))
+    }
+
+    /// Whether what goes in comes out at once. Else [`Self::behind`] says what of it did.
+    pub fn is_prompt(&self) -> bool {
+        !matches!(self.0, Coding::Zstd(_))
+    }
+
+    /// Whether it holds megabytes of what came, in which later text may be repeated.
+    pub fn is_large(&self) -> bool {
+        matches!(self.0, Coding::Brotli(_) | Coding::Zstd(_))
+    }
+
+    /// What of the body came out that was pushed so far, with this piece, which was the last.
+    pub fn behind(&mut self, piece: Bytes) -> io::Result<Bytes> {
+        match &mut self.0 {
+            Coding::Zstd(zstd) => zstd.release(&piece),
+            Coding::Gzip(_) | Coding::Deflate(_) | Coding::Brotli(_) => Ok(piece),
         }
     }
 
     /// The next piece. `last`: there is no other, so a body that breaks off is an error.
-    pub(super) fn push(&mut self, piece: &[u8], last: bool) -> io::Result<Bytes> {
-        let out = match self {
-            Self::Gzip(decoder) => {
+    pub fn push(&mut self, piece: &[u8], last: bool) -> io::Result<Bytes> {
+        let out = match &mut self.0 {
+            Coding::Gzip(decoder) => {
                 decoder.write_all(piece)?;
                 decoder.flush()?;
                 if last {
@@ -73,16 +112,36 @@ impl Decoder {
                 }
                 decoder.get_mut()
             }
-            Self::Deflate(decoder) => {
+            Coding::Deflate(decoder) => {
                 decoder.write_all(piece)?;
                 decoder.flush()?;
                 if last {
                     decoder.try_finish()?;
                 }
                 decoder.get_mut()
+            }
+            Coding::Brotli(decoder) => {
+                decoder.write_all(piece)?;
+                // It gives out one buffer at most each time that it has taken all there is.
+                loop {
+                    let before = decoder.get_ref().0.len();
+                    let _ = decoder.write(b"")?;
+                    if decoder.get_ref().0.len() == before {
+                        break;
+                    }
+                }
+                if last {
+                    decoder.close()?;
+                }
+                decoder.get_mut()
+            }
+            Coding::Zstd(decoder) => {
+                let mut out = Bounded::default();
+                decoder.push(piece, last, &mut out)?;
+                return Ok(out.taken());
             }
         };
-        Ok(Bytes::from(std::mem::take(&mut out.0)))
+        Ok(out.taken())
     }
 }
 
@@ -139,10 +198,74 @@ mod tests {
         }
     }
 
+    fn brotli(text: &[u8]) -> Vec<u8> {
+        let mut encoded = Vec::new();
+        let mut encoder = brotli::CompressorWriter::new(&mut encoded, 4096, 5, 22);
+        encoder.write_all(text).unwrap();
+        drop(encoder);
+        encoded
+    }
+
+    #[test]
+    fn brotli_comes_out_at_once_and_has_the_bounds_of_its_own_format() {
+        let mut state = 1_u32;
+        let digits = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            b'0' + state.to_be_bytes()[0] % 64
+        });
+        let text: Vec<u8> = digits.take(300_000).collect();
+        let encoded = brotli(&text);
+        for length in [1, 333, 40_001, encoded.len()] {
+            let mut decoder = decoder("br").unwrap().unwrap();
+            let (mut out, mut pushed) = (Vec::new(), 0);
+            for piece in encoded.chunks(length) {
+                out.extend(decoder.push(piece, false).unwrap());
+                pushed += piece.len();
+                // Every byte of it stands for about as much, but for what its first ones say.
+                let least = text.len() / encoded.len() * pushed.saturating_sub(2000);
+                assert!(out.len() >= least, "{} of {pushed}", out.len());
+            }
+            assert_eq!(out.len(), text.len(), "nothing is held back");
+            out.extend(decoder.push(b"", true).unwrap());
+            assert_eq!(out, text);
+        }
+        // A window of 1 GiB, which RFC 7932 does not have.
+        let large = [0x11, 30, 0x0b, 2, 0x80, b'a', b'b', b'c', 3];
+        for bad in [
+            &brotli(&vec![0; limits::DECODED + 1])[..],
+            &encoded[..encoded.len() - 1],
+            &[encoded.clone(), b"more".to_vec()].concat(),
+            b"not brotli at all",
+            b"",
+            &large,
+        ] {
+            let mut decoder = decoder("br").unwrap().unwrap();
+            assert!(decoder.push(bad, true).is_err(), "{} bytes", bad.len());
+        }
+    }
+
+    #[test]
+    fn what_is_not_prompt_says_what_came_out() {
+        use ruzstd::encoding::{CompressionLevel, compress_to_vec};
+        let text = b"one two three one two three".repeat(50);
+        let encoded = Bytes::from(compress_to_vec(&text[..], CompressionLevel::Fastest));
+        let mut zstd = decoder("zstd").unwrap().unwrap();
+        assert!(!zstd.is_prompt() && zstd.is_large());
+        let first = encoded.slice(..encoded.len() - 1);
+        assert_eq!(zstd.push(&first, false).unwrap(), "");
+        // The head of the frame.
+        let head = zstd.behind(first).unwrap();
+        assert!(head.len() < 15, "{head:?}");
+        let last = encoded.slice(encoded.len() - 1..);
+        assert_eq!(zstd.push(&last, true).unwrap(), text);
+        let rest = zstd.behind(last).unwrap();
+        assert_eq!([head, rest].concat(), encoded);
+    }
+
     #[test]
     fn a_coding_that_is_not_known_is_said_to_be() {
         assert!(matches!(decoder("identity"), Ok(None)));
-        for coding in ["br", "zstd", "gzip, gzip", "nonsense"] {
+        for coding in ["compress", "zstd, gzip", "gzip, gzip", "nonsense"] {
             assert!(matches!(decoder(coding), Err(Unknown)), "{coding}");
         }
         assert!(matches!(Decoder::of(&HeaderMap::new()), Ok(None)));

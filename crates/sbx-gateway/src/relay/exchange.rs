@@ -237,6 +237,7 @@ impl Inspected {
         let Some(mut guard) = guard else {
             return Ok((body, None));
         };
+        guard.make_room(&self.gateway).await;
         let body = match body {
             Source::Guest(_) if !small || parts.headers.contains_key(EXPECT) => {
                 return Ok((body, Some(guard)));

@@ -9,6 +9,8 @@ use sbx_credentials::scrub::{self, Scrub};
 use sbx_credentials::stray;
 use sbx_credentials::substitute::for_body;
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use super::body::BodyError;
 use super::decoding::Decoder;
 use super::stage::Pass;
@@ -34,6 +36,8 @@ pub(super) struct BodyGuard {
     hold: bool,
     write: Option<scrub::Stream>,
     report: Report,
+    /// Room for what the decoder holds; given back with it.
+    room: Option<OwnedSemaphorePermit>,
 }
 
 /// Who is told of what was found.
@@ -118,7 +122,16 @@ impl BodyGuard {
                 told: false,
                 stopped: Stopped::default(),
             },
+            room: None,
         })
+    }
+
+    /// Waits for room for a decoder that holds much.
+    pub(super) async fn make_room(&mut self, gateway: &Gateway) {
+        if self.decoder.as_ref().is_some_and(Decoder::is_large) {
+            // Nobody closes it.
+            self.room = gateway.decoding.clone().acquire_owned().await.ok();
+        }
     }
 
     /// Looks at texts that pass whole or not at all: there is no reason to quote anything in them, and nothing is written.
@@ -160,6 +173,9 @@ impl Pass for BodyGuard {
                 if !self.mask {
                     return Err(BodyError::Placeholder);
                 }
+            }
+            if let Some(decoder) = &mut self.decoder {
+                piece = decoder.behind(piece).map_err(BodyError::Encoding)?;
             }
             if self.hold {
                 piece = passed.text;

@@ -2,7 +2,7 @@
 
 pub mod body;
 mod clean;
-mod decoding;
+pub mod decoding;
 pub mod direct;
 mod exchange;
 mod guarded_body;
@@ -19,3 +19,4 @@ mod stage;
 mod supply;
 pub mod tunnel;
 mod websocket;
+mod zstd;

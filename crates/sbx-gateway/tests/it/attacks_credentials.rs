@@ -1,17 +1,22 @@
 //! Placeholders on their way to where they are worth nothing, values on their way back.
 
+use std::time::Duration;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::Request;
 use sbx_testkit::EchoUpstream;
+use sbx_testkit::recorder::{Entry, Event};
 use sbx_wire::gateway::{Credential, Replace, Withdrawn};
 use sbx_wire::secret::SecretText;
 
 use crate::attack::{say, twice};
 use crate::lab::{Lab, PLACEHOLDER, SECRET, Setup, anthropic, get, h1, h2, run, send, text};
 
+/// Far longer than anything here takes.
+const LIMIT: Duration = Duration::from_secs(30);
 const API: &str = "api.test";
 pub(crate) const OTHER: &str = "other.test";
 
@@ -124,10 +129,21 @@ fn attack_55_a_placeholder_in_the_head_or_a_small_body_is_stopped_before_a_byte_
 
 /// A request whose body comes in pieces, of which nobody knows how many there are.
 fn chunked(host: &str, body: &str, piece: usize) -> Vec<u8> {
-    let mut text =
-        format!("POST /echo HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n")
-            .into_bytes();
-    for piece in body.as_bytes().chunks(piece) {
+    // Which answers at once to more than it keeps.
+    let path = if body.len() > 60_000 {
+        "/upload"
+    } else {
+        "/echo"
+    };
+    chunked_as((host, path), "identity", body.as_bytes(), piece)
+}
+
+fn chunked_as((host, path): (&str, &str), coding: &str, body: &[u8], piece: usize) -> Vec<u8> {
+    let mut text = format!(
+        "POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Encoding: {coding}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    .into_bytes();
+    for piece in body.chunks(piece) {
         text.extend(format!("{:x}\r\n", piece.len()).bytes());
         text.extend_from_slice(piece);
         text.extend_from_slice(b"\r\n");
@@ -148,7 +164,7 @@ fn attack_55_a_placeholder_split_over_writes_or_deep_in_a_long_body_never_arrive
         for writing in writings(PLACEHOLDER) {
             let long = format!("{}{writing}{}", "a".repeat(100_000), "b".repeat(100_000));
             let with_length = format!(
-                "POST /echo HTTP/1.1\r\nHost: {OTHER}\r\nContent-Length: {}\r\n\r\n{long}",
+                "POST /upload HTTP/1.1\r\nHost: {OTHER}\r\nContent-Length: {}\r\n\r\n{long}",
                 long.len()
             );
             for raw in [
@@ -204,34 +220,80 @@ fn attack_55_a_placeholder_split_over_writes_or_deep_in_a_long_body_never_arrive
     });
 }
 
+/// Every coding that is undone.
+const CODINGS: [&str; 4] = ["gzip", "deflate", "br", "zstd"];
+
+fn encoded(coding: &str, text: &str) -> Vec<u8> {
+    use flate2::Compression;
+    use flate2::write::{GzEncoder, ZlibEncoder};
+    use std::io::Write;
+    let text = text.as_bytes();
+    match coding {
+        "gzip" => {
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+            encoder.write_all(text).unwrap();
+            encoder.finish().unwrap()
+        }
+        "deflate" => {
+            let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
+            encoder.write_all(text).unwrap();
+            encoder.finish().unwrap()
+        }
+        "br" => {
+            let mut encoded = Vec::new();
+            let mut encoder = brotli::CompressorWriter::new(&mut encoded, 4096, 5, 22);
+            encoder.write_all(text).unwrap();
+            drop(encoder);
+            encoded
+        }
+        _ => {
+            use ruzstd::encoding::{CompressionLevel, compress_to_vec};
+            compress_to_vec(text, CompressionLevel::Fastest)
+        }
+    }
+}
+
+/// Text that stays long when it is compressed.
+fn noise(length: usize) -> String {
+    let mut state = 1_u64;
+    let digits = std::iter::repeat_with(|| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        char::from(b'!' + u8::try_from(state >> 58).unwrap())
+    });
+    digits.take(length).collect()
+}
+
 #[test]
 fn attack_55_a_compressed_body_is_looked_into_and_what_cannot_be_is_refused() {
-    use flate2::write::GzEncoder;
-    use std::io::Write;
     let (api, second) = (
         EchoUpstream::start_tls(&[API]),
         EchoUpstream::start_tls(&[OTHER]),
     );
     let (api, second) = (api.unwrap(), second.unwrap());
-    let gzip = |text: &str| {
-        let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::default());
-        encoder.write_all(text.as_bytes()).unwrap();
-        encoder.finish().unwrap()
-    };
+    let stray = "placeholder-to-unbound-host";
+    let mut cases = vec![
+        ("compress", b"whatever".to_vec(), "body-encoding"),
+        ("gzip, gzip", encoded("gzip", "x"), "body-encoding"),
+    ];
+    for coding in CODINGS {
+        let harmless = encoded(coding, "harmless");
+        let short = harmless[..harmless.len() - 1].to_vec();
+        let bomb = encoded(coding, &"a".repeat((16 << 20) + 1));
+        assert!(bomb.len() < 64 << 10);
+        cases.extend([
+            (coding, harmless, ""),
+            (coding, encoded(coding, &format!("a {PLACEHOLDER}")), stray),
+            (coding, b"said to be compressed".to_vec(), "bad-request"),
+            (coding, short, "bad-request"),
+            (coding, bomb, "bad-request"),
+        ]);
+    }
     let watched = [api.recorder(), second.recorder()];
     twice(two_hosts(&api, &second).start(), &watched, async |round| {
         let lab = round.lab;
-        for (coding, body, reason) in [
-            ("gzip", gzip("harmless"), ""),
-            (
-                "gzip",
-                gzip(&format!("a {PLACEHOLDER}")),
-                "placeholder-to-unbound-host",
-            ),
-            ("gzip", b"not gzip".to_vec(), "bad-request"),
-            ("br", b"whatever".to_vec(), "body-encoding"),
-            ("gzip, gzip", gzip("x"), "body-encoding"),
-        ] {
+        for (coding, body, reason) in &cases {
             let stream = lab.connect("other.test:443").await.unwrap();
             let stream = lab.tls(stream, OTHER, &[b"http/1.1"]).await.unwrap();
             round.forget_so_far().await;
@@ -249,8 +311,66 @@ fn attack_55_a_compressed_body_is_looked_into_and_what_cannot_be_is_refused() {
                 );
                 round.recorded_at_least(1).await;
             } else {
-                assert_eq!(answer.headers()["x-sbx-reason"], reason, "{coding}");
+                assert_eq!(answer.headers()["x-sbx-reason"], *reason, "{coding}");
                 round.blocked_inside(reason, OTHER).await;
+            }
+        }
+    });
+}
+
+#[test]
+fn attack_55_a_placeholder_in_a_long_compressed_body_never_arrives_whole() {
+    let (api, second) = (
+        EchoUpstream::start_tls(&[API]),
+        EchoUpstream::start_tls(&[OTHER]),
+    );
+    let (api, second) = (api.unwrap(), second.unwrap());
+    let lab = two_hosts(&api, &second).start();
+    let all = noise(400_000);
+    let (before, behind) = all.split_at(200_000);
+    let arrived = second.recorder();
+    let sent = async |coding: &str, body: &[u8], piece: usize| {
+        let stream = lab.connect("other.test:443").await.unwrap();
+        let mut stream = lab.tls(stream, OTHER, &[b"http/1.1"]).await.unwrap();
+        let raw = chunked_as((OTHER, "/upload"), coding, body, piece);
+        say(&mut stream, raw).await
+    };
+    run(async {
+        for coding in CODINGS {
+            let stray = encoded(coding, &format!("{before}{PLACEHOLDER}{behind}"));
+            assert!(stray.len() > 4 * (64 << 10), "{coding}");
+            let broken = encoded(coding, &all);
+            let broken = &broken[..broken.len() - 1];
+            for (body, piece, found) in [
+                (&stray[..], 333, true),
+                (&stray, 40_001, true),
+                (broken, 40_001, false),
+            ] {
+                let answer = sent(coding, body, piece).await;
+                assert_ne!(answer.status, 200, "{coding} {piece}");
+                // It is broken off, and the placeholder stands in the middle.
+                let received = |entry: &Entry| matches!(entry.event, Event::Request(_));
+                assert!(arrived.wait_until(LIMIT, |all| all.iter().any(received)));
+                let request = arrived.requests().remove(0);
+                assert_eq!(request.note, "body cut", "{coding} {piece}");
+                if found {
+                    let reason = "placeholder-to-unbound-host";
+                    assert_eq!(answer.reason(), reason, "{coding} {piece}");
+                    lab.one_record(reason, OTHER).await;
+                    let most = body.len() as u64 * 3 / 4;
+                    assert!(request.body_bytes < most, "{coding} {piece} {request:?}");
+                }
+                arrived.clear();
+                lab.forget_records();
+            }
+        }
+        for coding in CODINGS {
+            let harmless = encoded(coding, &all);
+            for piece in [333, 40_001] {
+                let answer = sent(coding, &harmless, piece).await;
+                assert_eq!(answer.status, 200, "{coding} {piece}");
+                let arrived = arrived.requests();
+                assert_eq!(arrived.last().unwrap().body_bytes, harmless.len() as u64);
             }
         }
     });
@@ -265,7 +385,7 @@ fn attack_56_a_value_that_comes_back_is_replaced_in_head_and_body_whatever_they_
     let lab = setup.start();
     run(async {
         for alpn in [&b"http/1.1"[..], b"h2"] {
-            for coding in ["", "gzip", "deflate"] {
+            for coding in ["", "gzip", "deflate", "br"] {
                 for pieces in ["1", "7", "100000"] {
                     for length in ["", "&length"] {
                         let path = format!("/shown?coding={coding}&pieces={pieces}{length}");
@@ -286,10 +406,12 @@ fn attack_56_a_value_that_comes_back_is_replaced_in_head_and_body_whatever_they_
                     }
                 }
             }
-            let (answer, _) = ask(&lab, alpn, "/shown?coding=br").await;
-            assert_eq!(answer.status, 502);
-            assert_eq!(answer.headers["x-sbx-reason"], "body-encoding");
-            lab.forget_records();
+            for coding in ["zstd", "compress"] {
+                let (answer, _) = ask(&lab, alpn, &format!("/shown?coding={coding}")).await;
+                assert_eq!(answer.status, 502);
+                assert_eq!(answer.headers["x-sbx-reason"], "body-encoding");
+                lab.forget_records();
+            }
         }
         let asked = api.recorder().requests();
         assert!(asked.iter().all(|request| {

@@ -7,7 +7,7 @@
 //! | `/big?size=N` | `N` bytes, streamed |
 //! | `/upload` | reads the body to its end and answers its length |
 //! | `/slow?delay_ms=D` | waits, then answers as `/echo` |
-//! | `/shown?coding=C&pieces=N&length` | the request's headers and body as text, in pieces of `N` bytes, compressed (`gzip`, `deflate`) or said to be, with a `Content-Length` or without; `x-api-key` also in the head |
+//! | `/shown?coding=C&pieces=N&length` | the request's headers and body as text, in pieces of `N` bytes, compressed (`gzip`, `deflate`, `br`) or said to be, with a `Content-Length` or without; `x-api-key` also in the head |
 //! | `/status?code=N` | an empty answer with this status |
 //! | `/cut?after=N` | promises more than the `N` bytes it sends, then cuts the connection |
 //! | `/header?name=N&value=V` | an empty answer with this header (not decoded) |

@@ -64,6 +64,13 @@ fn encode(coding: &str, text: &[u8]) -> io::Result<Vec<u8>> {
             encoder.write_all(text)?;
             encoder.finish()
         }
+        "br" => {
+            let mut encoded = Vec::new();
+            let mut encoder = brotli::CompressorWriter::new(&mut encoded, 4096, 5, 22);
+            encoder.write_all(text)?;
+            drop(encoder);
+            Ok(encoded)
+        }
         _ => Ok(text.to_vec()),
     }
 }

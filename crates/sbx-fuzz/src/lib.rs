@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod control;
+mod decoding;
 mod dns;
 mod frames;
 mod fuse;
@@ -21,6 +22,7 @@ pub type Target = (&'static str, fn(&[u8]));
 /// Every target.
 pub const TARGETS: &[Target] = &[
     ("control", control::run),
+    ("decoding", decoding::run),
     ("dns", dns::run),
     ("dns_answer", dns::run_answer),
     ("frames", frames::run),

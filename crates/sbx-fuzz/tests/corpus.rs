@@ -59,6 +59,7 @@ macro_rules! targets {
 
 targets! {
     configurations_of_the_corpus_are_read_or_refused = "control";
+    compressed_bodies_of_the_corpus_come_to_the_same_in_whatever_pieces = "decoding";
     questions_of_the_corpus_are_answered_or_dropped = "dns";
     answers_of_the_corpus_belong_to_their_question_or_are_none = "dns_answer";
     frames_of_the_corpus_do_not_end_the_stack = "frames";

@@ -1,6 +1,6 @@
 //! Listing a directory in pieces.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
@@ -35,6 +35,8 @@ pub(crate) struct Directory {
     /// The host has no such directory: there is nothing else in it.
     alone: bool,
     chunk: RefCell<Rc<Chunk>>,
+    /// Where the descriptor's own position is, if that is known.
+    at: Cell<Option<u64>>,
 }
 
 /// Entries that follow one another, beginning at position `start` of the stream.
@@ -64,6 +66,7 @@ impl Directory {
             virtuals,
             alone: false,
             chunk: RefCell::default(),
+            at: Cell::new(None),
         }
     }
 
@@ -88,14 +91,16 @@ impl Directory {
                 index,
             });
         }
-        *chunk = Rc::new(self.read(position, guard)?);
+        // Its room is used again, unless somebody reads it still.
+        let before = Rc::get_mut(&mut chunk).map(std::mem::take);
+        *chunk = Rc::new(self.read(position, guard, before.unwrap_or_default())?);
         Ok(Entries {
             chunk: Rc::clone(&chunk),
             index: 0,
         })
     }
 
-    fn read(&self, position: u64, guard: &Guard) -> io::Result<Chunk> {
+    fn read(&self, position: u64, guard: &Guard, before: Chunk) -> io::Result<Chunk> {
         // A position the guest made up is the file system's to judge; it must only fit the kernel's signed offset.
         if i64::try_from(position).is_err() {
             return Err(Errno::INVAL.into());
@@ -106,12 +111,21 @@ impl Directory {
         if self.alone {
             return Ok(self.virtual_chunk(position, 0));
         }
-        rustix::fs::seek(&self.file, SeekFrom::Start(position))?;
+        if self.at.replace(None) != Some(position) {
+            rustix::fs::seek(&self.file, SeekFrom::Start(position))?;
+        }
         let mut buffer = [MaybeUninit::<u8>::uninit(); DIRECTORY_CHUNK];
         let mut raw = RawDir::new(&self.file, &mut buffer);
-        let (mut entries, mut names) = (Vec::new(), Vec::with_capacity(DIRECTORY_CHUNK));
+        let Chunk {
+            mut entries,
+            mut names,
+            ..
+        } = before;
+        entries.clear();
+        names.clear();
         while let Some(entry) = raw.next() {
             let entry = entry?;
+            let next = entry.next_entry_cookie();
             let stands = self
                 .virtuals
                 .iter()
@@ -120,7 +134,7 @@ impl Directory {
                 let name = entry.file_name().to_bytes_with_nul();
                 entries.push(Item {
                     inode: entry.ino(),
-                    next: entry.next_entry_cookie(),
+                    next,
                     kind: kind(entry.file_type()),
                     name: names.len()..names.len() + name.len(),
                 });
@@ -128,6 +142,8 @@ impl Directory {
             }
             // None means the end, so what is hidden must not look like it.
             if raw.is_buffer_empty() && !entries.is_empty() {
+                // getdents64(2) leaves the position at the last entry's.
+                self.at.set(Some(next));
                 break;
             }
         }

@@ -27,6 +27,8 @@ pub const CROWDED_BUFFER: usize = 64 * 1024;
 pub const CROWD: usize = 128;
 /// Bytes on their way to the VM before the network thread stops producing more.
 pub const FRAMES_OUT: usize = 256 * 1024;
+/// Bytes that the kernel holds for the VM, of which it counts its own share; it may allow less (`net.core.wmem_max`).
+pub const FRAMES_SENT: usize = 512 * 1024;
 /// Bytes read from the VM at once; at least two of the largest frames.
 pub const FRAMES_IN: usize = 256 * 1024;
 /// Largest Ethernet frame that is looked at: the largest IPv4 packet, Ethernet header, VLAN tag.

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use rustix::event::Timespec;
+use rustix::net::sockopt;
 use rustix::process::{Resource, Rlimit};
 use rustls::crypto::CryptoProvider;
 use rustls::{CipherSuite, SupportedCipherSuite};
@@ -329,7 +330,12 @@ fn connect_frames(path: &Path) -> Result<UnixStream, ProcessError> {
     let pause = Timespec::try_from(limits::FRAMES_RETRY).expect("milliseconds fit");
     loop {
         let error = match UnixStream::connect(path) {
-            Ok(stream) => return Ok(stream),
+            Ok(stream) => {
+                // A Unix socket holds what its sender may have on its way, with the kernel's own size three of the
+                // largest frames. Where this is refused it works, only slower.
+                let _ = sockopt::set_socket_send_buffer_size(&stream, limits::FRAMES_SENT);
+                return Ok(stream);
+            }
             Err(error) => error,
         };
         if started.elapsed() > limits::FRAMES_WAIT {

@@ -16,8 +16,9 @@ use ends::Ends;
 use machine::{Card, Peers};
 
 /// Turns of each network. Whether a connection's interrupts and its program get the same processor of the guest halves or
-/// doubles its speed: interrupts stay on the first one, and programs take turns, as many on each.
-const ROUNDS: usize = 8;
+/// doubles its speed: interrupts stay on the first one, and programs take turns, as many on each. The networks take turns in
+/// being the first: whoever is has its code translated by the emulator.
+const ROUNDS: usize = 12;
 /// Processors of the guest.
 const PROCESSORS: usize = 2;
 /// All interrupts that can be moved go to the first processor.
@@ -116,7 +117,7 @@ impl Guest {
             let processor = round % PROCESSORS;
             for mtu in MTUS {
                 self.inside(&format!("sudo ip link set eth0 mtu {mtu}"))?;
-                let jobs = jobs(&peers.cards, ends, mtu);
+                let jobs = jobs(&peers.cards, ends, mtu, round);
                 self.transfer(
                     &format!("/tmp/{PROGRAM} {processor}"),
                     &jobs,
@@ -125,7 +126,7 @@ impl Guest {
                 )?;
             }
             self.inside(&format!("sudo ip link set eth0 mtu {}", MTUS[0]))?;
-            let jobs = jobs(&peers.cards, ends, MTUS[0]);
+            let jobs = jobs(&peers.cards, ends, MTUS[0], round);
             let program = format!("docker run --rm transfer /tmp/{PROGRAM} {processor}");
             self.transfer(&program, &jobs, true, &mut speeds)?;
         }
@@ -166,14 +167,18 @@ fn set_up(card: &Card) -> String {
 }
 
 /// Both directions through ours at the MTU, and through the peers. QEMU's user network has the one MTU.
-fn jobs(cards: &[Card], ends: Ends, mtu: u16) -> Vec<Job> {
+fn jobs(cards: &[Card], ends: Ends, mtu: u16, round: usize) -> Vec<Job> {
     let ours = ("ours".to_owned(), GATEWAY.to_owned());
     let peers = cards
         .iter()
         .filter(|card| card.mtu == mtu || card.peer == "slirp")
         .map(|card| (card.peer.clone(), card.host.clone()));
-    let networks = std::iter::once(ours).chain(peers);
+    let mut networks: Vec<_> = std::iter::once(ours).chain(peers).collect();
+    // Two rounds each: one for each processor.
+    let first = round / PROCESSORS % networks.len();
+    networks.rotate_left(first);
     networks
+        .into_iter()
         .flat_map(|(network, host)| {
             [("down", ends.source), ("up", ends.sink)].map(|(direction, port)| Job {
                 network: network.clone(),

@@ -47,6 +47,7 @@ impl Share {
     ) -> io::Result<(Attr, Duration)> {
         self.check_writable()?;
         if self.virtual_attributes(id).is_some() {
+            self.check_mounted(id)?;
             return Err(Errno::ACCESS.into());
         }
         let (file, stat) = match handle {

@@ -150,6 +150,7 @@ impl FileSystem for Share {
     ) -> io::Result<(Option<u64>, OpenOptions)> {
         // What the agent reads is not what it read before.
         let options = if self.is_control(inode) {
+            self.opened_control();
             OpenOptions::DIRECT_IO
         } else {
             OpenOptions::empty()
@@ -233,7 +234,9 @@ impl FileSystem for Share {
         _unlock: bool,
         _owner: Option<u64>,
     ) -> io::Result<()> {
-        self.handles().remove(inode, handle)
+        self.handles().remove(inode, handle)?;
+        self.closed_control(handle);
+        Ok(())
     }
 
     fn statfs(&self, _: Context, _inode: u64) -> io::Result<libc::statvfs64> {

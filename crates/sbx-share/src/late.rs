@@ -11,18 +11,19 @@
 //!
 //! Only a directory that the guest knows is waited for: the agent's own walk would otherwise stand behind another's,
 //! since Linux asks for an unknown name once and lets everybody else wait for that answer. And nobody waits for longer
-//! than [`MOUNT_LIMIT`]. Without an agent that reads there are no such masks, and the directory is the host's.
+//! than [`MOUNT_LIMIT`]. Without an agent that reads there are no such masks, and the directory is the host's. Whoever
+//! has passed the mount point just before something was mounted there is sent back as well, for [`MOUNTED_GRACE`].
 
-use crate::limits::MOUNT_LIMIT;
+use crate::limits::{MOUNT_LIMIT, MOUNTED_GRACE};
 use crate::share::{Share, is_type};
-use crate::tree;
+use crate::tree::{self, Tree};
 use crate::virtuals::Virtuals;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use sbx_workspace::late_mask::{Word, own_name};
 use sbx_workspace::mask::{MAX_MASKS, Mask};
 use std::collections::{HashMap, VecDeque};
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
@@ -39,14 +40,22 @@ pub(crate) struct Late {
     root: PathBuf,
     /// The agent's thread, by the number that its requests carry.
     agent: Option<u32>,
-    /// The newest read; those before it are over.
-    reader: u64,
+    /// The newest read and its handle; reads before it are over.
+    reader: (u64, u64),
     /// The guest is about to go.
     leaves: bool,
     /// What the agent was not told of yet.
     untold: VecDeque<usize>,
-    /// What is not mounted yet, and until when somebody waits for it.
-    unmounted: HashMap<usize, Instant>,
+    /// What is not mounted, or only just.
+    new: HashMap<usize, New>,
+}
+
+/// A directory that has just appeared.
+#[derive(Clone, Copy, Debug)]
+struct New {
+    mounted: bool,
+    /// Until when somebody waits for it, or is sent back.
+    until: Instant,
 }
 
 impl Late {
@@ -75,11 +84,23 @@ impl Late {
 
     /// The agent is to mount something at this one.
     fn order(&mut self, number: usize) {
-        if self.unmounted.contains_key(&number) {
+        if self.is_unmounted(number) {
             return;
         }
-        self.untold.push_back(number);
-        self.unmounted.insert(number, Instant::now() + MOUNT_LIMIT);
+        if !self.untold.contains(&number) {
+            self.untold.push_back(number);
+        }
+        let until = Instant::now() + MOUNT_LIMIT;
+        let mounted = false;
+        self.new.insert(number, New { mounted, until });
+    }
+
+    /// The agent says so.
+    fn mounted(&mut self, number: usize) {
+        if let Some(new) = self.new.get_mut(&number) {
+            new.mounted = true;
+            new.until = Instant::now() + MOUNTED_GRACE;
+        }
     }
 
     /// The guest does not know this one, so it has nothing mounted there: the directory above may have gone and come back.
@@ -94,13 +115,13 @@ impl Late {
         self.agent = None;
         self.leaves = false;
         self.untold.clear();
-        self.unmounted.clear();
+        self.new.clear();
     }
 
     /// For a saved machine: the agent, and what it has not done yet.
     pub(crate) fn saved(&self) -> (Option<u32>, Vec<u32>) {
-        let open = self.unmounted.keys();
-        let open = open.filter_map(|number| u32::try_from(*number).ok());
+        let open = self.new.iter().filter(|(_, new)| !new.mounted);
+        let open = open.filter_map(|(number, _)| u32::try_from(*number).ok());
         (self.agent, open.collect())
     }
 
@@ -111,9 +132,14 @@ impl Late {
         open.for_each(|number| self.order(number));
     }
 
-    /// Whether the node of this one is to be told with an answer that is valid for no time.
-    pub(crate) fn is_unmounted(&self, number: usize) -> bool {
-        self.unmounted.contains_key(&number)
+    fn is_unmounted(&self, number: usize) -> bool {
+        self.new.get(&number).is_some_and(|new| !new.mounted)
+    }
+
+    /// Whether whoever would enter it is sent back: nothing is mounted there, or was when he passed the mount point.
+    pub(crate) fn is_entered_anew(&self, number: usize) -> bool {
+        let new = self.new.get(&number);
+        new.is_some_and(|new| !new.mounted || new.until > Instant::now())
     }
 }
 
@@ -181,7 +207,7 @@ impl Share {
     /// The directory for which a look-up by this thread of the guest's has to wait.
     pub(crate) fn awaited(&self, parent: u64, name: &CStr, thread: u32) -> Option<usize> {
         let virtuals = self.virtuals();
-        if virtuals.late.unmounted.is_empty() || virtuals.late.agent == Some(thread) {
+        if virtuals.late.new.is_empty() || virtuals.late.agent == Some(thread) {
             return None;
         }
         let directory = self.path_of(parent).ok()?;
@@ -197,7 +223,7 @@ impl Share {
     /// How long it takes at most until somebody has waited for long enough.
     pub(crate) fn wait_limit(&self) -> Option<Duration> {
         let virtuals = self.virtuals();
-        let first = virtuals.late.unmounted.values().min()?;
+        let first = virtuals.late.new.values().map(|new| new.until).min()?;
         Some(first.saturating_duration_since(Instant::now()))
     }
 
@@ -205,9 +231,9 @@ impl Share {
     pub(crate) fn give_up(&self) {
         let now = Instant::now();
         let mut virtuals = self.virtuals();
-        virtuals.late.unmounted.retain(|number, until| {
-            let waits = *until > now;
-            if !waits {
+        virtuals.late.new.retain(|number, new| {
+            let waits = new.until > now;
+            if !waits && !new.mounted {
                 tracing::warn!(number, "nothing was mounted at a masked directory in time");
             }
             waits
@@ -217,18 +243,31 @@ impl Share {
 
 /// What the agent and the share say to each other.
 impl Share {
+    /// Somebody opens the file, who is to be told what there is.
+    pub(crate) fn opened_control(&self) {
+        self.virtuals().late.leaves = false;
+    }
+
+    /// A handle is closed. If it was the agent's, there is none any more, and what appears from now on is the host's.
+    pub(crate) fn closed_control(&self, handle: u64) {
+        let mut virtuals = self.virtuals();
+        if virtuals.late.agent.is_some() && virtuals.late.reader.1 == handle {
+            virtuals.late.agent = None;
+        }
+    }
+
     /// The agent reads. What is said before goes to nobody any more.
-    pub(crate) fn listen(&self, thread: u32, unique: u64) {
+    pub(crate) fn listen(&self, thread: u32, unique: u64, handle: u64) {
         let mut virtuals = self.virtuals();
         virtuals.late.agent = Some(thread);
-        virtuals.late.reader = unique;
+        virtuals.late.reader = (unique, handle);
     }
 
     /// What there is to say to the reader with this number, in at most so many bytes. `None`: he has to wait.
     pub(crate) fn news(&self, unique: u64, room: usize) -> Option<Vec<u8>> {
         let mut virtuals = self.virtuals();
         let mut news = Vec::new();
-        if virtuals.late.reader != unique {
+        if virtuals.late.reader.0 != unique {
             return Some(news);
         }
         if virtuals.late.leaves {
@@ -250,25 +289,50 @@ impl Share {
         (!news.is_empty()).then_some(news)
     }
 
-    /// What the agent says.
-    pub(crate) fn told(&self, words: &[u8]) {
+    /// What is said by a thread of the guest's: the agent's, or the one that takes the guest down.
+    pub(crate) fn told(&self, words: &[u8], thread: u32) {
         for word in Word::all(words) {
-            let mut virtuals = self.virtuals();
+            let agent = self.virtuals().late.agent;
             match word {
-                Word::Mounted(path) | Word::Failed(path) => {
-                    if let Some(number) = virtuals.find_path(path) {
-                        virtuals.late.unmounted.remove(&number);
-                    }
-                    if let Word::Failed(path) = word {
-                        tracing::warn!(path, "nothing can be mounted at a masked directory");
-                    }
+                Word::Mounted(path) | Word::Failed(path) if agent == Some(thread) => {
+                    self.told_of(path, matches!(word, Word::Mounted(_)));
                 }
-                Word::Kept(path) if virtuals.late.takes(path) => {
-                    add(&mut virtuals, path);
-                }
-                Word::Leave => virtuals.late.leaves = true,
-                Word::Kept(_) | Word::Mount(_) | Word::End => {}
+                // The agent says it before it reads for the first time.
+                Word::Kept(path) if agent.is_none_or(|agent| agent == thread) => self.keep(path),
+                Word::Leave => self.virtuals().late.leaves = true,
+                _ => {}
             }
+        }
+    }
+
+    fn told_of(&self, path: &str, mounted: bool) {
+        let mut virtuals = self.virtuals();
+        let Some(number) = virtuals.find_path(path) else {
+            return;
+        };
+        if mounted {
+            virtuals.late.mounted(number);
+        } else {
+            tracing::warn!(path, "nothing can be mounted at a masked directory");
+            virtuals.late.new.remove(&number);
+        }
+    }
+
+    /// What is on the disk for a path, unless the directory above has gone.
+    fn keep(&self, path: &str) {
+        let above = path.rsplit_once('/').map_or("", |(above, _)| above);
+        let names: Result<Vec<CString>, _> = above
+            .split('/')
+            .filter(|name| !name.is_empty())
+            .map(CString::new)
+            .collect();
+        let Ok(names) = names else { return };
+        let names: Vec<&CStr> = names.iter().map(CString::as_c_str).collect();
+        let root = self.tree.root();
+        let is_there = names.is_empty() || Tree::walk_from(root, &names).is_ok();
+        let mut virtuals = self.virtuals();
+        if is_there && virtuals.late.takes(path) {
+            add(&mut virtuals, path);
         }
     }
 }

@@ -10,6 +10,9 @@ pub const CACHE_TIME: Duration = Duration::from_millis(500);
 /// they are answered, and nothing can be made in it.
 pub const MOUNT_LIMIT: Duration = Duration::from_secs(3);
 
+/// How long after it was mounted such a directory still sends back whoever has passed the mount point before.
+pub const MOUNTED_GRACE: Duration = Duration::from_millis(100);
+
 /// Nodes (files the guest has looked up and not forgotten). About 250 bytes each. Beyond: `ENFILE`.
 pub const MAX_NODES: usize = 1_000_000;
 

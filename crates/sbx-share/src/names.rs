@@ -108,7 +108,7 @@ impl Share {
             return Err(Errno::PERM.into());
         }
         let link = is_type(&stat, FileType::Symlink);
-        self.check_virtual(parent, component(name)?)?;
+        self.check_virtual_made(parent, component(name)?)?;
         self.check_link(id, parent, component(name)?, link)?;
         let directory = self.reach_directory(parent)?;
         self.tree.link(file, &directory, component(name)?)?;
@@ -156,12 +156,17 @@ impl Share {
             name: new_name,
         };
         self.check_virtual(from.0, old_name)?;
-        self.check_virtual(to.0, new_name)?;
+        if tree::stat_name(&new_directory, new_name).is_ok() {
+            self.check_virtual(to.0, new_name)?;
+        } else {
+            self.check_virtual_made(to.0, new_name)?;
+        }
+        let plan = self.check_rename(source, target)?;
+        // Only now: what is hidden has said that it is not there.
         self.check_renamed_to_mask(
             (old_directory.as_fd(), old_name),
             (to.0, new_directory.as_fd(), new_name),
         )?;
-        let plan = self.check_rename(source, target)?;
         let exchange = flags.contains(RenameFlags::EXCHANGE);
         if exchange {
             let back = self.check_rename(target, source)?;
@@ -223,7 +228,7 @@ impl Share {
         self.check_can_make(parent)?;
         let directory = self.reach_directory(parent)?;
         let name = component(name)?;
-        self.check_virtual(parent, name)?;
+        self.check_virtual_made(parent, name)?;
         let exclusive =
             OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY;
         let wanted = flags & (OFlags::RWMODE | OFlags::SYNC | OFlags::DSYNC);

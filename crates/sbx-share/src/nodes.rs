@@ -250,6 +250,11 @@ impl Nodes {
         self.by_identity.contains_key(&identity)
     }
 
+    /// Where a file was last seen, if the guest holds a node of it.
+    pub(crate) fn place_of(&self, identity: Identity) -> Option<Place> {
+        self.place(*self.by_identity.get(&identity)?)
+    }
+
     /// `ENFILE` when a file that is not known yet would find no room, `ENAMETOOLONG` when it would lie too deep: asked
     /// before the host makes one in this directory.
     pub(crate) fn check_room(&self, parent: u64) -> io::Result<()> {

@@ -30,8 +30,8 @@ struct Saved {
 /// Directories that are the guest's own.
 #[derive(Serialize, Deserialize)]
 struct SavedMasks {
-    /// How many numbers are those of the rules' names.
-    first: usize,
+    /// Paths that the rules name: their numbers come first.
+    first: Vec<String>,
     /// What has appeared since, in order.
     appeared: Vec<String>,
     agent: Option<u32>,
@@ -131,7 +131,7 @@ impl Share {
             return false;
         }
         for (place, path) in saved.appeared.iter().enumerate() {
-            if virtuals.add_mask(path) != Some(first + place) {
+            if virtuals.add_mask(path) != Some(first.len() + place) {
                 return false;
             }
         }

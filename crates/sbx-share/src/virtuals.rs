@@ -144,14 +144,12 @@ impl Virtuals {
         self.all.get(number).map(|(path, _)| &**path)
     }
 
-    /// How many the rules name, and the paths of those that have appeared since.
-    pub(crate) fn appeared(&self) -> (usize, Vec<String>) {
-        let paths = self
-            .all
-            .iter()
-            .skip(self.first)
-            .map(|(path, _)| path.clone());
-        (self.first, paths.collect())
+    /// The paths of those that the rules name, and of those that have appeared since.
+    pub(crate) fn appeared(&self) -> (Vec<String>, Vec<String>) {
+        let paths = self.all.iter().map(|(path, _)| path.clone());
+        let mut first: Vec<String> = paths.collect();
+        let appeared = first.split_off(self.first);
+        (first, appeared)
     }
 
     /// Names in a directory, by its path.
@@ -246,14 +244,13 @@ impl Share {
         let Some(number) = virtuals.find(&directory, name.to_bytes()) else {
             return Ok(None);
         };
-        // What the guest has something mounted at it does not forget.
-        if virtuals.is_mask(number) && !self.knows(number) {
+        if virtuals.is_mask(number) && !self.knows_at(number, parent) {
             virtuals.late.remind(number);
         }
         let (identity, kind) = (Identity::of_virtual(number), virtuals.kind(number));
         let inode = self.nodes().found(identity, parent, name, kind)?;
         // Whoever would enter it asks for them first.
-        let changes = virtuals.late.is_unmounted(number);
+        let changes = virtuals.late.is_entered_anew(number);
         Ok(Some(Entry {
             inode,
             generation: 0,
@@ -266,6 +263,13 @@ impl Share {
     /// Whether the guest holds the node of this one.
     pub(crate) fn knows(&self, number: usize) -> bool {
         self.nodes().knows(Identity::of_virtual(number))
+    }
+
+    /// The same, in this directory. What the guest has something mounted at it does not forget, and neither what is above.
+    fn knows_at(&self, number: usize, parent: u64) -> bool {
+        let nodes = self.nodes();
+        let place = nodes.place_of(Identity::of_virtual(number));
+        place.is_some_and(|place| place.parent == parent)
     }
 
     /// The path of a directory from the root.
@@ -305,7 +309,7 @@ impl Share {
     /// `ESTALE` for a directory at which something is to be mounted, and is not yet.
     pub(crate) fn check_mounted(&self, id: u64) -> io::Result<()> {
         let number = self.virtual_number(id);
-        if number.is_some_and(|number| self.virtuals().late.is_unmounted(number)) {
+        if number.is_some_and(|number| self.virtuals().late.is_entered_anew(number)) {
             return Err(Errno::STALE.into());
         }
         Ok(())
@@ -338,6 +342,23 @@ impl Share {
             Some((_, Virtual::File { content, .. })) => content.try_clone(),
             _ => Err(Errno::ISDIR.into()),
         })
+    }
+
+    /// `EBUSY` for a name that is one, `EACCES` for a stand-in: something new cannot have it. What has one below it may
+    /// have gone, and come again.
+    pub(crate) fn check_virtual_made(&self, parent: u64, name: &CStr) -> io::Result<()> {
+        let found = {
+            let virtuals = self.virtuals();
+            if !virtuals.known.contains(name.to_bytes()) {
+                return Ok(());
+            }
+            virtuals.find(&self.path_of(parent)?, name.to_bytes())
+        };
+        match found {
+            Some(number) if self.virtuals().is_mask(number) => Err(Errno::BUSY.into()),
+            Some(_) => Err(Errno::ACCESS.into()),
+            None => Ok(()),
+        }
     }
 
     /// `EBUSY` for a name that is, or has below it, a directory at which the guest has something mounted; `EACCES` for a

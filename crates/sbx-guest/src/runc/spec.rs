@@ -63,7 +63,7 @@ pub(super) fn add_roots(config: &mut Value, roots: &Roots) -> bool {
 
 /// Lets what is mounted below a share later reach the container: directories of the sandbox's own that appear
 /// ([`sbx_workspace::late_mask`]). Nothing goes the other way. Whoever asked for more than `rprivate`, which is Docker's
-/// word for nothing, keeps it.
+/// word for nothing, keeps it; and what is read-only stays so, which a directory that is mounted later would not be.
 pub(super) fn follow_shares(config: &mut Value, shares: &[PathBuf]) -> bool {
     let Some(mounts) = config.get_mut("mounts").and_then(Value::as_array_mut) else {
         return false;
@@ -80,7 +80,14 @@ pub(super) fn follow_shares(config: &mut Value, shares: &[PathBuf]) -> bool {
             continue;
         }
         let options = mount.get_mut("options").and_then(Value::as_array_mut);
-        for option in options.into_iter().flatten() {
+        let Some(options) = options else { continue };
+        if options
+            .iter()
+            .any(|option| option == "ro" || option == "rro")
+        {
+            continue;
+        }
+        for option in options {
             if option == "rprivate" {
                 *option = "rslave".into();
                 changed = true;
@@ -199,6 +206,7 @@ mod tests {
         }
         let list = document["mounts"].as_array_mut().unwrap();
         list.push(mount("/x", &["rbind", "rshared"]));
+        list.push(mount("/x", &["rbind", "rprivate", "ro"]));
         assert!(follow_shares(&mut document, &shares));
         let words: Vec<_> = mounts(&document)
             .iter()
@@ -206,7 +214,7 @@ mod tests {
             .map(|mount| mount["options"][1].as_str().unwrap().to_owned())
             .collect();
         let [slave, own] = ["rslave", "rprivate"];
-        assert_eq!(words, [slave, slave, slave, own, own, "rshared"]);
+        assert_eq!(words, [slave, slave, slave, own, own, "rshared", own]);
         assert!(!follow_shares(&mut document, &shares), "once is enough");
         assert!(!follow_shares(&mut json!({ "mounts": 1 }), &shares));
     }

@@ -16,13 +16,21 @@ pub(super) struct Held {
     waiting: Waiting,
 }
 
+/// Buffers of such a request that are kept: an answer that waits has a few pages.
+const MAX_BUFFERS: usize = 64;
+
 /// Buffers that the guest may be written into: places and bytes.
 pub(super) type Room = SmallVec<[(u64, u32); 4]>;
 
 /// The buffers of a chain that an answer goes to.
 pub(super) fn room(chain: DescriptorChain<&GuestMemoryMmap>) -> Room {
-    let buffers = chain.writable();
+    some(chain, usize::MAX)
+}
+
+fn some(chain: DescriptorChain<&GuestMemoryMmap>, most: usize) -> Room {
+    let buffers = chain.writable().filter(|buffer| buffer.len() > 0);
     buffers
+        .take(most)
         .map(|buffer| (buffer.addr().0, buffer.len()))
         .collect()
 }
@@ -31,7 +39,7 @@ impl Held {
     pub(super) fn new(chain: DescriptorChain<&GuestMemoryMmap>, waiting: Waiting) -> Self {
         Self {
             head: chain.head_index(),
-            room: room(chain),
+            room: some(chain, MAX_BUFFERS),
             waiting,
         }
     }
@@ -55,8 +63,8 @@ impl Held {
 }
 
 impl Ring {
-    /// Keeps a request until its answer can be given. As many as the queue has descriptors: a guest that offers the same
-    /// ones again and again gets the oldest answer as it is.
+    /// Keeps a request until its answer can be given. Half as many as the queue has descriptors, so that the agent finds
+    /// room for what he has to ask; beyond, the oldest look-up is answered as it is.
     pub(super) fn hold(
         &mut self,
         memory: &GuestMemoryMmap,
@@ -64,8 +72,12 @@ impl Ring {
         dirty: Option<&Dirty>,
         held: Held,
     ) -> Result<(), RingError> {
-        if self.held.len() >= usize::from(self.queue.size()) {
-            let oldest = self.held.remove(0);
+        if self.held.len() >= usize::from(self.queue.size() / 2).max(1) {
+            let oldest = self
+                .held
+                .iter()
+                .position(|held| !held.waiting.is_for_news());
+            let oldest = self.held.remove(oldest.unwrap_or_default());
             self.give(memory, session, dirty, &oldest, true)?;
             self.signal(memory)?;
         }

@@ -171,7 +171,7 @@ impl Call<'_, '_> {
         let size = usize::try_from(asked.size).unwrap_or(usize::MAX);
         let room = room.min(size).min(MAX_WORDS);
         let unique = self.head.unique;
-        self.share.listen(self.head.pid, unique);
+        self.share.listen(self.head.pid, unique, asked.fh);
         Ok(Done::Later(Waits::News { room }))
     }
 
@@ -182,7 +182,7 @@ impl Call<'_, '_> {
         if !self.buffers.read(HEAD + size_of::<WriteIn>(), &mut words) {
             return Err(Errno::INVAL.into());
         }
-        self.share.told(&words);
+        self.share.told(&words, self.head.pid);
         Ok(self.count(words.len()))
     }
 }

@@ -23,6 +23,13 @@ pub struct Waiting {
     waits: Waits,
 }
 
+impl Waiting {
+    /// Whether it is the agent who waits.
+    pub(crate) fn is_for_news(&self) -> bool {
+        matches!(self.waits, Waits::News { .. })
+    }
+}
+
 /// What came of a request.
 #[derive(Debug)]
 pub enum Answered {

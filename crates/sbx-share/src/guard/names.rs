@@ -51,11 +51,12 @@ impl Share {
     /// Whether the guest may make something new under a name.
     pub(crate) fn check_make(&self, parent: u64, name: &CStr, made: Made) -> io::Result<()> {
         // It is there already.
-        self.check_virtual(parent, name)
-            .map_err(|error| match Errno::from_io_error(&error) {
+        self.check_virtual_made(parent, name).map_err(|error| {
+            match Errno::from_io_error(&error) {
                 Some(Errno::BUSY | Errno::ACCESS) => Errno::EXIST.into(),
                 _ => error,
-            })?;
+            }
+        })?;
         let Some(judged) = self.judge_name(parent, name, made == Made::Directory)? else {
             return Ok(());
         };

@@ -1,6 +1,6 @@
 //! Directories that become the guest's own while it runs.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use sbx_share::limits::MOUNT_LIMIT;
@@ -102,6 +102,8 @@ fn what_a_program_makes_is_mounted_before_anybody_gets_into_it() {
     assert_eq!(refused(inside), Errno::STALE);
     assert_eq!(refused(guest.fs.getattr(made.node)), Errno::STALE);
     assert_eq!(refused(guest.fs.opendir(made.node)), Errno::STALE);
+    let set = guest.fs.setattr(made.node, &SetAttr::default());
+    assert_eq!(refused(set), Errno::STALE);
     let another = control.reads(&mut guest);
     control.says(&mut guest, &[Word::Mounted("pkg/node_modules")]);
     let found = looked_up(&mut guest, &waits, PATIENCE).unwrap();
@@ -111,7 +113,11 @@ fn what_a_program_makes_is_mounted_before_anybody_gets_into_it() {
         made.node
     );
     assert_eq!(told(&mut guest, &another, MOMENT), None, "it is told once");
-    guest.fs.getattr(made.node).unwrap();
+    // For a moment who has passed the mount point before is still sent back.
+    let deadline = Instant::now() + PATIENCE;
+    while guest.fs.getattr(made.node).is_err() {
+        assert!(Instant::now() < deadline, "for ever");
+    }
     guest.fs.opendir(made.node).unwrap();
 
     let again = guest.fs.mkdir(package, "node_modules", 0o755);
@@ -295,7 +301,11 @@ fn what_is_kept_from_an_earlier_start_is_mounted_when_somebody_looks_and_there_i
     let package = node(&mut guest, "pkg");
     control.says(
         &mut guest,
-        &[Word::Kept("pkg/target"), Word::Kept("pkg/other")],
+        &[
+            Word::Kept("pkg/target"),
+            Word::Kept("pkg/other"),
+            Word::Kept("gone/target"),
+        ],
     );
     assert_eq!(told(&mut guest, &reads, MOMENT), None);
     guest.fs.lookup(package, "target").unwrap();
@@ -303,10 +313,94 @@ fn what_is_kept_from_an_earlier_start_is_mounted_when_somebody_looks_and_there_i
     let words: Vec<_> = Word::all(&news).collect();
     assert_eq!(words, [Word::Mount("pkg/target")]);
     assert_eq!(refused(guest.fs.lookup(package, "other")), Errno::NOENT);
+    let gone = guest.fs.mkdir(ROOT, "gone", 0o755).unwrap().node;
+    assert_eq!(refused(guest.fs.lookup(gone, "target")), Errno::NOENT);
     for number in 0..64 {
         let parent = guest.fs.mkdir(ROOT, format!("p{number}"), 0o755).unwrap();
         guest.fs.mkdir(parent.node, "target", 0o755).unwrap();
         let on_host = guest.host(&format!("p{number}/target")).is_dir();
         assert_eq!(on_host, number == 63, "{number}");
     }
+}
+
+#[test]
+fn a_directory_that_went_with_its_mask_can_be_made_again_and_is_mounted_anew() {
+    let (mut guest, control, reads) = with_agent();
+    let package = node(&mut guest, "pkg");
+    guest.fs.mkdir(package, "node_modules", 0o755).unwrap();
+    told(&mut guest, &reads, PATIENCE).unwrap();
+    control.says(&mut guest, &[Word::Mounted("pkg/node_modules")]);
+    let reads = control.reads(&mut guest);
+    std::fs::remove_dir(guest.host("pkg")).unwrap();
+    assert_eq!(refused(guest.fs.lookup(ROOT, "pkg")), Errno::NOENT);
+    // The guest has not forgotten what was in it: that comes by another queue.
+    let package = guest.fs.mkdir(ROOT, "pkg", 0o755).unwrap().node;
+    guest.fs.lookup(package, "node_modules").unwrap();
+    let news = told(&mut guest, &reads, PATIENCE).unwrap();
+    let words: Vec<_> = Word::all(&news).collect();
+    assert_eq!(words, [Word::Mount("pkg/node_modules")]);
+    // As long as it is there, it stays.
+    assert_eq!(refused(guest.fs.rmdir(ROOT, "pkg")), Errno::BUSY);
+    let other = guest.fs.mkdir(ROOT, "other", 0o755);
+    assert!(other.is_ok());
+    let over = guest.fs.rename2((ROOT, b"other"), (ROOT, b"pkg"), 0);
+    assert_eq!(refused(over), Errno::BUSY);
+}
+
+#[test]
+fn an_agent_that_does_not_read_is_told_of_each_once_and_nobody_else_speaks_for_him() {
+    let (mut guest, control, reads) = with_agent();
+    let package = node(&mut guest, "pkg");
+    let made = guest.fs.mkdir(package, "target", 0o755).unwrap().node;
+    told(&mut guest, &reads, PATIENCE).unwrap();
+    guest.fs.forget(made, 1).unwrap();
+    for _ in 0..50 {
+        let found = guest.fs.lookup(package, "target").unwrap().node;
+        guest.fs.forget(found, 1).unwrap();
+        control.says(&mut guest, &[Word::Mounted("pkg/target")]);
+    }
+    let reads = control.reads(&mut guest);
+    let news = told(&mut guest, &reads, PATIENCE).unwrap();
+    assert_eq!(Word::all(&news).count(), 1);
+
+    let reads = control.reads(&mut guest);
+    guest.fs.mkdir(package, "node_modules", 0o755).unwrap();
+    told(&mut guest, &reads, PATIENCE).unwrap();
+    let mut lie = Vec::new();
+    Word::Mounted("pkg/node_modules").put(&mut lie);
+    Word::Kept("a/target").put(&mut lie);
+    guest
+        .fs
+        .write(control.node, control.handle, 0, &lie)
+        .unwrap();
+    let waits = lookup(package, "node_modules");
+    let waits = guest.fs.device().begin(waits).unwrap();
+    assert_eq!(looked_up(&mut guest, &waits, MOMENT), None);
+    let a = node(&mut guest, "a");
+    assert_eq!(refused(guest.fs.lookup(a, "target")), Errno::NOENT);
+
+    // Without him what appears is the host's.
+    guest.fs.release(control.node, control.handle).unwrap();
+    guest.fs.mkdir(a, "node_modules", 0o755).unwrap();
+    assert!(guest.host("a/node_modules").is_dir());
+}
+
+#[test]
+fn what_is_hidden_is_not_told_by_renaming_it_to_such_a_name() {
+    let rules = r#"{"late_masks":["target"],"hide":["/secret/"]}"#;
+    let mut guest = Guest::with(&["--rules", rules]);
+    let node = guest.fs.lookup(ROOT, CONTROL).unwrap().node;
+    let handle = guest.fs.open(node, libc::O_RDWR.cast_unsigned()).unwrap();
+    let _reads = Control { node, handle }.reads(&mut guest);
+    std::fs::create_dir(guest.host("secret")).unwrap();
+    for hidden in ["secret", "nowhere"] {
+        let moved = guest
+            .fs
+            .rename2((ROOT, hidden.as_bytes()), (ROOT, b"target"), 0);
+        assert_eq!(refused(moved), Errno::NOENT, "{hidden}");
+    }
+    guest.fs.mkdir(ROOT, "seen", 0o755).unwrap();
+    std::fs::write(guest.host("seen/f"), "").unwrap();
+    let moved = guest.fs.rename2((ROOT, b"seen"), (ROOT, b"target"), 0);
+    assert_eq!(refused(moved), Errno::XDEV);
 }

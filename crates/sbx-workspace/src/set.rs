@@ -52,6 +52,43 @@ pub struct PatternSet {
     literal: FxHashMap<Box<[u8]>, Vec<u16>>,
     /// Found at any depth, beginning with a wildcard; with the first and last byte that a name must have, if it must.
     wild: Vec<(u16, Option<u8>, Option<u8>)>,
+    ends: Ends,
+}
+
+/// What names that patterns at any depth fit begin or end with: most names of a directory do neither.
+#[derive(Debug, Clone)]
+struct Ends {
+    first: [bool; 256],
+    last: [bool; 256],
+    /// Some pattern fits whatever it ends with.
+    any: bool,
+}
+
+impl Default for Ends {
+    fn default() -> Self {
+        Self {
+            first: [false; 256],
+            last: [false; 256],
+            any: false,
+        }
+    }
+}
+
+impl Ends {
+    fn note(&mut self, first: Option<u8>, last: Option<u8>) {
+        match (first, last) {
+            (Some(first), _) => self.first[usize::from(first)] = true,
+            (None, Some(last)) => self.last[usize::from(last)] = true,
+            (None, None) => self.any = true,
+        }
+    }
+
+    /// Whether some pattern may fit the name.
+    fn may(&self, name: &[u8]) -> bool {
+        let is =
+            |table: &[bool; 256], byte: Option<&u8>| byte.is_none_or(|b| table[usize::from(*b)]);
+        self.any || is(&self.first, name.first()) || is(&self.last, name.last())
+    }
 }
 
 impl PatternSet {
@@ -60,16 +97,22 @@ impl PatternSet {
         let patterns: Vec<Pattern> = patterns.into_iter().take(MAX_PATTERNS).collect();
         let (mut tied, mut literal, mut wild) =
             (Vec::new(), FxHashMap::<_, Vec<u16>>::default(), vec![]);
+        let mut known = Ends::default();
         for (number, pattern) in (0..).zip(&patterns) {
             match (pattern.segments.first(), pattern.segments.get(1)) {
                 (Some(Segment::Depth), Some(Segment::Literal(text))) => {
+                    known.note(text.first().copied(), None);
                     literal.entry(text.clone()).or_default().push(number);
                 }
                 (Some(Segment::Depth), Some(Segment::Glob(glob))) => {
                     let (first, last) = glob.ends();
+                    known.note(first, last);
                     wild.push((number, first, last));
                 }
-                (Some(Segment::Depth), _) => wild.push((number, None, None)),
+                (Some(Segment::Depth), _) => {
+                    known.note(None, None);
+                    wild.push((number, None, None));
+                }
                 _ => tied.push((number, 0)),
             }
         }
@@ -78,6 +121,7 @@ impl PatternSet {
             tied: state(tied),
             literal,
             wild,
+            ends: known,
         }
     }
 
@@ -98,7 +142,7 @@ impl PatternSet {
 
     /// One name in a directory that was reached with this state.
     pub fn step(&self, state: &State, name: &[u8], directory: bool) -> Step {
-        if self.is_empty() {
+        if !state.is_live() && !self.ends.may(name) {
             return Step::default();
         }
         let mut found = Found {
@@ -185,5 +229,39 @@ impl Found<'_> {
     fn keep(&mut self, number: u16, position: usize) {
         let position = u16::try_from(position).expect("a pattern has at most 64 components");
         self.below.push((number, position));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_are_left_out_by_how_they_end_fit_no_pattern() {
+        let texts = [
+            "a", "*b", "a*", "?b", "[ab]c", "a?", "*", "?", "*a*", "*.b", "a*b", "**/b/c",
+            "**/*/c", "\\*",
+        ];
+        let letters = [&b"a"[..], b"b", b"c", b".", b"*", b""];
+        let mut names: Vec<Vec<u8>> = Vec::new();
+        for first in letters {
+            for second in letters {
+                names.extend(letters.iter().map(|third| [first, second, third].concat()));
+            }
+        }
+        names.retain(|name| !name.is_empty());
+        for text in texts {
+            let pattern = Pattern::parse(text).unwrap();
+            let set = PatternSet::new([pattern.clone()]);
+            let fits = |name: &[u8]| match pattern.segments.get(1) {
+                Some(segment) => segment.fits(name),
+                None => true,
+            };
+            let left_out = names.iter().filter(|name| !set.ends.may(name));
+            let wrong: Vec<_> = left_out.clone().filter(|name| fits(name)).collect();
+            assert_eq!(wrong, Vec::<&Vec<u8>>::new(), "{text}");
+            let open = ["*", "?", "*a*", "**/*/c"].contains(&text);
+            assert_eq!(left_out.count() == 0, open, "{text}");
+        }
     }
 }

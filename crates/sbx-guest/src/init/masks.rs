@@ -3,6 +3,7 @@
 
 use crate::console;
 use crate::files;
+use crate::mounts_table;
 use sbx_workspace::late_mask::{CONTROL, MAX_WORDS, Word, own_name, path_of};
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -23,8 +24,7 @@ static ENDED: Condvar = Condvar::new();
 /// Mounts the sandbox's own directory at a path, unless something is mounted there already.
 pub(super) fn mount(path: &str) -> io::Result<()> {
     let at = |error: io::Error| io::Error::other(format!("mask at {path}: {error}"));
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    if super::personalise::on_top(&mounts, path).is_some() {
+    if mounts_table::on_top(Path::new(path)).is_some() {
         return Ok(());
     }
     let name = own_name(Path::new(path));

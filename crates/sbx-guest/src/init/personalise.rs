@@ -4,7 +4,7 @@
 use super::{masks, net, shims, uevent};
 use crate::console;
 use crate::files::{self, managed};
-use crate::{sys, trust};
+use crate::{mounts_table, sys, trust};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::time::{ClockId, Timespec};
@@ -187,22 +187,8 @@ fn mount_at(wanted: &Mount, path: &Path) -> io::Result<()> {
 
 /// Whether this share is on top of this mount point already (an earlier life of the channel).
 fn mounted(path: &str, tag: &str) -> bool {
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    on_top(&mounts, path) == Some((tag, "virtiofs"))
-}
-
-/// Source and kind of what is on top of a mount point.
-pub(super) fn on_top<'a>(mounts: &'a str, path: &str) -> Option<(&'a str, &'a str)> {
-    let escaped = path
-        .replace('\\', "\\134")
-        .replace(' ', "\\040")
-        .replace('\t', "\\011")
-        .replace('\n', "\\012");
-    mounts.lines().rev().find_map(|line| {
-        let mut fields = line.split(' ');
-        let (source, place, kind) = (fields.next()?, fields.next()?, fields.next()?);
-        (place == escaped).then_some((source, kind))
-    })
+    let on_top = mounts_table::on_top(Path::new(path));
+    on_top.is_some_and(|mount| mount.source == tag && mount.kind == "virtiofs")
 }
 
 fn write_file(file: &GuestFile) -> io::Result<()> {

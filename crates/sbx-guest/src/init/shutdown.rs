@@ -3,13 +3,12 @@
 
 use super::masks;
 use crate::console;
-use crate::mounts_table::unescape;
+use crate::mounts_table;
 use crate::reaper::Reaper;
 use rustix::fd::{AsRawFd as _, OwnedFd};
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::{Pid, Signal};
 use rustix::system::RebootCommand;
-use std::fs;
 use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -48,23 +47,18 @@ fn signal_all(signal: Signal) {
 
 /// Unmounts shares and the Docker disk with all that is mounted below it, last mounted first.
 fn unmount_all() {
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let mounts = mounts_table::all();
+    let shares_of_all = || mounts.iter().filter(|mount| mount.kind == "virtiofs");
     let mut shares = Vec::new();
     let mut disks = Vec::new();
-    for line in mounts.lines().rev() {
-        let mut fields = line.split(' ');
-        let (Some(_), Some(target), Some(kind)) = (fields.next(), fields.next(), fields.next())
-        else {
-            continue;
-        };
-        let target = unescape(target);
-        let masks = || mounts.lines().any(|line| is_share_above(line, &target));
-        match kind {
-            "virtiofs" => shares.push(target),
-            // A directory of the disk in a share, which it keeps busy.
-            _ if !target.starts_with(super::disks::DOCKER_ROOT) && masks() => shares.push(target),
-            _ if target.starts_with(super::disks::DOCKER_ROOT) => disks.push(target),
-            _ => {}
+    for mount in mounts.iter().rev() {
+        let point = &mount.point;
+        let in_a_share = || shares_of_all().any(|share| point.starts_with(&share.point));
+        if point.starts_with(super::disks::DOCKER_ROOT) {
+            disks.push(point.clone());
+        } else if in_a_share() {
+            // The share, or a directory of the disk in it, which keeps it busy.
+            shares.push(point.clone());
         }
     }
     let (done, wait) = mpsc::channel();
@@ -72,7 +66,7 @@ fn unmount_all() {
         .name("shares".into())
         .spawn(move || {
             for share in &shares {
-                masks::leave(Path::new(share));
+                masks::leave(share);
             }
             for share in shares {
                 let _ = rustix::mount::unmount(&share, UnmountFlags::empty());
@@ -88,16 +82,6 @@ fn unmount_all() {
             let _ = rustix::mount::mount_remount(&target, MountFlags::RDONLY, c"");
         }
     }
-}
-
-/// Whether a line of `/proc/mounts` is a share that this mount point lies in.
-fn is_share_above(line: &str, target: &str) -> bool {
-    let mut fields = line.split(' ').skip(1);
-    let (Some(share), Some("virtiofs")) = (fields.next(), fields.next()) else {
-        return false;
-    };
-    let rest = target.strip_prefix(&*unescape(share));
-    rest.is_some_and(|rest| rest.starts_with('/'))
 }
 
 /// Writes everything out and leaves the root's disk marked clean: an overlay cannot be unmounted by the

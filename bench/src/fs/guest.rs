@@ -40,6 +40,7 @@ pub(crate) fn run() -> Result<Vec<Figure>, String> {
         .map_err(|e| e.to_string())?;
     let installation = Installation::new(root.path(), &cache("")?, None)?;
     let work = installation.folder("work")?;
+    eprintln!("under emulation this takes half an hour");
     let measured = measure(&installation, root.path(), &work);
     installation.tear_down();
     measured
@@ -246,6 +247,8 @@ impl Guest<'_> {
             for (place, seconds) in places.iter().zip(&mut seconds) {
                 let status = format!("git -C {} status --porcelain", place.display());
                 let took = self.seconds(&format!("test -z \"$({status})\""))?;
+                eprintln!("git status in {}: {took:.1} s", place.display());
+                // The first look writes the index.
                 if round > 0 {
                     seconds.push(took);
                 }
@@ -281,6 +284,7 @@ impl Guest<'_> {
                     PACKAGES * PARTS
                 );
                 let took = self.seconds(&install)?;
+                eprintln!("npm install, {name}: {took:.1} s");
                 seconds.entry(name).or_default().push(took);
             }
         }

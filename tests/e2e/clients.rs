@@ -2,6 +2,7 @@
 //! (Every other client runs against the same gateway without a machine: sbx-gateway, tests/it/clients.)
 
 use crate::setting::Setting;
+use sbx_e2e::nowhere::{Sought, is_nowhere};
 use sbx_testkit::docker_registry::{self, DockerRegistry};
 use sbx_testkit::registry::{Options, RegistryStandIn};
 use sbx_testkit::{FileServer, TestRoot, files::git_repository};
@@ -71,6 +72,16 @@ impl Private {
             set.success().unwrap();
         }
     }
+}
+
+/// The login of the registries is nowhere in the machine or beside it; Docker has it neither in its files nor in memory.
+fn logins_are_nowhere(setting: &Setting) {
+    setting.inside("pull", "sync");
+    let sought = Sought {
+        secrets: &[("the password of a registry", docker_registry::PASSWORD)],
+        ..Sought::default()
+    };
+    println!("{}", is_nowhere(&setting.installation, &sought).unwrap());
 }
 
 /// Where `./dev test` installs clients and servers.
@@ -189,14 +200,18 @@ fn docker_pushes_pulls_and_builds_and_git_and_curl_work_in_a_machine() {
         .iter()
         .all(|asked| asked.header("authorization").is_some());
     assert!(!issued.is_empty() && all, "{issued:#?}");
-    let built = inside(&format!(
-        "docker rmi -f $(docker images -q) >/dev/null
-         mkdir -p /tmp/build
-         printf 'FROM {OPENED}/tiny:1\\nRUN [\"/bin/sh\", \"-c\", \"/bin/echo built > /made\"]\\n' > /tmp/build/Dockerfile
-         docker build -q -t made /tmp/build
-         docker run --rm made /bin/sh -c 'read line < /made; /bin/echo $line'"
-    ));
-    assert!(built.contains("built"), "{built}");
+    // Built without what was built before: the base is pulled and the step run again.
+    let build = || {
+        let built = inside(&format!(
+            "docker rmi -f $(docker images -q) >/dev/null
+             mkdir -p /tmp/build
+             printf 'FROM {OPENED}/tiny:1\\nRUN [\"/bin/sh\", \"-c\", \"/bin/echo built > /made\"]\\n' > /tmp/build/Dockerfile
+             docker build -q --no-cache -t made /tmp/build
+             docker run --rm made /bin/sh -c 'read line < /made; /bin/echo $line'"
+        ));
+        assert!(built.contains("built"), "{built}");
+    };
+    build();
     // The variable is set to the sandbox's roots, and stronger than `http.sslCAInfo`.
     let git = format!("env GIT_SSL_CAINFO=roots.pem git clone -q https://{FILES}/git/hello.git");
     let curl = format!("curl -sS --cacert roots.pem https://{FILES}/work/hello");
@@ -217,6 +232,8 @@ fn docker_pushes_pulls_and_builds_and_git_and_curl_work_in_a_machine() {
     );
     pull(UNREAD);
     pull(OPENED);
+    build();
+    logins_are_nowhere(&setting);
     let denied = setting
         .installation
         .inside("pull", "docker pull denied.test/tiny:1");

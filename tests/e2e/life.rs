@@ -70,6 +70,23 @@ fn the_daemon_can_be_killed_and_the_gateway_comes_back_with_the_same_rules() {
         boot
     );
 
+    // What the agent exports for good is there in every start of Bash, and in nothing else.
+    let persistent = "/etc/sandbox-persistent.sh";
+    setting.inside(
+        "kept",
+        &format!("test -O {persistent} && echo 'export KEPT_FOR_GOOD=yes' >> {persistent}"),
+    );
+    let exported = || {
+        let starts = ["-c", "-lc", "-ic"].map(|flag| {
+            let words = ["exec", "kept", "bash", flag, "echo $KEPT_FOR_GOOD"];
+            setting.installation.sbx(words).stdout
+        });
+        assert_eq!(starts, ["yes\n"; 3]);
+        let without = ["exec", "kept", "printenv", "KEPT_FOR_GOOD"];
+        assert!(!setting.installation.sbx(without).ok());
+    };
+    exported();
+
     // A clean stop and a start keep the files; the disks are clean.
     setting.inside("kept", "echo kept > ~/note && sync");
     setting
@@ -79,6 +96,7 @@ fn the_daemon_can_be_killed_and_the_gateway_comes_back_with_the_same_rules() {
         .unwrap();
     assert!(after.iter().all(|pid| !alive(*pid)));
     assert_eq!(setting.inside("kept", "cat ~/note"), "kept\n");
+    exported();
 }
 
 #[test]

@@ -10,6 +10,7 @@
 
 mod agent_job;
 mod agents;
+
 mod clients;
 mod exhaustion;
 mod files;
@@ -22,6 +23,7 @@ mod neighbours;
 mod network;
 mod power;
 mod saved;
+mod secrets;
 mod sessions;
 mod setting;
 mod ssh_agent;

@@ -1,6 +1,7 @@
 //! The user's SSH agent and git identity, from inside.
 
 use crate::setting::Setting;
+use sbx_e2e::nowhere::{Sought, is_nowhere};
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -29,6 +30,22 @@ impl Agent {
         }
         Self(agent)
     }
+}
+
+/// Neither the key's file as it is, of which the end is what nobody else has, nor its seed.
+fn key_is_nowhere(setting: &Setting, folder: &Path) {
+    let file = std::fs::read_to_string(folder.join("id")).unwrap();
+    let lines: Vec<&str> = file.lines().collect();
+    let [.., private, _, _] = lines[..] else {
+        panic!("{file}")
+    };
+    setting.inside("signs", "sync");
+    let sought = Sought {
+        secrets: &[("a line of the SSH key", private)],
+        kept_by_user: &[folder],
+        ..Sought::default()
+    };
+    println!("{}", is_nowhere(&setting.installation, &sought).unwrap());
 }
 
 #[test]
@@ -98,6 +115,8 @@ fn commits_inside_have_the_users_name_and_are_signed_by_a_key_that_never_enters(
         log.contains("signature/git") && log.contains("ssh-signed"),
         "{log}"
     );
+
+    key_is_nowhere(&setting, &folder);
 
     // Switched off, it is of no use to sessions that go on, and new ones do not look for it.
     installation

@@ -92,6 +92,11 @@ fn machine_and_containers_trust_the_root_and_images_hold_nothing_of_it() {
         )),
         ""
     );
+    // Docker's own client is the program in Go.
+    inside(&format!(
+        "docker run --rm -v /usr/bin/docker:/docker:ro -e DOCKER_CONFIG=/ debian \
+         /docker manifest inspect {HOST}/run/go:1"
+    ));
     inside(&format!(
         "docker run --rm --read-only -v /usr/bin/docker:/docker:ro -v /lib64:/lib64:ro -v /lib:/lib:ro \
          -e DOCKER_CONFIG=/ empty /docker manifest inspect {HOST}/scratch/go:1; \
@@ -123,6 +128,7 @@ fn machine_and_containers_trust_the_root_and_images_hold_nothing_of_it() {
             "/machine/folder",
             "/machine/bare",
             "/machine/root",
+            "/v2/run/go/manifests/1",
             "/v2/scratch/go/manifests/1",
             "/exec/curl",
             "/buildkit/curl",

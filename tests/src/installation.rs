@@ -189,6 +189,16 @@ impl Installation {
         Ok(())
     }
 
+    /// Everything of it but the cache lies below.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Snapshots of machines, which installations share.
+    pub fn snapshots(&self) -> PathBuf {
+        self.cache.join("sbx/snapshots")
+    }
+
     /// State folder.
     pub fn state(&self) -> PathBuf {
         self.root.join("state/sbx")

@@ -14,6 +14,7 @@ pub mod files;
 pub mod fsynced;
 pub mod installation;
 pub mod kills;
+pub mod nowhere;
 pub mod outcome;
 pub mod power;
 pub mod project;

@@ -29,9 +29,14 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn add(&self, text: &[u8], hits: &mut Hits) {
+    /// Counts what ends behind the first `known` bytes: whatever ends within them was counted before.
+    fn add(&self, text: &[u8], known: usize, hits: &mut Hits) {
         for (finder, hits) in self.finders.iter().zip(hits) {
-            *hits += finder.find_iter(text).count();
+            let length = finder.needle().len();
+            *hits += finder
+                .find_iter(text)
+                .filter(|at| at + length > known)
+                .count();
         }
     }
 
@@ -73,10 +78,8 @@ impl<'a> Search<'a> {
             }
             at += read as u64;
             let filled = kept + read;
-            self.add(&piece[..filled], hits);
-            // Shorter than each text, so that none is counted twice.
-            let shortest = self.finders.iter().map(|f| f.needle().len()).min();
-            kept = (shortest.unwrap_or(1) - 1).min(filled);
+            self.add(&piece[..filled], kept, hits);
+            kept = (self.longest - 1).min(filled);
             piece.copy_within(filled - kept..filled, 0);
         }
         Ok(())
@@ -200,9 +203,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("disk");
         let mut file = File::create(&path).unwrap();
-        let secret = format!("needle-{}", std::process::id());
+        // Longer than what else is looked for, and nearly all of it before the end of a piece.
+        let secret = format!(
+            "a-needle-that-is-the-longest-text-of-all-{}",
+            std::process::id()
+        );
         let other = "another-text-to-find";
-        let at = 100 * PIECE as u64 + PIECE as u64 - 3;
+        let at = 100 * PIECE as u64 + PIECE as u64 - secret.len() as u64 + 3;
         file.write_all(other.as_bytes()).unwrap();
         file.write_all_at(secret.as_bytes(), at).unwrap();
         file.set_len(1 << 33).unwrap();

@@ -173,10 +173,11 @@ fn check_ascii(name: &str) -> Result<(), HostError> {
     Ok(())
 }
 
-/// Whether resolvers may read the label as (part of) an address: decimal, octal or hexadecimal.
+/// Whether resolvers may read the label as (part of) an address: decimal, octal or hexadecimal, whose mark has either case.
 fn is_numeric(label: &str) -> bool {
     let hex = label
-        .strip_prefix("0x")
+        .strip_prefix('0')
+        .and_then(|rest| rest.strip_prefix(['x', 'X']))
         .is_some_and(|d| d.bytes().all(|b| b.is_ascii_hexdigit()));
     hex || label.bytes().all(|b| b.is_ascii_digit())
 }

@@ -312,6 +312,8 @@ fn attack_11_numbers_that_resolvers_read_as_addresses_are_no_names() {
         "127.1",
         "2130706433",
         "0x7f000001",
+        "0X7F000001",
+        "0X7f.",
         "0x7f.1",
         "0177.0.0.1",
         "1.2.3.4.5",

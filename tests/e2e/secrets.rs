@@ -135,7 +135,7 @@ fn put(key: &str, name: &str, more: &str) -> String {
 }
 
 #[test]
-fn secrets_of_every_kind_do_their_work_inside_and_are_nowhere() {
+fn attack_59_secrets_of_every_kind_do_their_work_inside_and_are_nowhere() {
     let setting = Setting::ordinary("deny-all");
     let outside = Outside::start();
     outside.lead(&setting);

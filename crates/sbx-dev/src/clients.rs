@@ -12,7 +12,7 @@ const PLACE: &str = "target/clients";
 /// Holds [`VERSION`] once everything is there.
 const COMPLETE: &str = "target/clients/complete";
 /// To be raised with every change to the lists.
-const VERSION: &str = "6\n";
+const VERSION: &str = "7\n";
 
 /// From Python's registry: clients, and a gRPC server.
 const PYTHON: &[&str] = &[
@@ -22,8 +22,8 @@ const PYTHON: &[&str] = &[
     "grpcio",
     "awscli",
 ];
-/// From npm's: versions of Node before 24 need it to use a proxy.
-const NODE: &[&str] = &["undici@6"];
+/// From npm's: versions of Node before 24 need the first to use a proxy; npm itself, for a guest.
+const NODE: &[&str] = &["undici@6", "npm@10"];
 /// Debian packages that are unpacked, not installed: a client that is a Go program, one of registries of images, and such a
 /// registry and a keychain, which would otherwise start a service; and all that a guest needs that is nothing else.
 const DEBIAN: &[&str] = &[
@@ -35,6 +35,7 @@ const DEBIAN: &[&str] = &[
 ];
 const SKOPEO: &str = "skopeo";
 const KEYCHAIN: &str = "gnome-keyring";
+const AWS_CLI: &str = "awscli";
 /// Beginnings of the names of the libraries that these need and that few other programs do; the numbers behind them differ
 /// from release to release.
 const LIBRARIES: &[(&str, &[&str])] = &[
@@ -120,19 +121,36 @@ fn debian() -> Result {
             "run the tests on Debian or Ubuntu",
         ));
     }
-    if download().is_err() {
-        packages::refresh()?;
-        download()?;
-    }
-    let folder = fs::read_dir(PLACE)
-        .map_err(|error| Failure::new(format!("{PLACE}: {error}"), "run ./dev test again"))?;
-    for file in folder.flatten().map(|entry| entry.path()) {
-        if file.extension().is_some_and(|extension| extension == "deb") {
-            let file = file.to_string_lossy();
-            run::program("dpkg-deb", &["-x", &file, &format!("{PLACE}/debian")])?;
+    let all = || {
+        let mut names: Vec<String> = DEBIAN.iter().map(ToString::to_string).collect();
+        for (package, beginnings) in LIBRARIES {
+            names.extend(libraries(package, beginnings)?);
         }
+        Ok(names)
+    };
+    let place = format!("{PLACE}/debian");
+    if all().and_then(|names| unpack(&names, &place)).is_err() {
+        packages::refresh()?;
+        unpack(&all()?, &place)?;
     }
-    Ok(())
+    aws_cli()
+}
+
+/// Version 2 of the AWS CLI, which Python's registry does not have, where the distribution's is that.
+fn aws_cli() -> Result {
+    let output = Command::new("apt-cache").args(["policy", AWS_CLI]).output();
+    let known = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    let candidate = known.unwrap_or_default();
+    let candidate = candidate
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("Candidate: "));
+    if !candidate.is_some_and(|version| version.starts_with("2.")) {
+        eprintln!("note: without version 2 of the AWS CLI, which this distribution does not have");
+        return Ok(());
+    }
+    let mut names = libraries(AWS_CLI, &["python3-"])?;
+    names.push(AWS_CLI.to_owned());
+    unpack(&names, &format!("{PLACE}/aws-cli-2"))
 }
 
 /// The libraries that a package needs, by what apt knows of it.
@@ -160,20 +178,27 @@ fn libraries(package: &str, beginnings: &[&str]) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Needs no rights: the files go to the current folder.
-fn download() -> Result {
-    let mut needed = Vec::new();
-    for (package, beginnings) in LIBRARIES {
-        needed.extend(libraries(package, beginnings)?);
-    }
+/// Downloads packages and unpacks them into a folder of their own, for which nobody needs rights.
+fn unpack(packages: &[String], place: &str) -> Result {
+    let failed = |error: std::io::Error| {
+        Failure::new(format!("cannot write {place}: {error}"), "free some space")
+    };
+    fs::create_dir_all(place).map_err(failed)?;
     let mut command = Command::new("apt-get");
     command
         .args(["download", "-qq", "-o", "APT::Sandbox::User="])
-        .args(DEBIAN)
-        .args(needed)
-        .current_dir(PLACE);
+        .args(packages)
+        .current_dir(place);
     run::finish(
         &mut command,
-        &format!("apt-get download {}", DEBIAN.join(" ")),
-    )
+        &format!("apt-get download {}", packages.join(" ")),
+    )?;
+    let entries = fs::read_dir(place).map_err(failed)?;
+    for file in entries.flatten().map(|entry| entry.path()) {
+        if file.extension().is_some_and(|extension| extension == "deb") {
+            run::program("dpkg-deb", &["-x", &file.to_string_lossy(), place])?;
+            fs::remove_file(&file).map_err(failed)?;
+        }
+    }
+    Ok(())
 }

@@ -1,6 +1,8 @@
 //! Tools that make and remove many files, with host and guest at work on one tree in turn.
 
-use crate::setting::Setting;
+use crate::clients::installed;
+use crate::setting::{Setting, cache};
+use sbx_e2e::debian::Debian;
 use sbx_e2e::installation::run;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,9 +13,49 @@ const BUILD: &str = include_str!("build.py");
 struct Stage {
     setting: Setting,
     workspace: PathBuf,
+    /// Programs in many languages, and npm, which the guest reads.
+    programs: PathBuf,
+    npm: PathBuf,
 }
 
 impl Stage {
+    fn set() -> Self {
+        let setting = super::quick();
+        let installation = &setting.installation;
+        let workspace = installation.folder("work-builds").unwrap();
+        let debian = Debian::new(installation, &cache()).unwrap();
+        let npm = installation.folder("npm").unwrap();
+        // The checkout may lie where the installation's user cannot look.
+        let copied = Command::new("cp")
+            .arg("-rL")
+            .arg(installed().join("node/node_modules/npm/."))
+            .arg(&npm)
+            .status();
+        assert!(copied.unwrap().success());
+        let read_only = |folder: &Path| format!("{}:ro", folder.display());
+        let (work, programs) = (workspace.display().to_string(), read_only(&debian.folder));
+        let create = [
+            "create",
+            "shell",
+            &work,
+            &programs,
+            &read_only(&npm),
+            "--name",
+            "builds",
+            "--memory",
+            "2g",
+            "--cpus",
+            "2",
+        ];
+        installation.sbx(create).success().unwrap();
+        Self {
+            setting,
+            workspace,
+            programs: debian.tree,
+            npm,
+        }
+    }
+
     fn guest(&self, line: &str) -> String {
         let line = format!("set -e; {line}");
         let seen = self.setting.inside("builds", &line);
@@ -51,9 +93,7 @@ impl Stage {
 
 #[test]
 fn git_npm_cargo_and_a_java_like_build_work_from_both_sides_in_turn() {
-    let setting = super::quick();
-    let workspace = setting.shell("builds");
-    let stage = Stage { setting, workspace };
+    let stage = Stage::set();
     let mut start = std::time::Instant::now();
     let mut took = |what: &str| {
         println!("{what}: {:.1} s", start.elapsed().as_secs_f64());
@@ -123,7 +163,7 @@ fn java_like(stage: &Stage) {
     stage.host("cd java; /usr/bin/python3 build.py check 2");
 }
 
-/// The host installs, the guest reads, changes and removes, and the host installs again.
+/// One side installs, the other reads, changes and removes, and the first installs again.
 fn npm(stage: &Stage) {
     let folder = stage.folder("npm");
     let manifest = |name: &str, rest: &str| {
@@ -166,7 +206,17 @@ fn npm(stage: &Stage) {
             "{seen}\ncache\nleft\nleft-1.0.0.tgz\npackage-lock.json\npackage.json\nright\nright-1.0.0.tgz"
         )
     );
-    stage.host(&format!("{npm}; {install}; {all}; rm -r cache"));
+    let (programs, own) = (stage.programs.display(), stage.npm.display());
+    stage.guest(&format!(
+        "sudo ln -sfn {programs}/usr/share/nodejs /usr/share/nodejs
+         printf '#!/bin/sh\\nLD_LIBRARY_PATH={programs}/usr/lib/x86_64-linux-gnu exec {programs}/usr/bin/node \"$@\"\\n' > /tmp/node
+         chmod +x /tmp/node
+         {npm}; /tmp/node {own}/bin/npm-cli.js ci --offline --silent"
+    ));
+    assert_eq!(stage.host(&format!("{npm}; npm ls >&2; {all}")), seen);
+    stage.host(&format!(
+        "{npm}; rm -r node_modules; {install}; {all}; rm -r cache"
+    ));
 }
 
 /// The guest edits and runs, the host compiles: a change in the guest is newer than what was built before.

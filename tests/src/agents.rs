@@ -19,6 +19,8 @@ pub struct Case {
     pub prefix: &'static str,
     /// Hosts that it may reach; everything else is blocked, telemetry above all.
     pub hosts: &'static [&'static str],
+    /// Hosts that it asks for all the same, and must live without.
+    pub blocked: &'static [&'static str],
     /// Arguments behind `--`.
     pub arguments: &'static [&'static str],
 }
@@ -31,6 +33,7 @@ pub const CASES: [Case; 4] = [
         variable: "OPENAI_API_KEY",
         prefix: "sk-proj-",
         hosts: &["api.openai.com"],
+        blocked: &[],
         arguments: &["exec", "--skip-git-repo-check", PROMPT],
     },
     Case {
@@ -39,6 +42,7 @@ pub const CASES: [Case; 4] = [
         variable: "GEMINI_API_KEY",
         prefix: "AIza",
         hosts: &["generativelanguage.googleapis.com"],
+        blocked: &[],
         arguments: &["-p", PROMPT],
     },
     Case {
@@ -47,6 +51,7 @@ pub const CASES: [Case; 4] = [
         variable: "OPENAI_API_KEY",
         prefix: "sk-proj-",
         hosts: &["api.openai.com"],
+        blocked: &[],
         arguments: &["run", PROMPT],
     },
     Case {
@@ -55,6 +60,7 @@ pub const CASES: [Case; 4] = [
         variable: "GH_TOKEN",
         prefix: "gho_",
         hosts: &["api.github.com", "api.githubcopilot.com"],
+        blocked: &["copilot-telemetry.githubusercontent.com"],
         arguments: &["-p", PROMPT],
     },
 ];
@@ -84,6 +90,7 @@ pub fn does_its_job(installation: &Installation, case: Case) -> Result<String, S
     let second = stage.edit("another answer, another edit")?;
     stage.note_arrived()?;
     stage.key_stayed_outside()?;
+    let blocked = stage.blocked()?;
     let inspect = installation
         .sbx(["inspect", &stage.sandbox, "--json"])
         .json()?;
@@ -96,10 +103,11 @@ pub fn does_its_job(installation: &Installation, case: Case) -> Result<String, S
         .sbx(["secret", "rm", case.service, "--force"])
         .success()?;
     Ok(format!(
-        "{}: two edits, {} s with the machine's start ({ready} ms), then {} s",
+        "{}: two edits, {} s with the machine's start ({ready} ms), then {} s; blocked: {}",
         case.agent,
         first.took.as_secs(),
-        second.took.as_secs()
+        second.took.as_secs(),
+        blocked.join(", ")
     ))
 }
 
@@ -247,6 +255,25 @@ impl<'a> Stage<'a> {
         });
         told.then_some(())
             .ok_or_else(|| format!("no request of {} holds the note", self.case.agent))
+    }
+
+    /// Hosts that were refused to it, among which are those that it is known to ask for.
+    fn blocked(&self) -> Result<Vec<String>, String> {
+        let log = ["policy", "log", &self.sandbox, "--json"];
+        let log = self.installation.sbx(log).json()?;
+        let rows = log["blocked_hosts"].as_array().into_iter().flatten();
+        let mut hosts: Vec<String> = rows
+            .filter_map(|row| row["host"].as_str().map(str::to_owned))
+            .collect();
+        hosts.sort();
+        hosts.dedup();
+        let asked = |host: &&&str| hosts.iter().any(|blocked| blocked.starts_with(**host));
+        match self.case.blocked.iter().find(|host| !asked(host)) {
+            Some(host) => Err(format!(
+                "{host} is not among what was blocked: {hosts:?}\n{log:#}"
+            )),
+            None => Ok(hosts),
+        }
     }
 
     /// The stand-in answers nobody without the real key, so it was there. Inside there is a placeholder of the same shape.

@@ -126,12 +126,8 @@ pub async fn decide(
             (verdict, vec![address], question)
         }
         (None, Host::HostService) => {
-            let port = target.port.get();
-            let loopback = [
-                SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-                SocketAddr::from((Ipv6Addr::LOCALHOST, port)),
-            ];
-            (verdict, loopback.to_vec(), question)
+            let addresses = loopback(target);
+            (verdict, addresses, question)
         }
         (None, Host::Ip(_)) => {
             let addresses = sockets(&verdict.pinned, target);
@@ -200,9 +196,7 @@ pub fn decide_raw(
         if verdict.is_allowed() {
             let addresses = match (overridden, &target.host) {
                 (Some(address), _) => vec![address],
-                (None, Host::HostService) => {
-                    vec![SocketAddr::from((Ipv4Addr::LOCALHOST, port.get()))]
-                }
+                (None, Host::HostService) => loopback(&target),
                 (None, _) => sockets(&verdict.pinned, &target),
             };
             let grant = grant(generation, &target, &verdict, addresses, question);
@@ -286,6 +280,12 @@ fn grant(
         bound: generation.credentials.of(target),
         intent: Arc::new(intent),
     }
+}
+
+/// Where a service of the host listens: some on one of the two alone.
+fn loopback(target: &Target) -> Vec<SocketAddr> {
+    let both = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    sockets(&both, target)
 }
 
 fn sockets(addresses: &[IpAddr], target: &Target) -> Vec<SocketAddr> {

@@ -43,7 +43,7 @@ pub enum DialError {
 impl DialError {
     /// Whether somebody is there and wants no connection, and not that there is no way or no answer.
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Connect(_, error) if error.kind() == io::ErrorKind::ConnectionRefused)
+        matches!(self, Self::Connect(_, error) if is_refused(error))
     }
 
     /// The code for records.
@@ -66,11 +66,25 @@ pub async fn dial(grant: &Grant) -> Result<TcpStream, DialError> {
                 let _ = stream.set_nodelay(true);
                 return Ok(stream);
             }
+            // A host without IPv6 has no way to `::1`: that somebody on the other address wants no connection says more.
+            Ok(Err(error)) if is_refused(&last) && has_no_way(&error) => {}
             Ok(Err(error)) => last = error,
             Err(_) => last = io::ErrorKind::TimedOut.into(),
         }
     }
     Err(DialError::Connect(grant.target.to_string(), last))
+}
+
+fn is_refused(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ConnectionRefused
+}
+
+/// Whether this machine cannot even try: it has no such addresses.
+fn has_no_way(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::AddrNotAvailable | io::ErrorKind::NetworkUnreachable
+    ) || error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
 }
 
 /// TLS on top, verified for the host that was judged, whatever address was dialled.

@@ -1,11 +1,12 @@
 //! What is neither HTTP nor DNS.
 
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::process::CommandExt;
 
 use sbx_gateway::addresses::{GATEWAY, GUEST};
 use sbx_gateway::limits;
+use sbx_testkit::Recorder;
 use sbx_testkit::upstream::TcpEcho;
 use sbx_wire::gateway::EgressRecord;
 use smoltcp::phy::ChecksumCapabilities;
@@ -195,6 +196,31 @@ fn host_loopback_is_closed_unless_ruled() {
         }
         assert_eq!(closed.recorder().connections(), 0);
     });
+}
+
+#[test]
+fn a_service_of_the_host_on_either_loopback_is_reached_with_and_without_a_proxy() {
+    for loopback in [
+        IpAddr::from(Ipv4Addr::LOCALHOST),
+        Ipv6Addr::LOCALHOST.into(),
+    ] {
+        let service = TcpEcho::start_with((loopback, 0).into(), Recorder::new()).unwrap();
+        let port = service.address().port();
+        let lab = Setup::new(&[&format!("allow localhost:{port}")]).start();
+        run(async {
+            let streams = [
+                lab.guest().connect(GATEWAY, port).await.unwrap(),
+                lab.connect(&format!("localhost:{port}")).await.unwrap(),
+            ];
+            for mut stream in streams {
+                stream.write_all(b"hello").await.unwrap();
+                let mut back = [0; 5];
+                stream.read_exact(&mut back).await.unwrap();
+                assert_eq!(&back, b"hello", "{loopback}");
+            }
+        });
+        assert_eq!(service.recorder().connections(), 2, "{loopback}");
+    }
 }
 
 #[test]

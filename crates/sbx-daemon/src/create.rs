@@ -332,11 +332,11 @@ async fn make(
     // Rules and secrets of another sandbox of this name that could not be taken away when it was removed.
     daemon.forget_name(&sandbox.name)?;
     if !checked.rules.is_empty() {
-        daemon.store().change_policy(|policy| {
-            checked
-                .rules
-                .iter()
-                .try_for_each(|rule| policy::add(policy, rule, None).map(drop))
+        let mut store = daemon.store();
+        let udp = settings::opens_udp(store.settings());
+        store.change_policy(|policy| {
+            let mut rules = checked.rules.iter();
+            rules.try_for_each(|rule| policy::add(policy, udp, rule, None).map(drop))
         })?;
     }
     sandbox.change_record(|record| credentials::give(daemon, record, true))?;

@@ -12,7 +12,7 @@ use crate::store::Policy;
 use parse::document_report;
 use sbx_policy::{
     Caution, CreatedVia, Decision, DenyKind, Evaluator, Intent, IntentKind, Port, Preset,
-    ResourcePattern, Rule, Scope,
+    ReasonCode, ResourcePattern, Rule, Scope, Transport,
 };
 use sbx_wire::api::{AddedRule, RuleView};
 use sbx_wire::report::Report;
@@ -23,6 +23,10 @@ const MAX_POLICY: usize = 8 << 20;
 const _: () = assert!(MAX_POLICY * 2 <= sbx_wire::gateway::MAX_LINE);
 /// Resources of a new rule that are asked about whether a deny overrules them.
 const MAX_ASKED: usize = 100;
+
+/// What a rule about UDP says when it is written and UDP is closed.
+const UDP_CLOSED: &str =
+    "UDP is closed: over UDP the rule opens nothing until sbx settings set feature.udp-egress true";
 
 /// What is missing before `policy init`.
 pub(crate) fn not_initialized() -> Report {
@@ -77,10 +81,11 @@ pub(crate) fn reset(policy: &mut Policy) -> usize {
     before - policy.document.rules.len()
 }
 
-/// Adds a rule; one that says exactly the same already is returned instead. `sandbox_id`: of the sandbox that it is
-/// for.
+/// Adds a rule; one that says exactly the same already is returned instead. `udp`: whether rules may open UDP;
+/// `sandbox_id`: of the sandbox that it is for.
 pub(crate) fn add(
     policy: &mut Policy,
+    udp: bool,
     rule: &Rule,
     sandbox_id: Option<String>,
 ) -> Result<AddedRule, Report> {
@@ -108,6 +113,9 @@ pub(crate) fn add(
     }
     let mut cautions: Vec<String> = cautions.iter().map(Caution::to_string).collect();
     cautions.extend(overruled(policy, rule));
+    if !udp && rule.decision == Decision::Allow && rule.protocols.contains(Transport::Udp) {
+        cautions.push(UDP_CLOSED.to_owned());
+    }
     Ok(AddedRule {
         rule: view(policy, rule),
         added: true,
@@ -115,34 +123,46 @@ pub(crate) fn add(
     })
 }
 
-/// What a new allow does not open, because a deny covers it.
+/// What a new allow does not open, because a deny covers it or because no UDP ever goes there.
 fn overruled(policy: &Policy, rule: &Rule) -> Vec<String> {
     let rules = &policy.document.rules;
     let denies = rules.iter().any(|rule| rule.decision == Decision::Deny);
-    if rule.decision == Decision::Deny || !denies {
+    let udp = rule.protocols.contains(Transport::Udp);
+    if rule.decision == Decision::Deny || !(denies || udp) {
         return Vec::new();
     }
-    let evaluator = Evaluator::new(&policy.document);
+    // Whether UDP is open at all is said of the whole rule.
+    let evaluator = Evaluator::new(&policy.document).opening_udp(true);
+    let mut found = Vec::new();
+    for resource in rule.resources.iter().take(MAX_ASKED) {
+        for transport in rule.protocols.iter() {
+            let denial = denial(&evaluator, rule, resource, transport);
+            found.extend(denial.filter(|text| !found.contains(text)));
+        }
+    }
+    found
+}
+
+fn denial(
+    evaluator: &Evaluator,
+    rule: &Rule,
+    resource: &ResourcePattern,
+    transport: Transport,
+) -> Option<String> {
+    // A wildcard is no host: what it covers is decided name by name.
+    let host = resource.host.to_string().parse().ok()?;
+    let port = resource.port.unwrap_or(Port::HTTPS);
     let sandbox = rule.scope.sandbox().unwrap_or_default();
-    let denial = |resource: &ResourcePattern| {
-        // A wildcard is no host: what it covers is decided name by name.
-        let host = resource.host.to_string().parse().ok()?;
-        let transport = rule.protocols.iter().next()?;
-        let port = resource.port.unwrap_or(Port::HTTPS);
-        let verdict = evaluator.decide(&Intent::new(
-            sandbox,
-            transport,
-            IntentKind::Tls,
-            host,
-            port,
-        ));
-        let explicit = verdict.deny_kind == Some(DenyKind::Explicit);
-        let deny = verdict.rule.filter(|_| explicit)?;
-        Some(format!("{resource} stays denied: {deny} counts first"))
-    };
-    rule.resources
-        .iter()
-        .take(MAX_ASKED)
-        .filter_map(denial)
-        .collect()
+    let kind = IntentKind::Tls;
+    let verdict = evaluator.decide(&Intent::new(sandbox, transport, kind, host, port));
+    match (verdict.reason, verdict.deny_kind, &verdict.rule) {
+        (ReasonCode::UdpBlocked | ReasonCode::ForeignResolver, ..) => Some(format!(
+            "{resource} stays denied: {}",
+            verdict.reason_text()
+        )),
+        (_, Some(DenyKind::Explicit), Some(deny)) => {
+            Some(format!("{resource} stays denied: {deny} counts first"))
+        }
+        _ => None,
+    }
 }

@@ -324,10 +324,15 @@ pub(crate) fn upstream(stored: &BTreeMap<String, StoredSetting>) -> Upstream {
         resolvers: value(RESOLVERS)
             .and_then(|text| resolvers(text).ok())
             .unwrap_or_default(),
-        udp_egress: value(UDP_EGRESS)
-            .and_then(|text| flag(text).ok())
-            .unwrap_or_default(),
+        udp_egress: opens_udp(stored),
     }
+}
+
+/// Whether rules may open UDP.
+pub(crate) fn opens_udp(stored: &BTreeMap<String, StoredSetting>) -> bool {
+    stored
+        .get(UDP_EGRESS)
+        .is_some_and(|stored| flag(&stored.value).unwrap_or_default())
 }
 
 /// Whether pages are opened in the host's browser.

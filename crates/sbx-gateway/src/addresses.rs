@@ -10,8 +10,6 @@ pub const GUEST: Ipv4Addr = Ipv4Addr::new(192, 168, 127, 2);
 pub const GATEWAY: Ipv4Addr = sbx_policy::GATEWAY_ADDRESS;
 /// Prefix length of the network.
 pub const PREFIX: u8 = 24;
-/// The network's own broadcast address.
-pub const BROADCAST: Ipv4Addr = Ipv4Addr::new(192, 168, 127, 255);
 /// Largest IP packet on the link, in bytes.
 pub const MTU: usize = 65_520;
 /// The gateway's Ethernet address (locally administered).

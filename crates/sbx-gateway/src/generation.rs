@@ -81,8 +81,6 @@ pub struct Generation {
     pub overrides: HashMap<Target, SocketAddr>,
     /// Addresses for the names of overrides.
     pub synthetic: HashMap<HostName, Ipv4Addr>,
-    /// Whether rules may open UDP.
-    pub udp: bool,
     /// DNS servers to ask.
     pub resolvers: Vec<SocketAddr>,
     /// TLS towards upstreams.
@@ -173,11 +171,10 @@ impl Generation {
         Ok(Self {
             number: file.policy.generation,
             sandbox: file.sandbox.into(),
-            evaluator: Evaluator::of(file.policy),
+            evaluator: Evaluator::of(file.policy).opening_udp(file.upstream.udp_egress),
             address_ports,
             overrides,
             synthetic,
-            udp: file.upstream.udp_egress,
             resolvers,
             client_tls: ClientTls::new(&roots, host)?,
             credentials,

@@ -95,9 +95,9 @@ reasons! {
     Icmp = "icmp-blocked", false;
     /// IPv6: the guest has none.
     Ipv6 = "ipv6-blocked", false;
-    /// UDP other than DNS to the gateway, where no setting opens it.
+    /// UDP other than DNS to the gateway, where no setting opens it, or to everybody at once.
     Udp = "udp-blocked", false;
-    /// DNS to another server than the gateway's.
+    /// UDP to a port of resolvers, other than DNS to the gateway.
     ForeignResolver = "foreign-resolver", false;
     /// Another IP protocol, a fragment, or a source address that is not the guest's.
     Packet = "packet-blocked", false;
@@ -112,13 +112,20 @@ reasons! {
 impl Reason {
     /// The code of a verdict.
     pub fn of(verdict: &Verdict) -> Self {
-        match verdict.reason {
+        Self::of_code(verdict.reason)
+    }
+
+    /// The code of what the policy says.
+    pub fn of_code(code: ReasonCode) -> Self {
+        match code {
             ReasonCode::AllowRule => Self::AllowRule,
             ReasonCode::LocalName => Self::LocalName,
             ReasonCode::DenyRule => Self::DenyRule,
             ReasonCode::AddressBlocked => Self::AddressBlocked,
             ReasonCode::NoAddress => Self::NoAddress,
             ReasonCode::NotInspectable => Self::NotInspectable,
+            ReasonCode::UdpBlocked => Self::Udp,
+            ReasonCode::ForeignResolver => Self::ForeignResolver,
             // Codes that this gateway does not know are denials: `decide` never allows with one.
             _ => Self::DefaultDeny,
         }

@@ -54,21 +54,23 @@ pub async fn resolve(
     Ok(answer.addresses)
 }
 
-/// The addresses that the sandbox may dial for the name, on some port.
+/// The addresses that the sandbox may use for the name, on some port and by a protocol that a rule opens for the name.
 pub fn allowed_addresses(
     generation: &Generation,
     name: &HostName,
     addresses: &[Ipv4Addr],
 ) -> Vec<Ipv4Addr> {
-    let tcp = sbx_policy::Transport::Tcp;
+    let (evaluator, sandbox) = (&generation.evaluator, &generation.sandbox);
+    let protocols = evaluator.protocols_to(sandbox, name);
     let may = |address: &&Ipv4Addr| {
         let ip = IpAddr::V4(**address);
-        // The port is not known yet: the connection is judged with its own port again.
-        generation.address_ports.iter().any(|port| {
-            generation
-                .evaluator
-                .address_allowed(&generation.sandbox, tcp, ip, *port, Some(name))
-                .is_allowed()
+        // Neither port nor protocol is known yet: the connection is judged with its own again.
+        protocols.iter().any(|transport| {
+            generation.address_ports.iter().any(|port| {
+                evaluator
+                    .address_allowed(sandbox, transport, ip, *port, Some(name))
+                    .is_allowed()
+            })
         })
     };
     addresses.iter().filter(may).copied().collect()

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::address::{AddressClass, block, embedded_v4, is_metadata_name};
+use crate::datagram::never_by_udp;
 use crate::document::PolicyDocument;
 use crate::findings::{Best, Findings, Question, Stage};
 use crate::host::{Host, HostName};
@@ -22,6 +23,8 @@ use crate::verdict::{DenyKind, ReasonCode, RuleRef, Verdict};
 pub struct Evaluator {
     generation: u64,
     index: Index,
+    /// Whether rules may open UDP.
+    udp: bool,
 }
 
 impl Evaluator {
@@ -35,7 +38,15 @@ impl Evaluator {
         Self {
             generation: document.generation,
             index: Index::new(document),
+            udp: false,
         }
+    }
+
+    /// Whether the rules about UDP count: the setting `feature.udp-egress`. Until this is said they open nothing.
+    #[must_use]
+    pub fn opening_udp(mut self, open: bool) -> Self {
+        self.udp = open;
+        self
     }
 
     /// The generation of the policy.
@@ -118,7 +129,34 @@ impl Evaluator {
         }
     }
 
+    /// By which protocols the sandbox may reach the name, on some port: none if it may not be resolved.
+    pub fn protocols_to(&self, sandbox: &str, name: &HostName) -> Protocols {
+        let host = Host::from(name.clone());
+        let (allows, denies) = self.about_name(sandbox, &host);
+        allows.iter().fold(Protocols::NONE, |open, allow| {
+            open.union(self.left_of(allow, &denies))
+        })
+    }
+
+    /// What is denied before any rule is looked at: UDP that is closed, or that never goes there.
+    fn refused(&self, ip: Option<IpAddr>, question: &Question<'_>) -> Option<Verdict> {
+        if question.transport != Transport::Udp {
+            return None;
+        }
+        if let Some(reason) = never_by_udp(ip, question.port.get()) {
+            return Some(Verdict::udp_refused(reason, ip));
+        }
+        (!self.udp).then(|| Verdict::udp_refused(ReasonCode::UdpBlocked, None))
+    }
+
     fn decide_host(&self, host: &Host, question: &Question<'_>) -> Verdict {
+        let ip = match host {
+            Host::Ip(ip) => Some(*ip),
+            Host::Name(_) | Host::HostService => None,
+        };
+        if let Some(refused) = self.refused(ip, question) {
+            return refused;
+        }
         let metadata = host
             .name()
             .is_some_and(|name| is_metadata_name(name.as_str()));
@@ -178,6 +216,9 @@ impl Evaluator {
         ip: IpAddr,
         question: &Question<'_>,
     ) -> Result<Option<Arc<RuleRef>>, Verdict> {
+        if let Some(refused) = self.refused(Some(ip), question) {
+            return Err(refused);
+        }
         let block = block(ip);
         let (mut deny, mut allow) = (Best::default(), Best::default());
         self.index.matching_nets(ip, |entry| {
@@ -228,25 +269,10 @@ impl Evaluator {
         if *host == Host::HostService {
             return Verdict::allow(ReasonCode::LocalName, None);
         }
-        let metadata = host
-            .name()
-            .is_some_and(|name| is_metadata_name(name.as_str()));
-        let mut allows: Vec<&Entry> = Vec::new();
-        let mut denies: Vec<&Entry> = Vec::new();
-        self.index.matching(host, |entry| {
-            if !entry.is_for(sandbox) {
-                return;
-            }
-            match entry.decision {
-                // Part of the host stays reachable under a deny with method and path.
-                Decision::Deny if entry.http().is_none() => denies.push(entry),
-                Decision::Allow if !metadata || entry.is_exact_name() => allows.push(entry),
-                _ => {}
-            }
-        });
+        let (allows, denies) = self.about_name(sandbox, host);
         let mut open = Best::default();
         for allow in &allows {
-            if !is_covered(allow, &denies) {
+            if !self.left_of(allow, &denies).is_empty() {
                 open.offer(allow);
             }
         }
@@ -262,18 +288,44 @@ impl Evaluator {
         }
         match closed.rule() {
             Some(rule) => Verdict::deny(ReasonCode::DenyRule, Some(rule), DenyKind::Explicit),
-            None => Verdict::default_deny(),
+            None if allows.is_empty() => Verdict::default_deny(),
+            // Nothing but allows of UDP that opens nothing.
+            None if self.udp => Verdict::udp_refused(ReasonCode::ForeignResolver, None),
+            None => Verdict::udp_refused(ReasonCode::UdpBlocked, None),
         }
     }
-}
 
-/// Whether the denies leave nothing of the allow, on the ports it names.
-fn is_covered(allow: &Entry, denies: &[&Entry]) -> bool {
-    let left = denies
-        .iter()
-        .filter(|deny| deny.port.is_none() || deny.port == allow.port)
-        .fold(allow.protocols, |left: Protocols, deny| {
-            left.minus(deny.protocols)
+    /// The allows and denies that count when the sandbox asks for the name, on any port.
+    fn about_name(&self, sandbox: &str, host: &Host) -> (Vec<&Entry>, Vec<&Entry>) {
+        let metadata = host
+            .name()
+            .is_some_and(|name| is_metadata_name(name.as_str()));
+        let (mut allows, mut denies) = (Vec::new(), Vec::new());
+        self.index.matching(host, |entry| {
+            if !entry.is_for(sandbox) {
+                return;
+            }
+            match entry.decision {
+                // Part of the host stays reachable under a deny with method and path.
+                Decision::Deny if entry.http().is_none() => denies.push(entry),
+                Decision::Allow if !metadata || entry.is_exact_name() => allows.push(entry),
+                _ => {}
+            }
         });
-    left.is_empty()
+        (allows, denies)
+    }
+
+    /// The protocols that the denies leave of an allow, on the ports it names, and that are not closed anyway.
+    fn left_of(&self, allow: &Entry, denies: &[&Entry]) -> Protocols {
+        let port = allow.port.map_or(0, Port::get);
+        let closed = !self.udp || never_by_udp(None, port).is_some();
+        let granted = match closed {
+            true => allow.protocols.minus(Protocols::UDP),
+            false => allow.protocols,
+        };
+        denies
+            .iter()
+            .filter(|deny| deny.port.is_none() || deny.port == allow.port)
+            .fold(granted, |left: Protocols, deny| left.minus(deny.protocols))
+    }
 }

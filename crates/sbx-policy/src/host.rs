@@ -21,6 +21,9 @@ const MAX_INPUT: usize = 1024;
 /// reach.
 pub const GATEWAY_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 127, 1);
 
+/// Everybody on that network.
+pub const BROADCAST_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 127, 255);
+
 /// The names that mean "a service on the host's loopback", the first of which is shown. With [`HOST_SERVICE_ADDRESSES`]
 /// they are one resource, [`Host::HostService`]: a deny on one covers all.
 pub const HOST_SERVICE_NAMES: [&str; 5] = [

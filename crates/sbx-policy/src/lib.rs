@@ -10,6 +10,7 @@
 
 mod address;
 mod check;
+mod datagram;
 mod document;
 mod evaluator;
 mod findings;
@@ -33,10 +34,12 @@ mod verdict;
 
 pub use address::{AddressClass, classify};
 pub use check::{CheckReport, check};
+pub use datagram::{never_by_udp, reaches_many};
 pub use document::{DocumentError, MAX_RULES, PolicyDocument, Removed, removal_command};
 pub use evaluator::Evaluator;
 pub use host::{
-    GATEWAY_ADDRESS, HOST_SERVICE_ADDRESSES, HOST_SERVICE_NAMES, Host, HostError, HostName,
+    BROADCAST_ADDRESS, GATEWAY_ADDRESS, HOST_SERVICE_ADDRESSES, HOST_SERVICE_NAMES, Host,
+    HostError, HostName,
 };
 pub use http::{HttpMatch, HttpMatchError, HttpRequest, Method, Methods, PathPattern};
 pub use intent::{Intent, IntentKind};

@@ -7,10 +7,14 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::address::AddressClass;
+use crate::datagram::RESOLVER_PORTS;
 use crate::pattern::ResourcePattern;
 use crate::rule::Decision;
 use crate::scope::Scope;
 use crate::target::Port;
+
+/// The command after which rules open UDP.
+const OPENS_UDP: &str = "sbx settings set feature.udp-egress true";
 
 /// Why a verdict is what it is. The JSON and log spelling is snake case and stable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -31,6 +35,10 @@ pub enum ReasonCode {
     NotInspectable,
     /// A name that is answered without asking anybody: an alias of the host.
     LocalName,
+    /// UDP that the setting does not open, or to everybody at once.
+    UdpBlocked,
+    /// UDP to a port of resolvers: the sandbox has one of its own.
+    ForeignResolver,
 }
 
 impl ReasonCode {
@@ -44,6 +52,8 @@ impl ReasonCode {
             Self::NoAddress => "no_address",
             Self::NotInspectable => "not_inspectable",
             Self::LocalName => "local_name",
+            Self::UdpBlocked => "udp_blocked",
+            Self::ForeignResolver => "foreign_resolver",
         }
     }
 }
@@ -131,7 +141,7 @@ pub struct Verdict {
     /// The addresses that may be dialled, in the order they came, once addresses are known. Nothing
     /// else may be. Empty for the host service and while nothing is resolved.
     pub pinned: Vec<IpAddr>,
-    /// For [`ReasonCode::AddressBlocked`]: the address and its kind.
+    /// For [`ReasonCode::AddressBlocked`], and [`ReasonCode::UdpBlocked`] by the address: the address and its kind.
     pub blocked_address: Option<(IpAddr, AddressClass)>,
 }
 
@@ -180,6 +190,15 @@ impl Verdict {
         }
     }
 
+    /// UDP that no rule opens; see [`crate::never_by_udp`]. Without an address it is the setting or the port.
+    pub(crate) fn udp_refused(reason: ReasonCode, ip: Option<IpAddr>) -> Self {
+        let blocked = ip.filter(|_| reason == ReasonCode::UdpBlocked);
+        Self {
+            blocked_address: blocked.map(|ip| (ip, AddressClass::Multicast)),
+            ..Self::deny(reason, None, DenyKind::Implicit)
+        }
+    }
+
     /// The reason as one sentence without a full stop, for people.
     pub fn reason_text(&self) -> String {
         let rule = self
@@ -203,6 +222,14 @@ impl Verdict {
                 "Rule {rule} needs method and path, and this connection cannot be inspected"
             ),
             ReasonCode::LocalName => "A name of the host, answered locally".into(),
+            ReasonCode::UdpBlocked => match self.blocked_address {
+                Some((ip, class)) => format!("Address {ip} is {class}: no UDP goes there"),
+                None => format!("UDP is closed: {OPENS_UDP} lets rules open it"),
+            },
+            ReasonCode::ForeignResolver => format!(
+                "The ports of resolvers ({}) are closed over UDP: the sandbox has a resolver of its own",
+                RESOLVER_PORTS.map(|port| port.to_string()).join(", ")
+            ),
         }
     }
 }

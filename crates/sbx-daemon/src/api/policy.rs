@@ -4,7 +4,7 @@ use super::{Nothing, Shared, nothing, parse, stream};
 use crate::daemon::Daemon;
 use crate::error::ApiResult;
 use crate::sandbox::Sandbox;
-use crate::{image, policy, policy_follow, policy_log};
+use crate::{image, policy, policy_follow, policy_log, settings};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
@@ -151,9 +151,11 @@ pub(super) async fn add(State(daemon): Shared, body: Bytes) -> ApiResult<Json<Ad
             cautions: Vec::new(),
         }));
     }
-    let done = daemon
-        .store()
-        .change_policy(|stored| policy::add(stored, &rule, sandbox_id))?;
+    let done = {
+        let mut store = daemon.store();
+        let udp = settings::opens_udp(store.settings());
+        store.change_policy(|stored| policy::add(stored, udp, &rule, sandbox_id))?
+    };
     let added = &done.rule;
     tracing::info!(rule = added.id, scope = %added.scope, decision = ?added.decision, "rule added");
     daemon.push(request.sandbox.as_deref()).await?;
@@ -179,9 +181,15 @@ pub(super) async fn check(State(daemon): Shared, body: Bytes) -> ApiResult<Json<
         daemon.sandbox(name)?;
     }
     daemon.require_policy()?;
-    let stored = daemon.store().policy().clone();
+    let (stored, udp) = {
+        let store = daemon.store();
+        (
+            store.policy().clone(),
+            settings::opens_udp(store.settings()),
+        )
+    };
     // A large policy takes a while to index.
-    let result = image::blocking(move || policy::check(&stored, &request));
+    let result = image::blocking(move || policy::check(&stored, udp, &request));
     Ok(Json(result.await??))
 }
 

@@ -6,8 +6,8 @@ use sbx_policy::{CheckReport, Evaluator, HttpRequest, Target, Transport};
 use sbx_wire::api::Check;
 use sbx_wire::report::Report;
 
-/// `policy check`.
-pub(crate) fn check(policy: &Policy, request: &Check) -> Result<CheckReport, Report> {
+/// `policy check`. `udp`: whether rules may open UDP.
+pub(crate) fn check(policy: &Policy, udp: bool, request: &Check) -> Result<CheckReport, Report> {
     let protocol = if request.protocol.is_empty() {
         "tcp"
     } else {
@@ -23,7 +23,7 @@ pub(crate) fn check(policy: &Policy, request: &Check) -> Result<CheckReport, Rep
     })?;
     let http = http_request(request, transport)?;
     // With the rules for other sandboxes: they do not decide, but one of them may be what was meant.
-    let evaluator = Evaluator::new(&policy.document);
+    let evaluator = Evaluator::new(&policy.document).opening_udp(udp);
     Ok(sbx_policy::check(
         &evaluator,
         request.sandbox.as_deref(),

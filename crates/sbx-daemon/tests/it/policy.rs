@@ -369,6 +369,51 @@ fn an_allow_that_a_deny_covers_says_so_when_it_is_added() {
 }
 
 #[test]
+fn a_rule_about_udp_says_what_it_does_not_open_and_a_check_says_so_too() {
+    let daemon = Daemon::start();
+    daemon.init("deny-all");
+    let add = |resource: &str| {
+        let mut rule = rule(true, resource);
+        rule["protocols"] = json!(["udp"]);
+        let added = daemon.post("/v1/policy/rules", &rule).ok();
+        let cautions = added["cautions"].as_array().cloned().unwrap_or_default();
+        let texts = cautions
+            .iter()
+            .map(|text| text.as_str().unwrap().to_owned());
+        texts.collect::<Vec<_>>()
+    };
+    let check = |target: &str| {
+        let request = json!({"target": target, "sandbox": null, "protocol": "udp"});
+        daemon.post("/v1/policy/check", &request).ok()
+    };
+    let closed = add("game.test");
+    assert_eq!(closed.len(), 1, "{closed:?}");
+    let next = "sbx settings set feature.udp-egress true";
+    assert!(closed[0].contains(next), "{closed:?}");
+    let denied = check("game.test:9000");
+    assert_eq!(
+        (&denied["allowed"], &denied["reason_code"]),
+        (&json!(false), &json!("udp_blocked"))
+    );
+    assert!(denied["reason"].as_str().unwrap().contains(next));
+    let setting = json!({"key": "feature.udp-egress", "value": "true"});
+    daemon.post("/v1/settings", &setting).ok();
+    assert_eq!(check("game.test:9000")["allowed"], true);
+    assert_eq!(check("game.test:53")["reason_code"], "foreign_resolver");
+    assert_eq!(add("other.test"), Vec::<String>::new());
+    let never = add("8.8.8.8:53,b.test:9000,239.1.2.3");
+    assert_eq!(never.len(), 2, "{never:?}");
+    assert!(
+        never[0].starts_with("8.8.8.8:53 stays denied: "),
+        "{never:?}"
+    );
+    assert!(
+        never[1].starts_with("239.1.2.3 stays denied: "),
+        "{never:?}"
+    );
+}
+
+#[test]
 fn a_reset_leaves_no_rule_and_no_preset() {
     let daemon = Daemon::start();
     daemon.init("balanced");

@@ -140,8 +140,8 @@ pub(super) const GUARDS: &[Guard] = &[
     Guard {
         what: "other resolvers are told apart from other UDP",
         file: "crates/sbx-gateway/src/adapter/frame.rs",
-        text: "} else if super::dns::is_dns((address, port).into()) {",
-        instead: "} else if super::dns::is_dns((address, port).into()) && port == 0 {",
+        text: "never_by_udp(Some(address.into()), port).filter(|_| !question)",
+        instead: "never_by_udp(Some(address.into()), 0).filter(|_| !question)",
         tests: &["attacks_dns::attack_40_other_resolvers_are_out_of_reach"],
     },
     Guard {

@@ -1,6 +1,6 @@
 //! DNS on the gateway: the guest's only resolver. A name that no rule allows causes no packet upstream.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -285,11 +285,6 @@ where
         }
     }
     let _ = stream.shutdown().await;
-}
-
-/// Whether the address is a resolver that the guest should not use directly.
-pub fn is_dns(destination: SocketAddr) -> bool {
-    matches!(destination.port(), 53 | 853 | 5353 | 5355)
 }
 
 #[cfg(test)]

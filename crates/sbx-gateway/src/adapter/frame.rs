@@ -3,15 +3,14 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 
+use sbx_policy::{never_by_udp, reaches_many};
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
     ArpOperation, ArpPacket, EthernetAddress, EthernetFrame, EthernetProtocol, Icmpv4Message,
     Icmpv4Packet, IpProtocol, Ipv4Packet, TcpPacket, UdpPacket, UdpRepr,
 };
 
-use crate::addresses::{
-    BROADCAST, DNS_PORT, ETHERNET_HEADER, GATEWAY, GATEWAY_MAC, GUEST, UDP_HEADER,
-};
+use crate::addresses::{DNS_PORT, ETHERNET_HEADER, GATEWAY, GATEWAY_MAC, GUEST, UDP_HEADER};
 use crate::netstack::Flow;
 use crate::reason::Reason;
 
@@ -159,7 +158,7 @@ fn ipv4(payload: &[u8]) -> Sight {
 
 /// Neither multicast nor broadcast.
 fn is_one_host(address: Ipv4Addr) -> bool {
-    !(address.is_multicast() || address.is_broadcast() || address == BROADCAST)
+    !reaches_many(address.into())
 }
 
 fn tcp(payload: &[u8], address: Ipv4Addr) -> Sight {
@@ -198,12 +197,9 @@ fn udp(payload: &[u8], address: Ipv4Addr, behind: usize) -> Sight {
         port,
         refuse: is_one_host(address),
     };
-    if address == GATEWAY && port == DNS_PORT {
-        // A question.
-    } else if super::dns::is_dns((address, port).into()) {
-        return stop(Reason::ForeignResolver);
-    } else if !is_one_host(address) {
-        return stop(Reason::Udp);
+    let question = address == GATEWAY && port == DNS_PORT;
+    if let Some(code) = never_by_udp(Some(address.into()), port).filter(|_| !question) {
+        return stop(Reason::of_code(code));
     }
     if source == 0 {
         return Sight::Ignore;

@@ -28,11 +28,6 @@ pub(super) fn open(
     let generation = gateway.generation();
     let port = Port::try_from(flow.port).ok()?;
     let refused = match decide_raw(gateway, &generation, Transport::Udp, flow.address, port) {
-        _ if !generation.udp => {
-            let host = flow.address.to_string();
-            let (proxy, number) = (ProxyKind::Network, generation.number);
-            Event::at(host, flow.port, proxy, Reason::Udp, number)
-        }
         Err(denial) => denial.event(ProxyKind::Network),
         Ok(grant) => {
             let (queue, receiver) = mpsc::channel(limits::UDP_QUEUE);

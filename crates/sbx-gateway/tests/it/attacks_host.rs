@@ -12,7 +12,8 @@ use crate::wire::datagram;
 
 /// What `policy check` says about a target under the lab's rules.
 fn checked(lab: &Lab, transport: Transport, target: &str) -> bool {
-    let evaluator = Evaluator::new(&lab.file.policy);
+    let udp = lab.file.upstream.udp_egress;
+    let evaluator = Evaluator::new(&lab.file.policy).opening_udp(udp);
     let target = Target::parse(target).unwrap();
     check(&evaluator, Some("box"), transport, &target, None).allowed
 }

@@ -135,6 +135,72 @@ fn a_name_opens_the_addresses_that_it_was_resolved_to() {
 }
 
 #[test]
+fn a_name_is_resolved_to_what_either_protocol_may_use() {
+    let inside = Ipv4Addr::new(10, 1, 2, 3);
+    let rules = [
+        "allow-udp game.test",
+        "allow web.test",
+        "allow-udp 10.1.2.3",
+        "allow both.test",
+        "allow-udp both.test",
+        "deny 203.0.113.9",
+    ];
+    let mut lab = open(&rules)
+        .name("game.test", &[inside])
+        .name("web.test", &[inside])
+        .name("both.test", &[NOWHERE])
+        .start();
+    run(async {
+        assert_eq!(lab.resolve("game.test").await, Ok(vec![inside]));
+        lab.guest().frame(&datagram(30_000, inside, 9000, b"x"));
+        let fits = |r: &EgressRecord| r.port == 9000 && r.allowed;
+        assert_eq!(lab.records_that(1, fits).await[0].host, "game.test");
+        // The address is open to datagrams alone, and the name to connections alone.
+        assert_eq!(lab.resolve("web.test").await, Err(3));
+        lab.one_record("rebinding", "web.test").await;
+        // A deny of connections hides nothing from datagrams, and is none the less one.
+        assert_eq!(lab.resolve("both.test").await, Ok(vec![NOWHERE]));
+        assert!(lab.guest().connect(NOWHERE, 9000).await.is_err());
+        lab.one_record("deny-rule", "both.test").await;
+        let refused = lab.connect("both.test:9000").await.err();
+        assert_eq!(refused.map(|(status, _)| status), Some(403));
+    });
+    // Without UDP there is nothing that the names are resolved for.
+    lab.file.upstream.udp_egress = false;
+    lab.write_file();
+    lab.reboot();
+    run(async {
+        assert_eq!(lab.resolve("game.test").await, Err(3));
+        lab.one_record("udp-blocked", "game.test").await;
+    });
+}
+
+#[test]
+fn a_flow_ends_when_the_setting_closes_udp() {
+    let echo = Echo::start();
+    let mut lab = open(&[&format!("allow-udp localhost:{}", echo.port)]).start();
+    run(async {
+        let send = || {
+            lab.guest()
+                .frame(&datagram(30_000, GATEWAY, echo.port, b"x"));
+        };
+        send();
+        while echo.received() < 1 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    lab.file.upstream.udp_egress = false;
+    lab.configure();
+    run(async {
+        lab.one_record("policy-changed", "localhost").await;
+        lab.guest()
+            .frame(&datagram(30_000, GATEWAY, echo.port, b"x"));
+        lab.one_record("udp-blocked", "localhost").await;
+        assert_eq!(echo.received(), 1);
+    });
+}
+
+#[test]
 fn the_largest_datagram_passes_both_ways() {
     let echo = Echo::start();
     let lab = open(&[&format!("allow-udp localhost:{}", echo.port)]).start();

@@ -115,7 +115,7 @@ fn a_port_that_no_rule_names_is_said_to_take_tls_alone_through_the_proxy() {
         ..rule("u", "allow a.test")
     };
     let udp = check(
-        &Evaluator::new(&PolicyDocument::new(1, vec![udp])),
+        &Evaluator::new(&PolicyDocument::new(1, vec![udp])).opening_udp(true),
         None,
         Transport::Udp,
         &"a.test:22".parse().unwrap(),

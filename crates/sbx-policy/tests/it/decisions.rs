@@ -86,8 +86,8 @@ fn under_an_organisation_only_its_allows_count_and_every_deny() {
 #[test]
 fn allows_are_for_tcp_and_denies_for_both_unless_said() {
     let udp = |rules: Vec<sbx_policy::Rule>| {
-        let evaluator = Evaluator::new(&PolicyDocument::new(1, rules));
-        let mut intent = intent("a.test:53");
+        let evaluator = Evaluator::new(&PolicyDocument::new(1, rules)).opening_udp(true);
+        let mut intent = intent("a.test:9000");
         intent.transport = Transport::Udp;
         evaluator.decide(&intent).is_allowed()
     };
@@ -233,7 +233,7 @@ fn link_local_udp_is_never_opened() {
         protocols: Protocols::ALL,
         ..rule("a", "allow 169.254.1.0/24")
     };
-    let evaluator = Evaluator::new(&PolicyDocument::new(1, vec![open]));
+    let evaluator = Evaluator::new(&PolicyDocument::new(1, vec![open])).opening_udp(true);
     let ask = |transport| {
         evaluator
             .address_allowed(SANDBOX, transport, ip("169.254.1.1"), Port::HTTP, None)

@@ -57,11 +57,16 @@ pub(crate) const PATTERNS: [&str; 28] = [
     "192.168.0.0/16",
     "*.sbx.internal",
 ];
-pub(crate) const SCOPES: [&str; 4] = ["global", "sandbox:one", "kit:two", "org"];
+pub(crate) const SCOPES: [&str; 5] = ["global", "sandbox:one", "kit:two", "org", "approval:a1@one"];
 pub(crate) const PATHS: [&str; 4] = ["/**", "/a", "/a/*", "/a/**"];
 
+/// Two ports like any other, and one that is closed over UDP.
+pub(crate) fn port() -> impl Strategy<Value = u16> {
+    prop_oneof![4 => 80_u16..82, 1 => Just(53)]
+}
+
 pub(crate) fn resource() -> impl Strategy<Value = ResourcePattern> {
-    let port = prop_oneof![Just(None), (80_u16..82).prop_map(Some)];
+    let port = prop_oneof![Just(None), port().prop_map(Some)];
     (prop::sample::select(&PATTERNS[..]), port).prop_map(|(host, port)| {
         let pattern: ResourcePattern = host.parse().unwrap();
         ResourcePattern {
@@ -151,7 +156,7 @@ pub(crate) fn intent() -> impl Strategy<Value = Intent> {
     let sandbox = prop::sample::select(&["one", "two", ""][..]);
     (
         host,
-        80_u16..82,
+        port(),
         kind,
         transport,
         prop::option::of(addresses),

@@ -8,6 +8,7 @@
 mod attacks;
 mod attacks_address;
 mod check;
+mod datagrams;
 mod decisions;
 mod document;
 mod generate;

@@ -19,8 +19,14 @@ const HOST: [&str; 8] = [
     "192.168.127.1",
 ];
 
-/// Whether the intent may pass, addresses aside.
+/// Ports of resolvers: closed over UDP.
+const RESOLVERS: [u16; 4] = [53, 853, 5353, 5355];
+
+/// Whether the intent may pass, addresses aside, where rules may open UDP.
 pub(crate) fn may_pass(policy: &PolicyDocument, intent: &Intent) -> bool {
+    if intent.transport == Transport::Udp && RESOLVERS.contains(&intent.port.get()) {
+        return false;
+    }
     let rules: Vec<&Rule> = policy
         .rules
         .iter()

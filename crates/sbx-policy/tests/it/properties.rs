@@ -22,7 +22,7 @@ fn connection() -> impl Strategy<Value = Intent> {
 }
 
 fn decide(policy: &PolicyDocument, intent: &Intent) -> Verdict {
-    Evaluator::new(policy).decide(intent)
+    Evaluator::new(policy).opening_udp(true).decide(intent)
 }
 
 /// Everything that `narrow` lets through, `wide` lets through.
@@ -102,11 +102,21 @@ proptest! {
     }
 
     #[test]
-    fn check_says_what_the_evaluator_decides(policy in policy(), intent in intent()) {
+    fn closed_udp_lets_no_datagram_through_and_changes_nothing_else(policy in policy(), intent in connection()) {
+        let closed = Evaluator::new(&policy).decide(&intent);
+        if intent.transport == Transport::Udp {
+            prop_assert!(!closed.is_allowed() && closed.pinned.is_empty());
+        } else {
+            prop_assert_eq!(closed, decide(&policy, &intent));
+        }
+    }
+
+    #[test]
+    fn check_says_what_the_evaluator_decides(policy in policy(), intent in intent(), udp in any::<bool>()) {
         let intent = Intent { resolved: None, http: intent.http.filter(|_| intent.transport == Transport::Tcp), ..intent };
         let kind = if intent.http.is_some() { IntentKind::Http } else { IntentKind::Tls };
         let intent = Intent { kind, ..intent };
-        let evaluator = Evaluator::new(&policy);
+        let evaluator = Evaluator::new(&policy).opening_udp(udp);
         let sandbox = (!intent.sandbox.is_empty()).then_some(&*intent.sandbox);
         let target = Target { host: intent.host.clone(), port: intent.port };
         let report = check(&evaluator, sandbox, intent.transport, &target, intent.http.clone());
@@ -150,10 +160,14 @@ proptest! {
     }
 
     #[test]
-    fn a_name_that_may_be_reached_may_be_resolved(policy in policy(), intent in intent()) {
-        if let Host::Name(_) = intent.host && intent.kind != IntentKind::Dns && decide(&policy, &intent).is_allowed() {
+    fn a_name_that_may_be_reached_may_be_resolved(policy in policy(), intent in intent(), udp in any::<bool>()) {
+        let evaluator = Evaluator::new(&policy).opening_udp(udp);
+        if let Host::Name(name) = &intent.host && intent.kind != IntentKind::Dns {
+            let protocols = evaluator.protocols_to(&intent.sandbox, name);
+            let passes = evaluator.decide(&intent).is_allowed();
+            prop_assert!(!passes || protocols.contains(intent.transport));
             let dns = Intent { kind: IntentKind::Dns, ..intent };
-            prop_assert!(decide(&policy, &dns).is_allowed());
+            prop_assert_eq!(evaluator.decide(&dns).is_allowed(), protocols.iter().next().is_some());
         }
     }
 

@@ -319,9 +319,10 @@ impl Evaluator {
     fn left_of(&self, allow: &Entry, denies: &[&Entry]) -> Protocols {
         let port = allow.port.map_or(0, Port::get);
         let closed = !self.udp || never_by_udp(None, port).is_some();
-        let granted = match closed {
-            true => allow.protocols.minus(Protocols::UDP),
-            false => allow.protocols,
+        let granted = if closed {
+            allow.protocols.minus(Protocols::UDP)
+        } else {
+            allow.protocols
         };
         denies
             .iter()

@@ -22,7 +22,7 @@ const MAX_INPUT: usize = 1024;
 pub const GATEWAY_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 127, 1);
 
 /// Everybody on that network.
-pub const BROADCAST_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 127, 255);
+pub(crate) const BROADCAST_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 127, 255);
 
 /// The names that mean "a service on the host's loopback", the first of which is shown. With [`HOST_SERVICE_ADDRESSES`]
 /// they are one resource, [`Host::HostService`]: a deny on one covers all.

@@ -38,8 +38,7 @@ pub use datagram::{never_by_udp, reaches_many};
 pub use document::{DocumentError, MAX_RULES, PolicyDocument, Removed, removal_command};
 pub use evaluator::Evaluator;
 pub use host::{
-    BROADCAST_ADDRESS, GATEWAY_ADDRESS, HOST_SERVICE_ADDRESSES, HOST_SERVICE_NAMES, Host,
-    HostError, HostName,
+    GATEWAY_ADDRESS, HOST_SERVICE_ADDRESSES, HOST_SERVICE_NAMES, Host, HostError, HostName,
 };
 pub use http::{HttpMatch, HttpMatchError, HttpRequest, Method, Methods, PathPattern};
 pub use intent::{Intent, IntentKind};

@@ -455,9 +455,10 @@ fn assert_recorded(records: &[EgressRecord], expected: &Expected, ask: &Ask, sho
     // What is stopped as a packet has no name yet.
     let packet = matches!(ask.door, Door::Datagram(_)) && expected.reason == "foreign-resolver";
     for record in records {
-        let host = match packet && record.host.parse::<Ipv4Addr>().is_ok() {
-            true => &record.host,
-            false => &expected.host,
+        let host = if packet && record.host.parse::<Ipv4Addr>().is_ok() {
+            &record.host
+        } else {
+            &expected.host
         };
         let said = (&record.host, record.port, record.allowed, &record.reason);
         let due = (host, port, expected.passes, &expected.reason);

@@ -11,9 +11,10 @@ use crate::support::{SANDBOX, intent, ip, rule};
 fn evaluator(rules: &[&str]) -> Evaluator {
     let about_udp = |(n, text): (usize, &&str)| {
         let rule = rule(&format!("r{n}"), text);
-        let protocols = match text.starts_with("allow") {
-            true => Protocols::UDP,
-            false => rule.protocols,
+        let protocols = if text.starts_with("allow") {
+            Protocols::UDP
+        } else {
+            rule.protocols
         };
         Rule { protocols, ..rule }
     };
@@ -132,9 +133,10 @@ fn a_name_is_resolved_only_for_datagrams_that_may_go_there() {
     ] {
         let evaluator = evaluator(rules).opening_udp(udp);
         let verdict = evaluator.name_may_resolve(SANDBOX, &name);
-        let said = match verdict.is_allowed() {
-            true => Ok(()),
-            false => Err(verdict.reason),
+        let said = if verdict.is_allowed() {
+            Ok(())
+        } else {
+            Err(verdict.reason)
         };
         assert_eq!(said, expected, "{rules:?}");
         let protocols = evaluator.protocols_to(SANDBOX, &name);

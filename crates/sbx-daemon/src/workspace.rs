@@ -7,7 +7,7 @@ use sbx_wire::api::Workspace;
 use sbx_wire::home::Home;
 use sbx_wire::launch::MAX_SHARES;
 use sbx_wire::report::Report;
-use sbx_workspace::mounts::Refusal;
+use sbx_workspace::mounts::{Missing, Refusal, Why};
 use std::path::{Path, PathBuf};
 
 /// Directories that are the machine's own, or that would hide the guest's.
@@ -85,14 +85,20 @@ pub(crate) fn check(
 fn refused(path: &Path, read_only: bool, refusal: &Refusal) -> Report {
     let shown = path.display();
     let suffix = if read_only { ":ro" } else { "" };
-    let next = match refusal {
-        Refusal::Denied(_) => format!("sbx settings get {}", settings::MOUNTS_DENY),
-        Refusal::Home | Refusal::Sensitive(_) => format!(
-            "name your project's own directory, or: sbx settings set {} '{shown}{suffix}'",
-            settings::MOUNTS_ALLOW
+    let allow = settings::MOUNTS_ALLOW;
+    let next = match (&refusal.why, refusal.missing) {
+        (Why::Denied(_), _) => format!("sbx settings get {}", settings::MOUNTS_DENY),
+        (_, Missing::Write) => {
+            format!("share it read-only: {shown}:ro, or: sbx settings set {allow} '{shown}'")
+        }
+        _ => format!(
+            "name your project's own directory, or: sbx settings set {allow} '{shown}{suffix}'"
         ),
     };
-    let message = format!("{shown} cannot be shared: {refusal}");
+    let message = format!(
+        "mount policy denied {} to {shown}: {refusal}",
+        refusal.missing
+    );
     Report::user("workspace-refused", message, next)
 }
 

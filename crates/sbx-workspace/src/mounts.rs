@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
-/// Directories of a home in which programs keep keys, sign-ins and settings that run something.
+/// What is in a home where programs keep keys, sign-ins and settings that run something.
 const SENSITIVE: &[&str] = &[
     ".ssh",
     ".gnupg",
@@ -17,19 +17,32 @@ const SENSITIVE: &[&str] = &[
     ".mozilla",
     ".thunderbird",
     ".local/share/keyrings",
+    ".local/share/opencode",
     ".local/bin",
     ".netrc",
     ".npmrc",
     ".pypirc",
+    ".pgpass",
     ".bashrc",
+    ".bash_profile",
     ".profile",
     ".zshrc",
+    ".zshenv",
+    ".zprofile",
+    ".gitconfig",
     ".git-credentials",
     ".claude",
     ".claude.json",
     ".codex",
+    ".copilot",
+    ".cursor",
+    ".factory",
     ".gemini",
+    ".kiro",
+    ".cargo/credentials",
     ".cargo/credentials.toml",
+    ".gradle/gradle.properties",
+    ".m2/settings.xml",
 ];
 
 /// What a rule is about.
@@ -138,49 +151,99 @@ pub struct MountPolicy {
     pub deny: Vec<MountRule>,
 }
 
+/// What the user's rules do not give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// Not even reading, which was all that was asked for.
+    Read,
+    /// Writing: to read it is allowed.
+    Write,
+    /// Neither.
+    Both,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Read => "read access",
+            Self::Write => "write access",
+            Self::Both => "read and write access",
+        })
+    }
+}
+
 /// Why a directory may not be shared.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum Why {
     /// A rule says so.
     #[error("a rule denies it: {0}")]
     Denied(String),
     /// It is a home directory, or holds one.
-    #[error("it is, or holds, your home directory")]
-    Home,
-    /// It holds keys, sign-ins or settings that run something, or lies in such a directory.
-    #[error("it holds what programs of yours keep in ~/{0}")]
-    Sensitive(String),
+    #[error("it is, or holds, the home directory {}", .0.display())]
+    Home(PathBuf),
+    /// It is, lies in or holds what programs keep there.
+    #[error("it is, lies in or holds {}, where programs keep keys, sign-ins or settings that run something", .0.display())]
+    Sensitive(PathBuf),
+}
+
+/// A directory may not be shared.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
+pub struct Refusal {
+    /// What is missing.
+    pub missing: Missing,
+    /// Why.
+    pub why: Why,
 }
 
 impl MountPolicy {
     /// Whether a directory (or file) may be shared. Both paths are canonical. Denials are absolute; what is sensitive
-    /// has to be named, for writing as well if it is to be written.
+    /// has to be named, for writing as well if it is to be written. What is directly below `/home` is a home, whoever's.
     ///
     /// # Errors
     /// Why not.
     pub fn check(&self, path: &Path, read_only: bool, home: Option<&Path>) -> Result<(), Refusal> {
         // A rule about read-only mounts denies reading, hence writing too.
+        let missing = if read_only {
+            Missing::Read
+        } else {
+            Missing::Both
+        };
         let denied = self.deny.iter().find(|rule| rule.names(path, home));
         if let Some(rule) = denied {
-            return Err(Refusal::Denied(rule.to_string()));
+            let why = Why::Denied(rule.to_string());
+            return Err(Refusal { missing, why });
         }
-        let named = self
-            .allow
-            .iter()
-            .any(|rule| (read_only || !rule.read_only) && rule.names(path, home));
-        let Some(home) = home.filter(|_| !named) else {
-            return Ok(());
+        let named = |read_only: bool| {
+            let mut rules = self.allow.iter();
+            rules.any(|rule| (read_only || !rule.read_only) && rule.names(path, home))
         };
-        if home.starts_with(path) {
-            return Err(Refusal::Home);
+        if named(read_only) {
+            return Ok(());
         }
-        let sensitive = SENSITIVE.iter().find(|name| {
-            let own = home.join(name);
-            path.starts_with(&own)
-        });
-        match sensitive {
-            Some(name) => Err(Refusal::Sensitive((*name).to_owned())),
-            None => Ok(()),
-        }
+        let missing = if named(true) { Missing::Write } else { missing };
+        let other = others_home(path);
+        let homes = home.into_iter().chain(other.as_deref());
+        let why = homes.filter_map(|home| sensitive(path, home)).next();
+        why.map_or(Ok(()), |why| Err(Refusal { missing, why }))
     }
+}
+
+/// The home that a path is, or lies in, if all homes are where they usually are.
+fn others_home(path: &Path) -> Option<PathBuf> {
+    if path.starts_with("/root") {
+        return Some(PathBuf::from("/root"));
+    }
+    let name = path.strip_prefix("/home").ok()?.components().next()?;
+    Some(Path::new("/home").join(name))
+}
+
+fn sensitive(path: &Path, home: &Path) -> Option<Why> {
+    if home.starts_with(path) {
+        return Some(Why::Home(home.to_owned()));
+    }
+    let mut places = SENSITIVE.iter().map(|name| home.join(name));
+    // What holds such a place gives it as well.
+    let place = places.find(|place| path.starts_with(place) || place.starts_with(path));
+    place.map(Why::Sensitive)
 }

@@ -192,28 +192,44 @@ fn home_and_what_programs_keep_in_it_are_no_workspaces_unless_named_and_denials_
     let daemon = Daemon::start();
     daemon.init("deny-all");
     let user = daemon.path("user");
-    for folder in ["user/.ssh", "user/.config/app", "user/project", "secret"] {
+    for folder in [
+        "user/.ssh",
+        "user/.config/app",
+        "user/.cargo",
+        "user/project",
+        "secret",
+    ] {
         fs::create_dir_all(daemon.path(folder)).unwrap();
     }
     let path = |below: &str| user.join(below).display().to_string();
-    let code = |path: &str, read_only: bool| {
+    let answer = |path: &str, read_only: bool| {
         // Processors are looked at after workspaces: nothing is made of a request that passes.
         let request = request(|r| {
             r["workspaces"] = json!([{"path": path, "read_only": read_only}]);
             r["cpus"] = json!(65);
         });
-        daemon.post("/v1/sandboxes", &request).code().to_owned()
+        daemon.post("/v1/sandboxes", &request)
+    };
+    let code = |path: &str, read_only: bool| answer(path, read_only).code().to_owned();
+    let refused = |path: &str, read_only: bool, missing: &str| {
+        let answer = answer(path, read_only);
+        assert_eq!(answer.code(), "workspace-refused", "{path}");
+        let message = answer.body["message"].as_str().unwrap();
+        let start = format!("mount policy denied {missing} access to {path}: ");
+        assert!(message.starts_with(&start), "{message}");
     };
     let set = |key: &str, value: &str| {
         let request = json!({"key": key, "value": value});
         daemon.post("/v1/settings", &request).ok()
     };
-    for below in ["", ".ssh", ".config/app"] {
-        assert_eq!(code(&path(below), true), "workspace-refused", "{below}");
+    for below in [".ssh", ".config/app", ".cargo"] {
+        refused(&path(below), true, "read");
+        refused(&path(below), false, "read and write");
     }
+    assert_eq!(code(&path(""), true), "workspace-refused");
     assert_eq!(code(&path("project"), false), PASSED);
     set("workspace.mounts.allow", "~/.config/*:ro, ~");
-    assert_eq!(code(&path(".config/app"), false), "workspace-refused");
+    refused(&path(".config/app"), false, "write");
     assert_eq!(code(&path(".config/app"), true), PASSED);
     assert_eq!(code(&path(""), false), PASSED);
     set(
@@ -221,7 +237,7 @@ fn home_and_what_programs_keep_in_it_are_no_workspaces_unless_named_and_denials_
         &daemon.path("secret").display().to_string(),
     );
     let secret = daemon.path("secret").display().to_string();
-    assert_eq!(code(&secret, true), "workspace-refused");
+    refused(&secret, true, "read");
     let bad = json!({"key": "workspace.mounts.allow", "value": "relative"});
     assert_eq!(daemon.post("/v1/settings", &bad).body["blame"], "user");
 }

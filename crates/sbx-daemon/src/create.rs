@@ -68,7 +68,7 @@ pub(crate) fn check(daemon: &Arc<Daemon>, request: Create) -> Result<Checked, Re
         guard::rules(
             daemon.store().settings(),
             &request.guarding,
-            &workspace.path,
+            (&workspace.path, workspace.read_only),
         )?;
     }
     let cpus = check_cpus(request.cpus)?;

@@ -3,7 +3,7 @@
 use crate::error::io_report;
 use crate::record::Record;
 use crate::store::StoredSetting;
-use crate::{masks, settings, stand_ins};
+use crate::{git_settings, masks, settings, stand_ins};
 use rustix::fs::{Mode, OFlags, open};
 use sbx_wire::api::{Guarded, GuardedEvent};
 use sbx_wire::launch::ShareSpec;
@@ -12,7 +12,7 @@ use sbx_wire::report::Report;
 use sbx_workspace::pattern::exactly;
 use sbx_workspace::protect::{self, Level};
 use sbx_workspace::rules::Guarding;
-use sbx_workspace::{Mode as Blocks, Pattern, Protection, Rules, git_config, hide};
+use sbx_workspace::{Mode as Blocks, Pattern, Protection, Rules, hide};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
@@ -23,7 +23,7 @@ const MAX_RULES: usize = 64 << 10;
 /// Most bytes read of a share's file of events; it writes no more.
 const MAX_EVENTS: u64 = 2 << 20;
 
-/// Gives a share of a sandbox its rules. `folder`: the sandbox's own.
+/// Gives a share of a sandbox its rules. `folder`: the sandbox's own. Returns what could not be done, for the user.
 ///
 /// # Errors
 /// As [`rules`].
@@ -32,22 +32,26 @@ pub(crate) fn complete(
     record: &Record,
     share: &mut ShareSpec,
     folder: &Path,
-) -> Result<(), Report> {
+) -> Result<Vec<String>, Report> {
     if share.rules.only.is_some() {
-        return Ok(());
+        return Ok(Vec::new());
     }
-    share.rules = rules(stored, &record.guarding, &share.host)?;
+    let (rules, mut notices) = rules(stored, &record.guarding, (&share.host, share.read_only))?;
+    share.rules = rules;
     let wanted = masks::wanted(stored, &record.guarding);
     share.rules.late_masks.clone_from(&wanted);
     let (masks, notice) = masks::find(wanted, &share.host);
     share.rules.masks = masks;
     let folder = folder.join(format!("{}.tracked", share.tag));
-    share.rules.stand_ins = stand_ins::find(&share.host, &share.rules.hide, &folder)?;
-    if let Some(notice) = notice {
-        tracing::warn!(sandbox = %record.name, notice, "masks");
+    notices.extend(notice);
+    let (found, notice) = stand_ins::find(&share.host, &share.rules.hide, &folder)?;
+    share.rules.stand_ins = found;
+    notices.extend(notice);
+    for notice in &notices {
+        tracing::warn!(sandbox = %record.name, notice, "rules of a share");
     }
     if share.read_only {
-        return Ok(());
+        return Ok(notices);
     }
     // What is shared read-only inside of this one could be reached through this one: the guest mounts as it likes.
     let inner = record.workspaces.iter().filter(|other| other.read_only);
@@ -64,24 +68,33 @@ pub(crate) fn complete(
         })?;
         share.rules.protect.push(entry);
     }
-    Ok(())
+    Ok(notices)
 }
 
-/// The rules of one workspace, from what was chosen, the settings and the workspace itself.
+/// The rules of one workspace, from what was chosen, the settings and the workspace itself; and what was not looked at
+/// for them, for the user.
 ///
 /// # Errors
 /// What in the workspace's own list cannot be meant: a list that is understood in part would show what it was to hide.
 pub(crate) fn rules(
     stored: &BTreeMap<String, StoredSetting>,
     guarding: &Guarding,
-    root: &Path,
-) -> Result<Rules, Report> {
+    (root, read_only): (&Path, bool),
+) -> Result<(Rules, Vec<String>), Report> {
     let level = match guarding.protect {
         Some(level) => level,
         None => settings::protect(stored)?,
     };
     let mut protections = protect::standard(level);
-    protections.extend(hooks(root, level));
+    let found = match protect::git_mode(level) {
+        // Nothing is written there.
+        _ if read_only => git_settings::Found::default(),
+        Some(mode) => git_settings::find(root, &git_settings::User::own(), mode)?,
+        None => git_settings::Found::default(),
+    };
+    let text = |entry: &Protection| entry.pattern.as_str().len();
+    let mut own = found.protections.iter().map(text).sum::<usize>();
+    protections.extend(found.protections);
     protections.extend(guarding.protect_paths.iter().map(|pattern| Protection {
         pattern: pattern.clone(),
         mode: Blocks::Block,
@@ -95,7 +108,7 @@ pub(crate) fn rules(
     }
     hidden.extend(ignore_file(root)?);
     let text = |pattern: &Pattern| pattern.as_str().len();
-    let own = guarding.protect_paths.iter().map(text).sum::<usize>();
+    own += guarding.protect_paths.iter().map(text).sum::<usize>();
     let count = protections.len().max(hidden.len());
     if own + hidden.iter().map(text).sum::<usize>() > MAX_RULES
         || count > sbx_workspace::set::MAX_PATTERNS
@@ -111,20 +124,12 @@ pub(crate) fn rules(
             format!("name directories instead of files in {}", hide::FILE),
         ));
     }
-    Ok(Rules {
+    let rules = Rules {
         protect: protections,
         hide: hidden,
-        only: None,
-        masks: Vec::new(),
-        late_masks: Vec::new(),
-        stand_ins: Vec::new(),
-    })
-}
-
-/// The directory from which the repository in a workspace takes its hooks.
-fn hooks(root: &Path, level: Level) -> Option<Protection> {
-    let config = read(&root.join(".git/config"), git_config::MAX_BYTES).ok()??;
-    protect::hooks_directory(&config, root, level)
+        ..Rules::default()
+    };
+    Ok((rules, found.notices))
 }
 
 fn ignore_file(root: &Path) -> Result<Vec<Pattern>, Report> {
@@ -163,13 +168,18 @@ fn ignore_file(root: &Path) -> Result<Vec<Pattern>, Report> {
 }
 
 /// A regular file of at most so many bytes; a link is not followed. `None`: it is another.
-fn read(path: &Path, limit: usize) -> io::Result<Option<Vec<u8>>> {
+pub(crate) fn read(path: &Path, limit: usize) -> io::Result<Option<Vec<u8>>> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = match open(path, flags, Mode::empty()) {
         Ok(fd) => File::from(fd),
         Err(rustix::io::Errno::LOOP) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
+    whole(file, limit)
+}
+
+/// The same of an open file.
+pub(crate) fn whole(file: File, limit: usize) -> io::Result<Option<Vec<u8>>> {
     if !file.metadata()?.is_file() {
         return Ok(None);
     }

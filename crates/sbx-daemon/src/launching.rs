@@ -81,7 +81,10 @@ pub(crate) async fn launch_with(
     for notice in keeper::settle(daemon, &sandbox.name).await {
         events.send(Event::Notice(notice)).await;
     }
-    write_documents(daemon, sandbox, &record, &image, (&kernel, origin)).await?;
+    let notices = write_documents(daemon, sandbox, &record, &image, (&kernel, origin)).await?;
+    for notice in notices {
+        events.send(Event::Notice(notice)).await;
+    }
     // What a gateway of an earlier run confirmed does not count.
     let revision = sandbox.gateway.request();
     let child = spawn(daemon, sandbox)?;
@@ -111,13 +114,14 @@ pub(crate) async fn launch_with(
     Ok(())
 }
 
+/// Returns notices for the user.
 async fn write_documents(
     daemon: &Arc<Daemon>,
     sandbox: &Sandbox,
     record: &Record,
     image: &Image,
     (kernel, origin): (&Chosen, Origin),
-) -> Result<(), Report> {
+) -> Result<Vec<String>, Report> {
     sandbox.make_runtime(&daemon.home)?;
     files::private_dir(&sandbox.dir.join(launch::files::GATEWAY_DIR))?;
     daemon.write_gateway_file(sandbox)?;
@@ -126,7 +130,7 @@ async fn write_documents(
         .dir
         .canonicalize()
         .map_err(|e| io_report("find", &sandbox.dir, &e))?;
-    let shares = guarded_shares(daemon, record, &dir).await?;
+    let (shares, notices) = guarded_shares(daemon, record, &dir).await?;
     let mut personalise = personalise(daemon, record, &image.path);
     personalise.mounts.extend(masked(&shares));
     let document = Launch {
@@ -155,23 +159,25 @@ async fn write_documents(
         origin,
         dir,
     };
-    files::replace_json(&sandbox.dir.join(launch::FILE), &document)
+    files::replace_json(&sandbox.dir.join(launch::FILE), &document)?;
+    Ok(notices)
 }
 
-/// The shares with their rules. Workspaces are read for that, and git is asked, which takes what it takes.
+/// The shares with their rules, and notices for the user. Workspaces are read for that, and git is asked, which takes what it takes.
 async fn guarded_shares(
     daemon: &Daemon,
     record: &Record,
     dir: &Path,
-) -> Result<Vec<ShareSpec>, Report> {
+) -> Result<(Vec<ShareSpec>, Vec<String>), Report> {
     let stored = daemon.store().settings().clone();
     let (record, dir) = (record.clone(), dir.to_path_buf());
     let work = move || {
         let (mut shares, _) = shares(&record);
+        let mut notices = Vec::new();
         for share in &mut shares {
-            guard::complete(&stored, &record, share, &dir)?;
+            notices.extend(guard::complete(&stored, &record, share, &dir)?);
         }
-        Ok(shares)
+        Ok((shares, notices))
     };
     image::blocking(work).await?
 }

@@ -42,9 +42,9 @@ pub(crate) fn find(wanted: Vec<Mask>, root: &Path) -> (Vec<String>, Option<Strin
     let many = kept.len() > MAX_MASKS || kept.len() < all.len();
     let notice = (many || cut).then(|| {
         format!(
-            "not every directory of {} is masked: {} are possible, down to {MAX_DEPTH} directories",
-            root.display(),
-            MAX_MASKS
+            "not every directory of {} is masked, the others are the host's: {MAX_MASKS} are possible, down to {MAX_DEPTH} \
+             directories",
+            root.display()
         )
     });
     (kept.into_iter().take(MAX_MASKS).collect(), notice)

@@ -24,28 +24,34 @@ struct Tracked {
     path: String,
 }
 
-/// Finds them, and puts what git has into files in `folder`, which is made anew.
-pub(crate) fn find(root: &Path, hide: &[Pattern], folder: &Path) -> Result<Vec<StandIn>, Report> {
+/// Finds them, and puts what git has into files in `folder`, which is made anew. What there is none for is said in a
+/// notice for the user: git inside finds it deleted.
+pub(crate) fn find(
+    root: &Path,
+    hide: &[Pattern],
+    folder: &Path,
+) -> Result<(Vec<StandIn>, Option<String>), Report> {
     let _old = std::fs::remove_dir_all(folder);
     if hide.is_empty() || !root.join(".git").exists() {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), None));
     }
+    let shown = root.display();
     let Some(list) = git(root, &["ls-files", "--stage", "-z"], MAX_LIST) else {
-        tracing::warn!(root = %root.display(), "git cannot be asked for hidden files that it knows");
-        return Ok(Vec::new());
+        let notice = format!(
+            "git cannot be asked which hidden files of {shown} it tracks: they read as deleted inside"
+        );
+        return Ok((Vec::new(), Some(notice)));
     };
     let set = PatternSet::new(hide.iter().cloned());
-    let mut found = Vec::new();
+    let (mut found, mut without) = (Vec::new(), 0_usize);
     for tracked in list.split(|byte| *byte == 0).filter_map(entry) {
         let Some(hidden_above) = hidden(&set, &tracked.path) else {
             continue;
         };
-        if found.len() == MAX_FILES {
-            tracing::warn!(root = %root.display(), "more than {MAX_FILES} hidden files are tracked");
-            break;
-        }
         let content = ["cat-file", "blob", &tracked.object];
-        let Some(content) = git(root, &content, MAX_BYTES) else {
+        let content = (found.len() < MAX_FILES).then(|| git(root, &content, MAX_BYTES));
+        let Some(content) = content.flatten() else {
+            without += 1;
             continue;
         };
         files::private_dir(folder)?;
@@ -58,7 +64,14 @@ pub(crate) fn find(root: &Path, hide: &[Pattern], folder: &Path) -> Result<Vec<S
             executable: tracked.executable,
         });
     }
-    Ok(found)
+    let notice = (without > 0).then(|| {
+        format!(
+            "{without} hidden files of {shown} that git tracks read as deleted inside: {MAX_FILES} are possible, of at most \
+             {} KiB. Do not commit their deletion",
+            MAX_BYTES >> 10
+        )
+    });
+    Ok((found, notice))
 }
 
 /// `MODE OBJECT STAGE<tab>PATH` of a regular file without a conflict.
@@ -134,6 +147,27 @@ mod tests {
         command.output().unwrap()
     }
 
+    #[test]
+    fn hidden_files_beyond_what_is_possible_are_counted_and_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("root");
+        std::fs::create_dir(&root).unwrap();
+        user_git(&root, &["init", "-q"]);
+        for number in 0..MAX_FILES + 2 {
+            std::fs::write(root.join(format!("{number}.key")), "k").unwrap();
+        }
+        let large = usize::try_from(MAX_BYTES).unwrap() + 1;
+        std::fs::write(root.join("0.key"), vec![b'k'; large]).unwrap();
+        user_git(&root, &["add", "."]);
+        let hide = ["*.key"].map(|text| Pattern::parse(text).unwrap());
+        let tracked = folder.path().join("tracked");
+        let (found, notice) = find(&root, &hide, &tracked).unwrap();
+        assert_eq!(found.len(), MAX_FILES);
+        assert!(notice.is_some_and(|text| text.starts_with("2 hidden files")));
+        let none = ["*.pem"].map(|text| Pattern::parse(text).unwrap());
+        assert_eq!(find(&root, &none, &tracked).unwrap().1, None);
+    }
+
     /// A repository that the guest may have written: it lacks a file's content, and says that a program brings it.
     #[test]
     fn nothing_is_fetched_for_a_repository_that_lacks_what_it_names() {
@@ -162,9 +196,10 @@ mod tests {
         }
 
         let hide = ["*.env"].map(|text| Pattern::parse(text).unwrap());
-        let found = find(&root, &hide, &folder.path().join("tracked")).unwrap();
+        let (found, notice) = find(&root, &hide, &folder.path().join("tracked")).unwrap();
         let paths: Vec<&str> = found.iter().map(|one| one.path.as_str()).collect();
         assert_eq!(paths, ["other.env"]);
+        assert!(notice.is_some_and(|text| text.starts_with("1 hidden files")));
         assert!(!mark.exists());
 
         git(&["cat-file", "blob", lost.trim()]);

@@ -8,13 +8,14 @@
 //! - [`mounts`]: which directories may be shared at all.
 //! - [`mask`]: which directories are the sandbox's own, and [`late_mask`]: those that appear while it runs.
 //! - [`git_config`], [`git_link`]: the git files that guest and host both write, and of which some contents run on the
-//!   host.
+//!   host; and [`git_places`]: where git is told to find more of them.
 //! - [`event`]: what the share says when somebody tried.
 #![forbid(unsafe_code)]
 
 pub mod event;
 pub mod git_config;
 pub mod git_link;
+pub mod git_places;
 mod glob;
 pub mod hide;
 pub mod late_mask;

@@ -1,10 +1,8 @@
 //! What is protected unless somebody says otherwise: files of a workspace that run, or decide what runs, on the host.
 
-use crate::pattern::{Pattern, PatternError, exactly};
+use crate::pattern::{Pattern, PatternError};
 use crate::rules::{Mode, Protection, What};
-use crate::{git_config, git_link};
 use serde::{Deserialize, Serialize};
-use std::path::Path;
 use std::str::FromStr;
 
 /// How much is protected.
@@ -59,7 +57,7 @@ impl FromStr for Level {
 
 /// Git's own files, in every repository of the workspace. `*.sample` hooks never run; git makes them in each new
 /// repository.
-const GIT: &[(&str, What)] = &[
+pub(crate) const GIT: &[(&str, What)] = &[
     ("**/.git", What::GitLink),
     ("**/.git/hooks/*", What::Everything),
     ("!**/.git/hooks/*.sample", What::Everything),
@@ -123,34 +121,59 @@ const OTHERS: &[(&str, What)] = &[
     ("**/.codex/", What::Everything),
     ("**/.cursor/", What::Everything),
     ("**/.gemini/", What::Everything),
+    ("**/.kiro/", What::Everything),
+    ("**/.factory/", What::Everything),
+    ("**/.opencode/", What::Everything),
+    ("**/opencode.json", What::Everything),
+    ("**/opencode.jsonc", What::Everything),
     ("**/.mcp.json", What::Everything),
     ("**/AGENTS.md", What::Everything),
+    ("**/AGENTS.override.md", What::Everything),
     ("**/CLAUDE.md", What::Everything),
+    ("**/CLAUDE.local.md", What::Everything),
     ("**/GEMINI.md", What::Everything),
+    ("**/.github/copilot-instructions.md", What::Everything),
+    ("**/.github/instructions/", What::Everything),
+    ("**/.cursorrules", What::Everything),
+    // A file or a directory.
+    ("**/.clinerules", What::Everything),
 ];
+
+/// What happens at a level to what guest and host must not both write: git's own files. `None`: nothing.
+pub fn git_mode(level: Level) -> Option<Mode> {
+    match level {
+        Level::Off => None,
+        Level::Report => Some(Mode::Report),
+        Level::Standard | Level::Block => Some(Mode::Block),
+    }
+}
 
 /// The list at a level.
 pub fn standard(level: Level) -> Vec<Protection> {
-    let (git, others) = match level {
-        Level::Off => return Vec::new(),
-        Level::Report => (Mode::Report, Mode::Report),
-        Level::Standard => (Mode::Block, Mode::Report),
-        Level::Block => (Mode::Block, Mode::Block),
+    let Some(mode) = git_mode(level) else {
+        return Vec::new();
     };
-    let parts = [(GIT, git), (OTHERS, others)];
-    let all = parts.into_iter().flat_map(|(list, mode)| {
-        let entries = list.iter();
-        entries.filter_map(move |(pattern, what)| {
-            // The list is ours; a test reads every entry of it.
-            let pattern = Pattern::parse(pattern).ok()?;
-            Some(Protection {
-                pattern,
-                mode,
-                what: *what,
-            })
-        })
-    });
-    all.collect()
+    let others = match level {
+        Level::Block => Mode::Block,
+        _ => Mode::Report,
+    };
+    let mut list = git(mode);
+    list.extend(OTHERS.iter().filter_map(|entry| read(entry, others)));
+    list
+}
+
+/// The part of it that is git's.
+pub fn git(mode: Mode) -> Vec<Protection> {
+    GIT.iter().filter_map(|entry| read(entry, mode)).collect()
+}
+
+/// An entry of the list, which is ours: a test reads every one.
+fn read((pattern, what): &(&str, What), mode: Mode) -> Option<Protection> {
+    Some(Protection {
+        pattern: Pattern::parse(pattern).ok()?,
+        mode,
+        what: *what,
+    })
 }
 
 /// A pattern that somebody added to the list.
@@ -163,28 +186,6 @@ pub fn added(pattern: &str, mode: Mode) -> Result<Protection, PatternError> {
         mode,
         what: What::Everything,
     })
-}
-
-/// The directory that a repository's settings name for its hooks (`core.hooksPath`), if it lies in the workspace, whose
-/// root is the repository's.
-pub fn hooks_directory(config: &[u8], root: &Path, level: Level) -> Option<Protection> {
-    let mode = match level {
-        Level::Off => return None,
-        Level::Report => Mode::Report,
-        Level::Standard | Level::Block => Mode::Block,
-    };
-    let entries = git_config::parse(config).ok()?;
-    let named = |entry: &&git_config::Entry| {
-        entry.section == "core" && entry.subsection.is_none() && entry.key == "hookspath"
-    };
-    // The last one counts.
-    let value = entries.iter().rev().find(named)?.value.as_deref()?;
-    let names = git_link::resolve(root, &[], std::str::from_utf8(value).ok()?)?;
-    let names: Option<Vec<&str>> = names
-        .into_iter()
-        .map(|name| std::str::from_utf8(name).ok())
-        .collect();
-    added(&(exactly(names?) + "/"), mode).ok()
 }
 
 /// Entries of the list that are no patterns: none.

@@ -415,6 +415,60 @@ fn attack_76_a_worktrees_directory_is_no_repository_of_its_own() {
     denied(bench.rename("y", ".git/worktrees/y"));
 }
 
+/// As the daemon finds them: settings that the repository's include, a directory that they name for hooks, and a git
+/// directory of another name.
+#[test]
+fn attack_76_gits_files_in_other_places_are_protected_as_in_their_own() {
+    use sbx_workspace::git_places;
+    let mut protect = standard(Level::Standard);
+    protect.extend([
+        git_places::settings(&["conf", "git"], Mode::Block).unwrap(),
+        git_places::hooks_anywhere(&["tools", "hooks"], Mode::Block).unwrap(),
+    ]);
+    protect.extend(git_places::git_directory(&["store"], Mode::Block).unwrap());
+    let rules = Rules {
+        protect,
+        ..Rules::default()
+    };
+    let bench = Bench::guarded(rules);
+    let evil = "[core]\n\tfsmonitor = evil\n";
+    // Not there yet: neither made, nor moved there, nor reached by a link.
+    bench.make_dir("conf").unwrap();
+    denied(bench.put("conf/git", evil));
+    bench.put("x", evil).unwrap();
+    denied(bench.rename("x", "conf/git"));
+    denied(bench.link("x", "conf/git"));
+    bench.make_dir("evil").unwrap();
+    bench.put("evil/git", evil).unwrap();
+    std::fs::remove_dir(bench.host("conf")).unwrap();
+    denied(bench.rename("evil", "conf"));
+    denied(bench.symlink(c"evil", "conf"));
+    // Git's own way of writing them stays.
+    bench.make_dir("conf").unwrap();
+    bench.put("conf/git.lock", "[user]\n\tname = a\n").unwrap();
+    bench.rename("conf/git.lock", "conf/git").unwrap();
+    denied(bench.edit("conf/git", evil));
+    bench.put("conf/git.lock", evil).unwrap();
+    denied(bench.rename("conf/git.lock", "conf/git"));
+    assert_eq!(read_host(bench.host("conf/git")), "[user]\n\tname = a\n");
+
+    for parent in ["", "tree/"] {
+        if !parent.is_empty() {
+            bench.make_dir("tree").unwrap();
+        }
+        let at = |below: &str| format!("{parent}{below}");
+        bench.make_dir(&at("tools")).unwrap();
+        denied(bench.make_dir(&at("tools/hooks")));
+        denied(bench.symlink(c"../evil", &at("tools/hooks")));
+        denied(bench.rename("evil", &at("tools/hooks")));
+    }
+
+    std::fs::create_dir_all(bench.host("store/hooks")).unwrap();
+    denied(bench.put("store/hooks/pre-commit", "evil"));
+    denied(bench.put("store/config", evil));
+    denied(bench.rename("store", "away"));
+}
+
 #[test]
 fn attack_77_what_other_programs_run_is_said_and_in_block_mode_refused() {
     let paths = [
@@ -423,8 +477,22 @@ fn attack_77_what_other_programs_run_is_said_and_in_block_mode_refused() {
         "CLAUDE.md",
         "x.code-workspace",
         ".gitlab-ci.yml",
+        ".gitattributes",
+        "AGENTS.md",
+        "opencode.json",
+        ".cursorrules",
+        ".github/copilot-instructions.md",
     ];
-    let folders = [".vscode", ".claude", ".github/workflows", ".idea"];
+    let folders = [
+        ".vscode",
+        ".claude",
+        ".github/workflows",
+        ".idea",
+        ".codex",
+        ".gemini",
+        ".opencode",
+        ".kiro",
+    ];
     let reporting = bench(Level::Standard);
     std::fs::create_dir(reporting.host(".github")).unwrap();
     for path in paths {
@@ -454,6 +522,7 @@ fn attack_77_what_other_programs_run_is_said_and_in_block_mode_refused() {
     for folder in folders.into_iter().filter(|folder| *folder != ".vscode") {
         denied(blocking.make_dir(folder));
     }
+    denied(blocking.put(".gitmodules", "agent's"));
     denied(blocking.put(".vscode/launch.json", "agent's"));
     denied(blocking.edit(".vscode/tasks.json", "agent's"));
     denied(blocking.rename(".vscode", "x"));

@@ -2,6 +2,7 @@
 
 mod git_config;
 mod git_link;
+mod git_places;
 mod hide;
 mod mounts;
 mod pattern;

@@ -1,8 +1,7 @@
 //! The list.
 
-use sbx_workspace::protect::{Level, broken, hooks_directory, standard};
+use sbx_workspace::protect::{Level, broken, standard};
 use sbx_workspace::{Mode, PatternSet, What};
-use std::path::Path;
 
 fn verdict(level: Level, path: &str) -> Option<(Mode, What)> {
     let list = standard(level);
@@ -61,16 +60,105 @@ fn a_level_is_written_as_it_is_read() {
     assert!(error.contains("off, report, standard, block"), "{error}");
 }
 
+/// Every row, with a path that no other row is about.
+const ROWS: &[&str] = &[
+    "a/.git",
+    ".git/hooks/pre-commit",
+    ".git/config",
+    ".git/config.worktree",
+    ".git/commondir",
+    ".git/worktrees/w/hooks/pre-commit",
+    ".git/worktrees/w/config",
+    ".git/worktrees/w/config.worktree",
+    ".git/worktrees/w/commondir",
+    ".git/modules/a/b/hooks/pre-commit",
+    ".git/modules/a/b/config",
+    ".git/modules/a/b/config.worktree",
+    ".git/modules/a/b/commondir",
+    ".sbxignore",
+    "a/.gitmodules",
+    "a/.gitattributes",
+    "a/.github/workflows/",
+    "a/.github/actions/",
+    "a/.gitea/workflows/",
+    "a/.forgejo/workflows/",
+    "a/.gitlab-ci.yml",
+    "a/.circleci/",
+    "a/.buildkite/",
+    "a/.woodpecker/",
+    "a/.woodpecker.yml",
+    "a/.drone.yml",
+    "a/.travis.yml",
+    "a/Jenkinsfile",
+    "a/azure-pipelines.yml",
+    "a/bitbucket-pipelines.yml",
+    "a/.husky/",
+    "a/.pre-commit-config.yaml",
+    "a/lefthook.yml",
+    "a/.vscode/",
+    "a/x.code-workspace",
+    "a/.idea/",
+    "a/.run/",
+    "a/.zed/",
+    "a/.exrc",
+    "a/.nvim.lua",
+    "a/.devcontainer/",
+    "a/.devcontainer.json",
+    "a/.envrc",
+    "a/.mise.toml",
+    "a/mise.toml",
+    "a/.claude/",
+    "a/.codex/",
+    "a/.cursor/",
+    "a/.gemini/",
+    "a/.kiro/",
+    "a/.factory/",
+    "a/.opencode/",
+    "a/opencode.json",
+    "a/opencode.jsonc",
+    "a/.mcp.json",
+    "a/AGENTS.md",
+    "a/AGENTS.override.md",
+    "a/CLAUDE.md",
+    "a/CLAUDE.local.md",
+    "a/GEMINI.md",
+    "a/.github/copilot-instructions.md",
+    "a/.github/instructions/",
+    "a/.cursorrules",
+    "a/.clinerules",
+    "a/.clinerules/",
+];
+
 #[test]
-fn the_directory_that_git_is_told_to_take_hooks_from_is_protected() {
-    let found = |config: &str| {
-        let entry = hooks_directory(config.as_bytes(), Path::new("/w/p"), Level::Standard)?;
-        Some((entry.pattern.to_string(), entry.mode))
-    };
-    let at = |path: &str| Some((path.to_owned(), Mode::Block));
-    assert_eq!(found("[core]\nhooksPath = .husky/_"), at("/.husky/_/"));
-    assert_eq!(found("[core]\nhooksPath = /w/p/a*b"), at("/a\\*b/"));
-    assert_eq!(found("[core]\nhooksPath = a\nhooksPath = ./b"), at("/b/"));
-    assert_eq!(found("[core]\nhooksPath = /etc/hooks"), None);
-    assert_eq!(found("[core]\nbare = true"), None);
+fn every_row_of_the_list_is_needed_and_every_name_is_blocked_in_block_mode() {
+    for path in ROWS {
+        let mode = verdict(Level::Block, path).map(|(mode, _)| mode);
+        assert_eq!(mode, Some(Mode::Block), "{path}");
+    }
+    // A row that nobody misses would be one that this table forgot.
+    let list = standard(Level::Block);
+    for (number, row) in list.iter().enumerate() {
+        let rest: Vec<_> = list
+            .iter()
+            .enumerate()
+            .filter(|(other, _)| *other != number)
+            .map(|(_, entry)| entry.pattern.clone())
+            .collect();
+        let set = PatternSet::new(rest);
+        let all = PatternSet::new(list.iter().map(|entry| entry.pattern.clone()));
+        let found = |set: &PatternSet, path: &str| {
+            let names = path.trim_end_matches('/').split('/').map(str::as_bytes);
+            set.walk(names, path.ends_with('/')).matched().is_some()
+        };
+        let samples = ["", ".git/worktrees/w/", ".git/modules/a/"].map(|below| {
+            let start = if below.is_empty() { ".git/" } else { below };
+            format!("{start}hooks/pre-commit.sample")
+        });
+        let paths = ROWS
+            .iter()
+            .copied()
+            .chain(samples.iter().map(String::as_str));
+        let missed = paths.filter(|path| found(&set, path) != found(&all, path));
+        assert!(missed.count() > 0, "{}", row.pattern);
+    }
 }

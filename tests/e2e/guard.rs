@@ -242,6 +242,123 @@ fn what_was_tried_is_said(setting: &Setting) {
     assert!(run.stderr.contains(".git/hooks/post-applypatch"), "{run}");
 }
 
+/// Each line must fail, and change nothing: places from which the host's git takes hooks and settings because files that
+/// were there before say so.
+const ELSEWHERE: &[&str] = &[
+    "printf '[core]\n\tfsmonitor = ./evil\n' >> .gitconfig",
+    "git config -f .gitconfig core.fsmonitor ./evil",
+    "git config -f later core.fsmonitor ./evil",
+    "echo evil > later",
+    "mv evil later",
+    "mkdir nested/hk",
+    "mkdir tree/.githooks",
+    "ln -s ../new tree/.githooks",
+    "cp evil scripts/check",
+    "rm -f scripts/check && cp evil scripts/check",
+];
+
+#[test]
+fn attack_76_the_host_runs_nothing_from_where_its_settings_were_told_to_look() {
+    let setting = Setting::ordinary("deny-all");
+    let workspace = setting.installation.folder("elsewhere").unwrap();
+    let mark = workspace.join("mark");
+    let repository = |below: &str| {
+        let path = workspace.join(below);
+        std::fs::create_dir_all(&path).unwrap();
+        host_git(&path, &["init", "-q", "-b", "main"]);
+        host_git(&path, &["commit", "-q", "--allow-empty", "-m", "first"]);
+        path
+    };
+    let top = repository(".");
+    host_git(&top, &["config", "include.path", "../.gitconfig"]);
+    host_git(
+        &top,
+        &["config", "includeIf.onbranch:main.path", "../later"],
+    );
+    std::fs::write(top.join(".gitconfig"), "[core]\n\thooksPath = .githooks\n").unwrap();
+    host_git(&top, &["worktree", "add", "-q", "tree"]);
+    let nested = repository("nested");
+    host_git(&nested, &["config", "core.hooksPath", "hk"]);
+    std::fs::create_dir(top.join("scripts")).unwrap();
+    std::fs::write(top.join("scripts/check"), "#!/bin/sh\n").unwrap();
+    let hook = nested.join(".git/hooks/post-commit");
+    std::os::unix::fs::symlink("../../../scripts/check", hook).unwrap();
+    let evil = format!("#!/bin/sh\ntouch {}\n", mark.display());
+    std::fs::write(top.join("evil"), evil).unwrap();
+    setting.installation.own_all(&workspace).unwrap();
+    let path = workspace.display().to_string();
+    let create = [
+        "create",
+        "shell",
+        &path,
+        "--name",
+        "elsewhere",
+        "--memory",
+        "1g",
+    ];
+    setting.installation.sbx(create).success().unwrap();
+    for line in ELSEWHERE {
+        let line = format!("chmod +x evil; {line}");
+        let tried = setting.installation.inside("elsewhere", &line);
+        assert!(!tried.ok(), "{line}: {tried}");
+    }
+    // The host works in each of them, with what was written inside.
+    for below in [".", "tree", "nested"] {
+        let path = workspace.join(below);
+        host_git(&path, &["status", "--short"]);
+        host_git(&path, &["commit", "-q", "--allow-empty", "-m", "host"]);
+    }
+    assert!(!mark.exists());
+}
+
+/// Protected names that a repository has: what a checkout inside does about them in block mode.
+#[test]
+fn in_block_mode_a_checkout_leaves_out_protected_names_and_says_so() {
+    let setting = Setting::ordinary("deny-all");
+    let workspace = setting.installation.folder("blocked").unwrap();
+    host_git(&workspace, &["init", "-q", "-b", "main"]);
+    for name in ["CLAUDE.md", ".gitattributes", "plain"] {
+        std::fs::write(workspace.join(name), "* text\n").unwrap();
+    }
+    host_git(&workspace, &["add", "."]);
+    host_git(&workspace, &["commit", "-q", "-m", "all"]);
+    setting.installation.own_all(&workspace).unwrap();
+    let path = workspace.display().to_string();
+    let create = [
+        "create",
+        "shell",
+        &path,
+        "--name",
+        "blocked",
+        "--memory",
+        "1g",
+        "--protect",
+        "block",
+    ];
+    setting.installation.sbx(create).success().unwrap();
+    let clone = setting
+        .installation
+        .inside("blocked", "git clone -q . copy");
+    assert!(
+        !clone.ok() && clone.stderr.contains("unable to create file CLAUDE.md"),
+        "{clone}"
+    );
+    assert!(clone.stderr.contains("checkout failed"), "{clone}");
+    // The rest is there, and the repository whole; whoever says that he does without them has a clean one.
+    let rest = "cd copy; cat plain; git fsck --strict; git sparse-checkout set --no-cone '/*' '!CLAUDE.md' \
+        '!.gitattributes'; git status --short; ls -A";
+    assert_eq!(setting.inside("blocked", rest), "* text\n.git\nplain\n");
+    let run = setting.installation.sbx([
+        "run",
+        "--name",
+        "blocked",
+        "--",
+        "-c",
+        "cd copy && git checkout -q HEAD CLAUDE.md; true",
+    ]);
+    assert!(run.stderr.contains("copy/CLAUDE.md"), "{run}");
+}
+
 /// A container with the workspace, made of the machine's own files: no registry is asked.
 const HELD: &str = "set -e; (cd /; tar -ch bin/sh bin/mkdir bin/cat bin/sleep $(ldd /bin/mkdir /bin/cat | grep -o '/[^ ]*' | \
     grep -v : | sort -u | sed 's|^/||') | docker import - tiny >/dev/null); \

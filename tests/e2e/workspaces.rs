@@ -116,7 +116,7 @@ fn owner_is_agent(setting: &Setting, name: &str, workspace: &Path) {
         .write(&workspace.join("host-made"), b"changed outside\n")
         .unwrap();
     assert_eq!(
-        setting.inside(name, "sleep 1.1; cat host-made"),
+        setting.inside(name, "sleep 1; cat host-made"),
         "changed outside\n"
     );
 }

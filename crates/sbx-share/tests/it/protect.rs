@@ -464,8 +464,9 @@ fn attack_76_gits_files_in_other_places_are_protected_as_in_their_own() {
     }
 
     std::fs::create_dir_all(bench.host("store/hooks")).unwrap();
+    bench.host_write("store/config", "[core]\n\tbare = true\n");
     denied(bench.put("store/hooks/pre-commit", "evil"));
-    denied(bench.put("store/config", evil));
+    denied(bench.edit("store/config", evil));
     denied(bench.rename("store", "away"));
 }
 

@@ -223,8 +223,8 @@ impl MountPolicy {
         }
         let missing = if named(true) { Missing::Write } else { missing };
         let other = others_home(path);
-        let homes = home.into_iter().chain(other.as_deref());
-        let why = homes.filter_map(|home| sensitive(path, home)).next();
+        let mut homes = home.into_iter().chain(other.as_deref());
+        let why = homes.find_map(|home| sensitive(path, home));
         why.map_or(Ok(()), |why| Err(Refusal { missing, why }))
     }
 }

@@ -27,8 +27,8 @@ fn why(allow: &[&str], path: &str) -> Option<Why> {
     check(allow, &[], path).err().map(|refusal| refusal.why)
 }
 
-fn sensitive(path: &str) -> Option<Why> {
-    Some(Why::Sensitive(PathBuf::from(path)))
+fn sensitive(path: &str) -> Why {
+    Why::Sensitive(PathBuf::from(path))
 }
 
 #[test]
@@ -36,10 +36,10 @@ fn homes_and_what_programs_keep_in_them_are_refused_unless_named() {
     let home = |path: &str| Some(Why::Home(PathBuf::from(path)));
     assert_eq!(why(&[], "/home/u"), home("/home/u"));
     assert_eq!(why(&[], "/home"), home("/home/u"));
-    assert_eq!(why(&[], "/home/u/.ssh"), sensitive("/home/u/.ssh"));
+    assert_eq!(why(&[], "/home/u/.ssh"), Some(sensitive("/home/u/.ssh")));
     assert_eq!(
         why(&[], "/home/u/.config/app:ro"),
-        sensitive("/home/u/.config")
+        Some(sensitive("/home/u/.config"))
     );
     for path in [
         "/home/u/project",
@@ -58,7 +58,7 @@ fn homes_and_what_programs_keep_in_them_are_refused_unless_named() {
     assert_eq!(why(&["~/.config/*"], "/home/u/.config/app"), None);
     assert_eq!(
         why(&["~/.config/*"], "/home/u/.config/a/b"),
-        sensitive("/home/u/.config")
+        Some(sensitive("/home/u/.config"))
     );
     assert_eq!(why(&["~/.config/**"], "/home/u/.config/a/b"), None);
 }
@@ -71,7 +71,7 @@ fn what_holds_a_sensitive_place_is_refused_unless_named() {
         ("/home/u/.local/share:ro", "/home/u/.local/share/keyrings"),
         ("/home/u/.m2", "/home/u/.m2/settings.xml"),
     ] {
-        assert_eq!(why(&[], path), sensitive(place), "{path}");
+        assert_eq!(why(&[], path), Some(sensitive(place)), "{path}");
     }
     assert_eq!(why(&["~/.cargo"], "/home/u/.cargo"), None);
     assert_eq!(why(&["~/.local/*:ro"], "/home/u/.local/share:ro"), None);
@@ -82,7 +82,7 @@ fn homes_of_others_are_homes() {
     for path in ["/home/other", "/root"] {
         assert_eq!(why(&[], path), Some(Why::Home(PathBuf::from(path))));
         let below = format!("{path}/.ssh");
-        assert_eq!(why(&[], &below), sensitive(&below));
+        assert_eq!(why(&[], &below), Some(sensitive(&below)));
         assert_eq!(why(&[path], path), None);
     }
     // Also for somebody who has none.

@@ -19,7 +19,7 @@ const READ: u32 = libc::O_RDONLY.cast_unsigned();
 const READ_WRITE: u32 = libc::O_RDWR.cast_unsigned();
 
 /// Does something on the host over and over while the guest is at work, also when that fails.
-fn meanwhile(host: impl Fn() + Send, guest: impl FnOnce()) {
+pub(crate) fn meanwhile(host: impl Fn() + Send, guest: impl FnOnce()) {
     struct Stop<'a>(&'a AtomicBool);
     impl Drop for Stop<'_> {
         fn drop(&mut self) {
@@ -40,7 +40,7 @@ fn meanwhile(host: impl Fn() + Send, guest: impl FnOnce()) {
 }
 
 /// Exchanges `a` and `b` below a folder until the guest is done.
-fn race(folder: &Path, (a, b): (&str, &str), guest: impl FnOnce()) {
+pub(crate) fn race(folder: &Path, (a, b): (&str, &str), guest: impl FnOnce()) {
     let (a, b) = (folder.join(a), folder.join(b));
     let exchange = || {
         rustix::fs::renameat_with(CWD, &a, CWD, &b, RenameFlags::EXCHANGE).unwrap();

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 use sbx_testkit::virtio_fs::{Client, Error, Fate, ROOT};
+use sbx_workspace::Rules;
 use tempfile::TempDir;
 
 use crate::process::{Server, command, start_with};
+use crate::support::said;
 
 /// A server, its folder with `root` and `outside`, and its guest.
 pub(crate) struct Guest {
@@ -31,6 +34,21 @@ impl Guest {
     /// On a folder that was prepared.
     pub(crate) fn serving(folder: TempDir, arguments: &[&str]) -> Self {
         Self::start(folder, arguments, 0)
+    }
+
+    /// On a folder that was prepared, under rules; what is said goes to a file beside the root.
+    pub(crate) fn guarded(folder: TempDir, rules: &Rules) -> Self {
+        let (rules, events) = (
+            serde_json::to_string(rules).unwrap(),
+            folder.path().join("events"),
+        );
+        let arguments = ["--rules", &rules, "--events", events.to_str().unwrap()];
+        Self::serving(folder, &arguments)
+    }
+
+    /// What was said: action, path, and whether it was refused.
+    pub(crate) fn said(&self) -> Vec<(String, String, bool)> {
+        said(&self.folder.path().join("events"))
     }
 
     /// With features of the device beyond what is needed.
@@ -70,6 +88,69 @@ impl Guest {
     /// A path beside it.
     pub(crate) fn outside(&self, path: &str) -> PathBuf {
         self.folder.path().join("outside").join(path)
+    }
+
+    /// The node at a path of single components.
+    pub(crate) fn node(&mut self, path: &str) -> Result<u64, Error> {
+        let mut names = path.split('/').filter(|name| !name.is_empty());
+        names.try_fold(ROOT, |parent, name| Ok(self.fs.lookup(parent, name)?.node))
+    }
+
+    /// A path's directory, and its last component.
+    pub(crate) fn place<'a>(&mut self, path: &'a str) -> Result<(u64, &'a [u8]), Error> {
+        let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+        Ok((self.node(parent)?, name.as_bytes()))
+    }
+
+    /// Makes a file with this content, or writes over the one that is there.
+    pub(crate) fn put(&mut self, path: &str, content: &str) -> Result<(), Error> {
+        let (parent, name) = self.place(path)?;
+        let flags = libc::O_RDWR.cast_unsigned() | libc::O_TRUNC.cast_unsigned();
+        let (file, handle) = self.fs.create(parent, name, 0o755, flags)?;
+        let written = self.fs.write(file.node, handle, 0, content.as_bytes());
+        self.fs.release(file.node, handle)?;
+        written.map(drop)
+    }
+
+    pub(crate) fn make_dir(&mut self, path: &str) -> Result<u64, Error> {
+        let (parent, name) = self.place(path)?;
+        Ok(self.fs.mkdir(parent, name, 0o755)?.node)
+    }
+
+    pub(crate) fn rename(&mut self, from: &str, to: &str, flags: u32) -> Result<(), Error> {
+        let (from, to) = (self.place(from)?, self.place(to)?);
+        self.fs.rename2(from, to, flags)
+    }
+
+    pub(crate) fn link(&mut self, file: &str, at: &str) -> Result<(), Error> {
+        let (node, (parent, name)) = (self.node(file)?, self.place(at)?);
+        self.fs.link(node, parent, name).map(drop)
+    }
+
+    /// Everything in the shared directory: what is a directory, a file with its content, a link with its text, or another
+    /// thing; and the permissions.
+    pub(crate) fn picture(&self) -> BTreeMap<PathBuf, String> {
+        let mut picture = BTreeMap::new();
+        let mut waiting = vec![self.host("")];
+        while let Some(folder) = waiting.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                let meta = path.symlink_metadata().unwrap();
+                let what = if meta.is_dir() {
+                    waiting.push(path.clone());
+                    "directory".to_owned()
+                } else if meta.is_file() {
+                    String::from_utf8(std::fs::read(&path).unwrap()).unwrap()
+                } else if meta.is_symlink() {
+                    format!("-> {}", path.read_link().unwrap().display())
+                } else {
+                    format!("{:?}", meta.file_type())
+                };
+                let mode = meta.permissions().mode();
+                picture.insert(path, format!("{mode:o} {what}"));
+            }
+        }
+        picture
     }
 
     /// A file's node and a handle to read and write it.

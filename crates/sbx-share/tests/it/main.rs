@@ -6,7 +6,10 @@
 )]
 
 mod attack_73;
+mod attack_74;
 mod attack_75;
+mod attack_76;
+mod attack_77;
 mod bounds;
 mod chains;
 mod confinement;
@@ -22,3 +25,4 @@ mod process;
 mod protect;
 mod saved;
 mod support;
+mod ways;

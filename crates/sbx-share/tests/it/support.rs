@@ -102,19 +102,7 @@ impl Bench {
 
     /// What was said: action, path, and whether it was refused.
     pub(crate) fn said(&self) -> Vec<(String, String, bool)> {
-        let text = std::fs::read_to_string(self.folder.path().join("events")).unwrap();
-        let events = text
-            .lines()
-            .map(|line| serde_json::from_str::<Event>(line).unwrap());
-        events
-            .map(|event| {
-                (
-                    event.action.to_string(),
-                    event.path,
-                    event.mode == Mode::Block,
-                )
-            })
-            .collect()
+        said(&self.folder.path().join("events"))
     }
 
     /// A path of the shared directory, on the host.
@@ -277,6 +265,20 @@ pub(crate) fn errno<T>(result: io::Result<T>) -> i32 {
         Ok(_) => panic!("the request succeeded"),
         Err(error) => error.raw_os_error().unwrap(),
     }
+}
+
+/// What a file of events says: action, path, and whether it was refused.
+pub(crate) fn said(events: &Path) -> Vec<(String, String, bool)> {
+    let text = std::fs::read_to_string(events).unwrap();
+    let events = text
+        .lines()
+        .map(|line| serde_json::from_str::<Event>(line).unwrap());
+    events
+        .map(|event| {
+            let refused = event.mode == Mode::Block;
+            (event.action.to_string(), event.path, refused)
+        })
+        .collect()
 }
 
 pub(crate) fn read_host(path: impl AsRef<Path>) -> String {

@@ -62,6 +62,7 @@ pub(crate) fn find(
             hidden_above,
             content: file,
             executable: tracked.executable,
+            link: false,
         });
     }
     let notice = (without > 0).then(|| {

@@ -167,11 +167,7 @@ impl Directory {
             entries.push(Item {
                 inode: u64::MAX - index,
                 next: VIRTUALS + index + 1,
-                kind: u32::from(if name.directory {
-                    libc::DT_DIR
-                } else {
-                    libc::DT_REG
-                }),
+                kind: kind(name.kind),
                 name: names.len()..names.len() + name.bytes.len() + 1,
             });
             names.extend_from_slice(&name.bytes);

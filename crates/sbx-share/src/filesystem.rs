@@ -77,6 +77,9 @@ impl FileSystem for Share {
     }
 
     fn readlink(&self, _: Context, inode: u64) -> io::Result<Vec<u8>> {
+        if let Some(text) = self.virtual_text(inode) {
+            return text;
+        }
         let (link, _) = self.reach(inode)?;
         Ok(rustix::fs::readlinkat(link, c"", Vec::new())?.into_bytes())
     }
@@ -276,6 +279,10 @@ impl FileSystem for Share {
         let access = rustix::fs::Access::from_bits(mask).ok_or(rustix::io::Errno::INVAL)?;
         if access.contains(rustix::fs::Access::WRITE_OK) {
             self.check_writable()?;
+        }
+        let writes = access.contains(rustix::fs::Access::WRITE_OK);
+        if let Some(allowed) = self.virtual_access(inode, writes) {
+            return allowed;
         }
         let (file, _) = self.reach(inode)?;
         self.tree.access(file, access)

@@ -23,6 +23,9 @@ impl Share {
         if let Some(entry) = self.look_up_virtual(parent, component(name)?)? {
             return Ok(entry);
         }
+        if self.holds_stand_ins_only(parent) {
+            return Ok(absent());
+        }
         let directory = self.reach_directory(parent)?;
         match tree::stat_name(directory, component(name)?) {
             Ok(stat) if self.is_hidden(parent, name, is_type(&stat, FileType::Directory))? => {

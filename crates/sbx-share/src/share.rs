@@ -205,9 +205,9 @@ impl Share {
             ));
         }
         let identity = self.nodes().identity(id)?;
-        if identity.virtual_number().is_some() {
+        if let Some(number) = identity.virtual_number() {
             // There is nothing to walk to.
-            return Err(Errno::STALE.into());
+            return Err(self.virtuals().out_of_reach(number).into());
         }
         loop {
             // The tables are held while the kernel walks: requests come one at a time.

@@ -113,6 +113,9 @@ pub struct StandIn {
     /// Git has it as a program.
     #[serde(default)]
     pub executable: bool,
+    /// Git has it as a symbolic link, with that content as its text.
+    #[serde(default)]
+    pub link: bool,
 }
 
 impl Rules {

@@ -4,6 +4,8 @@
 //! bounded by memory only. Places are beliefs: the host renames and replaces files at any time, so whoever reaches a
 //! file through a place compares the identity and drops a place that lied.
 
+mod saved;
+
 use rustc_hash::FxHashMap as HashMap;
 use std::collections::hash_map::Entry;
 use std::ffi::{CStr, CString};
@@ -13,8 +15,10 @@ use rustix::fs::{FileType, Statx};
 use rustix::io::Errno;
 
 use crate::guard::Mark;
-use crate::limits::{MAX_DEPTH, MAX_NAME, MAX_PLACES};
+use crate::limits::{MAX_DEPTH, MAX_PLACES};
 use serde::{Deserialize, Serialize};
+
+pub(crate) use saved::SavedNode;
 
 /// The guest's number of the root (FUSE_ROOT_ID).
 pub(crate) const ROOT: u64 = 1;
@@ -90,7 +94,13 @@ pub(crate) enum Kind {
 
 impl From<&Statx> for Kind {
     fn from(stat: &Statx) -> Self {
-        match FileType::from_raw_mode(stat.stx_mode.into()) {
+        FileType::from_raw_mode(stat.stx_mode.into()).into()
+    }
+}
+
+impl From<FileType> for Kind {
+    fn from(kind: FileType) -> Self {
+        match kind {
             FileType::RegularFile => Self::File,
             FileType::Directory => Self::Directory,
             _ => Self::Other,
@@ -117,53 +127,6 @@ impl Node {
         self.places.insert(0, place);
         self.places.truncate(limit);
         self.mark.epoch = 0;
-    }
-}
-
-/// A node as it is written down; see `state`.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct SavedNode {
-    id: u64,
-    device: (u32, u32),
-    inode: u64,
-    born: (i64, u32),
-    lookups: u64,
-    kind: Kind,
-    depth: usize,
-    /// Parent and name, newest first.
-    places: Vec<(u64, Vec<u8>)>,
-}
-
-impl SavedNode {
-    /// What a share can have written; `None`: this is not.
-    fn node(self) -> Option<Node> {
-        let plain = |name: &[u8]| {
-            !matches!(name, b"" | b"." | b"..") && !name.contains(&b'/') && name.len() <= MAX_NAME
-        };
-        let places: Option<Vec<Place>> = self
-            .places
-            .into_iter()
-            .map(|(parent, name)| {
-                let name = CString::new(name)
-                    .ok()
-                    .filter(|name| plain(name.to_bytes()))?;
-                Some(Place { parent, name })
-            })
-            .collect();
-        let places = places.filter(|places| places.len() <= MAX_PLACES)?;
-        let sound = self.id > ROOT && self.lookups > 0 && self.depth <= MAX_DEPTH;
-        sound.then_some(Node {
-            identity: Identity {
-                device: self.device,
-                inode: self.inode,
-                born: self.born,
-            },
-            lookups: self.lookups,
-            places,
-            kind: self.kind,
-            depth: self.depth,
-            mark: Mark::default(),
-        })
     }
 }
 
@@ -205,44 +168,9 @@ impl Nodes {
         };
     }
 
-    /// All but the root, to be written down.
-    pub(crate) fn saved(&self) -> Vec<SavedNode> {
-        let nodes = self.by_id.iter().filter(|(id, _)| **id != ROOT);
-        nodes
-            .map(|(id, node)| SavedNode {
-                id: *id,
-                device: node.identity.device,
-                inode: node.identity.inode,
-                born: node.identity.born,
-                lookups: node.lookups,
-                kind: node.kind,
-                depth: node.depth,
-                places: node
-                    .places
-                    .iter()
-                    .map(|place| (place.parent, place.name.to_bytes().to_vec()))
-                    .collect(),
-            })
-            .collect()
-    }
-
     /// The id of the next node.
     pub(crate) fn next(&self) -> u64 {
         self.next
-    }
-
-    /// Takes nodes in that were written down. False, with some of them in, if no share can have written that.
-    pub(crate) fn restore(&mut self, saved: Vec<SavedNode>, next: u64) -> bool {
-        self.next = self.next.max(next);
-        for one in saved {
-            let id = one.id;
-            let Some(node) = one.node() else { return false };
-            let twice = self.by_identity.insert(node.identity, id).is_some();
-            if twice || self.by_id.insert(id, node).is_some() || id >= self.next {
-                return false;
-            }
-        }
-        true
     }
 
     /// Whether the guest holds a node of this file.

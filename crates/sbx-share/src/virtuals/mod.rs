@@ -5,25 +5,23 @@
 //!   which there is a file that no listing shows.
 //! - **Stand-ins**: hidden files that git has in its index. They read as what git has, so that git inside neither finds
 //!   them deleted nor changed, and nobody sees what the host's files say beyond that.
+//!
+//! Here is the table; what is asked of a share about it is in `requests`.
+
+mod requests;
 
 use crate::late::Late;
-use crate::limits::CACHE_TIME;
-use crate::nodes::{Identity, Kind};
+use crate::nodes::Kind;
 use crate::owner::Owners;
-use crate::share::Share;
-use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::fs::{FileType, MemfdFlags, SealFlags};
 use rustix::io::Errno;
 use sbx_workspace::Rules;
 use sbx_workspace::late_mask::CONTROL;
 use sbx_workspace::rules::StandIn;
-use std::cell::RefMut;
 use std::collections::{HashMap, HashSet};
-use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::path::Path;
-use std::time::Duration;
-use virtiofsd::filesystem::Entry;
 use virtiofsd::fuse::Attr;
 
 /// One of them.
@@ -34,10 +32,11 @@ enum Virtual {
     Above,
     /// What the guest's agent reads and writes. Its descriptor is of an empty file that stays so.
     Control(File),
+    /// A stand-in; a link's content is its text.
     File {
         content: File,
         size: u64,
-        executable: bool,
+        mode: u32,
     },
 }
 
@@ -51,7 +50,7 @@ impl Virtual {
 #[derive(Clone, Debug)]
 pub(crate) struct Name {
     pub(crate) bytes: Vec<u8>,
-    pub(crate) directory: bool,
+    pub(crate) kind: FileType,
 }
 
 /// The table: by path from the root.
@@ -93,11 +92,15 @@ impl Virtuals {
         let Ok(size) = content.metadata().map(|meta| meta.len()) else {
             return;
         };
-        let executable = stand_in.executable;
+        let mode = match (stand_in.link, stand_in.executable) {
+            (true, _) => libc::S_IFLNK | 0o777,
+            (false, true) => libc::S_IFREG | 0o755,
+            (false, false) => libc::S_IFREG | 0o644,
+        };
         let file = Virtual::File {
             content,
             size,
-            executable,
+            mode,
         };
         self.add(&stand_in.path, file);
         for above in &stand_in.hidden_above {
@@ -160,7 +163,7 @@ impl Virtuals {
         let inside = inside.filter(|(_, number)| listed(*number));
         let named = inside.map(|(name, number)| Name {
             bytes: name.clone(),
-            directory: self.kind(*number) == Kind::Directory,
+            kind: self.file_type(*number),
         });
         named.collect()
     }
@@ -176,11 +179,16 @@ impl Virtuals {
         Some(found.1)
     }
 
-    fn kind(&self, number: usize) -> Kind {
+    fn file_type(&self, number: usize) -> FileType {
         match self.all.get(number) {
-            Some((_, Virtual::File { .. } | Virtual::Control(_))) => Kind::File,
-            _ => Kind::Directory,
+            Some((_, Virtual::File { mode, .. })) => FileType::from_raw_mode(*mode),
+            Some((_, Virtual::Control(_))) => FileType::RegularFile,
+            _ => FileType::Directory,
         }
+    }
+
+    fn kind(&self, number: usize) -> Kind {
+        Kind::from(self.file_type(number))
     }
 
     /// Why nothing may be done with this path: it is one of them, or has a mask below it.
@@ -195,6 +203,15 @@ impl Virtuals {
         })
     }
 
+    /// Why nothing of the host's is where one of them is. For a mask `ESTALE`: whoever walks there anew finds what the guest
+    /// has mounted. What is hidden stays so, whoever comes again.
+    pub(crate) fn out_of_reach(&self, number: usize) -> Errno {
+        match self.all.get(number) {
+            Some((_, Virtual::Above | Virtual::File { .. })) => Errno::ACCESS,
+            _ => Errno::STALE,
+        }
+    }
+
     fn attributes(&self, owners: &Owners, number: usize) -> Attr {
         let common = Attr {
             ino: u64::MAX - number as u64,
@@ -203,13 +220,8 @@ impl Virtuals {
             ..owners.own()
         };
         match self.all.get(number) {
-            Some((
-                _,
-                Virtual::File {
-                    size, executable, ..
-                },
-            )) => Attr {
-                mode: libc::S_IFREG | if *executable { 0o755 } else { 0o644 },
+            Some((_, Virtual::File { size, mode, .. })) => Attr {
+                mode: *mode,
                 size: *size,
                 blocks: size.div_ceil(512),
                 ..common
@@ -225,152 +237,6 @@ impl Virtuals {
                 nlink: 2,
                 ..common
             },
-        }
-    }
-}
-
-impl Share {
-    pub(crate) fn virtuals(&self) -> RefMut<'_, Virtuals> {
-        self.virtuals.borrow_mut()
-    }
-
-    /// The answer to a look-up of such a name; `None`: it is none.
-    pub(crate) fn look_up_virtual(&self, parent: u64, name: &CStr) -> io::Result<Option<Entry>> {
-        let mut virtuals = self.virtuals();
-        if !virtuals.known.contains(name.to_bytes()) {
-            return Ok(None);
-        }
-        let directory = self.path_of(parent)?;
-        let Some(number) = virtuals.find(&directory, name.to_bytes()) else {
-            return Ok(None);
-        };
-        if virtuals.is_mask(number) && !self.knows_at(number, parent) {
-            virtuals.late.remind(number);
-        }
-        let (identity, kind) = (Identity::of_virtual(number), virtuals.kind(number));
-        let inode = self.nodes().found(identity, parent, name, kind)?;
-        // Whoever would enter it asks for them first.
-        let changes = virtuals.late.is_entered_anew(number);
-        Ok(Some(Entry {
-            inode,
-            generation: 0,
-            attr: virtuals.attributes(&self.owners, number),
-            attr_timeout: if changes { Duration::ZERO } else { CACHE_TIME },
-            entry_timeout: CACHE_TIME,
-        }))
-    }
-
-    /// Whether the guest holds the node of this one.
-    pub(crate) fn knows(&self, number: usize) -> bool {
-        self.nodes().knows(Identity::of_virtual(number))
-    }
-
-    /// The same, in this directory. What the guest has something mounted at it does not forget, and neither what is above.
-    fn knows_at(&self, number: usize, parent: u64) -> bool {
-        let nodes = self.nodes();
-        let place = nodes.place_of(Identity::of_virtual(number));
-        place.is_some_and(|place| place.parent == parent)
-    }
-
-    /// The path of a directory from the root.
-    pub(crate) fn path_of(&self, id: u64) -> io::Result<Vec<u8>> {
-        let nodes = self.nodes();
-        let route: Vec<&[u8]> = nodes
-            .route(id)?
-            .iter()
-            .map(|name| name.to_bytes())
-            .collect();
-        Ok(route.join(&b'/'))
-    }
-
-    /// The path of a name in a directory, from the root.
-    pub(crate) fn path_in(&self, parent: u64, name: &CStr) -> io::Result<Vec<u8>> {
-        let mut path = self.path_of(parent)?;
-        if !path.is_empty() {
-            path.push(b'/');
-        }
-        path.extend_from_slice(name.to_bytes());
-        Ok(path)
-    }
-
-    fn virtual_number(&self, id: u64) -> Option<usize> {
-        if self.virtuals().is_empty() {
-            return None;
-        }
-        self.nodes().identity(id).ok()?.virtual_number()
-    }
-
-    /// Attributes of such a node; `None`: it is another.
-    pub(crate) fn virtual_attributes(&self, id: u64) -> Option<(Attr, Duration)> {
-        let number = self.virtual_number(id)?;
-        Some((self.virtuals().attributes(&self.owners, number), CACHE_TIME))
-    }
-
-    /// `ESTALE` for a directory at which something is to be mounted, and is not yet.
-    pub(crate) fn check_mounted(&self, id: u64) -> io::Result<()> {
-        let number = self.virtual_number(id);
-        if number.is_some_and(|number| self.virtuals().late.is_entered_anew(number)) {
-            return Err(Errno::STALE.into());
-        }
-        Ok(())
-    }
-
-    /// Whether the node is a directory that only the guest has.
-    pub(crate) fn is_virtual_directory(&self, id: u64) -> bool {
-        let number = self.virtual_number(id);
-        number.is_some_and(|number| self.virtuals().kind(number) == Kind::Directory)
-    }
-
-    /// Whether the node is the file that the guest's agent reads and writes.
-    pub(crate) fn is_control(&self, id: u64) -> bool {
-        let number = self.virtual_number(id);
-        let is = |number| {
-            matches!(
-                self.virtuals().all.get(number),
-                Some((_, Virtual::Control(_)))
-            )
-        };
-        number.is_some_and(is)
-    }
-
-    /// The content of a stand-in, to be read; `None`: the node is another.
-    pub(crate) fn open_virtual(&self, id: u64, writes: bool) -> Option<io::Result<File>> {
-        let number = self.virtual_number(id)?;
-        Some(match self.virtuals().all.get(number) {
-            Some((_, Virtual::Control(empty))) => empty.try_clone(),
-            Some((_, Virtual::File { .. })) if writes => Err(Errno::ACCESS.into()),
-            Some((_, Virtual::File { content, .. })) => content.try_clone(),
-            _ => Err(Errno::ISDIR.into()),
-        })
-    }
-
-    /// `EBUSY` for a name that is one, `EACCES` for a stand-in: something new cannot have it. What has one below it may
-    /// have gone, and come again.
-    pub(crate) fn check_virtual_made(&self, parent: u64, name: &CStr) -> io::Result<()> {
-        let found = {
-            let virtuals = self.virtuals();
-            if !virtuals.known.contains(name.to_bytes()) {
-                return Ok(());
-            }
-            virtuals.find(&self.path_of(parent)?, name.to_bytes())
-        };
-        match found {
-            Some(number) if self.virtuals().is_mask(number) => Err(Errno::BUSY.into()),
-            Some(_) => Err(Errno::ACCESS.into()),
-            None => Ok(()),
-        }
-    }
-
-    /// `EBUSY` for a name that is, or has below it, a directory at which the guest has something mounted; `EACCES` for a
-    /// stand-in, or anything in a directory that is none of the host's.
-    pub(crate) fn check_virtual(&self, parent: u64, name: &CStr) -> io::Result<()> {
-        if self.virtuals().is_empty() {
-            return Ok(());
-        }
-        let path = self.path_in(parent, name)?;
-        match self.virtuals().refuse(&path) {
-            Some(errno) => Err(errno.into()),
-            None => Ok(()),
         }
     }
 }

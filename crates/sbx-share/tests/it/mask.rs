@@ -83,8 +83,8 @@ fn nothing_takes_its_place_and_nothing_is_made_in_it() {
     assert!(beside.is_ok(), "a name that only begins so");
 }
 
-#[test]
-fn a_hidden_file_that_git_knows_reads_as_what_git_has_and_cannot_be_changed() {
+/// A share with hidden files that git knows, each with the content `committed`.
+fn with_stand_ins() -> (tempfile::TempDir, Bench) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("0"), "committed").unwrap();
     let stand_in = |path: &str, above: &[&str]| StandIn {
@@ -92,23 +92,36 @@ fn a_hidden_file_that_git_knows_reads_as_what_git_has_and_cannot_be_changed() {
         hidden_above: above.iter().map(|path| (*path).to_owned()).collect(),
         content: folder.path().join("0"),
         executable: false,
+        link: path.ends_with("link"),
     };
     let bench = Bench::guarded(Rules {
         hide: [".env", "secrets/"]
             .iter()
             .map(|text| Pattern::parse(text).unwrap())
             .collect(),
-        stand_ins: vec![stand_in(".env", &[]), stand_in("secrets/key", &["secrets"])],
+        stand_ins: vec![
+            stand_in(".env", &[]),
+            stand_in("secrets/key", &["secrets"]),
+            stand_in("secrets/link", &["secrets"]),
+        ],
         ..Rules::default()
     });
     std::fs::create_dir(bench.host("secrets")).unwrap();
-    for path in [".env", "secrets/key", "secrets/other"] {
+    for path in [".env", "secrets/key", "secrets/other", "secrets/link"] {
         bench.host_write(path, "the host's");
     }
+    (folder, bench)
+}
+
+#[test]
+fn a_hidden_file_that_git_knows_reads_as_what_git_has_and_cannot_be_changed() {
+    let (_folder, bench) = with_stand_ins();
     assert_eq!(bench.list(ROOT, 1).unwrap(), [".env", "secrets"]);
     let secrets = bench.node("secrets").unwrap();
-    assert_eq!(bench.list(secrets, 1).unwrap(), ["key"]);
-    assert_eq!(errno(bench.node("secrets/other")), libc::ESTALE);
+    assert_eq!(bench.list(secrets, 1).unwrap(), ["key", "link"]);
+    for name in ["secrets/other", "secrets/nowhere"] {
+        assert_eq!(errno(bench.node(name)), libc::ENOENT);
+    }
     for path in [".env", "secrets/key"] {
         let node = bench.node(path).unwrap();
         assert_eq!(bench.attr(node).unwrap().size, 9);
@@ -130,10 +143,52 @@ fn a_hidden_file_that_git_knows_reads_as_what_git_has_and_cannot_be_changed() {
         errno(bench.share.unlink(agent(), ROOT, c".env")),
         libc::EACCES
     );
-    assert_eq!(
-        errno(bench.create(secrets, c"new", 0o644, libc::O_RDWR)),
-        libc::ESTALE
-    );
     let rename = bench.share.rename(agent(), ROOT, c".env", ROOT, c"x", 0);
     assert_eq!(errno(rename), libc::EACCES);
+}
+
+#[test]
+fn a_hidden_link_that_git_knows_has_the_text_that_git_has_and_nothing_is_made_beside_it() {
+    let (_folder, bench) = with_stand_ins();
+    let share = &bench.share;
+    let link = bench.node("secrets/link").unwrap();
+    assert_eq!(bench.attr(link).unwrap().mode, libc::S_IFLNK | 0o777);
+    assert_eq!(share.readlink(agent(), link).unwrap(), b"committed");
+    assert_eq!(errno(bench.open(link, libc::O_RDONLY)), libc::ELOOP);
+    assert_eq!(
+        errno(share.readlink(agent(), bench.node(".env").unwrap())),
+        libc::EINVAL
+    );
+
+    let secrets = bench.node("secrets").unwrap();
+    let (own, handle) = bench.create(ROOT, c"own", 0o644, libc::O_RDWR).unwrap();
+    bench.release(own, handle);
+    for name in [c"new", c"other", c"key"] {
+        let refused = [
+            errno(bench.create(secrets, name, 0o644, libc::O_RDWR)),
+            errno(share.link(agent(), own, secrets, name)),
+            errno(share.rename(agent(), ROOT, c"own", secrets, name, 0)),
+            errno(share.rename(agent(), secrets, name, ROOT, c"own", 0)),
+            errno(share.unlink(agent(), secrets, name)),
+        ];
+        assert_eq!(refused, [libc::EACCES; 5], "{name:?}");
+        let there = if name == c"key" {
+            libc::EEXIST
+        } else {
+            libc::EACCES
+        };
+        assert_eq!(errno(bench.mkdir(secrets, name, 0o755)), there);
+        let made = share.symlink(agent(), c"x", secrets, name, Extensions::default());
+        assert_eq!(errno(made), there);
+    }
+    for (node, name) in [(secrets, c"secrets"), (link, c"link")] {
+        assert_eq!(share.access(agent(), node, 0o4).ok(), Some(()), "{name:?}");
+        assert_eq!(errno(share.access(agent(), node, 0o2)), libc::EACCES);
+        assert_eq!(
+            errno(share.link(agent(), node, ROOT, c"away")),
+            libc::EACCES
+        );
+    }
+    assert_eq!(read_host(bench.host("secrets/other")), "the host's");
+    assert!(!bench.host("secrets/new").exists());
 }

@@ -10,7 +10,23 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// What git prints, at most so many bytes; nothing of the repository's settings is run. `None`: it failed.
 pub(crate) fn git(root: &Path, arguments: &[&str], limit: u64) -> Option<Vec<u8>> {
-    let mut child = Command::new("git")
+    run(&mut Command::new("git"), root, arguments, limit)
+}
+
+/// The same about another index than the repository's own.
+pub(crate) fn git_of_index(
+    root: &Path,
+    index: &Path,
+    arguments: &[&str],
+    limit: u64,
+) -> Option<Vec<u8>> {
+    let mut command = Command::new("git");
+    command.env("GIT_INDEX_FILE", index);
+    run(&mut command, root, arguments, limit)
+}
+
+fn run(command: &mut Command, root: &Path, arguments: &[&str], limit: u64) -> Option<Vec<u8>> {
+    let mut child = command
         .args([
             "-c",
             "core.fsmonitor=false",

@@ -1,5 +1,6 @@
 //! Which directories of a workspace are the sandbox's own.
 
+use crate::places::{self, MAX_DEPTH};
 use crate::settings;
 use crate::store::StoredSetting;
 use sbx_workspace::late_mask;
@@ -7,11 +8,6 @@ use sbx_workspace::mask::{MAX_MASKS, Mask};
 use sbx_workspace::rules::Guarding;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
-
-/// How deep below the root it is looked for places.
-const MAX_DEPTH: usize = 6;
-/// Most names that are looked at for it.
-const MAX_LOOKED_AT: usize = 50_000;
 
 /// What is wanted: the settings' first.
 pub(crate) fn wanted(stored: &BTreeMap<String, StoredSetting>, guarding: &Guarding) -> Vec<Mask> {
@@ -61,50 +57,13 @@ fn is_directory(path: &Path, up: usize) -> bool {
 
 /// Looks for places of these names. Whether it gave up early.
 fn look(root: &Path, names: &[Mask], found: &mut BTreeSet<String>) -> bool {
-    let mut left = MAX_LOOKED_AT;
-    let mut waiting = vec![(String::new(), 0)];
-    while let Some((path, depth)) = waiting.pop() {
-        let Ok(entries) = std::fs::read_dir(root.join(&path)) else {
-            continue;
-        };
-        let mut here = HashSet::new();
-        let mut below = Vec::new();
-        for entry in entries.flatten() {
-            if left == 0 {
-                return true;
-            }
-            left -= 1;
-            let Ok(name) = entry.file_name().into_string() else {
-                continue;
-            };
-            // A link is not followed: what it leads to is masked where it is.
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                below.push(name.clone());
-            }
-            here.insert(name);
-        }
-        let join = |name: &str| {
-            if path.is_empty() {
-                name.to_owned()
-            } else {
-                format!("{path}/{name}")
-            }
-        };
-        let masked: Vec<&str> = names
-            .iter()
-            .filter(|mask| mask.applies(|name| here.contains(name)))
-            .map(Mask::as_str)
-            .collect();
-        found.extend(masked.iter().map(|name| join(name)));
-        if depth == MAX_DEPTH {
-            continue;
-        }
-        let further = below
-            .iter()
-            .filter(|name| *name != ".git" && !masked.contains(&&***name));
-        waiting.extend(further.map(|name| (join(name), depth + 1)));
-    }
-    false
+    places::look(root, |path, here| {
+        let applies = |mask: &&Mask| mask.applies(|name| here.contains(name));
+        let masked = names.iter().filter(applies).map(Mask::as_str);
+        let masked: HashSet<String> = masked.map(str::to_owned).collect();
+        found.extend(masked.iter().map(|name| places::join(path, name)));
+        masked
+    })
 }
 
 /// Without those that lie in another.

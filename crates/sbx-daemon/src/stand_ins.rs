@@ -5,10 +5,12 @@
 
 use crate::error::io_report;
 use crate::files;
-use crate::git::git;
+use crate::git::{git, git_of_index};
+use crate::{places, repositories};
 use sbx_wire::report::Report;
 use sbx_workspace::rules::StandIn;
 use sbx_workspace::{Pattern, PatternSet};
+use std::io::ErrorKind;
 use std::path::Path;
 
 /// Most files, and most bytes of one. Beyond, git inside finds them deleted.
@@ -16,10 +18,13 @@ const MAX_FILES: usize = 256;
 const MAX_BYTES: u64 = 1 << 20;
 /// Most bytes of git's list of files.
 const MAX_LIST: u64 = 64 << 20;
+/// A repository's index, copied, while git is asked about it.
+const INDEX: &str = "index";
 
 /// A file in git's index.
 struct Tracked {
     executable: bool,
+    link: bool,
     object: String,
     path: String,
 }
@@ -32,57 +37,119 @@ pub(crate) fn find(
     folder: &Path,
 ) -> Result<(Vec<StandIn>, Option<String>), Report> {
     let _old = std::fs::remove_dir_all(folder);
-    if hide.is_empty() || !root.join(".git").exists() {
+    if hide.is_empty() {
         return Ok((Vec::new(), None));
     }
-    let shown = root.display();
-    let Some(list) = git(root, &["ls-files", "--stage", "-z"], MAX_LIST) else {
-        let notice = format!(
-            "git cannot be asked which hidden files of {shown} it tracks: they read as deleted inside"
-        );
-        return Ok((Vec::new(), Some(notice)));
-    };
+    let (repositories, cut) = repositories::find(root);
     let set = PatternSet::new(hide.iter().cloned());
-    let (mut found, mut without) = (Vec::new(), 0_usize);
-    for tracked in list.split(|byte| *byte == 0).filter_map(entry) {
-        let Some(hidden_above) = hidden(&set, &tracked.path) else {
-            continue;
-        };
-        let content = ["cat-file", "blob", &tracked.object];
-        let content = (found.len() < MAX_FILES).then(|| git(root, &content, MAX_BYTES));
-        let Some(content) = content.flatten() else {
-            without += 1;
-            continue;
-        };
+    let (mut found, mut without) = (Vec::new(), 0);
+    // Repositories that were not asked.
+    let mut silent = Vec::new();
+    for repository in repositories {
         files::private_dir(folder)?;
-        let file = folder.join(found.len().to_string());
-        std::fs::write(&file, content).map_err(|error| io_report("write", &file, &error))?;
-        found.push(StandIn {
-            path: tracked.path,
-            hidden_above,
-            content: file,
-            executable: tracked.executable,
-            link: false,
-        });
+        let index = folder.join(INDEX);
+        let copied = repositories::copy_index(root, &repository, &index);
+        // Git knows of no file yet.
+        if copied
+            .as_ref()
+            .is_err_and(|error| error.kind() == ErrorKind::NotFound)
+        {
+            continue;
+        }
+        let list = ["ls-files", "--stage", "-z"];
+        let asked = || git_of_index(&root.join(&repository), &index, &list, MAX_LIST);
+        let list = copied.ok().and_then(|()| asked());
+        let _copied = std::fs::remove_file(&index);
+        let Some(list) = list else {
+            silent.push(root.join(&repository).display().to_string());
+            continue;
+        };
+        let hidden = Hidden {
+            root,
+            repository: &repository,
+            set: &set,
+            folder,
+        };
+        without += hidden.add(&list, &mut found)?;
     }
-    let notice = (without > 0).then(|| {
-        format!(
+    Ok((found, notice(root, without, &silent, cut)))
+}
+
+/// What the user is told of hidden files that git inside finds deleted.
+fn notice(root: &Path, without: usize, silent: &[String], cut: bool) -> Option<String> {
+    let shown = root.display();
+    let mut said = Vec::new();
+    if without > 0 {
+        said.push(format!(
             "{without} hidden files of {shown} that git tracks read as deleted inside: {MAX_FILES} are possible, of at most \
              {} KiB. Do not commit their deletion",
             MAX_BYTES >> 10
-        )
-    });
-    Ok((found, notice))
+        ));
+    }
+    if !silent.is_empty() {
+        said.push(format!(
+            "git cannot be asked which hidden files it tracks in {}: they read as deleted inside",
+            silent.join(", ")
+        ));
+    }
+    if cut {
+        said.push(format!(
+            "not every repository in {shown} was asked for hidden files that it tracks, which read as deleted inside"
+        ));
+    }
+    (!said.is_empty()).then(|| said.join("; "))
 }
 
-/// `MODE OBJECT STAGE<tab>PATH` of a regular file without a conflict.
+/// What is hidden of a repository.
+struct Hidden<'a> {
+    root: &'a Path,
+    /// From the root.
+    repository: &'a str,
+    set: &'a PatternSet,
+    /// Where files with what git has are made.
+    folder: &'a Path,
+}
+
+impl Hidden<'_> {
+    /// Adds those of git's list that are. Returns how many there is nothing for.
+    fn add(&self, list: &[u8], found: &mut Vec<StandIn>) -> Result<usize, Report> {
+        let repository = self.root.join(self.repository);
+        let mut without = 0;
+        for tracked in list.split(|byte| *byte == 0).filter_map(entry) {
+            let path = places::join(self.repository, &tracked.path);
+            let Some(hidden_above) = hidden(self.set, &path) else {
+                continue;
+            };
+            let content = ["cat-file", "blob", &tracked.object];
+            let content = (found.len() < MAX_FILES).then(|| git(&repository, &content, MAX_BYTES));
+            let Some(content) = content.flatten() else {
+                without += 1;
+                continue;
+            };
+            let file = self.folder.join(found.len().to_string());
+            std::fs::write(&file, content).map_err(|error| io_report("write", &file, &error))?;
+            found.push(StandIn {
+                path,
+                hidden_above,
+                content: file,
+                executable: tracked.executable,
+                link: tracked.link,
+            });
+        }
+        Ok(without)
+    }
+}
+
+/// `MODE OBJECT STAGE<tab>PATH` of a regular file or a link without a conflict.
 fn entry(line: &[u8]) -> Option<Tracked> {
     let (head, path) = std::str::from_utf8(line).ok()?.split_once('\t')?;
     let mut fields = head.split(' ');
     let (mode, object, stage) = (fields.next()?, fields.next()?, fields.next()?);
     let plain = object.bytes().all(|byte| byte.is_ascii_hexdigit());
-    (matches!(mode, "100644" | "100755") && stage == "0" && plain).then(|| Tracked {
+    let known = matches!(mode, "100644" | "100755" | "120000");
+    (known && stage == "0" && plain).then(|| Tracked {
         executable: mode == "100755",
+        link: mode == "120000",
         object: object.to_owned(),
         path: path.to_owned(),
     })
@@ -126,11 +193,12 @@ mod tests {
     }
 
     #[test]
-    fn links_and_conflicts_are_no_files() {
+    fn a_link_is_one_and_what_is_in_conflict_or_a_submodule_is_left_out() {
         assert!(entry(b"100644 abc0 0\ta b").is_some_and(|one| one.path == "a b"));
         assert!(entry(b"100755 abc0 0\ta").is_some_and(|one| one.executable));
+        assert!(entry(b"120000 abc0 0\ta").is_some_and(|one| one.link));
+        assert!(entry(b"100644 abc0 0\t\xff").is_none());
         for line in [
-            "120000 abc0 0\ta",
             "100644 abc0 2\ta",
             "160000 abc0 0\ta",
             "100644 --x 0\ta",
@@ -205,5 +273,104 @@ mod tests {
 
         git(&["cat-file", "blob", lost.trim()]);
         assert!(mark.exists(), "a git that may fetch runs the program");
+    }
+
+    fn paths(root: &Path, hide: &[&str], folder: &Path) -> Vec<(String, String)> {
+        let hide: Vec<_> = hide
+            .iter()
+            .map(|text| Pattern::parse(text).unwrap())
+            .collect();
+        let (found, _) = find(root, &hide, &folder.join("tracked")).unwrap();
+        let read = |one: StandIn| (one.path, std::fs::read_to_string(one.content).unwrap());
+        found.into_iter().map(read).collect()
+    }
+
+    /// A repository in which `.env` is tracked with this content.
+    fn repository(root: &Path, content: &str) {
+        std::fs::create_dir_all(root).unwrap();
+        user_git(root, &["init", "-q"]);
+        std::fs::write(root.join(".env"), content).unwrap();
+        let added = user_git(root, &["add", "."]);
+        assert!(added.status.success(), "{added:?}");
+        let committed = user_git(root, &["commit", "-q", "-m", "it"]);
+        assert!(committed.status.success(), "{committed:?}");
+    }
+
+    #[test]
+    fn repositories_in_a_workspace_and_submodules_are_asked_each_for_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("root");
+        repository(&root, "root's");
+        repository(&root.join("deep/nested"), "nested one's");
+        repository(&folder.path().join("origin"), "submodule's");
+        let origin = folder.path().join("origin");
+        let add = [
+            "-c",
+            "protocol.file.allow=always",
+            "submodule",
+            "add",
+            "-q",
+            origin.to_str().unwrap(),
+            "sub",
+        ];
+        let added = user_git(&root, &add);
+        assert!(added.status.success(), "{added:?}");
+        assert!(root.join("sub/.git").is_file());
+        std::os::unix::fs::symlink("text", root.join("l.env")).unwrap();
+        user_git(&root, &["add", "l.env"]);
+        let expected = [
+            (".env", "root's"),
+            ("l.env", "text"),
+            ("deep/nested/.env", "nested one's"),
+            ("sub/.env", "submodule's"),
+        ];
+        let expected = expected.map(|(path, content)| (path.to_owned(), content.to_owned()));
+        assert_eq!(paths(&root, &["*.env"], folder.path()), expected);
+    }
+
+    /// The guest may have written `.git`: what it leads to is another repository of the host's, with secrets in it.
+    #[test]
+    fn a_repository_that_leads_elsewhere_shows_nothing_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, other) = (folder.path().join("root"), folder.path().join("other"));
+        repository(&root, "own");
+        repository(&other, "a secret");
+        let (git, theirs) = (root.join(".git"), other.join(".git"));
+        let alternates = format!("{}\n", theirs.join("objects").display());
+        std::fs::write(git.join("objects/info/alternates"), alternates).unwrap();
+        std::fs::remove_file(git.join("index")).unwrap();
+        std::os::unix::fs::symlink(theirs.join("index"), git.join("index")).unwrap();
+        // As git itself sees it, the file is there.
+        let listed = user_git(&root, &["cat-file", "blob", ":.env"]);
+        assert_eq!(listed.stdout, b"a secret");
+        for nested in ["a", "b", "c"] {
+            std::fs::create_dir(root.join(nested)).unwrap();
+        }
+        std::os::unix::fs::symlink(&theirs, root.join("a/.git")).unwrap();
+        let link = format!("gitdir: {}\n", theirs.display());
+        std::fs::write(root.join("b/.git"), link).unwrap();
+        std::fs::write(root.join("c/.git"), "gitdir: ../../other/.git\n").unwrap();
+        std::os::unix::fs::symlink(&other, root.join("d")).unwrap();
+        assert_eq!(paths(&root, &[".env"], folder.path()), []);
+    }
+
+    #[test]
+    fn more_files_than_are_kept_and_those_that_are_too_large_are_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("root");
+        repository(&root, "kept");
+        let large = usize::try_from(MAX_BYTES).unwrap();
+        for (name, length) in [("a.env", large), ("b.env", large + 1)] {
+            std::fs::write(root.join(name), vec![b'x'; length]).unwrap();
+        }
+        user_git(&root, &["add", "."]);
+        let found = paths(&root, &["*.env"], folder.path());
+        let names: Vec<&str> = found.iter().map(|(path, _)| path.as_str()).collect();
+        assert_eq!(names, [".env", "a.env"]);
+        for number in 0..MAX_FILES {
+            std::fs::write(root.join(format!("{number}.env")), "small").unwrap();
+        }
+        user_git(&root, &["add", "."]);
+        assert_eq!(paths(&root, &["*.env"], folder.path()).len(), MAX_FILES);
     }
 }

@@ -12,6 +12,7 @@ mod adapter;
 mod gateway;
 mod policy;
 mod share;
+mod share_tree;
 mod websocket;
 
 use crate::run::{self, Failure, Result};
@@ -70,7 +71,7 @@ const PARTS: &[Part] = &[
         package: "sbx-share",
         tests: &["--lib", "--test", "it"],
         without: &["test", "--no-run", "--lib", "--test", "it"],
-        guards: &[share::GUARDS],
+        guards: &[share::GUARDS, share_tree::GUARDS],
     },
 ];
 

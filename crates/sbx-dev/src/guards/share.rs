@@ -1,4 +1,4 @@
-//! The guards of the share, and the tests that miss them.
+//! The guards of the share that are about rules, and the tests that miss them.
 
 use super::Guard;
 
@@ -10,7 +10,6 @@ const COPY: &str = "crates/sbx-share/src/guard/copy.rs";
 const MARKS: &str = "crates/sbx-share/src/guard/marks.rs";
 const REQUESTS: &str = "crates/sbx-share/src/names.rs";
 const SHARE: &str = "crates/sbx-share/src/share.rs";
-const TREE: &str = "crates/sbx-share/src/tree.rs";
 
 const HOOKS: &str = "protect::attack_76_hooks_are_neither_made_nor_changed_nor_removed";
 const MOVES: &str = "protect::attack_76_moving_things_about_does_not_get_around_a_rule";
@@ -24,11 +23,30 @@ const GIT_LINKS: &str = "protect::worktrees_and_submodules_name_protected_places
 const OTHERS: &str = "protect::attack_77_what_other_programs_run_is_said_and_in_block_mode_refused";
 const ABSENT: &str = "hide::hidden_names_are_absent_from_look_ups_and_listings";
 const NOT_OVERWRITTEN: &str = "hide::nothing_is_put_under_a_hidden_name_and_nothing_overwritten";
-const PATHS: &str = "confinement::names_that_are_paths_are_refused_everywhere";
-const WALK: &str = "tree::tests::a_walk_follows_no_link_and_no_way_up";
-const READ_ONLY: &str = "ownership::a_read_only_share_refuses_every_change";
 
 const NO_DIRECTORY: &str = "protect::attack_76_a_file_that_is_used_as_a_directory_stays_protected";
+
+const ALL_NAMES: &str =
+    "attack_76::attack_76_nothing_gets_a_name_that_git_runs_in_any_way_also_where_nothing_is_yet";
+const ALL_CHANGES: &str =
+    "attack_76::attack_76_what_git_runs_is_not_changed_removed_or_renamed_in_any_way";
+const ALL_SETTINGS: &str =
+    "attack_76::attack_76_settings_that_run_something_take_no_place_by_any_rename";
+const CHANGING_LOCK: &str = "attack_76::attack_76_a_lock_file_that_changes_under_its_rename_brings_nothing_into_gits_settings";
+const PIECES: &str =
+    "attack_76::attack_76_a_link_to_a_git_directory_never_has_another_content_not_even_in_part";
+const NUMBERS: &str =
+    "attack_76::attack_76_numbers_that_mean_something_else_lead_to_no_protected_name";
+const BECOMES: &str =
+    "attack_76::attack_76_a_repository_that_another_folder_becomes_brings_no_hook_along";
+const OUTSIDE_TOO: &str =
+    "attack_74::attack_74_a_file_that_lies_outside_too_is_read_and_not_changed_in_any_way";
+const OTHER_NAME: &str =
+    "attack_74::attack_74_a_hook_is_not_written_by_another_name_that_the_host_gave_it";
+const BLOCKED_NAMES: &str =
+    "attack_77::attack_77_in_block_mode_nothing_gets_such_a_name_in_any_way";
+const BLOCKED_CHANGES: &str =
+    "attack_77::attack_77_in_block_mode_what_the_host_has_there_stays_as_it_is";
 
 /// Every guard.
 pub(super) const GUARDS: &[Guard] = &[
@@ -37,14 +55,14 @@ pub(super) const GUARDS: &[Guard] = &[
         file: MARKS,
         text: "is_some_and(|kind| kind != Kind::Directory)",
         instead: "is_some_and(|_| false)",
-        tests: &[NO_DIRECTORY],
+        tests: &[NO_DIRECTORY, NUMBERS],
     },
     Guard {
         what: "nothing is made under a protected name",
         file: NAMES,
         text: "self.guard.violation(number, Action::Create, &path)?;",
         instead: "let _said = self.guard.violation(number, Action::Create, &path);",
-        tests: &[HOOKS, OTHERS],
+        tests: &[HOOKS, OTHERS, ALL_NAMES, BLOCKED_NAMES],
     },
     Guard {
         what: "nothing is made under a hidden name",
@@ -66,14 +84,14 @@ pub(super) const GUARDS: &[Guard] = &[
         file: NAMES,
         text: "if !judged.below.holds_protected() {",
         instead: "if judged.below.holds_protected() {",
-        tests: &[LINKS],
+        tests: &[LINKS, BLOCKED_NAMES],
     },
     Guard {
         what: "no link is given such a name",
         file: NAMES,
         text: "self.check_stand_in(parent, name, Action::Link)?;",
         instead: "let _said = self.check_stand_in(parent, name, Action::Link);",
-        tests: &[LINKS],
+        tests: &[LINKS, BLOCKED_NAMES],
     },
     Guard {
         what: "a hidden file is not removed",
@@ -87,21 +105,21 @@ pub(super) const GUARDS: &[Guard] = &[
         file: NAMES,
         text: "self.guard.violation(number, Action::Remove, &path)",
         instead: "self.guard.violation(number, Action::Remove, &path).or(Ok(()))",
-        tests: &[HOOKS],
+        tests: &[HOOKS, ALL_CHANGES, BLOCKED_CHANGES],
     },
     Guard {
         what: "a protected file gets no second name",
         file: NAMES,
         text: "self.guard.violation(number, Action::Link, &path)?;",
         instead: "let _said = self.guard.violation(number, Action::Link, &path);",
-        tests: &[LINKS],
+        tests: &[LINKS, ALL_CHANGES, BLOCKED_CHANGES],
     },
     Guard {
         what: "a protected name is no second one",
         file: NAMES,
         text: "self.guard.violation(number, Action::Link, &path())?;",
         instead: "let _said = self.guard.violation(number, Action::Link, &path());",
-        tests: &[LINKS],
+        tests: &[LINKS, ALL_NAMES, BLOCKED_NAMES],
     },
     Guard {
         what: "a hidden name is no second one",
@@ -129,21 +147,21 @@ pub(super) const GUARDS: &[Guard] = &[
         file: RENAMES,
         text: "self.guard.violation(number, Action::Rename, &path(from))?;",
         instead: "let _said = self.guard.violation(number, Action::Rename, &path(from));",
-        tests: &[MOVES],
+        tests: &[MOVES, ALL_CHANGES, BLOCKED_CHANGES],
     },
     Guard {
         what: "nothing is renamed to a protected name",
         file: RENAMES,
         text: "_ => self.guard.violation(number, Action::Rename, &path(to))?,",
         instead: "_ => {}",
-        tests: &[MOVES, OTHERS],
+        tests: &[MOVES, OTHERS, ALL_NAMES, BLOCKED_NAMES],
     },
     Guard {
         what: "no link is renamed to the name of a directory with protected files",
         file: RENAMES,
         text: "self.check_stand_in(to.parent, to.name, Action::Rename)?;",
         instead: "",
-        tests: &[LINKS],
+        tests: &[LINKS, BLOCKED_NAMES],
     },
     Guard {
         what: "what is in a directory that is moved is looked at",
@@ -153,6 +171,7 @@ pub(super) const GUARDS: &[Guard] = &[
         tests: &[
             MOVES,
             "hide::moving_a_directory_shows_nothing_that_was_hidden_in_it",
+            BECOMES,
         ],
     },
     Guard {
@@ -167,84 +186,84 @@ pub(super) const GUARDS: &[Guard] = &[
         file: REQUESTS,
         text: "let back = self.check_rename(target, source)?;",
         instead: "let back = self.check_rename(target, source).unwrap_or_default();",
-        tests: &[MOVES],
+        tests: &[MOVES, ALL_CHANGES],
     },
     Guard {
         what: "what was known of names is forgotten after a move",
         file: REQUESTS,
         text: "if plan.rejudge {",
         instead: "if plan.rejudge && exchange {",
-        tests: &[MOVES],
+        tests: &[MOVES, BECOMES],
     },
     Guard {
         what: "a protected file is not written",
         file: CONTENT,
         text: "self.guard.violation(number, Action::Write, &path)?;",
         instead: "let _said = self.guard.violation(number, Action::Write, &path);",
-        tests: &[HOOKS, SETTINGS, OTHERS],
+        tests: &[HOOKS, SETTINGS, OTHERS, ALL_CHANGES, BLOCKED_CHANGES],
     },
     Guard {
         what: "a file is judged when it is opened to be written",
         file: SHARE,
         text: "            if writes {",
         instead: "            if writes && id == 0 {",
-        tests: &[HOOKS, SECOND_NAMES],
+        tests: &[HOOKS, SECOND_NAMES, ALL_CHANGES, OUTSIDE_TOO, OTHER_NAME],
     },
     Guard {
         what: "the attributes of a protected file stay",
         file: CONTENT,
         text: "self.guard.violation(number, Action::Change, &path)?;",
         instead: "let _said = self.guard.violation(number, Action::Change, &path);",
-        tests: &[HOOKS],
+        tests: &[HOOKS, ALL_CHANGES, BLOCKED_CHANGES],
     },
     Guard {
         what: "a file with unknown names is not written",
         file: CONTENT,
         text: "if known >= stat.stx_nlink {",
         instead: "if known <= stat.stx_nlink {",
-        tests: &[SECOND_NAMES],
+        tests: &[SECOND_NAMES, OUTSIDE_TOO, OTHER_NAME],
     },
     Guard {
         what: "the attributes of a file with unknown names stay",
         file: CONTENT,
         text: "return self.check_names(id, stat);",
         instead: "return Ok(());",
-        tests: &[SECOND_NAMES],
+        tests: &[SECOND_NAMES, OUTSIDE_TOO],
     },
     Guard {
         what: "a link to a git directory names a protected one",
         file: CONTENT,
         text: "self.check_git_link(place.parent, place.name.to_bytes(), &content, Action::Write)?;",
         instead: "",
-        tests: &[GIT_LINKS, ELSEWHERE],
+        tests: &[GIT_LINKS, ELSEWHERE, PIECES],
     },
     Guard {
         what: "a link to a git directory is written as a whole",
         file: CONTENT,
         text: "let whole = offset == 0 && size <= git_link::MAX_BYTES && before <= size as u64;",
         instead: "let whole = offset == 0 && size <= git_link::MAX_BYTES && before < u64::MAX;",
-        tests: &[GIT_LINKS],
+        tests: &[GIT_LINKS, PIECES],
     },
     Guard {
         what: "a link to a git directory is not cut",
         file: CONTENT,
         text: "What::GitLink => size.is_some_and(|size| size != 0),",
         instead: "What::GitLink => size.is_some_and(|size| size > 4096),",
-        tests: &[GIT_LINKS],
+        tests: &[GIT_LINKS, PIECES],
     },
     Guard {
         what: "a link to a git directory is not changed unseen",
         file: CONTENT,
         text: "Writing::Link => Err(Errno::ACCESS.into()),",
         instead: "Writing::Link => Ok(()),",
-        tests: &[GIT_LINKS],
+        tests: &[GIT_LINKS, PIECES],
     },
     Guard {
         what: "what is above a name is not guessed",
         file: "crates/sbx-workspace/src/git_link.rs",
         text: r#"if rest.any(|name| name == "..") {"#,
         instead: r#"if rest.any(|name| name == "...") {"#,
-        tests: &[ELSEWHERE],
+        tests: &[ELSEWHERE, PIECES],
     },
     Guard {
         what: "settings lead git's work tree to a submodule only",
@@ -261,7 +280,10 @@ pub(super) const GUARDS: &[Guard] = &[
         text: r#"    ("**/.git/worktrees/*/config", What::GitConfig),
 "#,
         instead: "",
-        tests: &["protect::attack_76_a_worktrees_directory_is_no_repository_of_its_own"],
+        tests: &[
+            "protect::attack_76_a_worktrees_directory_is_no_repository_of_its_own",
+            ALL_SETTINGS,
+        ],
     },
     Guard {
         what: "git's settings run nothing",
@@ -270,7 +292,7 @@ pub(super) const GUARDS: &[Guard] = &[
         instead: r#"if let Err(error) = self.check_settings(number, to, &new, old.as_deref())
             && number == u16::MAX
         {"#,
-        tests: &[SETTINGS],
+        tests: &[SETTINGS, ALL_SETTINGS, CHANGING_LOCK],
     },
     Guard {
         what: "a copy of git's settings is installed",
@@ -279,7 +301,7 @@ pub(super) const GUARDS: &[Guard] = &[
         instead: r#"if new.len() < usize::MAX {
             return Ok(false);
         }"#,
-        tests: &[SETTINGS],
+        tests: &[SETTINGS, CHANGING_LOCK],
     },
     Guard {
         what: "only what a share has made is removed as left over",
@@ -296,6 +318,22 @@ pub(super) const GUARDS: &[Guard] = &[
         tests: &[
             "guard::copy::tests::a_copy_goes_when_nobody_holds_it_any_more_and_nothing_else_does",
         ],
+    },
+    Guard {
+        what: "too much to be looked at is not moved",
+        file: RENAMES,
+        text: "if self.left == 0 {",
+        instead: "if self.left == 0 && path.len() > 1 << 20 {",
+        tests: &[
+            "bounds::a_directory_with_more_in_it_than_is_looked_at_gets_no_name_that_rules_look_into",
+        ],
+    },
+    Guard {
+        what: "nothing but stand-ins is found in a hidden directory",
+        file: REQUESTS,
+        text: "if self.holds_stand_ins_only(parent) {",
+        instead: "if parent == 0 {",
+        tests: &["mask::a_hidden_file_that_git_knows_reads_as_what_git_has_and_cannot_be_changed"],
     },
     Guard {
         what: "a hidden name is not found",
@@ -317,75 +355,5 @@ pub(super) const GUARDS: &[Guard] = &[
         text: "if raw.is_buffer_empty() && !entries.is_empty() {",
         instead: "if raw.is_buffer_empty() {",
         tests: &["hide::a_directory_of_hidden_files_lists_to_its_end"],
-    },
-    Guard {
-        what: "a read-only tree stays as it is",
-        file: SHARE,
-        text: "if self.read_only {",
-        instead: "if self.read_only && self.root_path.as_os_str().is_empty() {",
-        tests: &[
-            READ_ONLY,
-            "attack_75::attack_75_a_read_only_share_refuses_every_change_also_after_a_new_mount",
-        ],
-    },
-    Guard {
-        what: "a walk does not go up",
-        file: TREE,
-        text: "pub(crate) const BENEATH: ResolveFlags = ResolveFlags::BENEATH",
-        instead: "pub(crate) const BENEATH: ResolveFlags = ResolveFlags::empty()",
-        tests: &[WALK],
-    },
-    Guard {
-        what: "a walk follows no link",
-        file: TREE,
-        text: r#"    .union(ResolveFlags::NO_SYMLINKS)
-"#,
-        instead: "",
-        tests: &[WALK],
-    },
-    Guard {
-        what: "a name is one component",
-        file: SHARE,
-        text: "bytes if bytes.contains(&b'/') => Err(Errno::INVAL.into()),",
-        instead: "",
-        tests: &[PATHS],
-    },
-    Guard {
-        what: "a name is no way up",
-        file: SHARE,
-        text: r#"b"" | b"." | b".." => Err(Errno::INVAL.into()),"#,
-        instead: r#"b"" => Err(Errno::INVAL.into()),"#,
-        tests: &[PATHS],
-    },
-    Guard {
-        what: "what was reached is what the guest means",
-        file: SHARE,
-        text: "if found == identity {",
-        instead: "if found == identity || place.parent != 0 {",
-        tests: &["consistency::a_file_replaced_on_the_host_is_another_file"],
-    },
-    Guard {
-        what: "what was opened by its name is what the guest means",
-        file: "crates/sbx-share/src/by_name.rs",
-        text: "let same = Identity::from(&stat) == identity && is_type",
-        instead: "let same = is_type",
-        tests: &["consistency::a_file_replaced_on_the_host_is_another_file"],
-    },
-    Guard {
-        what: "a file that has left the tree is gone",
-        file: SHARE,
-        text: "if stat.stx_nlink > 0 || is_type(&stat, FileType::Directory) {",
-        instead: "if stat.stx_nlink > 9 {",
-        tests: &["confinement::a_directory_moved_out_of_the_root_is_gone_even_while_open"],
-    },
-    Guard {
-        what: "no file runs as its owner",
-        file: SHARE,
-        text: "Mode::from_raw_mode(mode & !umask & 0o1777)",
-        instead: "Mode::from_raw_mode(mode & !umask & 0o7777)",
-        tests: &[
-            "ownership::set_user_id_never_reaches_the_host",
-            "attack_75::attack_75_devices_are_refused_and_no_file_gets_rights_beyond_its_owners",
-        ],
     },
 ];

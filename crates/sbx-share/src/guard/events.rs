@@ -70,3 +70,44 @@ impl Events {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read as _, Seek as _};
+
+    fn lines(file: &mut File) -> Vec<Event> {
+        let mut text = String::new();
+        file.rewind().unwrap();
+        file.read_to_string(&mut text).unwrap();
+        assert!(text.ends_with('\n'), "a line was cut");
+        let lines = text.lines();
+        lines
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn a_process_says_so_many_events_each_once_and_a_file_has_room_for_so_many_bytes() {
+        let mut file = tempfile::tempfile().unwrap();
+        let say = |events: &Events, path: String| {
+            events.say(Action::Write, Mode::Block, path.as_bytes(), String::new());
+        };
+        let events = Events::new(Some(file.try_clone().unwrap()));
+        for number in 0..MAX_EVENTS + 50 {
+            say(&events, (number % (MAX_EVENTS + 20)).to_string());
+        }
+        assert_eq!(lines(&mut file).len(), MAX_EVENTS);
+        assert_eq!(events.said.borrow().known.len(), MAX_EVENTS);
+        // Another process goes on in the same file.
+        let events = Events::new(Some(file.try_clone().unwrap()));
+        for number in 0..MAX_EVENTS {
+            say(&events, format!("{number:0200}"));
+        }
+        let said = lines(&mut file);
+        assert!(said.len() > MAX_EVENTS && said.len() < 2 * MAX_EVENTS);
+        let length = file.metadata().unwrap().len();
+        let bound = MAX_EVENT_BYTES as u64;
+        assert!((bound - 400..=bound).contains(&length), "{length}");
+    }
+}

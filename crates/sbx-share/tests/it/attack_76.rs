@@ -30,6 +30,7 @@ const CONFIGS: &[&str] = &[
     ".git/config",
     ".git/config.worktree",
     ".git/modules/sub/config",
+    ".git/worktrees/wt/config",
     ".git/worktrees/wt/config.worktree",
 ];
 
@@ -283,6 +284,8 @@ fn attack_76_a_link_to_a_git_directory_never_has_another_content_not_even_in_par
         "gitdir: /tmp/evil\n",
         "gitdir: ../.git/../own.d\n",
         "gitdir: ../.git/worktrees/../../own.d\n",
+        // Protected, unless `l` becomes a link.
+        "gitdir: ../.git/l/../modules/sub\n",
         "gitdir: ../.git/worktrees/wt\n\ngitdir: ../own.d\n",
         "gitdir: ../.git/worktrees/wt\0/../../own.d",
         "gitdir:../own.d",
@@ -303,7 +306,13 @@ fn attack_76_a_link_to_a_git_directory_never_has_another_content_not_even_in_par
         let node = guest.node(path).unwrap();
         let handle = guest.fs.open(node, READ_WRITE).unwrap();
         let fs = &mut guest.fs;
-        for (offset, piece) in [(8, "../own.d\n"), (28, "/../../../own.d\n"), (1 << 40, "x")] {
+        for (offset, piece) in [
+            // With what stays of the old one behind it: ../x/.git/worktrees/wt.
+            (0, "gitdir: ../x/.git"),
+            (8, "../own.d\n"),
+            (28, "/../../../own.d\n"),
+            (1 << 40, "x"),
+        ] {
             let written = fs.write(node, handle, offset, piece.as_bytes());
             assert_eq!(refused(written), Errno::ACCESS, "{offset}");
         }
@@ -397,6 +406,8 @@ fn attack_76_numbers_that_mean_something_else_lead_to_no_protected_name() {
         let made = guest.fs.create(node, "post-merge", 0o755, READ_WRITE);
         assert_eq!(refused(made), Errno::STALE, "{node}");
     }
+    let changed = guest.put(".git/config", EVIL[0]);
+    assert_eq!(refused(changed), Errno::ACCESS);
     // A mark stays although the guest says that it is not on it any more.
     for (what, errno) in ways::change(&mut guest, ".git/hooks/pre-commit") {
         assert_eq!(errno, Errno::ACCESS, "{what}");

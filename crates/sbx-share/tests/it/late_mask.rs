@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use sbx_share::limits::MOUNT_LIMIT;
+use sbx_share::limits::{MOUNT_LIMIT, MOUNTED_GRACE};
 use sbx_testkit::virtio_fs::{Begun, Data, Entry, Fields, ROOT, Request, SetAttr, message, op};
 use sbx_testkit::virtio_fs::{lookup, open, read, write};
 use sbx_workspace::late_mask::{CONTROL, Word};
@@ -12,17 +12,17 @@ use crate::guest::{Guest, refused};
 use crate::support::read_host;
 
 /// The agent's thread; programs are 42.
-const AGENT: u32 = 7;
+pub(crate) const AGENT: u32 = 7;
 /// What is waited for where nothing comes.
 const MOMENT: Duration = Duration::from_millis(150);
 /// What is waited for where something does.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The file that the agent has open.
 #[derive(Clone, Copy)]
-struct Control {
-    node: u64,
-    handle: u64,
+pub(crate) struct Control {
+    pub(crate) node: u64,
+    pub(crate) handle: u64,
 }
 
 fn guest() -> Guest {
@@ -37,7 +37,7 @@ fn guest() -> Guest {
 }
 
 /// A guest with an agent that reads.
-fn with_agent() -> (Guest, Control, Begun<'static>) {
+pub(crate) fn with_agent() -> (Guest, Control, Begun<'static>) {
     let mut guest = guest();
     let node = guest.fs.lookup(ROOT, CONTROL).unwrap().node;
     let handle = guest.fs.open(node, libc::O_RDWR.cast_unsigned()).unwrap();
@@ -47,12 +47,12 @@ fn with_agent() -> (Guest, Control, Begun<'static>) {
 }
 
 impl Control {
-    fn reads(self, guest: &mut Guest) -> Begun<'static> {
+    pub(crate) fn reads(self, guest: &mut Guest) -> Begun<'static> {
         let request = read(self.node, self.handle, 0, 16 << 10).by(AGENT);
         guest.fs.device().begin(request).unwrap()
     }
 
-    fn says(self, guest: &mut Guest, words: &[Word<'_>]) {
+    pub(crate) fn says(self, guest: &mut Guest, words: &[Word<'_>]) {
         let mut bytes = Vec::new();
         for word in words {
             word.put(&mut bytes);
@@ -64,7 +64,7 @@ impl Control {
 }
 
 /// What the agent is told, if anything.
-fn told(guest: &mut Guest, reads: &Begun<'_>, patience: Duration) -> Option<Vec<u8>> {
+pub(crate) fn told(guest: &mut Guest, reads: &Begun<'_>, patience: Duration) -> Option<Vec<u8>> {
     let answer = guest.fs.device().finish(reads, patience).unwrap()?;
     Some(guest.fs.bytes(&answer).unwrap())
 }
@@ -76,7 +76,7 @@ fn looked_up(guest: &mut Guest, begun: &Begun<'_>, patience: Duration) -> Option
     Some(Entry::read(&mut Fields(&bytes)).unwrap())
 }
 
-fn node(guest: &mut Guest, name: &str) -> u64 {
+pub(crate) fn node(guest: &mut Guest, name: &str) -> u64 {
     guest.fs.lookup(ROOT, name).unwrap().node
 }
 
@@ -105,6 +105,7 @@ fn what_a_program_makes_is_mounted_before_anybody_gets_into_it() {
     let set = guest.fs.setattr(made.node, &SetAttr::default());
     assert_eq!(refused(set), Errno::STALE);
     let another = control.reads(&mut guest);
+    let before = Instant::now();
     control.says(&mut guest, &[Word::Mounted("pkg/node_modules")]);
     let found = looked_up(&mut guest, &waits, PATIENCE).unwrap();
     assert_eq!(found.node, made.node);
@@ -118,6 +119,7 @@ fn what_a_program_makes_is_mounted_before_anybody_gets_into_it() {
     while guest.fs.getattr(made.node).is_err() {
         assert!(Instant::now() < deadline, "for ever");
     }
+    assert!(before.elapsed() >= MOUNTED_GRACE, "for no moment");
     guest.fs.opendir(made.node).unwrap();
 
     let again = guest.fs.mkdir(package, "node_modules", 0o755);

@@ -19,6 +19,7 @@ mod guest;
 mod hide;
 mod hostile;
 mod late_mask;
+mod late_waiting;
 mod mask;
 mod ownership;
 mod process;

@@ -8,24 +8,11 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 
 use super::memory::{GUEST_BASE, MEMORY, Memory};
-use super::queue::{Descriptor, NEXT, Queue, ROOM, SIZE, Used, WRITE};
+use super::queue::{Descriptor, NEXT, Queue, ROOM, Used, WRITE};
+use super::setup::{USER_BASE, negotiate, start};
 use super::vhost::{Vhost, message};
 use super::wire::{ANSWER_HEAD, Data, Fields, Request};
 use super::{Error, PATIENCE, Result};
-
-/// `VIRTIO_F_VERSION_1` and `VHOST_USER_F_PROTOCOL_FEATURES`: what every server has.
-const FEATURES: u64 = 1 << 32 | 1 << 30;
-/// `VIRTIO_F_EVENT_IDX`, which every guest's kernel takes. This device tells the server once where it wants to be
-/// notified: of the first answer in each queue.
-pub const EVENT_IDX: u64 = 1 << 29;
-/// `VHOST_F_LOG_ALL`: the server is to say which pages it writes, in a file that it is given with
-/// [`message::SET_LOG_BASE`].
-pub const LOG_ALL: u64 = 1 << 26;
-/// `VHOST_USER_PROTOCOL_F_REPLY_ACK`, and `VHOST_USER_PROTOCOL_F_LOG_SHMFD` for those who want [`LOG_ALL`].
-const REPLY_ACK: u64 = 1 << 3;
-const LOG_SHMFD: u64 = 1 << 1;
-/// Where the memory is said to be in our process; rings are told in these addresses. Made up: nobody follows them here.
-const USER_BASE: u64 = 0x7000_0000_0000;
 
 /// Requests that can be on their way at once.
 pub(super) const SLOTS: usize = 32;
@@ -101,7 +88,7 @@ impl Device {
     /// The same with features beyond what is needed.
     pub fn connect_with(path: &Path, features: u64) -> Result<Self> {
         let mut vhost = Vhost::connect(path)?;
-        negotiate(&mut vhost, FEATURES | features)?;
+        negotiate(&mut vhost, features)?;
         let memory = Memory::new()?;
         let region = [GUEST_BASE, MEMORY, USER_BASE, 0].map(u64::to_le_bytes);
         let table = [1_u64.to_le_bytes().as_slice(), &region.concat()].concat();
@@ -364,39 +351,4 @@ fn slot_base(slot: usize) -> u64 {
 
 fn size(bytes: u32) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
-}
-
-fn negotiate(vhost: &mut Vhost, features: u64) -> Result<()> {
-    vhost.set(message::SET_OWNER, &[], &[])?;
-    let offered = vhost.get(message::GET_FEATURES)?;
-    if offered & features != features {
-        return Err(Error::Wrong(format!("features {offered:#x}")));
-    }
-    let protocol = vhost.get(message::GET_PROTOCOL_FEATURES)?;
-    let log = if features & LOG_ALL == 0 {
-        0
-    } else {
-        LOG_SHMFD
-    };
-    let taken = protocol & (REPLY_ACK | log);
-    vhost.set(message::SET_PROTOCOL_FEATURES, &taken.to_le_bytes(), &[])?;
-    if taken & REPLY_ACK != 0 {
-        vhost.acknowledged();
-    }
-    vhost.set(message::SET_FEATURES, &features.to_le_bytes(), &[])
-}
-
-/// Tells the server of a queue, in the order in which QEMU does it.
-fn start(vhost: &Vhost, index: u32, queue: &Queue) -> Result<()> {
-    let state = |value: u32| [index, value].map(u32::to_le_bytes).concat();
-    vhost.set(message::SET_VRING_NUM, &state(SIZE.into()), &[])?;
-    vhost.set(message::SET_VRING_BASE, &state(0), &[])?;
-    let [descriptors, used, available] = queue.places().map(|at| at - GUEST_BASE + USER_BASE);
-    let places = [descriptors, used, available, 0].map(u64::to_le_bytes);
-    let address = [state(0), places.concat()].concat();
-    vhost.set(message::SET_VRING_ADDR, &address, &[])?;
-    let number = u64::from(index).to_le_bytes();
-    vhost.set(message::SET_VRING_KICK, &number, &[queue.kick_fd()])?;
-    vhost.set(message::SET_VRING_CALL, &number, &[queue.call_fd()])?;
-    vhost.set(message::SET_VRING_ENABLE, &state(1), &[])
 }

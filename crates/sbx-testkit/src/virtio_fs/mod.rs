@@ -12,6 +12,7 @@ mod client;
 mod device;
 mod memory;
 mod queue;
+mod setup;
 mod vhost;
 mod wire;
 
@@ -22,9 +23,10 @@ pub use client::Client;
 pub use client::{
     create, created, forget, getattr, handle, list, lookup, open, read, release, write,
 };
-pub use device::{Answer, Begun, Device, EVENT_IDX, Fate, LOG_ALL, Which};
+pub use device::{Answer, Begun, Device, Fate, Which};
 pub use memory::{GUEST_BASE, MEMORY, Memory};
 pub use queue::{Descriptor, INDIRECT, NEXT, Queue, SIZE, WRITE};
+pub use setup::{EVENT_IDX, LOG_ALL};
 pub use vhost::{Vhost, message};
 pub use wire::{Data, Fields, HEAD, Request, op};
 

@@ -17,6 +17,7 @@ pub mod registry;
 pub mod scrub;
 pub mod services;
 pub mod shape;
+mod shown;
 pub mod sigv4;
 pub mod stray;
 pub mod substitute;

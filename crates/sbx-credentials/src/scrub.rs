@@ -1,7 +1,7 @@
 //! Values on their way back to the guest: each is replaced by its placeholder, in however many pieces it comes.
 //!
-//! A value is found as it is, with JSON's escaped slash, percent-encoded and in Base64 at any place of a group (so in a
-//! `Basic` login that is shown). Only what may be the beginning of one is held back, so that events of a stream arrive
+//! A value is found as it is, as encoders of JSON, HTML and URLs write it ([`crate::shown`]) and in Base64 at any place of
+//! a group (so in a `Basic` login that is shown). Only what may be the beginning of one is held back, so that events of a stream arrive
 //! when they come.
 
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use zeroize::Zeroize;
 
 use crate::forms;
 use crate::held::{self, Beginnings};
+use crate::shown;
 
 /// Shortest value that is looked for, bytes: a shorter one would be found by accident.
 pub const SHORTEST: usize = 8;
@@ -49,12 +50,9 @@ impl Scrub {
             if value.len() < SHORTEST || value == placeholder {
                 continue;
             }
-            let stands_in = placeholder.as_bytes().to_vec();
-            let percent = forms::percent_encoded(value.as_bytes());
-            add(value.as_bytes().to_vec(), stands_in.clone());
-            add(value.replace('/', "\\/").into_bytes(), stands_in.clone());
-            add(lower_hex(&percent), stands_in.clone());
-            add(percent.into_bytes(), stands_in);
+            for form in shown::shown(value) {
+                add(form.into_bytes(), placeholder.as_bytes().to_vec());
+            }
             for form in forms::in_base64(value.as_bytes()) {
                 let covered = vec![b'x'; form.len()];
                 add(form.into_bytes(), covered);
@@ -64,15 +62,21 @@ impl Scrub {
     }
 
     fn of(texts: Vec<Vec<u8>>, replacements: Vec<Vec<u8>>) -> Option<Self> {
-        if texts.is_empty() {
-            return None;
-        }
+        (!texts.is_empty()).then(|| Self::made(texts, replacements))
+    }
+
+    fn made(texts: Vec<Vec<u8>>, replacements: Vec<Vec<u8>>) -> Self {
         let (automaton, beginnings) = held::finder(texts);
-        Some(Self {
+        Self {
             automaton,
             replacements,
             beginnings,
-        })
+        }
+    }
+
+    /// Finds nothing, until there is something to be looked for.
+    pub fn of_nothing() -> Self {
+        Self::made(Vec::new(), Vec::new())
     }
 
     /// A whole text without the values, if it holds any.
@@ -98,18 +102,6 @@ impl Scrub {
         clean.extend_from_slice(&text[from..]);
         clean
     }
-}
-
-/// The digits of percent-encoding in lower case.
-fn lower_hex(percent: &str) -> Vec<u8> {
-    let mut text = percent.as_bytes().to_vec();
-    let mut at = 0;
-    while let Some(found) = memchr::memchr(b'%', &text[at..]) {
-        let digits = at + found + 1;
-        text[digits..digits + 2].make_ascii_lowercase();
-        at = digits + 2;
-    }
-    text
 }
 
 /// An answer that comes in pieces.
@@ -138,6 +130,11 @@ impl Stream {
             same_length,
             held: Vec::new(),
         }
+    }
+
+    /// Looks for other values from here on, also in what was held back.
+    pub fn look_for(&mut self, scrub: Arc<Scrub>) {
+        self.scrub = scrub;
     }
 
     /// Takes the next piece. `last`: no other comes, so nothing is held back.

@@ -3,14 +3,13 @@
 //! The guest may have written any of it. What it says to be elsewhere is not looked at: another repository of the host is
 //! nothing that a guest may have read to it.
 
-use crate::places;
+use crate::{git_repositories, places};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use sbx_workspace::git_link;
-use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Most repositories.
 pub(crate) const MAX_REPOSITORIES: usize = 32;
@@ -20,20 +19,16 @@ const MAX_INDEX: u64 = 64 << 20;
 /// Nothing outside of the directory, and no link on the way.
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
 
-/// Paths from the root of directories that look like repositories, the root's own (empty) first; and whether there may
-/// be more. Submodules are among them, and repositories that somebody made in another one.
+/// Paths from the root of directories that look like repositories, nearest to it first (its own path is empty); and whether
+/// there may be more. Submodules are among them, and repositories that somebody made in another one.
 pub(crate) fn find(root: &Path) -> (Vec<String>, bool) {
-    let mut found = Vec::new();
-    let cut = places::look(root, |path, here| {
-        if here.contains(".git") {
-            found.push(path.to_owned());
-        }
-        HashSet::new()
-    });
-    found.sort();
+    let all = git_repositories::find(root);
+    let below = |worktree: PathBuf| Some(worktree.strip_prefix(root).ok()?.to_str()?.to_owned());
+    let worktrees = all.repositories.into_iter().filter_map(|one| one.worktree);
+    let mut found: Vec<String> = worktrees.filter_map(below).collect();
     let many = found.len() > MAX_REPOSITORIES;
     found.truncate(MAX_REPOSITORIES);
-    (found, cut || many)
+    (found, all.cut || many)
 }
 
 /// Copies a repository's index, for git to be asked about: it may be a link to another repository's by the time that git
@@ -104,7 +99,7 @@ mod tests {
         make("");
         make("a/b/c/d/e/6");
         make("a/b/c/d/e/f/7");
-        assert_eq!(find(folder.path()).0, ["", "a/b/c/d/e/6"]);
+        assert_eq!(find(folder.path()).0, ["", "a/b/c/d/e/6", "a/b/c/d/e/f/7"]);
         for number in 2..=MAX_REPOSITORIES {
             make(&format!("r{number}"));
         }

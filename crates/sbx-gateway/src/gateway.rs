@@ -101,6 +101,7 @@ impl Gateway {
     pub fn replace(&self, generation: Generation) {
         let generation = Arc::new(generation);
         let before = self.current.send_replace(generation.clone());
+        generation.credentials.settle();
         // What was opened under the old one is not used again.
         before.upstreams.close();
         let closed = self.live.enforce(&generation);

@@ -124,6 +124,7 @@ impl Generation {
             credentials: &credentials,
             withdrawn: &withdrawn,
             issuers: &issuers,
+            given: Some(before.credentials.given()),
         })?;
         let kept = before.mint.as_ref().filter(|mint| mint.is_of(&authority));
         let mint = match kept {

@@ -165,6 +165,13 @@ pub const ZSTD_HELD: usize = 9 * 1024 * 1024;
 pub const DECODING: usize = 8;
 /// Targets whose credentials are kept ready, of those that patterns take in.
 pub const BOUND_TARGETS: usize = 256;
+/// Values of one service that are looked for in answers, with those that were replaced. Beyond, the one goes that was used
+/// longest ago: a command may give another value each time.
+pub const GIVEN: usize = 64;
+/// The same, in bytes: what finds them has several times as many.
+pub const GIVEN_BYTES: usize = 16 * 1024;
+/// A value that was replaced or withdrawn is looked for this long. Tokens that are fetched are good for hours.
+pub const GIVEN_KEPT: Duration = Duration::from_hours(24);
 /// A value that is asked for when it is needed has to come within this: commands that find one may ask a person.
 pub const VALUE: Duration = Duration::from_mins(1);
 /// And the daemon takes the question within this.

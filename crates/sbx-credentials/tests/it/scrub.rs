@@ -73,6 +73,59 @@ fn a_value_is_found_in_the_forms_that_answers_have() {
 }
 
 #[test]
+fn a_value_is_found_as_encoders_of_json_and_html_write_it_and_so_it_is_in_pieces() {
+    const ODD: &str = "va\"lue\\/+x=<&'>";
+    let scrub = Arc::new(Scrub::new([(ODD, PLACEHOLDER)]).unwrap());
+    for form in [
+        r#"va\"lue\\/+x=<&'>"#,
+        r#"va\"lue\\\/+x=<&'>"#,
+        r#"va\"lue\\/+x=\u003c\u0026'\u003e"#,
+        r#"va\"lue\\/+x=\u003C\u0026\u0027\u003E"#,
+        r#"va\"lue\\/+x\u003d\u003c\u0026\u0027\u003e"#,
+        r#"va\u0022lue\\/\u002Bx=\u003C\u0026\u0027\u003E"#,
+        r#"va\u0022lue\\\u002f\u002bx\u003d\u003c\u0026\u0027\u003e"#,
+        r#"va\\\"lue\\\\/+x=<&'>"#,
+        r#"va"lue\/+x=&lt;&amp;'&gt;"#,
+        r#"va&quot;lue\/+x=&lt;&amp;'&gt;"#,
+        r#"va&quot;lue\/+x=&lt;&amp;&#x27;&gt;"#,
+        r#"va&#34;lue\/+x=&lt;&amp;&#39;&gt;"#,
+        r#"va&#34;lue\/&#43;x=&lt;&amp;&#39;&gt;"#,
+        r#"va&quot;lue\&#x2F;+x=&lt;&amp;&#x27;&gt;"#,
+        "va%22lue%5C%2F%2Bx%3D%3C%26'%3E",
+    ] {
+        let text = format!("before {form} after");
+        let clean = scrub.whole(text.as_bytes()).map(String::from_utf8);
+        let wanted = format!("before {PLACEHOLDER} after");
+        assert_eq!(clean.unwrap().unwrap(), wanted, "{form}");
+        for length in [1, 3, 11] {
+            let mut stream = Stream::new(scrub.clone(), false);
+            let mut out = Vec::new();
+            for piece in text.as_bytes().chunks(length) {
+                out.extend_from_slice(&stream.push(Bytes::copy_from_slice(piece), false).text);
+            }
+            out.extend_from_slice(&stream.push(Bytes::new(), true).text);
+            assert_eq!(String::from_utf8(out).unwrap(), wanted, "{form} {length}");
+        }
+    }
+}
+
+#[test]
+fn what_is_looked_for_can_change_within_a_text_also_where_some_of_it_is_held_back() {
+    let mut stream = Stream::new(scrub(), false);
+    let passed = stream.push(Bytes::from_static(b"a sk-re"), false);
+    assert_eq!(&passed.text[..], b"a ");
+    stream.look_for(Arc::new(Scrub::new([("sk-rest-of-it", "p3")]).unwrap()));
+    let passed = stream.push(Bytes::from_static(b"st-of-it b"), false);
+    assert_eq!((&passed.text[..], passed.found), (&b"p3 b"[..], true));
+    stream.look_for(Arc::new(Scrub::of_nothing()));
+    let passed = stream.push(Bytes::from_static(b"sk-rest-of-it"), true);
+    assert_eq!(
+        (&passed.text[..], passed.found),
+        (&b"sk-rest-of-it"[..], false)
+    );
+}
+
+#[test]
 fn only_what_may_be_a_value_is_held_back() {
     let mut stream = Stream::new(scrub(), false);
     let event = Bytes::from_static(b"data: {\"text\":\"hello\"}\n\n");

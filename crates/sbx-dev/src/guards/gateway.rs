@@ -203,15 +203,6 @@ pub(super) const GUARDS: &[Guard] = &[
         ],
     },
     Guard {
-        what: "values are taken out of answers",
-        file: "crates/sbx-gateway/src/relay/clean.rs",
-        text: "    if supplied.iter().all(here) {",
-        instead: "    if supplied.iter().any(here) {\n        return None;\n    }\n    if supplied.iter().all(here) {",
-        tests: &[
-            "attacks_credentials::attack_56_a_value_that_comes_back_is_replaced_in_head_and_body_whatever_they_are_written_as",
-        ],
-    },
-    Guard {
         what: "without its value a request is refused",
         file: "crates/sbx-gateway/src/relay/supply.rs",
         text: "            Supply::Unavailable(why) => return Err(unavailable(grant, credential, why)),",

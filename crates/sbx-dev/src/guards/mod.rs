@@ -13,6 +13,7 @@ mod gateway;
 mod policy;
 mod share;
 mod share_tree;
+mod values;
 mod websocket;
 
 use crate::run::{self, Failure, Result};
@@ -64,6 +65,7 @@ const PARTS: &[Part] = &[
             policy::GUARDS,
             adapter::GUARDS,
             gateway::GUARDS,
+            values::GUARDS,
             websocket::GUARDS,
         ],
     },

@@ -46,8 +46,8 @@ pub fn prepare(
     }
     let expects = parts.headers.remove(EXPECT).is_some() && parts.version == Version::HTTP_11;
     let written = write_credentials(supplied, &mut parts.headers, &mut path)?;
-    if !supplied.is_empty() {
-        // What comes back is searched for the values.
+    if grant.bound.sought.is_some() {
+        // What comes back is searched for values.
         let identity = HeaderValue::from_static("identity");
         parts.headers.insert(ACCEPT_ENCODING, identity);
     }

@@ -10,7 +10,7 @@ use sbx_wire::gateway::{Aws, Credential, Registry};
 use sbx_wire::secret::SecretText;
 
 use super::registries::{Endpoint, RegistryForm};
-use super::{AwsForm, BoundCredential, Form, Material, Supply};
+use super::{AwsForm, BoundCredential, Form, Hosts, Material, Supply};
 use crate::generation::ConfigError;
 
 /// Headers that say how a message is framed or where it goes; a credential is none of them.
@@ -39,9 +39,16 @@ pub(super) fn bind(credential: &Credential) -> Result<BoundCredential, ConfigErr
     }
     check_placeholder(&credential.service, &credential.placeholder)?;
     let form = form(credential).map_err(bad)?;
+    let mut hosts = Hosts::parse("credential host", &credential.hosts)?;
+    if let Form::Registry(form) = &form
+        && let Some(endpoint) = &form.endpoint
+    {
+        hosts.add(endpoint.target.clone());
+    }
     let mut bound = BoundCredential {
         service: credential.service.clone(),
         placeholder: credential.placeholder.clone(),
+        hosts,
         form,
         supply: Supply::OnDemand,
         finder: Strays::new(&[&credential.placeholder]),

@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use hyper::header::HeaderValue;
 use hyper::http::request::Parts;
-use sbx_credentials::scrub::Scrub;
 use sbx_credentials::stray::Strays;
 
-use super::{BoundCredential, Form};
+use super::{BoundCredential, Form, Sought};
 
 /// A placeholder that the guest may hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,8 +26,8 @@ pub struct Bound {
     /// Placeholders that must not go there.
     pub strays: Option<Arc<Strays>>,
     pub(super) owners: Vec<Owner>,
-    /// Values that may come back from there, of those that are here.
-    pub scrub: Option<Arc<Scrub>>,
+    /// Values that may come back from there. `None`: nothing was ever bound.
+    pub sought: Option<Sought>,
     /// Bodies quote whatever the agent has seen: a stray placeholder in one is made unreadable.
     pub conversation: bool,
 }

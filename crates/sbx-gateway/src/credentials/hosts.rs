@@ -7,7 +7,7 @@ use sbx_policy::{Port, ResourcePattern, Target};
 use crate::generation::ConfigError;
 
 /// Single targets, and patterns of names.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Hosts {
     exact: HashSet<Target>,
     patterns: Vec<ResourcePattern>,

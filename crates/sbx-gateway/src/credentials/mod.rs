@@ -4,31 +4,34 @@
 mod aws;
 mod bind;
 mod bound;
+pub mod given;
 mod hosts;
 pub mod issuers;
 pub mod registries;
+mod sought;
+mod supplied;
 pub mod values;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use hyper::header::{AUTHORIZATION, HeaderName};
 use hyper::http::request::Parts;
-use sbx_credentials::scrub::Scrub;
-use sbx_credentials::sigv4::Keys;
 use sbx_credentials::stray::Strays;
 use sbx_policy::{HttpRequest, Target};
 use sbx_wire::gateway::{Credential, HandedIn, Issuer, Withdrawn};
-use sbx_wire::secret::SecretText;
 
 use crate::generation::ConfigError;
 use crate::limits;
 
 pub use self::aws::AwsForm;
 pub use self::bound::{Bound, Owner};
+use self::given::Given;
 pub use self::hosts::Hosts;
 use self::issuers::BoundIssuer;
 use self::registries::RegistryForm;
+pub use self::sought::Sought;
+pub use self::supplied::{Material, Part, Supplied, Supply};
 
 /// A credential as the connector writes it.
 #[derive(Debug)]
@@ -37,6 +40,8 @@ pub struct BoundCredential {
     pub service: String,
     /// What the guest holds instead.
     pub placeholder: String,
+    /// What it is bound to.
+    pub hosts: Hosts,
     /// Where it goes.
     pub form: Form,
     /// Whether it is here.
@@ -127,37 +132,6 @@ impl Form {
     }
 }
 
-/// Whether a value is here.
-#[derive(Debug)]
-pub enum Supply {
-    /// It is.
-    Here(Arc<Material>),
-    /// It cannot be had; why, for the guest.
-    Unavailable(String),
-    /// It is asked for when it is needed.
-    OnDemand,
-}
-
-/// A value, ready to be written.
-#[derive(Debug)]
-pub struct Material {
-    /// The value of the header. Marked sensitive: its `Debug` shows nothing.
-    pub header: Option<HeaderValue>,
-    /// The value itself.
-    pub text: SecretText,
-    /// The key of AWS.
-    pub keys: Option<Keys>,
-}
-
-/// A credential with the value that is written for one request.
-#[derive(Debug, Clone)]
-pub struct Supplied {
-    /// The credential.
-    pub credential: Arc<BoundCredential>,
-    /// The value.
-    pub material: Arc<Material>,
-}
-
 /// What the configuration says.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Configured<'a> {
@@ -167,14 +141,19 @@ pub struct Configured<'a> {
     pub withdrawn: &'a [Withdrawn],
     /// Endpoints that issue credentials.
     pub issuers: &'a [Issuer],
+    /// What was written so far.
+    pub given: Option<&'a Arc<Given>>,
 }
 
 /// Everything that was configured.
 #[derive(Debug, Default)]
 pub struct Credentials {
-    all: Vec<(Hosts, Arc<BoundCredential>)>,
+    all: Vec<Arc<BoundCredential>>,
     owners: Vec<Owner>,
     unbound: Arc<Bound>,
+    /// For targets to which nothing is bound any more.
+    formerly: Arc<Bound>,
+    given: Arc<Given>,
     issuers: Vec<Arc<BoundIssuer>>,
     made: Mutex<Made>,
 }
@@ -204,17 +183,13 @@ impl Credentials {
             credentials,
             withdrawn,
             issuers,
+            given,
         } = *config;
+        let given = given.cloned().unwrap_or_default();
         let mut all = Vec::with_capacity(credentials.len());
         let mut owners: Vec<Owner> = Vec::new();
         for credential in credentials {
-            let mut hosts = Hosts::parse("credential host", &credential.hosts)?;
             let bound = Arc::new(bind::bind(credential)?);
-            if let Form::Registry(form) = &bound.form
-                && let Some(endpoint) = &form.endpoint
-            {
-                hosts.add(endpoint.target.clone());
-            }
             for placeholder in bound.placeholders() {
                 let owner = Owner {
                     service: credential.service.clone(),
@@ -225,7 +200,7 @@ impl Credentials {
                     owners.push(owner);
                 }
             }
-            all.push((hosts, bound));
+            all.push(bound);
         }
         for Withdrawn {
             service,
@@ -248,35 +223,40 @@ impl Credentials {
                 placeholder: placeholder.clone(),
             }));
         }
-        let unbound = Arc::new(Bound {
-            strays: strays(&owners),
-            owners: owners.clone(),
-            ..Bound::default()
-        });
+        let (unbound, formerly) = nothing_bound(&owners, &given);
         Ok(Self {
             all,
             owners,
             unbound,
+            formerly,
+            given,
             issuers: bound_issuers,
             made: Mutex::default(),
         })
     }
 
-    /// Whether requests to the target have to be looked at: a credential is bound to it, or it issues some.
+    /// Whether requests to the target have to be looked at: a credential is bound to it or was, or it issues some.
     pub fn covers(&self, target: &Target) -> bool {
-        self.binds(target) || self.has_issuer(target)
+        self.binds(target) || self.has_issuer(target) || self.given.was_bound(target)
     }
 
     fn binds(&self, target: &Target) -> bool {
-        self.all.iter().any(|(hosts, _)| hosts.contains(target))
+        self.all.iter().any(|one| one.hosts.contains(target))
+    }
+
+    /// What was written so far, of all generations.
+    pub fn given(&self) -> &Arc<Given> {
+        &self.given
+    }
+
+    /// They are in force from now on.
+    pub fn settle(&self) {
+        self.given.settle(&self.all);
     }
 
     /// How keys of AWS are handed in, if they are.
     pub fn handed_in(&self) -> Option<&HandedIn> {
-        let mut forms = self
-            .all
-            .iter()
-            .filter_map(|(_, credential)| credential.aws());
+        let mut forms = self.all.iter().filter_map(|credential| credential.aws());
         forms.find_map(|form| form.handed_in.as_ref())
     }
 
@@ -294,7 +274,13 @@ impl Credentials {
     /// What concerns requests to the target.
     pub fn of(&self, target: &Target) -> Arc<Bound> {
         if !self.binds(target) {
-            return self.unbound.clone();
+            let was_bound = self.given.was_bound(target);
+            let bound = if was_bound {
+                &self.formerly
+            } else {
+                &self.unbound
+            };
+            return bound.clone();
         }
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(bound) = made.by_target.get(target) {
@@ -315,17 +301,16 @@ impl Credentials {
     /// What is bound to a target: all that [`Bound`] depends on.
     fn bindings(&self, target: &Target) -> Vec<Binding> {
         let all = self.all.iter().enumerate();
-        let here = all.filter(|(_, (hosts, _))| hosts.contains(target));
-        let binding =
-            |(number, (_, credential)): (usize, &(Hosts, Arc<BoundCredential>))| Binding {
-                number,
-                stays: credential.stays_at(target),
-            };
+        let here = all.filter(|(_, credential)| credential.hosts.contains(target));
+        let binding = |(number, credential): (usize, &Arc<BoundCredential>)| Binding {
+            number,
+            stays: credential.stays_at(target),
+        };
         here.map(binding).collect()
     }
 
     fn make(&self, bindings: &[Binding]) -> Bound {
-        let credential = |binding: &Binding| (self.all[binding.number].1.clone(), binding.stays);
+        let credential = |binding: &Binding| (self.all[binding.number].clone(), binding.stays);
         let mut bound: Vec<_> = bindings.iter().map(credential).collect();
         let conversation = bound.iter().any(|(credential, _)| credential.conversation);
         // A request has one signature, whichever of its patterns the key is bound by.
@@ -351,20 +336,27 @@ impl Credentials {
             .iter()
             .map(|(credential, _)| credential.clone())
             .collect();
-        let values = credentials
-            .iter()
-            .flat_map(|credential| match &credential.supply {
-                Supply::Here(material) => credential.values(material),
-                Supply::Unavailable(_) | Supply::OnDemand => Vec::new(),
-            });
         Bound {
             strays: strays(&owners),
             owners,
-            scrub: Scrub::new(values).map(Arc::new),
+            sought: Some(Sought::new(&self.given, &credentials)),
             conversation,
             credentials,
         }
     }
+}
+
+/// For targets to which nothing is bound: to which nothing ever was, and to which something was.
+fn nothing_bound(owners: &[Owner], given: &Arc<Given>) -> (Arc<Bound>, Arc<Bound>) {
+    let strays = strays(owners);
+    let bound = |sought| Bound {
+        strays: strays.clone(),
+        owners: owners.to_vec(),
+        sought,
+        ..Bound::default()
+    };
+    let formerly = bound(Some(Sought::new(given, &[])));
+    (Arc::new(bound(None)), Arc::new(formerly))
 }
 
 fn strays(owners: &[Owner]) -> Option<Arc<Strays>> {

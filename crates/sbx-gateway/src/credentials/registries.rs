@@ -21,7 +21,7 @@ use sbx_wire::secret::SecretText;
 use tokio::time::Instant;
 
 use super::bind::header;
-use super::{BoundCredential, Form, Material, Supplied, Supply};
+use super::{BoundCredential, Form, Material, Part, Supplied, Supply};
 use crate::limits;
 
 /// Random characters of a token's placeholder.
@@ -133,6 +133,7 @@ impl Supplied {
         Self {
             credential: self.credential.clone(),
             material: Arc::new(nothing),
+            part: Part::Value,
         }
     }
 }
@@ -213,12 +214,13 @@ impl Registries {
                 service: login.credential.service.clone(),
                 finder: Strays::new(&[&placeholder]),
                 placeholder: placeholder.clone(),
+                hosts: login.credential.hosts.clone(),
                 form: Form::Header {
                     name: AUTHORIZATION,
                     around: ("Bearer ".to_owned(), String::new()),
                     basic_user: None,
                 },
-                // It is not looked for in answers to others.
+                // It comes from here alone.
                 supply: Supply::OnDemand,
                 conversation: false,
             }),
@@ -227,6 +229,7 @@ impl Registries {
                 text,
                 keys: None,
             }),
+            part: Part::Token,
         };
         let good = match issued.good {
             Good::For(seconds) => Duration::from_secs(seconds),

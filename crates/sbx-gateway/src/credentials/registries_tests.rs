@@ -37,6 +37,7 @@ fn login(password: &str, endpoint: Option<&str>) -> Supplied {
     };
     Supplied {
         material: material.clone(),
+        part: Part::Value,
         credential,
     }
 }

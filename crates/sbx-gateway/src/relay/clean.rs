@@ -1,4 +1,5 @@
-//! Answers without the values that were written into the request: head, body, trailers, the messages of a WebSocket.
+//! Answers without the values that were written into this request or an earlier one: head, body, trailers, the messages of
+//! a WebSocket.
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use sbx_credentials::scrub::{self, Scrub};
 use super::body::BodyError;
 use super::decoding::{Decoder, Unknown};
 use super::stage::Pass;
-use crate::credentials::{Bound, Form, Supplied, Supply};
+use crate::credentials::{Bound, Form, Supplied};
 use crate::decision::Grant;
 use crate::gateway::Gateway;
 use crate::records::Event;
@@ -21,23 +22,31 @@ const CAME_BACK: &str = "value-in-answer";
 /// in an error comes as it is. What is compressed is somebody's object in S3, whose bytes have a checksum.
 pub(super) fn is_object(supplied: &[Supplied], headers: &HeaderMap) -> bool {
     let signed = |one: &Supplied| matches!(one.credential.form, Form::Aws(_));
-    supplied.iter().all(signed) && headers.contains_key(CONTENT_ENCODING)
+    !supplied.is_empty() && supplied.iter().all(signed) && headers.contains_key(CONTENT_ENCODING)
 }
 
-/// What to look for in the answer to a request that these were written into.
-pub(super) fn values(bound: &Bound, supplied: &[Supplied]) -> Option<Arc<Scrub>> {
-    let here = |one: &Supplied| matches!(one.credential.supply, Supply::Here(_));
-    if supplied.iter().all(here) {
-        return (!supplied.is_empty()).then(|| bound.scrub.clone())?;
+/// The values that were written into a request whose answer is looked into.
+pub(super) struct Values(Vec<Supplied>);
+
+/// For the answer to a request that these were written into. `None`: nothing was ever bound there, so nothing can come
+/// back.
+pub(super) fn values(bound: &Bound, supplied: &[Supplied]) -> Option<Values> {
+    bound.sought.as_ref().map(|_| Values(supplied.to_vec()))
+}
+
+/// What finds all that may come back now, and since when.
+fn sought_at(grant: &Grant, values: &Values) -> (u64, Arc<Scrub>) {
+    match &grant.bound.sought {
+        Some(sought) => (sought.changes(), sought.at(&grant.target, &values.0)),
+        None => (0, Arc::new(Scrub::of_nothing())),
     }
-    let pairs = supplied
-        .iter()
-        .flat_map(|one| one.credential.values(&one.material));
-    Scrub::new(pairs).map(Arc::new)
 }
 
 /// See the module.
 pub(super) struct Clean {
+    values: Values,
+    /// When `scrub` was made: what others were given since is found as well.
+    changes: u64,
     scrub: Arc<Scrub>,
     stream: scrub::Stream,
     decoder: Option<Decoder>,
@@ -52,22 +61,25 @@ impl Clean {
     /// For the answer to a request. Cleans its head at once; what was compressed although nobody asked for it goes on as
     /// what it means. `opaque`: its body stays as it is. The error: what it means cannot be found out.
     pub(super) fn of_answer(
-        scrub: Arc<Scrub>,
+        values: Values,
         gateway: &Arc<Gateway>,
         grant: &Grant,
         event: &Event,
         headers: &mut HeaderMap,
         opaque: bool,
     ) -> Result<Option<Self>, Unknown> {
+        // Values of other kinds are written into objects.
+        let mut bound = grant.bound.credentials.iter();
+        let opaque = opaque && bound.all(|one| one.aws().is_some());
         if opaque {
-            let _ = Self::of_head(scrub, gateway, grant, event, headers);
+            let _ = Self::of_head(values, gateway, grant, event, headers);
             return Ok(None);
         }
-        Self::new(scrub, gateway, grant, event, headers).map(Some)
+        Self::new(values, gateway, grant, event, headers).map(Some)
     }
 
     fn new(
-        scrub: Arc<Scrub>,
+        values: Values,
         gateway: &Arc<Gateway>,
         grant: &Grant,
         event: &Event,
@@ -83,21 +95,24 @@ impl Clean {
             headers.remove(CONTENT_LENGTH);
         }
         let announced = headers.contains_key(CONTENT_LENGTH);
-        let mut clean = Self::begin(scrub, gateway, grant, event, decoder, announced);
+        let mut clean = Self::begin(values, gateway, grant, event, decoder, announced);
         clean.head(headers);
         Ok(clean)
     }
 
     fn begin(
-        scrub: Arc<Scrub>,
+        values: Values,
         gateway: &Arc<Gateway>,
         grant: &Grant,
         event: &Event,
         decoder: Option<Decoder>,
         announced: bool,
     ) -> Self {
+        let (changes, scrub) = sought_at(grant, &values);
         Self {
             stream: scrub::Stream::new(scrub.clone(), announced),
+            values,
+            changes,
             scrub,
             decoder,
             gateway: gateway.clone(),
@@ -110,24 +125,36 @@ impl Clean {
     /// Cleans the head of an answer. What is returned can clean what comes behind it, as pieces whose length nobody has
     /// announced.
     pub(super) fn of_head(
-        scrub: Arc<Scrub>,
+        values: Values,
         gateway: &Arc<Gateway>,
         grant: &Grant,
         event: &Event,
         headers: &mut HeaderMap,
     ) -> Self {
-        let mut clean = Self::begin(scrub, gateway, grant, event, None, false);
+        let mut clean = Self::begin(values, gateway, grant, event, None, false);
         clean.head(headers);
         clean
     }
 
     /// A short text, which stays as long as it is.
     pub(super) fn whole(&mut self, text: Bytes) -> Bytes {
+        self.renew();
         let passed = scrub::Stream::new(self.scrub.clone(), true).push(text, true);
         if passed.found {
             self.tell();
         }
         passed.text
+    }
+
+    /// Looks for what others were given in the meantime, too.
+    fn renew(&mut self) {
+        let sought = self.grant.bound.sought.as_ref();
+        if sought.is_some_and(|sought| sought.changes() != self.changes) {
+            let (changes, scrub) = sought_at(&self.grant, &self.values);
+            self.stream.look_for(scrub.clone());
+            self.changes = changes;
+            self.scrub = scrub;
+        }
     }
 
     fn head(&mut self, headers: &mut HeaderMap) {
@@ -162,6 +189,7 @@ impl Pass for Clean {
             Some(decoder) => decoder.push(&piece, last).map_err(BodyError::Encoding)?,
             None => piece,
         };
+        self.renew();
         let passed = self.stream.push(piece, last);
         if passed.found {
             self.tell();
@@ -170,6 +198,7 @@ impl Pass for Clean {
     }
 
     fn trailers(&mut self, trailers: &mut HeaderMap) -> Result<(), BodyError> {
+        self.renew();
         self.head(trailers);
         Ok(())
     }

@@ -7,7 +7,7 @@ use hyper::http::request::Parts;
 
 use super::headers::asks_for_websocket;
 use crate::credentials::registries::Use;
-use crate::credentials::{BoundCredential, Form, Owner, Supplied, Supply};
+use crate::credentials::{BoundCredential, Form, Owner, Part, Supplied, Supply};
 use crate::decision::{Denial, Grant};
 use crate::gateway::Gateway;
 use crate::reason::Reason;
@@ -60,8 +60,12 @@ pub(super) async fn supply<B: Body>(
         let one = Supplied {
             credential: credential.clone(),
             material,
+            part: match registry {
+                Some(Use::Issue) => Part::Asks,
+                _ => Part::Value,
+            },
         };
-        needed.supplied.push(match registry {
+        let one = match registry {
             Some(Use::Token(placeholder)) => {
                 let token = gateway.registries.token(&placeholder, &one);
                 token.unwrap_or_else(|| one.without_value())
@@ -71,7 +75,11 @@ pub(super) async fn supply<B: Body>(
                 one
             }
             _ => one,
-        });
+        };
+        if let Some(sought) = &grant.bound.sought {
+            sought.give(&one);
+        }
+        needed.supplied.push(one);
     }
     Ok(needed)
 }

@@ -12,12 +12,11 @@ use hyper::body::Incoming;
 use hyper::header::{HeaderMap, SEC_WEBSOCKET_EXTENSIONS};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use sbx_credentials::scrub::Scrub;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, sink, split};
 use tokio::time::timeout;
 
 use super::body::BodyError;
-use super::clean::Clean;
+use super::clean::{Clean, Values};
 use super::guarded_body::{BodyGuard, Stopped};
 use super::headers::{names_websocket, strip_hop_by_hop};
 use super::page::{self, AnswerBody};
@@ -71,7 +70,7 @@ impl Opening {
         gateway: &Arc<Gateway>,
         grant: &Grant,
         supplied: &[Supplied],
-        values: Option<Arc<Scrub>>,
+        values: Option<Values>,
         event: &Event,
         headers: &mut HeaderMap,
     ) -> Self {

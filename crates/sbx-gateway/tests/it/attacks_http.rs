@@ -8,6 +8,7 @@ use sbx_wire::gateway::{Answer, Command};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::attack::{cut, say, twice};
+use crate::attacks_credentials::{OTHER, other};
 use crate::lab::{PLACEHOLDER, SECRET, Setup, get, h1, h2, rule, run, send, text};
 use crate::tape::Tape;
 
@@ -389,4 +390,80 @@ fn attack_37_a_redirect_is_the_clients_to_follow_and_takes_no_credential_along()
             }
         },
     );
+}
+
+#[test]
+fn attack_37_a_redirect_that_shows_the_value_leads_nowhere_with_it_compressed_and_over_http2() {
+    let api = EchoUpstream::start_tls(&["api.test"]).unwrap();
+    let (bound, open) = (
+        EchoUpstream::start_tls(&[OTHER]),
+        EchoUpstream::start_tls(&["open.test"]),
+    );
+    let (bound, open) = (bound.unwrap(), open.unwrap());
+    let own = other();
+    let lab = Setup::new(&["allow api.test", "allow other.test", "allow open.test"])
+        .tls_upstream("api.test", &api)
+        .tls_upstream(OTHER, &bound)
+        .tls_upstream("open.test", &open)
+        .credential("api.test")
+        .bind(own.clone())
+        .start();
+    run(async {
+        let ask = async |alpn: &'static [u8], host: &str, path: &str| {
+            let stream = lab.connect(&format!("{host}:443")).await.unwrap();
+            let stream = lab.tls(stream, host, &[alpn]).await.unwrap();
+            let answer = if alpn == b"h2" {
+                let request = get(&format!("https://{host}{path}"), host);
+                h2(stream).await.send_request(request).await
+            } else {
+                send(&mut h1(stream).await, get(path, host)).await
+            };
+            answer.unwrap()
+        };
+        for alpn in [&b"http/1.1"[..], b"h2"] {
+            for (coding, host) in [("", OTHER), ("gzip", OTHER), ("br", "open.test")] {
+                let to = format!("/moved?to=https://{host}/echo&coding={coding}");
+                let answer = ask(alpn, "api.test", &to).await;
+                assert_eq!(answer.status(), 302);
+                let asked = api.recorder().requests();
+                assert_eq!(asked.last().unwrap().header("x-api-key"), Some(SECRET));
+                let location = answer.headers()["location"].to_str().unwrap().to_owned();
+                assert_eq!(location, format!("https://{host}/echo?key={PLACEHOLDER}"));
+                let (_, page) = text(answer).await;
+                assert!(
+                    !page.contains(SECRET) && page.contains(PLACEHOLDER),
+                    "{page}"
+                );
+                // The client follows, without what it was shown: a host has its own credential or none.
+                let (status, page) = text(ask(alpn, host, "/echo").await).await;
+                assert_eq!(status, 200, "{page}");
+                let there = if host == OTHER { &bound } else { &open };
+                let asked = there.recorder().requests();
+                let asked = asked.last().unwrap();
+                let version = if alpn == b"h2" {
+                    "HTTP/2.0"
+                } else {
+                    "HTTP/1.1"
+                };
+                assert_eq!(asked.version, version);
+                let written = (host == OTHER).then(|| format!("Bearer {}", own.value.expose()));
+                assert_eq!(asked.header("authorization"), written.as_deref());
+                assert_eq!(asked.header("x-api-key"), None);
+                // And with it: what was made of the value is stopped where anything is bound.
+                if host == OTHER {
+                    let path = location.strip_prefix("https://other.test").unwrap();
+                    let answer = ask(alpn, host, path).await;
+                    assert_eq!(
+                        answer.headers()["x-sbx-reason"],
+                        "placeholder-to-unbound-host"
+                    );
+                    assert_eq!(text(answer).await.0, 403);
+                }
+            }
+        }
+        for upstream in [&bound, &open] {
+            let arrived = format!("{:?}", upstream.recorder().entries());
+            assert!(!arrived.contains(SECRET) && !arrived.contains(PLACEHOLDER));
+        }
+    });
 }

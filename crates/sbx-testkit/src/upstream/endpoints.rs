@@ -61,7 +61,7 @@ pub(super) async fn handle(recorder: Recorder, request: hyper::Request<Incoming>
         kept.as_deref(),
         note.to_owned(),
     );
-    let reply = route(&parts, &path, length, kept).await;
+    let reply = route(&recorder, &parts, (&path, length, kept)).await;
     recorder.push(Event::Answered {
         seq,
         status: reply.status(),
@@ -69,7 +69,11 @@ pub(super) async fn handle(recorder: Recorder, request: hyper::Request<Incoming>
     reply
 }
 
-async fn route(parts: &Parts, path: &str, length: u64, kept: Option<Bytes>) -> Reply {
+async fn route(
+    recorder: &Recorder,
+    parts: &Parts,
+    (path, length, kept): (&str, u64, Option<Bytes>),
+) -> Reply {
     let Some(kept) = kept else {
         return match path {
             "/upload" => http::json(StatusCode::OK, &json!({ "received": length })),
@@ -81,6 +85,11 @@ async fn route(parts: &Parts, path: &str, length: u64, kept: Option<Bytes>) -> R
     };
     match path {
         "/sse" => events(number(parts, "events", 5), pause(parts, 20)),
+        told if told.ends_with("/told") => {
+            super::told::told(recorder.clone(), parts, number(parts, "events", 3))
+        }
+        "/trailer" => super::told::trailer(parts),
+        "/kept" => super::told::kept(recorder),
         "/shown" => super::shown::shown(parts, &kept),
         "/big" => zeros(number(parts, "size", 1 << 20)),
         "/slow" => {
@@ -100,6 +109,7 @@ async fn route(parts: &Parts, path: &str, length: u64, kept: Option<Bytes>) -> R
             http::query_param(parts, "name").unwrap_or("x-header"),
             http::query_param(parts, "value").unwrap_or(""),
         ),
+        "/moved" => super::shown::moved(parts, &kept),
         "/redirect" => http::whole(StatusCode::FOUND, "text/plain", Bytes::new()).with_header(
             "location",
             http::query_param(parts, "to").unwrap_or("/echo"),

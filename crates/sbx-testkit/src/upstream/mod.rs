@@ -8,15 +8,20 @@
 //! | `/upload` | reads the body to its end and answers its length |
 //! | `/slow?delay_ms=D` | waits, then answers as `/echo` |
 //! | `/shown?coding=C&pieces=N&length` | the request's headers and body as text, in pieces of `N` bytes, compressed (`gzip`, `deflate`, `br`) or said to be, with a `Content-Length` or without; `x-api-key` also in the head |
+//! | `/told?coding=C&events=N`, in any folder | an event stream of the request's headers: each event in two writes, each after the first when `/next` is asked for, compressed (`gzip`, `br`) or not |
+//! | `/trailer` | `x-api-key` in a trailer |
+//! | `/kept` | headers and body of the last request to `/keep` as text |
 //! | `/status?code=N` | an empty answer with this status |
 //! | `/cut?after=N` | promises more than the `N` bytes it sends, then cuts the connection |
 //! | `/header?name=N&value=V` | an empty answer with this header (not decoded) |
 //! | `/redirect?to=URL` | 302 to `URL` (not decoded) |
+//! | `/moved?to=URL&coding=C` | the same to `URL?key=K`, `K` being `x-api-key`, and the body of `/shown` |
 //! | `/ws` | WebSocket echo (RFC 6455; over HTTP/2, RFC 8441) |
 //! | `/upgrade` | 101 to the protocol asked for, then echoes bytes as they come |
 
 mod endpoints;
 mod shown;
+mod told;
 mod websocket;
 
 use std::net::{Ipv4Addr, SocketAddr};

@@ -45,6 +45,18 @@ pub(super) fn shown(parts: &Parts, body: &Bytes) -> Reply {
     reply.with_header("x-shown", &key(parts))
 }
 
+/// Answers `/moved`: a redirect that takes the key along.
+pub(super) fn moved(parts: &Parts, body: &Bytes) -> Reply {
+    let mut reply = shown(parts, body);
+    if let Reply::Answer(answer) = &mut reply {
+        *answer.status_mut() = StatusCode::FOUND;
+    }
+    let to = http::query_param(parts, "to").unwrap_or("/echo");
+    let key = parts.headers.get("x-api-key");
+    let key = key.and_then(|key| key.to_str().ok()).unwrap_or_default();
+    reply.with_header("location", &format!("{to}?key={key}"))
+}
+
 /// The key of a request, as it is shown in the head of the answer.
 pub(super) fn key(parts: &Parts) -> String {
     let key = parts.headers.get("x-api-key");

@@ -287,7 +287,7 @@ pub(super) const GUARDS: &[Guard] = &[
     Guard {
         what: "a credential is written for its host only",
         file: "crates/sbx-gateway/src/credentials/mod.rs",
-        text: "        let here = all.filter(|(_, (hosts, _))| hosts.contains(target));",
+        text: "        let here = all.filter(|(_, credential)| credential.hosts.contains(target));",
         instead: "        let here = all.filter(|_| true);",
         tests: &["credential_forms::a_service_has_the_form_that_each_of_its_hosts_wants"],
     },

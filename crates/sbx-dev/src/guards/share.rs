@@ -33,8 +33,7 @@ const ALL_CHANGES: &str =
 const ALL_SETTINGS: &str =
     "attack_76::attack_76_settings_that_run_something_take_no_place_by_any_rename";
 const CHANGING_LOCK: &str = "attack_76::attack_76_a_lock_file_that_changes_under_its_rename_brings_nothing_into_gits_settings";
-const PIECES: &str =
-    "attack_76::attack_76_a_link_to_a_git_directory_never_has_another_content_not_even_in_part";
+const PIECES: &str = "attack_76_links::attack_76_a_link_to_a_git_directory_never_has_another_content_not_even_in_part";
 const NUMBERS: &str =
     "attack_76::attack_76_numbers_that_mean_something_else_lead_to_no_protected_name";
 const BECOMES: &str =

@@ -6,14 +6,12 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use sbx_testkit::virtio_fs::Which::Requests;
-use sbx_testkit::virtio_fs::{Data, Error, GUEST_BASE, ROOT, Request, SetAttr};
-use sbx_testkit::virtio_fs::{create, lookup, op, write};
+use sbx_testkit::virtio_fs::{ROOT, Request, create, lookup, op};
 use sbx_workspace::Rules;
 use sbx_workspace::protect::{Level, standard};
 
 use crate::attack_73::meanwhile;
 use crate::guest::{Guest, prepared, refused};
-use crate::support::read_host;
 use crate::ways::{self, EXCHANGE, READ_WRITE};
 
 /// A repository with a worktree and a submodule.
@@ -41,7 +39,7 @@ fn rules() -> Rules {
     }
 }
 
-fn guest() -> Guest {
+pub(crate) fn guest() -> Guest {
     let folder = prepared();
     let root = folder.path().join("root");
     ways::prepare_own(&root);
@@ -62,7 +60,7 @@ fn guest() -> Guest {
 
 /// Whether that action on that path was said, as refused.
 #[track_caller]
-fn assert_said(guest: &Guest, action: &str, path: &str) {
+pub(crate) fn assert_said(guest: &Guest, action: &str, path: &str) {
     let said = guest.said();
     let event = (action.to_owned(), path.to_owned(), true);
     assert!(said.contains(&event), "{event:?} is not in {said:?}");
@@ -271,113 +269,6 @@ fn attack_76_requests_sent_at_once_are_judged_one_after_the_other() {
     }
     assert_eq!(guest.picture(), before);
     guest.assert_unharmed("requests sent at once");
-}
-
-const LINK: &str = "gitdir: ../.git/worktrees/wt\n";
-
-#[test]
-fn attack_76_a_link_to_a_git_directory_never_has_another_content_not_even_in_part() {
-    let mut guest = guest();
-    guest.put("wt/.git", LINK).unwrap();
-    for evil in [
-        "gitdir: ../own.d\n",
-        "gitdir: /tmp/evil\n",
-        "gitdir: ../.git/../own.d\n",
-        "gitdir: ../.git/worktrees/../../own.d\n",
-        // Protected, unless `l` becomes a link.
-        "gitdir: ../.git/l/../modules/sub\n",
-        "gitdir: ../.git/worktrees/wt\n\ngitdir: ../own.d\n",
-        "gitdir: ../.git/worktrees/wt\0/../../own.d",
-        "gitdir:../own.d",
-        " gitdir: ../own.d",
-        "",
-    ] {
-        // An empty one says nothing to git, and is not written at all.
-        for path in ["wt/.git", "sub/.git"] {
-            let put = guest.put(path, evil);
-            assert!(evil.is_empty() || refused(put) == Errno::ACCESS, "{evil}");
-            let there = read_host(guest.host(path));
-            assert!(["", LINK].contains(&&*there), "{evil}: {there}");
-        }
-    }
-    // In pieces.
-    for path in ["wt/.git", "sub/.git"] {
-        guest.put(path, LINK).unwrap();
-        let node = guest.node(path).unwrap();
-        let handle = guest.fs.open(node, READ_WRITE).unwrap();
-        let fs = &mut guest.fs;
-        for (offset, piece) in [
-            // With what stays of the old one behind it: ../x/.git/worktrees/wt.
-            (0, "gitdir: ../x/.git"),
-            (8, "../own.d\n"),
-            (28, "/../../../own.d\n"),
-            (1 << 40, "x"),
-        ] {
-            let written = fs.write(node, handle, offset, piece.as_bytes());
-            assert_eq!(refused(written), Errno::ACCESS, "{offset}");
-        }
-        for size in [1, 12, 4096] {
-            let size = SetAttr {
-                size: Some(size),
-                ..SetAttr::default()
-            };
-            assert_eq!(refused(fs.setattr(node, &size)), Errno::ACCESS);
-        }
-        let allocate = Request::new(op::FALLOCATE, node).u64(handle).u64(0);
-        assert_eq!(refused(fs.call(&allocate.u64(99).u64(0))), Errno::ACCESS);
-        let own = guest.node("own").unwrap();
-        let from = guest.fs.open(own, READ_WRITE).unwrap();
-        let copy = Request::new(op::COPY_FILE_RANGE, own).u64(from).u64(0);
-        let copy = copy.u64(node).u64(handle).u64(0).u64(4).u64(0).room(8);
-        assert_eq!(refused(guest.fs.call(&copy)), Errno::ACCESS);
-        // By a name of its own, or another's.
-        assert_eq!(refused(guest.link("own", path)), Errno::ACCESS);
-        assert_eq!(refused(guest.rename("own", path, 0)), Errno::ACCESS);
-        assert_eq!(refused(guest.rename("own", path, EXCHANGE)), Errno::ACCESS);
-        assert_eq!(refused(guest.link(path, "away")), Errno::ACCESS);
-        assert_eq!(read_host(guest.host(path)), LINK);
-        assert_said(&guest, "write", path);
-    }
-    guest.assert_unharmed("links to git directories");
-}
-
-#[test]
-fn attack_76_bytes_that_the_guest_changes_under_the_servers_eyes_are_written_as_they_were_looked_at()
- {
-    let mut guest = guest();
-    guest.put("wt/.git", LINK).unwrap();
-    let evil = "gitdir: ../own.d/worktree/wt\n";
-    assert_eq!(evil.len(), LINK.len());
-    let node = guest.node("wt/.git").unwrap();
-    let handle = guest.fs.open(node, READ_WRITE).unwrap();
-    let device = guest.fs.device();
-    let (memory, at) = (device.memory().fd(), device.scratch() - GUEST_BASE);
-    let memory = memory.try_clone_to_owned().unwrap();
-    let flip = || {
-        for content in [evil, LINK] {
-            rustix::io::pwrite(&memory, content.as_bytes(), at).unwrap();
-        }
-    };
-    let host = guest.host("wt/.git");
-    let (mut written, mut refusals) = (0, 0);
-    let length = u32::try_from(LINK.len()).unwrap();
-    meanwhile(flip, || {
-        let end = Instant::now() + Duration::from_millis(1_500);
-        while Instant::now() < end {
-            let request = write(node, handle, 0, length, Data::Stale(length));
-            match guest.fs.call(&request) {
-                Ok(_) => written += 1,
-                Err(Error::Refused(errno)) => {
-                    assert_eq!(errno, Errno::ACCESS);
-                    refusals += 1;
-                }
-                Err(error) => panic!("{error}"),
-            }
-            assert_eq!(read_host(&host), LINK);
-        }
-    });
-    assert!(written > 0 && refusals > 0, "{written} and {refusals}");
-    guest.assert_unharmed("bytes that change");
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod attack_73;
 mod attack_74;
 mod attack_75;
 mod attack_76;
+mod attack_76_links;
 mod attack_77;
 mod bounds;
 mod chains;

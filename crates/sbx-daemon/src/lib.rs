@@ -10,6 +10,7 @@
 //! | [`ssh_agent`], [`git_identity`] | the keys of the user's SSH agent, and who makes commits |
 //! | [`policy`], [`policy_log`], [`policy_follow`], [`settings`] | what may leave, what did, and where to |
 //! | [`create`], [`lifecycle`], [`launching`], [`finishing`] | from a request to a running machine and back |
+//! | [`guard`], [`git_settings`], [`git_repositories`] | what a workspace protects and hides, and where the host's git looks in it |
 //! | [`warm`] | snapshots of booted machines that new sandboxes begin from |
 //! | [`supervisor_link`], [`gateway_link`], [`older_gateway`] | connections to running sandboxes |
 //! | [`api`] | the local API |

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::Instant;
 
+use sbx_policy::Target;
 use sbx_wire::browser::Address;
 use sbx_wire::gateway::ProxyKind;
 use sbx_wire::ssh_agent;
@@ -110,12 +111,16 @@ impl Gateway {
             tracing::info!(closed, generation, "closed by the new policy");
         }
         for Closed { target, proxy } in closed {
-            let reason = Reason::PolicyChanged;
-            self.record(
-                &generation,
-                Event::new(&target, proxy, reason, generation.number),
-            );
+            self.record_closed(&generation, &target, proxy);
         }
+    }
+
+    fn record_closed(&self, generation: &Generation, target: &Target, proxy: ProxyKind) {
+        let reason = Reason::PolicyChanged;
+        self.record(
+            generation,
+            Event::new(target, proxy, reason, generation.number),
+        );
     }
 
     /// The generation in force, after waiting for the daemon's configuration if there is none yet.
@@ -141,13 +146,14 @@ impl Gateway {
     }
 
     /// Registers something that was granted and is open until the lease is dropped. If the policy has changed since
-    /// it was granted, it is judged once more.
+    /// it was granted, it is judged once more, and recorded as closed if it is not allowed.
     pub fn lease(&self, grant: &Grant, proxy: ProxyKind) -> Lease {
         let lease = self.live.register(grant.intent.clone(), proxy);
         // A change from here on finds it.
         let current = self.current.borrow();
-        if !Arc::ptr_eq(&current, &grant.generation) && !current.allows(&grant.intent) {
-            lease.revoke();
+        let changed = !Arc::ptr_eq(&current, &grant.generation);
+        if changed && !current.allows(&grant.intent) && lease.revoke() {
+            self.record_closed(&current, &grant.target, proxy);
         }
         lease
     }

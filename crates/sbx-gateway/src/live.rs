@@ -61,12 +61,14 @@ impl Open {
         }
     }
 
-    fn revoke(&self) {
-        self.revoked.store(true, Ordering::Release);
+    /// Whether this call did it.
+    fn revoke(&self) -> bool {
+        let first = !self.revoked.swap(true, Ordering::AcqRel);
         let waiting = std::mem::take(&mut *self.waiting());
         for waker in [waiting.lease, waiting.feed].into_iter().flatten() {
             waker.wake();
         }
+        first
     }
 }
 
@@ -103,8 +105,8 @@ impl Live {
         let mut closed = Vec::new();
         self.lock().retain(|_, open| {
             let allowed = generation.allows(&open.intent);
-            if !allowed {
-                open.revoke();
+            // One that begins at this moment may have found it out by itself, and recorded it.
+            if !allowed && open.revoke() {
                 let (host, port) = (open.intent.host.clone(), open.intent.port);
                 closed.push(Closed {
                     target: Target { host, port },
@@ -126,9 +128,9 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Revokes it at once.
-    pub fn revoke(&self) {
-        self.open.revoke();
+    /// Revokes it at once. Whether this call did it: whoever did records it.
+    pub fn revoke(&self) -> bool {
+        self.open.revoke()
     }
 
     /// For what feeds it and is not the task that holds it: the request's body, the queue of a flow.
@@ -164,5 +166,33 @@ impl Feed {
     /// Completes when the lease is revoked.
     pub fn poll_revoked(&self, cx: &Context<'_>) -> Poll<()> {
         self.0.poll_revoked(cx, |waiting| &mut waiting.feed)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use sbx_policy::{Host, IntentKind, Port, Transport};
+
+    use super::*;
+
+    /// A lease that nobody revokes.
+    pub(crate) fn lease() -> Lease {
+        let host = Host::parse("a.test").unwrap();
+        let intent = Intent::new(
+            "box".into(),
+            Transport::Tcp,
+            IntentKind::Tls,
+            host,
+            Port::HTTPS,
+        );
+        Arc::new(Live::default()).register(Arc::new(intent), ProxyKind::Forward)
+    }
+
+    #[test]
+    fn only_one_of_those_who_revoke_a_lease_has_done_it() {
+        let lease = lease();
+        assert!(lease.revoke());
+        assert!(!lease.revoke());
+        assert!(lease.feed().is_revoked());
     }
 }

@@ -28,7 +28,10 @@ pub enum HelloError {
     /// The server name is not a host name.
     #[error("the TLS server name is not a host name: {0}")]
     Name(#[from] HostError),
-    /// The client closed the connection or took too long.
+    /// The client began it and did not end it within the limit.
+    #[error("the TLS client hello was not complete in time")]
+    Slow,
+    /// The client closed the connection, or said nothing within the limit.
     #[error("the client sent no complete TLS client hello")]
     Gone,
 }
@@ -78,20 +81,22 @@ pub async fn read_hello<S>(mut stream: Prefixed<S>) -> Result<(Hello, Prefixed<S
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let read = read_from(&mut stream);
-    let hello = tokio::time::timeout(limits::CLIENT_HELLO, read)
-        .await
-        .map_err(|_| HelloError::Gone)??;
+    let mut seen = Vec::new();
+    let read = read_from(&mut stream, &mut seen);
+    let hello = match tokio::time::timeout(limits::CLIENT_HELLO, read).await {
+        Ok(read) => read?,
+        Err(_) if seen.is_empty() => return Err(HelloError::Gone),
+        Err(_) => return Err(HelloError::Slow),
+    };
     Ok((hello, stream))
 }
 
-async fn read_from<S>(stream: &mut Prefixed<S>) -> Result<Hello, HelloError>
+async fn read_from<S>(stream: &mut Prefixed<S>, seen: &mut Vec<u8>) -> Result<Hello, HelloError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut acceptor = Acceptor::default();
     let mut chunk = [0; 4096];
-    let mut seen = Vec::new();
     loop {
         let length = stream
             .read(&mut chunk)
@@ -113,7 +118,7 @@ where
             match acceptor.accept() {
                 Ok(Some(accepted)) => {
                     stream.push_front(Bytes::copy_from_slice(new));
-                    return hello(accepted, seen);
+                    return hello(accepted, std::mem::take(seen));
                 }
                 Ok(None) => {}
                 Err((error, mut alert)) => {

@@ -8,6 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::DialError;
 use crate::limits;
+use crate::reason::Reason;
 use crate::relay::body::Sending;
 use crate::relay::source::Source;
 
@@ -41,6 +42,18 @@ pub enum SendError {
 }
 
 impl SendError {
+    /// The code for records of what came to nothing through no fault of the guest's.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Dial(error) => error.reason(),
+            Self::Head(_) => Reason::BadRequest,
+            Self::Revoked => Reason::PolicyChanged,
+            Self::Http(_) | Self::Slow | Self::Switched | Self::Extension => {
+                Reason::UpstreamUnreachable
+            }
+        }
+    }
+
     /// The error of an upstream that has reset this one stream of HTTP/2, which the guest is told in the same way.
     pub fn into_reset(self) -> Result<hyper::Error, Self> {
         let is_reset = |error: &hyper::Error| {
@@ -146,4 +159,58 @@ where
         let _ = connection.await;
     });
     Ok(Sender::H2(sender))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use http_body_util::Empty;
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+    use crate::live::tests::lease;
+
+    /// An upstream that answers nothing below `/never`.
+    async fn upstream() -> http2::SendRequest<RequestBody> {
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let service = hyper::service::service_fn(|request: Request<Incoming>| async move {
+            if request.uri().path() == "/never" {
+                std::future::pending::<()>().await;
+            }
+            Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+        });
+        let serving = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+            .serve_connection(TokioIo::new(theirs), service);
+        tokio::spawn(serving);
+        match handshake_h2(ours).await.unwrap() {
+            Sender::H2(sender) => sender,
+            Sender::H1(_) => unreachable!("it speaks HTTP/2"),
+        }
+    }
+
+    fn request(path: &str) -> Request<RequestBody> {
+        let body = Sending::new(Source::Read(None, None), lease().feed());
+        let uri = format!("https://a.test{path}");
+        Request::get(uri).body(body).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_does_not_begin_is_given_up_and_others_of_its_connection_come() {
+        let sender = upstream().await;
+        let (mut waiting, mut other) = (Sender::H2(sender.clone()), Sender::H2(sender));
+        let started = Instant::now();
+        let slow = async { (waiting.send(request("/never")).await, started.elapsed()) };
+        let others = async {
+            for _ in 0..3 {
+                sleep(limits::RESPONSE_HEAD / 2 - Duration::from_secs(1)).await;
+                assert!(matches!(other.send(request("/")).await, Sent::Answered(_)));
+            }
+        };
+        let ((sent, after), ()) = tokio::join!(slow, others);
+        assert!(matches!(sent, Sent::Broken(SendError::Slow)));
+        assert_eq!(after.as_secs(), limits::RESPONSE_HEAD.as_secs());
+    }
 }

@@ -7,6 +7,7 @@ mod proxy;
 mod ssh_agent;
 mod tls;
 mod transparent;
+mod unread;
 
 use std::net::IpAddr;
 use std::sync::Arc;

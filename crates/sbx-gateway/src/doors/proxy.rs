@@ -8,12 +8,12 @@ use hyper_util::rt::TokioIo;
 use sbx_policy::{IntentKind, Port};
 use sbx_wire::gateway::ProxyKind;
 
-use super::tls::{deny_inside_tls, open_tls, record_grant, refusal_to_open, tunnel_tls};
+use super::tls::{deny_inside_tls, open_tls, refusal_to_open};
+use super::unread::Unread;
 use super::{Client, Guest, browser, serve_inspected, ssh_agent};
 use crate::adapter::guarded::{Arrival, Guarded};
 use crate::adapter::hello::Prefixed;
 use crate::adapter::request;
-use crate::connector;
 use crate::decision::{Denial, Grant, decide};
 use crate::gateway::Gateway;
 use crate::intent::Attempt;
@@ -128,17 +128,16 @@ async fn connect_unread<S: Client>(
     grant: Grant,
     upgrade: hyper::upgrade::OnUpgrade,
 ) -> Response<AnswerBody> {
-    let proxy = ProxyKind::ForwardBypass;
-    let upstream = match connector::dial(&grant).await {
+    // Wherever it is given up from here on, it is recorded as it goes.
+    let mut unread = Unread::new(gateway, grant, ProxyKind::ForwardBypass);
+    let upstream = match unread.dial().await {
         Ok(upstream) => upstream,
-        Err(error) => {
-            record_grant(&gateway, &grant, proxy, error.reason());
-            return page::failed(&error.to_string(), error.reason());
-        }
+        Err(Some(error)) => return page::failed(&error.to_string(), error.reason()),
+        Err(None) => return page::revoked(unread.grant()),
     };
     tokio::spawn(async move {
         if let Some(guest) = switched::<S>(upgrade).await {
-            tunnel_tls(gateway, proxy, grant, guest, upstream).await;
+            unread.relay_judged(guest, upstream).await;
         }
     });
     page::connected()

@@ -1,15 +1,14 @@
-//! TLS of the guest: left unread, or opened.
+//! TLS of the guest that is opened, and what its first message says.
 
 use std::sync::Arc;
 
 use sbx_policy::{Host, Target};
 use sbx_wire::gateway::ProxyKind;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio_rustls::StartHandshake;
 use tokio_rustls::server::TlsStream;
 
-use super::{Client, Guest, serve_inspected, tunnel_to_end};
+use super::{Client, Guest, serve_inspected};
 use crate::adapter::hello::{Hello, HelloError, Offers, read_hello};
 use crate::connector::{SendError, Upstream};
 use crate::decision::{Denial, Grant};
@@ -24,38 +23,8 @@ use crate::relay::http::{Inspected, Scope};
 use crate::relay::page;
 use crate::relay::serve::{serve_h1, serve_h2};
 
-/// An unread tunnel: its first bytes must be TLS for the host that was judged, unless a rule names the
-/// port of something else.
-pub(super) async fn tunnel_tls<S: Client>(
-    gateway: Arc<Gateway>,
-    proxy: ProxyKind,
-    grant: Grant,
-    guest: Guest<S>,
-    upstream: TcpStream,
-) {
-    let guest = if grant.needs_tls {
-        match read_hello(guest).await {
-            Ok((hello, mut guest)) if names(&hello, &grant.target) => {
-                guest.push_front(hello.seen);
-                guest
-            }
-            Ok((hello, guest)) => {
-                block_sni(&gateway, proxy, &grant, &hello);
-                guest.into_inner().abort();
-                return;
-            }
-            Err(error) => return block_hello(&gateway, proxy, &grant, &error),
-        }
-    } else {
-        guest
-    };
-    record_grant(&gateway, &grant, proxy, grant.reason);
-    let lease = gateway.lease(&grant, proxy);
-    tunnel_to_end(guest, upstream, lease).await;
-}
-
 /// Whether the client named the host that was judged. Clients name no addresses.
-fn names(hello: &Hello, target: &Target) -> bool {
+pub(super) fn names(hello: &Hello, target: &Target) -> bool {
     match (&hello.server_name, &target.host) {
         (Some(name), host) => name == host,
         (None, Host::Ip(_) | Host::HostService) => true,
@@ -63,7 +32,7 @@ fn names(hello: &Hello, target: &Target) -> bool {
     }
 }
 
-fn block_sni(gateway: &Gateway, proxy: ProxyKind, grant: &Grant, hello: &Hello) {
+pub(super) fn block_sni(gateway: &Gateway, proxy: ProxyKind, grant: &Grant, hello: &Hello) {
     let name = hello.server_name.as_ref();
     tracing::info!(target = %grant.target, ?name, "blocked: server name differs");
     let event = Event::new(
@@ -75,18 +44,26 @@ fn block_sni(gateway: &Gateway, proxy: ProxyKind, grant: &Grant, hello: &Hello) 
     gateway.record(&grant.generation, event);
 }
 
-fn block_hello(gateway: &Gateway, proxy: ProxyKind, grant: &Grant, error: &HelloError) {
-    if let Some(reason) = hello_reason(error) {
-        let event = Event::new(&grant.target, proxy, reason, grant.generation.number);
-        gateway.record(&grant.generation, event);
-    }
+/// Whether there was anything to record.
+pub(super) fn block_hello(
+    gateway: &Gateway,
+    proxy: ProxyKind,
+    grant: &Grant,
+    error: &HelloError,
+) -> bool {
+    let Some(reason) = hello_reason(error) else {
+        return false;
+    };
+    let event = Event::new(&grant.target, proxy, reason, grant.generation.number);
+    gateway.record(&grant.generation, event);
+    true
 }
 
-/// The code, or `None` for a client that just went away.
+/// The code, or `None` for a client that just went away or never began.
 pub(super) fn hello_reason(error: &HelloError) -> Option<Reason> {
     match error {
         HelloError::NotTls => Some(Reason::NotTls),
-        HelloError::Bad(_) | HelloError::Name(_) => Some(Reason::BadHello),
+        HelloError::Bad(_) | HelloError::Name(_) | HelloError::Slow => Some(Reason::BadHello),
         HelloError::Gone => None,
     }
 }
@@ -107,7 +84,9 @@ pub(super) async fn open_tls<S: Client>(
 ) {
     match read_hello(guest).await {
         Ok((hello, guest)) => open_heard(gateway, proxy, flow, grant, hello, guest).await,
-        Err(error) => block_hello(&gateway, proxy, &grant, &error),
+        Err(error) => {
+            block_hello(&gateway, proxy, &grant, &error);
+        }
     }
 }
 
@@ -126,8 +105,13 @@ pub(super) async fn open_heard<S: Client>(
         return;
     }
     let chosen = tokio::select! {
+        biased;
         chosen = choose(&grant, hello.offers) => chosen,
-        () = guest.get_ref().broken() => return,
+        () = guest.get_ref().broken() => {
+            // The upstream is being dialled and may have seen it.
+            record_grant(&gateway, &grant, proxy, grant.reason);
+            return;
+        }
     };
     let scope = Scope::Fixed {
         target: grant.target.clone(),
@@ -150,7 +134,7 @@ pub(super) async fn open_heard<S: Client>(
     let stream = match accepted.await {
         Ok(stream) => stream,
         Err(refused) => {
-            if let Some(reason) = refused {
+            if let Some(reason) = refused.or_else(|| inspected.unasked(grant.reason)) {
                 record_grant(&gateway, &grant, proxy, reason);
             }
             return;
@@ -161,7 +145,10 @@ pub(super) async fn open_heard<S: Client>(
         let answer = move |request| answering.clone().answer(request, None);
         serve_h2(stream, answer, || inspected.record_refused()).await;
     } else {
-        serve_inspected(inspected, stream).await;
+        serve_inspected(inspected.clone(), stream).await;
+    }
+    if let Some(reason) = inspected.unasked(grant.reason) {
+        record_grant(&gateway, &grant, proxy, reason);
     }
 }
 
@@ -234,7 +221,7 @@ async fn accept_tls<S: Client>(
             let _ = guest.shutdown().await;
             Err(refused_by_us(&error))
         }
-        Err(_) => Err(None),
+        Err(_) => Err(Some(Reason::BadHello)),
     }
 }
 

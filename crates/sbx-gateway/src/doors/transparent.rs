@@ -7,10 +7,10 @@ use bytes::Bytes;
 use sbx_policy::{Host, IntentKind, Port, Target};
 use sbx_wire::gateway::ProxyKind;
 
-use super::tls::{deny_heard, hello_reason, open_heard, record_grant, refusal_to_open};
-use super::{Client, Guest, tunnel_to_end};
+use super::tls::{deny_heard, hello_reason, open_heard, refusal_to_open};
+use super::unread::Unread;
+use super::{Client, Guest};
 use crate::adapter::hello::{Prefixed, read_hello};
-use crate::connector;
 use crate::decision::{Grant, decide};
 use crate::gateway::Gateway;
 use crate::intent::Attempt;
@@ -53,7 +53,7 @@ pub(super) async fn serve<S: Client>(gateway: Arc<Gateway>, flow: Flow, stream: 
         },
         Ok(grant) => {
             guest.push_front(hello.seen);
-            return transparent_unread(gateway, grant, guest).await;
+            return serve_unread(gateway, grant, guest).await;
         }
         Err(denial) => denial,
     };
@@ -65,25 +65,15 @@ pub(super) async fn serve<S: Client>(gateway: Arc<Gateway>, flow: Flow, stream: 
     }
 }
 
-async fn transparent_unread<S: Client>(gateway: Arc<Gateway>, grant: Grant, guest: Guest<S>) {
-    let proxy = ProxyKind::Transparent;
+async fn serve_unread<S: Client>(gateway: Arc<Gateway>, grant: Grant, guest: Guest<S>) {
+    let mut unread = Unread::new(gateway, grant, ProxyKind::Transparent);
     let dialled = tokio::select! {
-        dialled = connector::dial(&grant) => dialled,
-        () = guest.get_ref().broken() => {
-            // The upstream may have seen it all the same.
-            record_grant(&gateway, &grant, proxy, grant.reason);
-            return;
-        }
+        dialled = unread.dial() => dialled,
+        // Recorded as it goes: the upstream may have seen it all the same.
+        () = guest.get_ref().broken() => return,
     };
     match dialled {
-        Ok(upstream) => {
-            record_grant(&gateway, &grant, proxy, grant.reason);
-            let lease = gateway.lease(&grant, proxy);
-            tunnel_to_end(guest, upstream, lease).await;
-        }
-        Err(error) => {
-            record_grant(&gateway, &grant, proxy, error.reason());
-            guest.into_inner().abort();
-        }
+        Ok(upstream) => unread.relay(guest, upstream).await,
+        Err(_) => guest.into_inner().abort(),
     }
 }

@@ -378,3 +378,78 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http_body_util::BodyExt;
+    use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+    use super::*;
+    use crate::live::tests::lease;
+
+    /// A body whose pieces the test sends.
+    struct Pieces(UnboundedReceiver<Bytes>);
+
+    impl Body for Pieces {
+        type Data = Bytes;
+        type Error = hyper::Error;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+            let piece = self.0.poll_recv(cx);
+            piece.map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
+        }
+    }
+
+    fn pieces() -> (UnboundedSender<Bytes>, Pieces) {
+        let (sender, receiver) = unbounded_channel();
+        (sender, Pieces(receiver))
+    }
+
+    /// Reads a body of which one piece came and no other, beside one that is slow. Returns why the first ended.
+    async fn idle<B>(body: impl Fn(Pieces) -> B) -> BodyError
+    where
+        B: Body<Data = Bytes, Error = BodyError> + Unpin,
+    {
+        let (stuck, stuck_pieces) = pieces();
+        let (slow, slow_pieces) = pieces();
+        let (mut stuck_body, mut slow_body) = (body(stuck_pieces), body(slow_pieces));
+        stuck.send(Bytes::from_static(b"x")).unwrap();
+        assert!(stuck_body.frame().await.unwrap().is_ok());
+        let started = Instant::now();
+        let error = async {
+            let error = stuck_body.frame().await.unwrap().err();
+            assert_eq!(started.elapsed().as_secs(), limits::BODY_IDLE.as_secs());
+            error
+        };
+        let sending = async {
+            for _ in 0..3 {
+                tokio::time::sleep(limits::BODY_IDLE - Duration::from_secs(1)).await;
+                slow.send(Bytes::from_static(b"y")).unwrap();
+            }
+            drop(slow);
+        };
+        let reading = async {
+            let mut came = 0;
+            while let Some(frame) = slow_body.frame().await {
+                came += frame.unwrap().into_data().unwrap().len();
+            }
+            came
+        };
+        let (error, (), came) = tokio::join!(error, sending, reading);
+        assert_eq!(came, 3);
+        error.unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_without_progress_is_cut_and_one_that_is_slow_is_not() {
+        let up = idle(|body| Sending::new(body, lease().feed())).await;
+        assert!(matches!(up, BodyError::Idle), "{up}");
+        let down = idle(|body| Answering::new(body, lease(), None, Arc::default())).await;
+        assert!(matches!(down, BodyError::Idle), "{down}");
+    }
+}

@@ -20,7 +20,7 @@ use super::websocket::{self, Opening};
 use crate::adapter::guarded::Arrival;
 use crate::adapter::hello::Offers;
 use crate::connector::{self, RequestBody, SendError, Sent, Upstream};
-use crate::decision::{Denial, Grant};
+use crate::decision::Grant;
 use crate::gateway::Gateway;
 use crate::limits;
 use crate::reason::Reason;
@@ -68,25 +68,19 @@ impl Account<'_> {
             return Ok(page::bad_form(refused.fault));
         }
         tracing::warn!(target = %grant.target, %error, "upstream failed");
-        self.event.reason = match &error {
-            SendError::Dial(error) => error.reason(),
+        self.event.reason = error.reason();
+        match &error {
             SendError::Http(error) if error.is_user() => {
                 self.event.reason = Reason::BadRequest;
                 return Ok(page::bad_request("the body broke off"));
             }
-            SendError::Http(_) | SendError::Slow | SendError::Switched | SendError::Extension => {
-                Reason::UpstreamUnreachable
-            }
-            SendError::Head(_) => Reason::BadRequest,
             SendError::Revoked => {
-                // Whoever changed the policy has recorded what it closed.
+                // Whoever revoked the lease has recorded it.
                 self.told = true;
-                let text = "The policy changed and no longer allows this";
-                let reason = Reason::PolicyChanged;
-                let denial = Denial::new(&grant.generation, &grant.target, reason, text);
-                return Ok(page::denied(&denial));
+                return Ok(page::revoked(grant));
             }
-        };
+            _ => {}
+        }
         let reason = self.event.reason;
         drop(self);
         match error.into_reset() {

@@ -1,6 +1,7 @@
 //! One inspected connection of the guest: every request on it goes through the rooms.
 
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hyper::body::Incoming;
@@ -79,6 +80,8 @@ pub struct Inspected {
     dialled: Option<Ipv4Addr>,
     /// What came of dialling before the guest was answered; for its first request.
     first: Mutex<Option<Result<Upstream, SendError>>>,
+    /// Whether there has been a request, or what was to be one.
+    asked: AtomicBool,
     pub(super) own: Mutex<Own>,
 }
 
@@ -103,6 +106,7 @@ impl Inspected {
             scope,
             dialled,
             first: Mutex::default(),
+            asked: AtomicBool::new(false),
             own: Mutex::default(),
         })
     }
@@ -113,9 +117,13 @@ impl Inspected {
         self
     }
 
-    /// Whether what came of dialling before has not been used.
-    pub fn has_first(&self) -> bool {
-        lock(&self.first).is_some()
+    /// Why there was a connection to the upstream, if one was dialled before and the guest has asked for nothing.
+    pub fn unasked(&self, granted: Reason) -> Option<Reason> {
+        if self.asked.load(Ordering::Relaxed) {
+            return None;
+        }
+        let first = lock(&self.first).take()?;
+        Some(first.map_or_else(|error| error.reason(), |_| granted))
     }
 
     /// Answers one request. `arrival`: how it came, over HTTP/1.1.
@@ -124,6 +132,7 @@ impl Inspected {
         request: Request<Incoming>,
         arrival: Option<Arrival>,
     ) -> Answer {
+        self.asked.store(true, Ordering::Relaxed);
         if let Some(refused) = arrival.as_ref().and_then(Arrival::refused) {
             return Ok(self.refuse_form(&refused, &request));
         }
@@ -330,6 +339,7 @@ impl Inspected {
 
     /// The library has ended the connection because of what the guest sent.
     pub fn record_refused(&self) {
+        self.asked.store(true, Ordering::Relaxed);
         let generation = self.gateway.generation();
         self.record_bad(&generation, String::new(), "", "");
     }

@@ -10,7 +10,7 @@ use sbx_credentials::sigv4::Refusal;
 use super::body::BodyError;
 use crate::adapter::framing::Fault;
 use crate::connector::aws::Complaint;
-use crate::decision::Denial;
+use crate::decision::{Denial, Grant};
 use crate::reason::Reason;
 
 /// Body of every answer to the guest.
@@ -76,6 +76,13 @@ pub fn aws(denial: &Denial, refusal: &Refusal, complaint: Complaint) -> Response
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     headers.insert("x-amzn-errortype", HeaderValue::from_static(code));
     response
+}
+
+/// The same for what was granted under a policy that is not in force any more.
+pub fn revoked(grant: &Grant) -> Response<AnswerBody> {
+    let text = "The policy changed and no longer allows this";
+    let reason = Reason::PolicyChanged;
+    denied(&Denial::new(&grant.generation, &grant.target, reason, text))
 }
 
 /// 421: blocked on this connection; on one of its own the same request would be judged as what it is (RFC 9110, section

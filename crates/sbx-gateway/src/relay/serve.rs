@@ -338,6 +338,38 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_request_too_many_over_http2_is_refused_and_the_others_are_answered() {
+        const HEADERS: u8 = 1;
+        const RESET: u8 = 3;
+        const REFUSED: u32 = 7;
+        let mut stream = h2();
+        let mut sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+        for number in 0..=limits::H2_STREAMS {
+            // GET https://a.test/, whole (RFC 7541, appendix A).
+            let block = b"\x82\x84\x87\x41\x06a.test";
+            sent.extend([0, 0, 11, HEADERS, 5]);
+            sent.extend((2 * number + 1).to_be_bytes());
+            sent.extend(block);
+        }
+        stream.write_all(&sent).await.unwrap();
+        let (mut answered, mut refused) = (Vec::new(), Vec::new());
+        while answered.len() + refused.len() <= limits::H2_STREAMS as usize {
+            let mut head = [0; 9];
+            stream.read_exact(&mut head).await.unwrap();
+            let mut body = vec![0; usize::from(u16::from_be_bytes([head[1], head[2]]))];
+            stream.read_exact(&mut body).await.unwrap();
+            let number = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+            match head[3] {
+                HEADERS => answered.push(number),
+                RESET => refused.push((number, u32::from_be_bytes(body.try_into().unwrap()))),
+                _ => {}
+            }
+        }
+        assert_eq!(refused, [(2 * limits::H2_STREAMS + 1, REFUSED)]);
+        assert_eq!(answered.len(), limits::H2_STREAMS as usize);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn an_answer_that_takes_long_is_waited_for() {
         let mut stream = h1();
         let request = b"GET / HTTP/1.1\r\nhost: a.test\r\nconnection: close\r\n\r\n";

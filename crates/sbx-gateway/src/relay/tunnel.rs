@@ -139,3 +139,48 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<'_, S> {
         Pin::new(&mut *self.inner).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, DuplexStream, duplex};
+    use tokio::task::JoinHandle;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::live::tests::lease;
+
+    /// A tunnel with its guest and its upstream.
+    fn tunnel() -> (DuplexStream, DuplexStream, JoinHandle<End>) {
+        let (guest, mut ours) = duplex(64);
+        let (mut theirs, upstream) = duplex(64);
+        let relayed = async move { relay(&mut ours, &mut theirs, lease()).await };
+        (guest, upstream, tokio::spawn(relayed))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tunnel_without_a_byte_is_closed_and_one_with_a_few_is_not() {
+        let (mut guest, upstream, quiet) = tunnel();
+        let (mut other_guest, mut other_upstream, other) = tunnel();
+        let started = Instant::now();
+        let talking = async {
+            for _ in 0..5 {
+                tokio::time::sleep(limits::TUNNEL_IDLE - 2 * LOOK).await;
+                other_upstream.write_all(b"x").await.unwrap();
+                assert_eq!(other_guest.read_u8().await.unwrap(), b'x');
+            }
+        };
+        let closed = async {
+            assert_eq!(quiet.await.unwrap(), End::Idle);
+            started.elapsed()
+        };
+        let (closed, ()) = tokio::join!(closed, talking);
+        let longest = limits::TUNNEL_IDLE + 2 * LOOK;
+        assert!(
+            (limits::TUNNEL_IDLE..longest).contains(&closed),
+            "{closed:?}"
+        );
+        assert_eq!(guest.read(&mut [0]).await.unwrap(), 0);
+        drop((upstream, other_guest, other_upstream));
+        assert_eq!(other.await.unwrap(), End::Done);
+    }
+}

@@ -344,11 +344,4 @@ pub(super) const GUARDS: &[Guard] = &[
             "attacks_ip::attack_54_what_is_sent_elsewhere_is_judged_first_and_never_goes_direct",
         ],
     },
-    Guard {
-        what: "what a new policy does not allow is closed",
-        file: "crates/sbx-gateway/src/gateway.rs",
-        text: "let closed = self.live.enforce(&generation);",
-        instead: "let closed = Vec::<Closed>::new();",
-        tests: &["attacks_life::attack_68_connections_that_a_new_policy_does_not_allow_are_closed"],
-    },
 ];

@@ -10,6 +10,7 @@
 
 mod adapter;
 mod gateway;
+mod life;
 mod policy;
 mod share;
 mod share_tree;
@@ -67,6 +68,7 @@ const PARTS: &[Part] = &[
             gateway::GUARDS,
             values::GUARDS,
             websocket::GUARDS,
+            life::GUARDS,
         ],
     },
     Part {

@@ -1,18 +1,24 @@
 //! Attacks on what changes: cases 67 and 68. (Every other case runs after a restart as well: see [`crate::attack`].)
 
+use std::io::ErrorKind;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use http_body_util::BodyExt;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
 use sbx_gateway::addresses::{GATEWAY, GUEST};
 use sbx_testkit::EchoUpstream;
 use sbx_testkit::upstream::TcpEcho;
-use sbx_wire::gateway::{Answer, Command};
+use sbx_wire::gateway::{Answer, Command, ProxyKind};
 use smoltcp::wire::IpProtocol;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_rustls::client::TlsStream;
 
-use crate::attack::say;
-use crate::lab::{NOWHERE, Setup, get, h1, h2, run, send};
+use crate::attack::{closed, say};
+use crate::guest::Stream;
+use crate::lab::{Lab, NOWHERE, Setup, get, h1, h2, run, send};
 use crate::packets::{datagram, echo_request, packet};
 
 #[test]
@@ -85,90 +91,171 @@ fn attack_67_a_gateway_that_was_killed_comes_back_with_every_control_before_anyb
     });
 }
 
+/// Each kind of connection that can be open leads to a host of its own.
+const OPEN: [(&str, ProxyKind); 6] = [
+    ("raw.test", ProxyKind::Network),
+    ("tunnel.test", ProxyKind::ForwardBypass),
+    ("events.test", ProxyKind::Forward),
+    ("socket.test", ProxyKind::Forward),
+    ("one.test", ProxyKind::Forward),
+    ("two.test", ProxyKind::Forward),
+];
+
+const ENDLESS: &str = "/sse?events=100000&delay_ms=20";
+
+/// One connection of each kind.
+struct Opened {
+    raw: Stream,
+    /// Not opened by the gateway.
+    unread: TlsStream<Stream>,
+    /// HTTP/1.1 in clear text, with an event stream on it.
+    plain: (http1::SendRequest<Full<Bytes>>, Incoming),
+    websocket: Stream,
+    /// HTTP/1.1 and HTTP/2 that the gateway has opened.
+    one: Incoming,
+    two: (http2::SendRequest<Full<Bytes>>, Incoming),
+}
+
+impl Opened {
+    async fn open(lab: &Lab) -> Self {
+        let address = lab.resolve("raw.test").await.unwrap()[0];
+        let raw = lab.guest().connect(address, 7000).await.unwrap();
+        let stream = lab.connect("tunnel.test:443").await.unwrap();
+        let stream = lab.tls(stream, "tunnel.test", &[b"http/1.1"]).await;
+        let mut unread = stream.unwrap();
+        let endless = format!("GET {ENDLESS} HTTP/1.1\r\nHost: tunnel.test\r\n\r\n");
+        unread.write_all(endless.as_bytes()).await.unwrap();
+        let mut client = h1(lab.proxy().await).await;
+        let request = get(&format!("http://events.test{ENDLESS}"), "events.test");
+        let events = send(&mut client, request).await.unwrap();
+        let mut websocket = lab.connect("socket.test:80").await.unwrap();
+        let upgrade = "GET /ws HTTP/1.1\r\nHost: socket.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                       Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        assert_eq!(say(&mut websocket, upgrade).await.status, 101);
+        let stream = lab.connect("one.test:443").await.unwrap();
+        let stream = lab.tls(stream, "one.test", &[b"http/1.1"]).await.unwrap();
+        let one = h1(stream)
+            .await
+            .send_request(get(ENDLESS, "one.test"))
+            .await;
+        let stream = lab.connect("two.test:443").await.unwrap();
+        let stream = lab.tls(stream, "two.test", &[b"h2"]).await.unwrap();
+        let mut two = h2(stream).await;
+        let request = get(&format!("https://two.test{ENDLESS}"), "two.test");
+        let inside = two.send_request(request).await.unwrap();
+        Self {
+            raw,
+            unread,
+            plain: (client, events.into_body()),
+            websocket,
+            one: one.unwrap().into_body(),
+            two: (two, inside.into_body()),
+        }
+    }
+
+    /// All of them pass bytes.
+    async fn work(&mut self) {
+        self.raw.write_all(b"x").await.unwrap();
+        assert_eq!(self.raw.read_u8().await.unwrap(), b'x');
+        self.unread.read_u8().await.unwrap();
+        self.websocket
+            .write_all(b"\x81\x82\0\0\0\0hi")
+            .await
+            .unwrap();
+        let mut echo = [0; 4];
+        self.websocket.read_exact(&mut echo).await.unwrap();
+        assert_eq!(&echo, b"\x81\x02hi");
+        for events in [&mut self.plain.1, &mut self.one, &mut self.two.1] {
+            events.frame().await.unwrap().unwrap();
+        }
+    }
+
+    /// All of them are cut, so that the client knows that it has not got everything.
+    async fn are_cut(mut self) {
+        let raw = self.raw.read_u8().await.unwrap_err();
+        assert_eq!(raw.kind(), ErrorKind::ConnectionReset);
+        let mut rest = Vec::new();
+        let unread = self.unread.read_to_end(&mut rest).await.unwrap_err();
+        assert_eq!(unread.kind(), ErrorKind::ConnectionReset);
+        let websocket = self.websocket.read_to_end(&mut rest).await.unwrap_err();
+        assert_eq!(websocket.kind(), ErrorKind::ConnectionReset);
+        assert!(self.plain.1.collect().await.is_err());
+        assert!(self.one.collect().await.is_err());
+        let error = self.two.1.collect().await.unwrap_err();
+        let cause = std::error::Error::source(&error).unwrap();
+        let reset = cause.downcast_ref::<::h2::Error>().unwrap();
+        assert!(reset.is_reset() && reset.is_remote(), "{reset}");
+        // Nothing on a connection that is still open is judged by what was allowed.
+        let request = get("http://events.test/echo", "events.test");
+        let refused = match send(&mut self.plain.0, request).await {
+            Ok(answer) => answer.status() == 403,
+            Err(_) => true,
+        };
+        assert!(refused);
+        let request = get("https://two.test/echo", "two.test");
+        let answer = self.two.0.send_request(request).await.unwrap();
+        assert_eq!(answer.status(), 403);
+    }
+}
+
 #[test]
 fn attack_68_connections_that_a_new_policy_does_not_allow_are_closed() {
     let raw = TcpEcho::start().unwrap();
     let web = EchoUpstream::start().unwrap();
-    let tunnel = EchoUpstream::start_tls(&["tunnel.test"]).unwrap();
-    let api = EchoUpstream::start_tls(&["api.test"]).unwrap();
+    let tls = EchoUpstream::start_tls(&["tunnel.test", "one.test", "two.test"]).unwrap();
     let rules = [
         "allow raw.test:7000",
-        "allow web.test",
         "allow tunnel.test",
-        "allow api.test",
+        "allow events.test",
+        "allow socket.test",
+        "allow one.test",
+        "allow two.test",
     ];
-    let mut lab = Setup::new(&rules)
+    let mut setup = Setup::new(&rules)
         .send_to("raw.test:7000", raw.address())
-        .send_to("web.test:80", web.address())
-        .tls_upstream("tunnel.test", &tunnel)
-        .tls_upstream("api.test", &api)
-        .credential("api.test")
-        .start();
+        .send_to("events.test:80", web.address())
+        .send_to("socket.test:80", web.address())
+        .tls_upstream("tunnel.test", &tls)
+        .tls_upstream("one.test", &tls)
+        .tls_upstream("two.test", &tls)
+        .credential("one.test");
+    setup.file.credential_hosts.push("two.test".to_owned());
+    setup.credentials[0].hosts.push("two.test".to_owned());
+    let mut lab = setup.start();
     for round in 0..2 {
+        let before = lab.records().len();
         run(async {
-            let address = lab.resolve("raw.test").await.unwrap()[0];
-            let mut socket = lab.guest().connect(address, 7000).await.unwrap();
-            socket.write_all(b"x").await.unwrap();
-            assert_eq!(socket.read_u8().await.unwrap(), b'x');
-            let stream = lab.connect("tunnel.test:443").await.unwrap();
-            let mut unread = lab
-                .tls(stream, "tunnel.test", &[b"http/1.1"])
-                .await
-                .unwrap();
-            let endless =
-                "GET /sse?events=100000&delay_ms=20 HTTP/1.1\r\nHost: tunnel.test\r\n\r\n";
-            unread.write_all(endless.as_bytes()).await.unwrap();
-            assert_eq!(unread.read_u8().await.unwrap(), b'H');
-            let mut client = h1(lab.proxy().await).await;
-            let request = get("http://web.test/sse?events=100000&delay_ms=20", "web.test");
-            let events = send(&mut client, request).await.unwrap();
-            let mut websocket = lab.connect("web.test:80").await.unwrap();
-            let upgrade = "GET /ws HTTP/1.1\r\nHost: web.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                           Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-            assert_eq!(say(&mut websocket, upgrade).await.status, 101);
-            let stream = lab.connect("api.test:443").await.unwrap();
-            let stream = lab.tls(stream, "api.test", &[b"h2"]).await.unwrap();
-            let request = get("https://api.test/sse?events=100000&delay_ms=20", "api.test");
-            let inside = h2(stream).await.send_request(request).await.unwrap();
+            let mut opened = Opened::open(&lab).await;
+            opened.work().await;
             // A change about something else leaves all of them alone.
             let more: Vec<&str> = rules.iter().copied().chain(["allow c.test"]).collect();
             tokio::task::block_in_place(|| lab.set_rules(&more));
-            socket.write_all(b"y").await.unwrap();
-            assert_eq!(socket.read_u8().await.unwrap(), b'y');
-            unread.read_u8().await.unwrap();
-            websocket.write_all(b"\x81\x82\0\0\0\0hi").await.unwrap();
-            assert_eq!(websocket.read_u8().await.unwrap(), 0x81);
+            opened.work().await;
             // A policy that cannot be read changes nothing either.
             let broken =
                 serde_json::to_string(&Command::Configure(Box::new(lab.config()))).unwrap();
             let broken = broken.replace("c.test", "*");
             let answer = tokio::task::block_in_place(|| lab.ask_raw(broken.as_bytes()));
             assert!(matches!(answer, Answer::Refused { .. }), "{answer:?}");
-            socket.write_all(b"z").await.unwrap();
-            assert_eq!(socket.read_u8().await.unwrap(), b'z');
+            opened.work().await;
             // Now they are no longer allowed.
             tokio::task::block_in_place(|| lab.set_rules(&["allow c.test"]));
-            assert!(socket.read_u8().await.is_err());
-            let ended = async {
-                let mut rest = Vec::new();
-                let _ = unread.read_to_end(&mut rest).await;
-                let _ = websocket.read_to_end(&mut rest).await;
-            };
-            let (events, inside, _) = tokio::join!(
-                events.into_body().collect(),
-                inside.into_body().collect(),
-                tokio::time::timeout(Duration::from_secs(20), ended)
-            );
-            assert!(events.is_err(), "the event stream ends with an error");
-            assert!(inside.is_err(), "so does the one inside of TLS");
-            // And nothing on a connection that is still open is judged by what was allowed.
-            let request = get("http://web.test/echo", "web.test");
-            let refused = match send(&mut client, request).await {
-                Ok(answer) => answer.status() == 403,
-                Err(_) => true,
-            };
-            assert!(refused);
+            tokio::time::timeout(Duration::from_secs(20), opened.are_cut())
+                .await
+                .expect("something stays open");
+            for upstream in [raw.recorder(), web.recorder(), tls.recorder()] {
+                closed(upstream).await;
+            }
         });
+        let told = lab.records().split_off(before);
+        let told = told
+            .iter()
+            .filter(|record| record.reason == "policy-changed");
+        let mut told: Vec<_> = told
+            .map(|record| (record.host.as_str(), record.proxy))
+            .collect();
+        told.sort_by_key(|(host, _)| OPEN.iter().position(|(open, _)| open == host));
+        assert_eq!(told, OPEN);
         if round == 0 {
             lab.set_rules(&rules);
             lab.reboot();

@@ -36,9 +36,15 @@ enum Command {
 pub(crate) struct Stream {
     inner: tokio::net::UnixStream,
     reset: Arc<AtomicBool>,
+    broken: Arc<AtomicBool>,
 }
 
 impl Stream {
+    /// Ends the connection with RST.
+    pub(crate) fn break_off(self) {
+        self.broken.store(true, Ordering::Release);
+    }
+
     /// Returns once bytes have come that nobody has read.
     pub(crate) async fn readable(&self) {
         self.inner.readable().await.unwrap();
@@ -181,6 +187,8 @@ struct Connection {
     waiting: Option<oneshot::Sender<io::Result<Stream>>>,
     pair: Option<UnixStream>,
     reset: Arc<AtomicBool>,
+    /// The test wants RST and not FIN.
+    broken: Arc<AtomicBool>,
     test_closed: bool,
     told_eof: bool,
 }
@@ -356,6 +364,7 @@ impl Body {
                     waiting: Some(reply),
                     pair: None,
                     reset: Arc::default(),
+                    broken: Arc::default(),
                     test_closed: false,
                     told_eof: false,
                 });
@@ -393,9 +402,13 @@ fn serve(connection: &mut Connection, sockets: &mut SocketSet<'static>) -> bool 
                 ours.set_nonblocking(true).unwrap();
                 theirs.set_nonblocking(true).unwrap();
                 connection.pair = Some(ours);
-                let reset = connection.reset.clone();
+                let (reset, broken) = (connection.reset.clone(), connection.broken.clone());
                 // Made into a tokio stream by whoever is inside of a runtime.
-                let stream = Raw { theirs, reset };
+                let stream = Raw {
+                    theirs,
+                    reset,
+                    broken,
+                };
                 if reply.send(Ok(stream.into_stream())).is_err() {
                     socket.abort();
                     return false;
@@ -412,7 +425,11 @@ fn serve(connection: &mut Connection, sockets: &mut SocketSet<'static>) -> bool 
         match pair.read(&mut buffer[..room]) {
             Ok(0) => {
                 connection.test_closed = true;
-                socket.close();
+                if connection.broken.load(Ordering::Acquire) {
+                    socket.abort();
+                } else {
+                    socket.close();
+                }
             }
             Ok(length) => assert_eq!(socket.send_slice(&buffer[..length]).unwrap(), length),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -446,6 +463,7 @@ fn serve(connection: &mut Connection, sockets: &mut SocketSet<'static>) -> bool 
 struct Raw {
     theirs: UnixStream,
     reset: Arc<AtomicBool>,
+    broken: Arc<AtomicBool>,
 }
 
 impl Raw {
@@ -455,6 +473,7 @@ impl Raw {
         Stream {
             inner,
             reset: self.reset,
+            broken: self.broken,
         }
     }
 }

@@ -178,13 +178,7 @@ pub(crate) mod tests {
     /// A lease that nobody revokes.
     pub(crate) fn lease() -> Lease {
         let host = Host::parse("a.test").unwrap();
-        let intent = Intent::new(
-            "box".into(),
-            Transport::Tcp,
-            IntentKind::Tls,
-            host,
-            Port::HTTPS,
-        );
+        let intent = Intent::new("box", Transport::Tcp, IntentKind::Tls, host, Port::HTTPS);
         Arc::new(Live::default()).register(Arc::new(intent), ProxyKind::Forward)
     }
 

@@ -64,12 +64,13 @@ impl Unread {
     /// Dials. `None`: a new policy does not allow it any more.
     pub(super) async fn dial(&mut self) -> Result<TcpStream, Option<DialError>> {
         let dialled = tokio::select! {
-            dialled = connector::dial(&self.account.grant) => dialled,
+            biased;
             () = &mut self.lease => {
                 // Whoever revoked the lease has recorded it.
                 self.account.told = true;
                 return Err(None);
             }
+            dialled = connector::dial(&self.account.grant) => dialled,
         };
         dialled.map_err(|error| {
             self.account.tell(error.reason());

@@ -145,8 +145,10 @@ impl Inspected {
         let sent = (parts, body, admitted);
         let exchange = self.exchange(request, sent, websocket, &mut account.event);
         let answered = tokio::select! {
-            answered = exchange => answered,
+            // First: nobody is dialled for what is not allowed any more.
+            biased;
             () = &mut lease => Err(SendError::Revoked),
+            answered = exchange => answered,
         };
         let Answered {
             answer,

@@ -83,8 +83,10 @@ fn a_connection_that_asks_nothing_is_closed_and_one_that_asks_is_not() {
             assert_eq!(ask(&mut asking, "gateway.docker.internal").await, 1);
         };
         let (closed, ()) = tokio::join!(closed, asked);
+        // They were open a little before the clock.
+        let shortest = limits::DNS_IDLE - Duration::from_secs(1);
         let longest = limits::DNS_IDLE + Duration::from_secs(5);
-        assert!((limits::DNS_IDLE..longest).contains(&closed), "{closed:?}");
+        assert!((shortest..longest).contains(&closed), "{closed:?}");
     });
 }
 

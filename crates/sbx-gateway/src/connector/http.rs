@@ -205,7 +205,7 @@ mod tests {
         let slow = async { (waiting.send(request("/never")).await, started.elapsed()) };
         let others = async {
             for _ in 0..3 {
-                sleep(limits::RESPONSE_HEAD / 2 - Duration::from_secs(1)).await;
+                sleep((limits::RESPONSE_HEAD / 2).saturating_sub(Duration::from_secs(1))).await;
                 assert!(matches!(other.send(request("/")).await, Sent::Answered(_)));
             }
         };

@@ -428,7 +428,7 @@ mod tests {
         };
         let sending = async {
             for _ in 0..3 {
-                tokio::time::sleep(limits::BODY_IDLE - Duration::from_secs(1)).await;
+                tokio::time::sleep(limits::BODY_IDLE.saturating_sub(Duration::from_secs(1))).await;
                 slow.send(Bytes::from_static(b"y")).unwrap();
             }
             drop(slow);

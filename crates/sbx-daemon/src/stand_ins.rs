@@ -321,8 +321,8 @@ mod tests {
         let expected = [
             (".env", "root's"),
             ("l.env", "text"),
-            ("deep/nested/.env", "nested one's"),
             ("sub/.env", "submodule's"),
+            ("deep/nested/.env", "nested one's"),
         ];
         let expected = expected.map(|(path, content)| (path.to_owned(), content.to_owned()));
         assert_eq!(paths(&root, &["*.env"], folder.path()), expected);

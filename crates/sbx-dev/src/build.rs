@@ -14,11 +14,10 @@ pub(crate) const STATIC: &str = "-C target-feature=+crt-static -C strip=symbols"
 /// there whenever the guest's tests are built.
 const GUEST: &str = "sbx-guest.static";
 
-/// Every program, in `target/release`.
+/// Every program, in `target/release`. It takes minutes the first time: cargo says what it is at.
 pub(crate) fn everything() -> Result {
     run::cargo(&[
         "build",
-        "--quiet",
         "--release",
         "--locked",
         "--workspace",
@@ -35,7 +34,6 @@ fn guest() -> Result {
     command
         .args([
             "build",
-            "--quiet",
             "--release",
             "--locked",
             "-p",

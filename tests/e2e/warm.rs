@@ -163,6 +163,14 @@ fn a_snapshot_that_does_not_load_is_given_up_and_the_machine_is_booted() {
             .len()
             > 3
     );
+    // It was made without a workspace: nothing of the host is in it, and no process serves any.
+    let shares = setting.inside("second", "grep -c virtiofs /proc/mounts || true");
+    assert_eq!(shares.trim(), "0");
+    let processes = setting.inspect("second")["processes"].clone();
+    assert!(
+        processes["machine"].is_u64() && processes["share0"].is_null(),
+        "{processes}"
+    );
     // It is made anew, and serves again.
     setting.await_snapshots();
     assert!(

@@ -1,6 +1,6 @@
 //! Workspaces at their own absolute paths, owned by the agent inside and by the user outside.
 
-use crate::setting::Setting;
+use crate::setting::{Setting, alive};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -33,6 +33,9 @@ fn the_owner_appears_as_uid_1000_and_its_files_are_its_own() {
         .unwrap();
     let dir = extra.display();
     assert_eq!(setting.inside("both", &format!("cat {dir}/given")), "given");
+    // Each has a process of its own.
+    let servers = ["share0", "share1"].map(|role| setting.process("both", role));
+    assert!(servers[0] != servers[1] && servers.into_iter().all(alive));
     let tried = setting.installation.inside(
         "both",
         &format!("sudo mount -o remount,rw {dir}; sudo touch {dir}/new; sudo rm {dir}/given"),

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 
 const ID: &str = "AKIAIOSFODNN7EXAMPLE";
 const AWS_KEY: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
-const S3: &str = "s3.us-east-1.amazonaws.com";
+const S3: &str = "bucket.s3.us-east-1.amazonaws.com";
 const STS: &str = "sts.us-east-1.amazonaws.com";
 /// Hosts of secrets of the user's own.
 const KEPT: &str = "kept.example";
@@ -130,7 +130,7 @@ fn store(setting: &Setting, value: &str, words: &[&str]) {
 fn put(key: &str, name: &str, more: &str) -> String {
     format!(
         "curl -sS --fail-with-body --aws-sigv4 aws:amz:us-east-1:s3 --user {key} {more} \
-         -X PUT --data-binary 'made inside' https://{S3}/bucket/{name}"
+         -X PUT --data-binary 'made inside' https://{S3}/{name}"
     )
 }
 

@@ -110,10 +110,10 @@ impl Outside {
         requests.map(|request| request.note).collect()
     }
 
-    /// What a host of the user's own was sent as its token.
+    /// What a host of the user's own was sent as its token, in the request for its name.
     fn token_at(&self, host: &str) -> Option<String> {
         let mut requests = self.own.recorder().requests().into_iter();
-        let request = requests.find(|request| request.header("host") == Some(host));
+        let request = requests.find(|request| request.path.ends_with(host));
         request?.header("x-token").map(str::to_owned)
     }
 }
@@ -174,8 +174,8 @@ fn attack_59_secrets_of_every_kind_do_their_work_inside_and_are_nowhere() {
         &format!(
             "set -e
              {}
-             curl -sSf -o /dev/null -H \"x-token: $KEPT\" https://{KEPT}/
-             curl -sSf -o /dev/null -H \"x-token: $FETCHED\" https://{FETCHED}/
+             curl -sSf -o /dev/null -H \"x-token: $KEPT\" https://{KEPT}/{KEPT}
+             curl -sSf -o /dev/null -H \"x-token: $FETCHED\" https://{FETCHED}/{FETCHED}
              curl -sSf -H 'content-type: application/json' -d '{sign_in}' https://{LOGIN}/v1/oauth/token > ~/signed-in
              token=$(grep -o '\"access_token\": *\"[^\"]*' ~/signed-in | sed 's/.*\"//')
              curl -sSf -H \"authorization: Bearer $token\" https://{API}/v1/models

@@ -232,6 +232,9 @@ fn keys_that_end_soon_are_handed_in_and_withdrawn(setting: &Setting, outside: &O
         &format!("{ID}:{AWS_KEY}"),
         &["set", "aws", "--force", "--short-lived"],
     );
+    // A machine that runs keeps the variables that it was started with.
+    let stop = ["stop", "secrets"];
+    setting.installation.sbx(stop).success().unwrap();
     // Asked for with and without the proxy.
     let with_a_key = |line: &str| {
         format!(

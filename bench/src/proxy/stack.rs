@@ -24,6 +24,8 @@ use super::ours::GUEST_MAC;
 const BUFFER: usize = 256 * 1024;
 /// Bytes that are read from the gateway at once.
 const CHUNK: usize = 256 * 1024;
+/// How long an acknowledgement waits for something to go with, as smoltcp has it and close to what Linux does.
+const ACK_DELAY: smoltcp::time::Duration = smoltcp::time::Duration::from_millis(10);
 /// First port of the clients.
 const FIRST_PORT: u16 = 32_768;
 
@@ -188,6 +190,7 @@ impl Stack {
         let new = || tcp::Socket::new(buffer(), buffer());
         let mut socket = state.spare.pop().unwrap_or_else(new);
         socket.set_nagle_enabled(false);
+        socket.set_ack_delay(Some(ACK_DELAY));
         let port = state.next_port;
         state.next_port = port.checked_add(1).unwrap_or(FIRST_PORT);
         let remote = IpEndpoint::new((*to.ip()).into(), to.port());
@@ -218,7 +221,12 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.with(tcp::Socket::close);
+        self.with(|socket| {
+            // Its last answer goes out at once: it is not there any more when a later one would be due, and the gateway
+            // would wait for that and count the connection as open.
+            socket.set_ack_delay(None);
+            socket.close();
+        });
         self.stack.state().left.push(self.handle);
         self.stack.work.notify_one();
     }

@@ -54,10 +54,13 @@ fn unmount_all() {
     for mount in mounts.iter().rev() {
         let point = &mount.point;
         let in_a_share = || shares_of_all().any(|share| point.starts_with(&share.point));
-        if point.starts_with(super::disks::DOCKER_ROOT) {
+        if mount.kind == "virtiofs" {
+            // Wherever it is: what waits for its server has a limit.
+            shares.push(point.clone());
+        } else if point.starts_with(super::disks::DOCKER_ROOT) {
             disks.push(point.clone());
         } else if in_a_share() {
-            // The share, or a directory of the disk in it, which keeps it busy.
+            // A directory of the disk, which keeps the share busy.
             shares.push(point.clone());
         }
     }

@@ -1,6 +1,6 @@
 //! The texts that are looked for, and the end of a piece that could be the beginning of one.
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::{AhoCorasick, Match, MatchKind};
 
 /// The beginnings of a set of texts.
 #[derive(Debug, Clone)]
@@ -19,6 +19,14 @@ pub(crate) fn finder(texts: Vec<Vec<u8>>) -> (AhoCorasick, Beginnings) {
         .build(&texts)
         .expect("a configuration is too small for 2^31 states");
     (automaton, Beginnings::of(texts))
+}
+
+/// The first of the texts in this one. Most headers are shorter than any of them, and cost nothing.
+pub(crate) fn find(automaton: &AhoCorasick, text: &[u8]) -> Option<Match> {
+    if text.len() < automaton.min_pattern_len() {
+        return None;
+    }
+    automaton.find(text)
 }
 
 impl Beginnings {

@@ -81,7 +81,7 @@ impl Scrub {
 
     /// A whole text without the values, if it holds any.
     pub fn whole(&self, text: &[u8]) -> Option<Vec<u8>> {
-        self.automaton.find(text)?;
+        held::find(&self.automaton, text)?;
         Some(self.replaced(text, false))
     }
 
@@ -146,7 +146,7 @@ impl Stream {
             joined.extend_from_slice(&piece);
             Bytes::from(joined)
         };
-        let found = self.scrub.automaton.find(&text).is_some();
+        let found = held::find(&self.scrub.automaton, &text).is_some();
         let text = if found {
             Bytes::from(self.scrub.replaced(&text, self.same_length))
         } else {

@@ -49,6 +49,10 @@ impl Strays {
 
     /// The first placeholder in a whole text, by its place in what the set was made of.
     pub fn find(&self, text: &[u8]) -> Option<usize> {
+        // Without its escapes it is not longer.
+        if text.len() < self.automaton.min_pattern_len() {
+            return None;
+        }
         let plain = Plain::of(text, true);
         let found = self.automaton.find(plain.text())?;
         Some(self.owners[found.pattern().as_usize()])

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sbx_e2e::Installation;
 
 use super::AGENT;
@@ -23,6 +24,8 @@ const FILES_EACH: usize = 100;
 /// Packages that are installed, and files of each.
 const PACKAGES: usize = 40;
 const PARTS: usize = 100;
+/// What the peer may have open.
+const PEER_FILES: u64 = 200_000;
 /// Name of the server in C among those of the benchmark, and what its device is called inside.
 const PEER: &str = "virtiofsd-c";
 /// What is installed, inside.
@@ -125,7 +128,7 @@ impl Peer {
         output("cp", &["-a", &from, &to])?;
         // It shows owners as they are.
         output("chown", &["-R", &format!("{AGENT}:{AGENT}"), &to])?;
-        let server = Server::start(kind, &folder)?;
+        let server = with_more_files(|| Server::start(kind, &folder))?;
         Ok(Some(Self {
             socket: server.listening()?,
             _server: server,
@@ -143,6 +146,21 @@ impl Peer {
             device.to_string(),
         ]
     }
+}
+
+/// Does something while a process may open as many files as the repository has, and folders: the peer keeps each open that
+/// its guest knows. Ours does not, and keeps the limit that there is.
+fn with_more_files<T>(make: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    let usual = getrlimit(Resource::Nofile);
+    let enough = Some(PEER_FILES);
+    let more = Rlimit {
+        current: enough.max(usual.current),
+        maximum: enough.max(usual.maximum),
+    };
+    setrlimit(Resource::Nofile, more).map_err(|error| format!("more open files: {error}"))?;
+    let made = make();
+    setrlimit(Resource::Nofile, usual).map_err(|error| format!("fewer open files: {error}"))?;
+    made
 }
 
 /// Puts node, npm and packages into the workspace. `false`: the host has none that can be copied, which was said.
@@ -246,7 +264,8 @@ impl Guest<'_> {
         for round in 0..=ROUNDS {
             for (place, seconds) in places.iter().zip(&mut seconds) {
                 let status = format!("git -C {} status --porcelain", place.display());
-                let took = self.seconds(&format!("test -z \"$({status})\""))?;
+                // By itself, so that its failure is one.
+                let took = self.seconds(&format!("said=$({status}); test -z \"$said\""))?;
                 eprintln!("git status in {}: {took:.1} s", place.display());
                 // The first look writes the index.
                 if round > 0 {

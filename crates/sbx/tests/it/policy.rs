@@ -390,6 +390,7 @@ fn listings_are_filtered_by_every_column() {
     assert_eq!(count(&["--created-via", "added"]), 2);
     assert_eq!(count(&["--protocol", "udp"]), 2);
     assert_eq!(count(&["--type", "http"]), 0);
+    assert_eq!(count(&["--type", "filesystem"]), 0);
     assert_eq!(count(&["--type", "network", "--protocol", "tcp"]), 7);
     let scoped = world
         .sbx(&[
@@ -493,4 +494,25 @@ fn a_listing_counts_what_each_policy_decides() {
         .ok();
     assert!(wide.contains("a.example.com"), "{wide}");
     assert!(!wide.contains("api.anthropic.com"), "{wide}");
+}
+
+#[test]
+fn nobody_governs_the_policy_and_there_are_no_profiles() {
+    let world = World::with_policy();
+    let listed = world.sbx(&["policy", "ls", "--json"]).json();
+    assert_eq!(listed["governance"], serde_json::json!({ "active": false }));
+    let checked = world.sbx(&["policy", "check", "network", "example.com", "--json"]);
+    let checked: serde_json::Value = serde_json::from_str(&checked.stdout).unwrap();
+    assert_eq!(
+        checked["governance"],
+        serde_json::json!({
+            "active": false, "organization": null, "organization_unavailable": false,
+            "last_synced_status": null, "last_synced_message": null,
+        })
+    );
+    let profiles = world.sbx(&["policy", "profile", "ls", "--json"]).json();
+    assert_eq!(profiles, serde_json::json!({ "profiles": [] }));
+    assert_eq!(world.sbx(&["policy", "profile", "ls", "-q"]).ok(), "");
+    let text = world.sbx(&["policy", "profile", "ls"]).ok();
+    assert!(text.starts_with("No profiles: "), "{text}");
 }

@@ -112,7 +112,7 @@ async fn show(
     while let Some(event) = lines.next::<LogEvent>().await? {
         match event {
             LogEvent::Record(record) => {
-                if seen.is_repeated(&record) {
+                if seen.is_repeated(&record) || !args.wants(&record.kind) {
                     continue;
                 }
                 if !printer.line_to_reader(&line(args, &record)) {

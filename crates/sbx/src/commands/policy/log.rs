@@ -24,8 +24,8 @@ pub(crate) struct Args {
     /// Print only hosts
     #[arg(short, long)]
     pub(super) quiet: bool,
-    /// Which decisions to show
-    #[arg(long = "type", default_value = "all", value_parser = ["all", "network"])]
+    /// Which decisions to show; those of filesystem are not logged
+    #[arg(long = "type", default_value = "all", value_parser = ["all", "network", "filesystem"])]
     kind: String,
     /// Only what was blocked
     #[arg(long, conflicts_with_all = ["allowed", "decision"])]
@@ -48,6 +48,11 @@ pub(crate) struct Args {
 }
 
 impl Args {
+    /// Whether records of this type are shown.
+    pub(super) fn wants(&self, kind: &str) -> bool {
+        self.kind == "all" || self.kind == kind
+    }
+
     /// The query, without a time.
     pub(super) fn query(&self) -> String {
         let decision = match (self.blocked, self.allowed) {
@@ -77,7 +82,10 @@ pub(crate) async fn run(context: &mut Context, args: Args) -> Result<Exit, Repor
         args.limit,
         args.query()
     );
-    let log: PolicyLog = context.client.get(&path).await?;
+    let mut log: PolicyLog = context.client.get(&path).await?;
+    for rows in [&mut log.blocked_hosts, &mut log.allowed_hosts] {
+        rows.retain(|row| args.wants(&row.kind));
+    }
     if args.json {
         context.printer.json(&log)?;
     } else if args.quiet {

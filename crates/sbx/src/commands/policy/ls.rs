@@ -26,8 +26,8 @@ pub(crate) struct Args {
     /// Only rules of this decision
     #[arg(long, value_parser = ["allow", "deny"])]
     decision: Option<String>,
-    /// Only rules of this type: http are those with method and path
-    #[arg(long = "type", default_value = "all", value_parser = ["network", "http", "all"])]
+    /// Only rules of this type: http are those with method and path; there are none of filesystem yet
+    #[arg(long = "type", default_value = "all", value_parser = ["network", "filesystem", "http", "all"])]
     kind: String,
     /// Only rules that came to be this way
     #[arg(long, value_parser = ["default", "added", "provisioned", "approval"])]

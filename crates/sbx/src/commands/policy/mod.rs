@@ -6,6 +6,7 @@ mod init;
 mod inspect;
 mod log;
 mod ls;
+mod profile;
 mod reset;
 mod rm;
 mod rule;
@@ -47,6 +48,11 @@ pub(crate) enum Command {
         what: CheckWhat,
     },
     Log(log::Args),
+    /// Rule sets of an organisation
+    Profile {
+        #[command(subcommand)]
+        what: profile::Command,
+    },
     Reset(reset::Args),
 }
 
@@ -84,6 +90,7 @@ pub(crate) async fn run(context: &mut Context, command: Command) -> Result<Exit,
         Command::Ls(args) => ls::run(context, args).await,
         Command::Inspect(args) => inspect::run(context, args).await,
         Command::Log(args) => log::run(context, args).await,
+        Command::Profile { what } => profile::run(context, &what),
         Command::Reset(args) => reset::run(context, args).await,
     }
 }

@@ -27,7 +27,7 @@ const SEQUENTIAL: usize = 3;
 /// Bytes that a guest's kernel offers for a part of a listing.
 const LISTING: u32 = 4096;
 /// How often each directory is listed.
-const LISTINGS: usize = 8;
+const LISTINGS: usize = 64;
 
 /// Flags of open(2): to read, and for both.
 const READ: u32 = 0;

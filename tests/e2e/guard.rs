@@ -275,6 +275,13 @@ fn attack_76_the_host_runs_nothing_from_where_its_settings_were_told_to_look() {
         &top,
         &["config", "includeIf.onbranch:main.path", "../later"],
     );
+    // Where that is depends on the host's users.
+    let of_somebody = [
+        "config",
+        "includeIf.onbranch:other.path",
+        "~nobody-here/settings",
+    ];
+    host_git(&top, &of_somebody);
     std::fs::write(top.join(".gitconfig"), "[core]\n\thooksPath = .githooks\n").unwrap();
     host_git(&top, &["worktree", "add", "-q", "tree"]);
     let nested = repository("nested");
@@ -296,7 +303,9 @@ fn attack_76_the_host_runs_nothing_from_where_its_settings_were_told_to_look() {
         "--memory",
         "1g",
     ];
-    setting.installation.sbx(create).success().unwrap();
+    let created = setting.installation.sbx(create);
+    let notice = "nobody can tell where ~nobody-here/settings is";
+    assert!(created.ok() && created.stderr.contains(notice), "{created}");
     for line in ELSEWHERE {
         let line = format!("chmod +x evil; {line}");
         let tried = setting.installation.inside("elsewhere", &line);

@@ -81,7 +81,7 @@ fn machine_and_containers_trust_the_root_and_images_hold_nothing_of_it() {
          ! curl -sS --capath /var/empty --cacert {tree}/etc/ssl/certs/ca-certificates.crt https://{HOST}/untrusted/machine"
     ));
 
-    // Containers: Debian's with everything, one with nothing but a Go program, one that is entered.
+    // Containers: Debian's with everything, one of an image with nothing in it, one that is entered.
     inside(&format!(
         "docker import {} debian && tar -cT /dev/null | docker import - empty",
         debian.base.display()
@@ -89,6 +89,16 @@ fn machine_and_containers_trust_the_root_and_images_hold_nothing_of_it() {
     assert_eq!(
         inside(&format!(
             "docker run --rm -v {tree}:/tree:ro -v {work}:/work:ro debian bash /work/clients.sh run /tree"
+        )),
+        ""
+    );
+    // Nothing is in the image, `/etc/ssl` neither: the programs are mounted, and what Java has below `/etc`.
+    assert_eq!(
+        inside(&format!(
+            "java=$(echo {tree}/etc/java-*-openjdk); \
+             docker run --rm --read-only --tmpfs /tmp $(printf ' -v /%s:/%s:ro' usr usr bin bin lib lib lib64 lib64) \
+             -v $java:/etc/$(basename $java):ro -v {tree}:{tree}:ro -v {work}:/work:ro \
+             empty bash /work/clients.sh scratch {tree}"
         )),
         ""
     );
@@ -115,7 +125,7 @@ fn machine_and_containers_trust_the_root_and_images_hold_nothing_of_it() {
         .into_iter()
         .map(|request| request.path)
         .collect();
-    let tags = ["machine", "run"];
+    let tags = ["machine", "run", "scratch"];
     let mut wanted: Vec<String> = tags
         .iter()
         .flat_map(|tag| ASKED.map(|name| format!("/{tag}/{name}")))

@@ -71,7 +71,10 @@ fn the_log_is_filtered_by_decision_host_and_time() {
         "b.a.example a.example "
     );
     assert_eq!(hosts(&["--since", "2020-01-01", "--allowed"]), "c.example ");
-    assert_eq!(hosts(&["--type", "network", "--allowed"]), "c.example old.example ");
+    assert_eq!(
+        hosts(&["--type", "network", "--allowed"]),
+        "c.example old.example "
+    );
     assert_eq!(hosts(&["--type", "filesystem"]), "");
     assert_eq!(hosts(&["--limit", "1"]), "b.a.example c.example ");
     let json = world

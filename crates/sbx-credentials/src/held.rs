@@ -1,6 +1,6 @@
 //! The texts that are looked for, and the end of a piece that could be the beginning of one.
 
-use aho_corasick::{AhoCorasick, Match, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, Input, Match, MatchKind};
 
 /// The beginnings of a set of texts.
 #[derive(Debug, Clone)]
@@ -10,10 +10,17 @@ pub(crate) struct Beginnings {
     longest: usize,
 }
 
+/// Bytes of all texts up to which a table with every next state is made: it takes up to 1 KiB for each of them, and the
+/// other kind some 20 bytes.
+const IN_A_TABLE: usize = 4096;
+
 /// Finds any of the texts, the longest where several begin, and what may go on to be one.
 pub(crate) fn finder(texts: Vec<Vec<u8>>) -> (AhoCorasick, Beginnings) {
     let mut builder = AhoCorasick::builder();
     builder.match_kind(MatchKind::LeftmostLongest);
+    if texts.iter().map(Vec::len).sum::<usize>() > IN_A_TABLE {
+        builder.kind(Some(AhoCorasickKind::ContiguousNFA));
+    }
     // To look for nothing instead would let everything pass.
     let automaton = builder
         .build(&texts)
@@ -21,12 +28,12 @@ pub(crate) fn finder(texts: Vec<Vec<u8>>) -> (AhoCorasick, Beginnings) {
     (automaton, Beginnings::of(texts))
 }
 
-/// The first of the texts in this one. Most headers are shorter than any of them, and cost nothing.
-pub(crate) fn find(automaton: &AhoCorasick, text: &[u8]) -> Option<Match> {
-    if text.len() < automaton.min_pattern_len() {
+/// The first of the texts in this one, from a place on. Most headers are shorter than any of them, and cost nothing.
+pub(crate) fn find(automaton: &AhoCorasick, text: &[u8], from: usize) -> Option<Match> {
+    if text.len() - from < automaton.min_pattern_len() {
         return None;
     }
-    automaton.find(text)
+    automaton.find(Input::new(text).range(from..))
 }
 
 impl Beginnings {

@@ -81,14 +81,25 @@ impl Scrub {
 
     /// A whole text without the values, if it holds any.
     pub fn whole(&self, text: &[u8]) -> Option<Vec<u8>> {
-        held::find(&self.automaton, text)?;
-        Some(self.replaced(text, false))
+        held::find(&self.automaton, text, 0)?;
+        Some(self.replaced(text, false, true).0)
     }
 
-    fn replaced(&self, text: &[u8], same_length: bool) -> Vec<u8> {
+    /// The text without the values, and where what is held back begins in `text`: none of it if `last`. A value in what may
+    /// be the beginning of a longer one is held back with it.
+    fn replaced(&self, text: &[u8], same_length: bool, last: bool) -> (Vec<u8>, usize) {
         let mut clean = Vec::with_capacity(text.len());
         let mut from = 0;
-        for hit in self.automaton.find_iter(text) {
+        loop {
+            let end = match last {
+                true => text.len(),
+                false => from + self.beginnings.at_end(&text[from..]),
+            };
+            let hit = held::find(&self.automaton, text, from);
+            let Some(hit) = hit.filter(|hit| hit.start() < end) else {
+                clean.extend_from_slice(&text[from..end]);
+                return (clean, end);
+            };
             clean.extend_from_slice(&text[from..hit.start()]);
             let replacement = &self.replacements[hit.pattern().as_usize()];
             if same_length {
@@ -99,8 +110,6 @@ impl Scrub {
             }
             from = hit.end();
         }
-        clean.extend_from_slice(&text[from..]);
-        clean
     }
 }
 
@@ -146,21 +155,21 @@ impl Stream {
             joined.extend_from_slice(&piece);
             Bytes::from(joined)
         };
-        let found = held::find(&self.scrub.automaton, &text).is_some();
-        let text = if found {
-            Bytes::from(self.scrub.replaced(&text, self.same_length))
-        } else {
-            text
+        let end = match last {
+            true => text.len(),
+            false => self.scrub.beginnings.at_end(&text),
         };
-        let end = if last {
-            text.len()
-        } else {
-            self.scrub.beginnings.at_end(&text)
-        };
+        let found = held::find(&self.scrub.automaton, &text, 0);
+        if found.is_none_or(|hit| hit.start() >= end) {
+            self.held.extend_from_slice(&text[end..]);
+            let text = text.slice(..end);
+            return Passed { text, found: false };
+        }
+        let (clean, end) = self.scrub.replaced(&text, self.same_length, last);
         self.held.extend_from_slice(&text[end..]);
         Passed {
-            text: text.slice(..end),
-            found,
+            text: Bytes::from(clean),
+            found: true,
         }
     }
 }

@@ -36,7 +36,7 @@ pub struct Grant {
     pub by_request: bool,
     /// Whether a tunnel through the proxy has to begin with TLS for the host.
     pub needs_tls: bool,
-    /// The question that was asked, to be asked again when the policy changes.
+    /// The question that was asked, about the addresses that may be dialled, to be asked again when the policy changes.
     pub intent: Arc<Intent>,
 }
 
@@ -154,6 +154,7 @@ pub async fn decide(
                 return Err(Denial::of(generation, target, &verdict));
             }
             let addresses = sockets(&verdict.pinned, target);
+            let question = question.with_resolved(verdict.pinned.clone());
             (verdict, addresses, question)
         }
     };

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::Instant;
 
-use sbx_policy::Target;
 use sbx_wire::browser::Address;
 use sbx_wire::gateway::ProxyKind;
 use sbx_wire::ssh_agent;
 use tokio::sync::{Semaphore, watch};
 
+use crate::credentials::BoundCredential;
 use crate::credentials::issuers::IssuerDesk;
 use crate::credentials::registries::Registries;
 use crate::credentials::values::Values;
@@ -20,7 +20,6 @@ use crate::limits;
 use crate::live::{Closed, Lease, Live};
 use crate::mint::SigningKey;
 use crate::pins::Pins;
-use crate::reason::Reason;
 use crate::records::{Event, Records};
 
 /// What `status` reports besides the generation.
@@ -101,8 +100,9 @@ impl Gateway {
     /// Puts a generation in force and closes what it does not allow.
     pub fn replace(&self, generation: Generation) {
         let generation = Arc::new(generation);
-        let before = self.current.send_replace(generation.clone());
+        // First: what asks in between knows which hosts were given a value.
         generation.credentials.settle();
+        let before = self.current.send_replace(generation.clone());
         // What was opened under the old one is not used again.
         before.upstreams.close();
         let closed = self.live.enforce(&generation);
@@ -110,17 +110,19 @@ impl Gateway {
             let (closed, generation) = (closed.len(), generation.number);
             tracing::info!(closed, generation, "closed by the new policy");
         }
-        for Closed { target, proxy } in closed {
-            self.record_closed(&generation, &target, proxy);
+        for one in closed {
+            self.record_closed(&generation, &one);
         }
     }
 
-    fn record_closed(&self, generation: &Generation, target: &Target, proxy: ProxyKind) {
-        let reason = Reason::PolicyChanged;
-        self.record(
-            generation,
-            Event::new(target, proxy, reason, generation.number),
-        );
+    fn record_closed(&self, generation: &Generation, closed: &Closed) {
+        let Closed {
+            target,
+            proxy,
+            reason,
+        } = closed;
+        let event = Event::new(target, *proxy, *reason, generation.number);
+        self.record(generation, event);
     }
 
     /// The generation in force, after waiting for the daemon's configuration if there is none yet.
@@ -148,12 +150,33 @@ impl Gateway {
     /// Registers something that was granted and is open until the lease is dropped. If the policy has changed since
     /// it was granted, it is judged once more, and recorded as closed if it is not allowed.
     pub fn lease(&self, grant: &Grant, proxy: ProxyKind) -> Lease {
-        let lease = self.live.register(grant.intent.clone(), proxy);
+        self.lease_writing(grant, Vec::new(), proxy)
+    }
+
+    /// The same for something into which the values of these credentials are written: it ends too when one is bound no
+    /// more.
+    pub fn lease_writing(
+        &self,
+        grant: &Grant,
+        written: Vec<Arc<BoundCredential>>,
+        proxy: ProxyKind,
+    ) -> Lease {
+        let intent = grant.intent.clone();
+        let lease = self.live.register(intent, written.clone(), proxy);
         // A change from here on finds it.
         let current = self.current.borrow();
         let changed = !Arc::ptr_eq(&current, &grant.generation);
-        if changed && !current.allows(&grant.intent) && lease.revoke() {
-            self.record_closed(&current, &grant.target, proxy);
+        if changed
+            && let Err(reason) = current.keeps(&grant.intent, &written)
+            && lease.revoke(reason)
+        {
+            let target = grant.target.clone();
+            let closed = Closed {
+                target,
+                proxy,
+                reason,
+            };
+            self.record_closed(&current, &closed);
         }
         lease
     }

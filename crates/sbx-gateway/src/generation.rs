@@ -13,9 +13,10 @@ use sbx_policy::{Evaluator, HostName, PolicyDocument, Port, Target, TargetError}
 use sbx_wire::gateway::{GatewayConfig, GatewayFile};
 
 use crate::connector::Upstreams;
-use crate::credentials::{Configured, Credentials, Hosts};
+use crate::credentials::{BoundCredential, Configured, Credentials, Hosts};
 use crate::mint::{Mint, MintError, SigningKey};
 use crate::pins::synthetic_addresses;
+use crate::reason::Reason;
 
 /// Why a configuration is refused. The last good one stays.
 #[derive(Debug, thiserror::Error)]
@@ -262,9 +263,16 @@ impl ClientTls {
 }
 
 impl Generation {
-    /// Whether something that is open may stay so. An override keeps its target out of the address
-    /// check, as when it was opened.
-    pub fn allows(&self, intent: &sbx_policy::Intent) -> bool {
+    /// Whether something that is open may stay so, into which the values of these credentials are written. An override keeps
+    /// its target out of the address check, as when it was opened.
+    ///
+    /// # Errors
+    /// What changed.
+    pub fn keeps(
+        &self,
+        intent: &sbx_policy::Intent,
+        written: &[Arc<BoundCredential>],
+    ) -> Result<(), Reason> {
         let mut intent = intent.clone();
         let target = Target {
             host: intent.host.clone(),
@@ -273,6 +281,16 @@ impl Generation {
         if self.overrides.contains_key(&target) {
             intent.resolved = None;
         }
-        self.evaluator.decide(&intent).is_allowed()
+        let verdict = self.evaluator.decide(&intent);
+        // Any of its addresses may be the one that was dialled.
+        let granted = intent.resolved.as_ref().map_or(0, Vec::len);
+        if !verdict.is_allowed() || verdict.pinned.len() < granted {
+            return Err(Reason::PolicyChanged);
+        }
+        let mut written = written.iter();
+        if written.any(|one| !self.credentials.still_binds(&target, one)) {
+            return Err(Reason::CredentialWithdrawn);
+        }
+        Ok(())
     }
 }

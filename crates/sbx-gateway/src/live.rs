@@ -3,14 +3,16 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use sbx_policy::{Intent, Target};
 use sbx_wire::gateway::ProxyKind;
 
+use crate::credentials::BoundCredential;
 use crate::generation::Generation;
+use crate::reason::Reason;
 
 /// Everything that is open, with the intent it was opened for.
 #[derive(Debug, Default)]
@@ -22,8 +24,11 @@ pub struct Live {
 #[derive(Debug)]
 struct Open {
     intent: Arc<Intent>,
+    /// Credentials whose values are written into it.
+    written: Vec<Arc<BoundCredential>>,
     proxy: ProxyKind,
-    revoked: AtomicBool,
+    /// Why, once it is.
+    revoked: OnceLock<Reason>,
     waiting: Mutex<Waiting>,
 }
 
@@ -44,7 +49,7 @@ impl Open {
         cx: &Context<'_>,
         place: impl Fn(&mut Waiting) -> &mut Option<Waker>,
     ) -> Poll<()> {
-        if self.revoked.load(Ordering::Acquire) {
+        if self.revoked.get().is_some() {
             return Poll::Ready(());
         }
         let mut waiting = self.waiting();
@@ -54,7 +59,7 @@ impl Open {
         }
         drop(waiting);
         // It may have happened since it was asked first.
-        if self.revoked.load(Ordering::Acquire) {
+        if self.revoked.get().is_some() {
             Poll::Ready(())
         } else {
             Poll::Pending
@@ -62,8 +67,8 @@ impl Open {
     }
 
     /// Whether this call did it.
-    fn revoke(&self) -> bool {
-        let first = !self.revoked.swap(true, Ordering::AcqRel);
+    fn revoke(&self, reason: Reason) -> bool {
+        let first = self.revoked.set(reason).is_ok();
         let waiting = std::mem::take(&mut *self.waiting());
         for waker in [waiting.lease, waiting.feed].into_iter().flatten() {
             waker.wake();
@@ -72,13 +77,15 @@ impl Open {
     }
 }
 
-/// Something that was closed because the policy no longer allows it.
+/// Something that was closed because it is no longer allowed.
 #[derive(Debug, Clone)]
 pub struct Closed {
     /// Where it led.
     pub target: Target,
     /// Which way it had come.
     pub proxy: ProxyKind,
+    /// What changed.
+    pub reason: Reason,
 }
 
 impl Live {
@@ -87,12 +94,19 @@ impl Live {
     }
 
     /// Registers something that is open until the lease is dropped.
-    pub fn register(self: &Arc<Self>, intent: Arc<Intent>, proxy: ProxyKind) -> Lease {
+    /// `written`: credentials whose values are written into it.
+    pub fn register(
+        self: &Arc<Self>,
+        intent: Arc<Intent>,
+        written: Vec<Arc<BoundCredential>>,
+        proxy: ProxyKind,
+    ) -> Lease {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let open = Arc::new(Open {
             intent,
+            written,
             proxy,
-            revoked: AtomicBool::new(false),
+            revoked: OnceLock::new(),
             waiting: Mutex::default(),
         });
         self.lock().insert(id, open.clone());
@@ -104,16 +118,19 @@ impl Live {
     pub fn enforce(&self, generation: &Generation) -> Vec<Closed> {
         let mut closed = Vec::new();
         self.lock().retain(|_, open| {
-            let allowed = generation.allows(&open.intent);
+            let kept = generation.keeps(&open.intent, &open.written);
             // One that begins at this moment may have found it out by itself, and recorded it.
-            if !allowed && open.revoke() {
+            if let Err(reason) = kept
+                && open.revoke(reason)
+            {
                 let (host, port) = (open.intent.host.clone(), open.intent.port);
                 closed.push(Closed {
                     target: Target { host, port },
                     proxy: open.proxy,
+                    reason,
                 });
             }
-            allowed
+            kept.is_ok()
         });
         closed
     }
@@ -129,8 +146,13 @@ pub struct Lease {
 
 impl Lease {
     /// Revokes it at once. Whether this call did it: whoever did records it.
-    pub fn revoke(&self) -> bool {
-        self.open.revoke()
+    pub fn revoke(&self, reason: Reason) -> bool {
+        self.open.revoke(reason)
+    }
+
+    /// Why it is revoked, once it is.
+    pub fn revoked(&self) -> Option<Reason> {
+        self.open.revoked.get().copied()
     }
 
     /// For what feeds it and is not the task that holds it: the request's body, the queue of a flow.
@@ -160,7 +182,7 @@ pub struct Feed(Arc<Open>);
 impl Feed {
     /// Whether it is revoked.
     pub fn is_revoked(&self) -> bool {
-        self.0.revoked.load(Ordering::Acquire)
+        self.0.revoked.get().is_some()
     }
 
     /// Completes when the lease is revoked.
@@ -179,14 +201,16 @@ pub(crate) mod tests {
     pub(crate) fn lease() -> Lease {
         let host = Host::parse("a.test").unwrap();
         let intent = Intent::new("box", Transport::Tcp, IntentKind::Tls, host, Port::HTTPS);
-        Arc::new(Live::default()).register(Arc::new(intent), ProxyKind::Forward)
+        let live = Arc::new(Live::default());
+        live.register(Arc::new(intent), Vec::new(), ProxyKind::Forward)
     }
 
     #[test]
     fn only_one_of_those_who_revoke_a_lease_has_done_it() {
         let lease = lease();
-        assert!(lease.revoke());
-        assert!(!lease.revoke());
+        assert!(lease.revoke(Reason::PolicyChanged));
+        assert!(!lease.revoke(Reason::CredentialWithdrawn));
+        assert_eq!(lease.revoked(), Some(Reason::PolicyChanged));
         assert!(lease.feed().is_revoked());
     }
 }

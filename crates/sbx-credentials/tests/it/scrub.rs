@@ -126,6 +126,51 @@ fn what_is_looked_for_can_change_within_a_text_also_where_some_of_it_is_held_bac
 }
 
 #[test]
+fn values_that_hold_each_other_are_found_in_pieces_as_in_the_whole() {
+    let pairs = [
+        ("Winter2024!", "p1"),
+        ("Winter2024!!x", "p2"),
+        ("inter2024", "p3"),
+        ("2024!!x-and-more", "p4"),
+    ];
+    let scrub = Arc::new(Scrub::new(pairs).unwrap());
+    for text in [
+        "a Winter2024!!x b",
+        "a Winter2024! b",
+        "a Winter2024!!y b",
+        "a Winter2024!!x-and-more b",
+        "a inter2024!!x-and-more b",
+        "a Winter20Winter2024!!xWinter2024!",
+    ] {
+        let whole = scrub.whole(text.as_bytes()).unwrap();
+        for first in 0..=text.len() {
+            for second in first..=text.len() {
+                let mut stream = Stream::new(scrub.clone(), false);
+                let pieces = [&text[..first], &text[first..second], &text[second..]];
+                let mut out = Vec::new();
+                for (number, piece) in pieces.into_iter().enumerate() {
+                    let piece = Bytes::copy_from_slice(piece.as_bytes());
+                    out.extend_from_slice(&stream.push(piece, number == 2).text);
+                }
+                assert_eq!(out, whole, "{pieces:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn many_long_values_are_found_as_few_are() {
+    let values: Vec<String> = (0..64)
+        .map(|number| format!("value-{number}-{}", "v".repeat(250)))
+        .collect();
+    let scrub = Scrub::new(values.iter().map(|value| (value.as_str(), "p"))).unwrap();
+    for value in &values {
+        assert_eq!(scrub.whole(value.as_bytes()).unwrap(), b"p");
+    }
+    assert_eq!(scrub.whole(&values[0].as_bytes()[1..]), None);
+}
+
+#[test]
 fn only_what_may_be_a_value_is_held_back() {
     let mut stream = Stream::new(scrub(), false);
     let event = Bytes::from_static(b"data: {\"text\":\"hello\"}\n\n");

@@ -28,7 +28,7 @@ pub(super) const GUARDS: &[Guard] = &[
         what: "a WebSocket ends with its lease",
         file: "crates/sbx-gateway/src/relay/websocket.rs",
         text: "until_end(both, &moved, lease).await",
-        instead: "until_end(both, &moved, Arc::<crate::live::Live>::default().register(self.report.grant.intent.clone(), self.report.event.proxy)).await",
+        instead: "until_end(both, &moved, Arc::<crate::live::Live>::default().register(self.report.grant.intent.clone(), Vec::new(), self.report.event.proxy)).await",
         tests: &[CLOSED],
     },
     Guard {
@@ -41,22 +41,22 @@ pub(super) const GUARDS: &[Guard] = &[
     Guard {
         what: "a request without an answer ends with its lease",
         file: "crates/sbx-gateway/src/relay/exchange.rs",
-        text: "            () = &mut lease => Err(SendError::Revoked),",
-        instead: "            () = std::future::pending() => Err(SendError::Revoked),",
+        text: "            () = &mut lease => {\n                let reason = lease",
+        instead: "            () = std::future::pending() => {\n                let reason = lease",
         tests: &["revoked::a_request_without_an_answer_gets_403_when_its_rule_goes"],
     },
     Guard {
         what: "what was granted under another policy is judged once more",
         file: "crates/sbx-gateway/src/gateway.rs",
-        text: "if changed && !current.allows(&grant.intent) && lease.revoke() {",
-        instead: "if changed && grant.addresses.is_empty() && lease.revoke() {",
+        text: "if changed\n            && let Err(reason) = current.keeps(",
+        instead: "if changed\n            && grant.addresses.is_empty()\n            && let Err(reason) = current.keeps(",
         tests: &["revoked::a_body_that_was_to_be_read_first_is_refused_once_and_not_sent"],
     },
     Guard {
         what: "a tunnel that has not begun ends with its lease",
         file: UNREAD,
-        text: "            () = &mut self.lease => {\n                account.told = true;\n                return;",
-        instead: "            () = std::future::pending() => {\n                account.told = true;\n                return;",
+        text: "            () = &mut self.lease => return,\n",
+        instead: "            () = std::future::pending() => return,\n",
         tests: &[TUNNEL],
     },
     Guard {
@@ -81,6 +81,39 @@ pub(super) const GUARDS: &[Guard] = &[
         text: "        Err(_) => return Err(HelloError::Slow),",
         instead: "        Err(_) => return Err(HelloError::Gone),",
         tests: &["given_up::a_first_message_that_is_not_complete_in_time_is_cut_and_recorded"],
+    },
+    Guard {
+        what: "what a credential is written into ends when it is withdrawn",
+        file: "crates/sbx-gateway/src/generation.rs",
+        text: "if written.any(|one| !self.credentials.still_binds(&target, one)) {",
+        instead: "if written.any(|one| one.service.is_empty()) {",
+        tests: &[
+            "withdrawn::a_websocket_is_closed_when_the_credential_that_is_written_into_it_is_withdrawn_and_not_when_it_changes",
+            "withdrawn::a_request_whose_credential_is_withdrawn_before_all_of_it_is_here_is_not_sent",
+        ],
+    },
+    Guard {
+        what: "none of the addresses that may have been dialled is denied",
+        file: "crates/sbx-gateway/src/generation.rs",
+        text: "verdict.pinned.len() < granted {",
+        instead: "verdict.pinned.len() < granted.min(1) {",
+        tests: &["withdrawn::a_tunnel_is_closed_when_an_address_that_it_may_lead_to_is_denied"],
+    },
+    Guard {
+        what: "what was dialled under an older policy is not used under a newer one",
+        file: "crates/sbx-gateway/src/relay/http.rs",
+        text: "Some(Ok(first)) if !first.is_of(grant) => {}",
+        instead: "Some(Ok(first)) if !first.is_of(grant) && grant.addresses.is_empty() => {}",
+        tests: &[
+            "withdrawn::a_connection_that_was_opened_under_an_older_policy_takes_no_request_of_a_newer_one",
+        ],
+    },
+    Guard {
+        what: "a reason phrase stays outside",
+        file: "crates/sbx-gateway/src/relay/exchange.rs",
+        text: "answer.extensions_mut().remove::<ReasonPhrase>();",
+        instead: "let _ = answer.extensions_mut().get::<ReasonPhrase>();",
+        tests: &["withdrawn::attack_56_a_value_in_the_reason_phrase_does_not_come_back"],
     },
     Guard {
         what: "a first message has a bound",

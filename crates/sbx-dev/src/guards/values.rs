@@ -7,8 +7,8 @@ pub(super) const GUARDS: &[Guard] = &[
     Guard {
         what: "values are taken out of answers",
         file: "crates/sbx-gateway/src/relay/clean.rs",
-        text: "    bound.sought.as_ref().map(|_| Values(supplied.to_vec()))",
-        instead: "    bound.sought.as_ref().filter(|_| supplied.len() > 99).map(|_| Values(supplied.to_vec()))",
+        text: "    bound.sought.as_ref().map(|_| Values {",
+        instead: "    bound.sought.as_ref().filter(|_| supplied.len() > 99).map(|_| Values {",
         tests: &[
             "attacks_credentials::attack_56_a_value_that_comes_back_is_replaced_in_head_and_body_whatever_they_are_written_as",
             "attacks_shown::attack_56_a_value_in_a_trailer_is_replaced",

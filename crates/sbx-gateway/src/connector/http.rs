@@ -36,9 +36,9 @@ pub enum SendError {
     /// The head cannot be written in the upstream's protocol.
     #[error("the request cannot be sent on: {0}")]
     Head(#[from] hyper::http::Error),
-    /// The policy changed before the upstream answered.
-    #[error("the policy changed and no longer allows this")]
-    Revoked,
+    /// Something changed before the upstream answered.
+    #[error("this is no longer allowed")]
+    Revoked(Reason),
 }
 
 impl SendError {
@@ -47,7 +47,7 @@ impl SendError {
         match self {
             Self::Dial(error) => error.reason(),
             Self::Head(_) => Reason::BadRequest,
-            Self::Revoked => Reason::PolicyChanged,
+            Self::Revoked(reason) => *reason,
             Self::Http(_) | Self::Slow | Self::Switched | Self::Extension => {
                 Reason::UpstreamUnreachable
             }

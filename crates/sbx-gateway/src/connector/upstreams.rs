@@ -19,6 +19,8 @@ use crate::limits;
 pub struct Upstream {
     /// To send on.
     pub sender: Sender,
+    /// Those of the generation under which it was opened.
+    of: Weak<Upstreams>,
     /// The address that was dialled: a guest that chose another one does not get this connection.
     address: SocketAddr,
     /// What was offered to the upstream when it chose.
@@ -46,11 +48,17 @@ impl Upstream {
         };
         Ok(Self {
             sender,
+            of: Arc::downgrade(&grant.generation.upstreams),
             address,
             offers,
             load: Arc::default(),
             since: Instant::now(),
         })
+    }
+
+    /// Whether it was opened under the policy, the overrides and the roots that this was granted by.
+    pub fn is_of(&self, grant: &Grant) -> bool {
+        std::ptr::eq(self.of.as_ptr(), Arc::as_ptr(&grant.generation.upstreams))
     }
 
     /// Held by an answer for as long as it is passed on.
@@ -126,6 +134,7 @@ impl Upstreams {
                         if Arc::strong_count(&upstream.load) <= limits::H2_STREAMS_UPSTREAM {
                             found = Some(Upstream {
                                 sender: Sender::H2(sender.clone()),
+                                of: upstream.of.clone(),
                                 load: upstream.load.clone(),
                                 ..*upstream
                             });

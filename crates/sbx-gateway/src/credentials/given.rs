@@ -26,6 +26,8 @@ struct State {
     /// By service; what was used last stands last.
     values: HashMap<String, VecDeque<Value>>,
     numbers: u64,
+    /// What is bound now; `None` until the first change.
+    bound: Option<Vec<Arc<BoundCredential>>>,
 }
 
 #[derive(Debug)]
@@ -41,13 +43,25 @@ struct Value {
 impl Value {
     fn is(&self, other: &Supplied) -> bool {
         let one = &self.supplied;
-        let same_text =
-            Arc::ptr_eq(&one.material, &other.material) || one.material.text == other.material.text;
-        same_text && is_same_binding(&one.credential, &other.credential)
+        is_same_text(one, other) && is_same_binding(&one.credential, &other.credential)
     }
 
     fn length(&self) -> usize {
         self.supplied.material.text.expose().len()
+    }
+}
+
+/// Whether two stand for the same value.
+pub fn is_same_text(one: &Supplied, other: &Supplied) -> bool {
+    Arc::ptr_eq(&one.material, &other.material) || one.material.text == other.material.text
+}
+
+/// Whether the binding of a value is none of these.
+fn is_former(value: &Supplied, bound: &[Arc<BoundCredential>]) -> bool {
+    let own = &value.credential;
+    match value.part {
+        Part::Token => !bound.iter().any(|one| one.service == own.service),
+        Part::Value | Part::Asks => !bound.iter().any(|one| is_same_binding(one, own)),
     }
 }
 
@@ -86,6 +100,13 @@ impl Given {
         };
         let mut state = self.lock();
         let state = &mut *state;
+        // It was asked for under what was bound before, and came later.
+        let now_bound = state.bound.as_deref();
+        let former = now_bound.is_some_and(|bound| is_former(supplied, bound));
+        let until = until.or_else(|| former.then(|| now + limits::GIVEN_KEPT));
+        if former {
+            self.former.store(true, Ordering::Release);
+        }
         let service = &supplied.credential.service;
         if !state.values.contains_key(service) {
             state.values.insert(service.clone(), VecDeque::new());
@@ -105,7 +126,7 @@ impl Given {
             number,
             supplied: supplied.clone(),
             until,
-            former: false,
+            former,
         });
         if is_new {
             values.retain(|value| value.until.is_none_or(|until| now < until));
@@ -119,12 +140,9 @@ impl Given {
         let now = Instant::now();
         let mut any = false;
         let mut state = self.lock();
+        state.bound = Some(bound.to_vec());
         for value in state.values.values_mut().flatten() {
-            let own = &value.supplied.credential;
-            value.former = match value.supplied.part {
-                Part::Token => !bound.iter().any(|one| one.service == own.service),
-                Part::Value | Part::Asks => !bound.iter().any(|one| is_same_binding(one, own)),
-            };
+            value.former = is_former(&value.supplied, bound);
             if value.former {
                 value.until.get_or_insert(now + limits::GIVEN_KEPT);
             }

@@ -244,6 +244,15 @@ impl Credentials {
         self.all.iter().any(|one| one.hosts.contains(target))
     }
 
+    /// Whether a credential that was bound to the target is bound to it now, with whatever value.
+    pub fn still_binds(&self, target: &Target, one: &BoundCredential) -> bool {
+        self.all.iter().any(|own| {
+            own.service == one.service
+                && own.placeholder == one.placeholder
+                && own.hosts.contains(target)
+        })
+    }
+
     /// What was written so far, of all generations.
     pub fn given(&self) -> &Arc<Given> {
         &self.given

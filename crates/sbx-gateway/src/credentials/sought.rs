@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use sbx_credentials::scrub::Scrub;
 use sbx_policy::Target;
 
-use super::given::Given;
+use super::given::{Given, is_same_text};
 use super::{BoundCredential, Part, Supplied, Supply};
 use crate::limits;
 
@@ -23,9 +23,16 @@ pub struct Sought {
 #[derive(Debug, Default)]
 struct Made {
     changes: u64,
-    by_target: HashMap<Target, Arc<Scrub>>,
+    by_target: HashMap<Target, Known>,
     /// Names of a pattern have the same values more often than not.
     by_values: HashMap<Vec<u64>, Arc<Scrub>>,
+}
+
+/// What finds these values, and those that are here.
+#[derive(Debug)]
+struct Known {
+    values: Vec<Supplied>,
+    scrub: Arc<Scrub>,
 }
 
 impl Sought {
@@ -48,11 +55,11 @@ impl Sought {
         self.given.give(supplied);
     }
 
-    /// What finds them in an answer of this target to a request that `supplied` were written into.
-    pub fn at(&self, target: &Target, supplied: &[Supplied]) -> Arc<Scrub> {
+    /// What finds them in an answer of this target to a request that `supplied` were written into. `captured`: it is read
+    /// here, and what it issues may be a token that was issued before, which stays in it.
+    pub fn at(&self, target: &Target, supplied: &[Supplied], captured: bool) -> Arc<Scrub> {
         // Read first: what changes after it is found the next time.
         let changes = self.changes();
-        let reads_tokens = supplied.iter().any(|one| one.part == Part::Asks);
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         if made.changes != changes {
             *made = Made {
@@ -60,33 +67,48 @@ impl Sought {
                 ..Made::default()
             };
         }
-        if let Some(scrub) = made.by_target.get(target).filter(|_| !reads_tokens) {
-            return scrub.clone();
+        if let Some(known) = made.by_target.get(target)
+            && !captured
+            && self.are_among(&known.values, supplied)
+        {
+            return known.scrub.clone();
         }
         let mut given = self.given.at(target, &self.bound);
-        if reads_tokens {
-            // What is issued is read here, and may be what was issued before.
+        if captured {
             given.retain(|(_, one)| one.part != Part::Token);
-            return Arc::new(self.scrub(&given, supplied));
         }
-        let mut numbers: Vec<u64> = given.iter().map(|(number, _)| *number).collect();
-        // Pushed out by others since: for this answer alone.
-        let is_known = |one: &Supplied| {
-            let same = |(_, known): &(u64, Supplied)| Arc::ptr_eq(&known.material, &one.material);
-            given.iter().any(same) || self.is_here(one)
-        };
-        if !supplied.iter().all(is_known) {
-            return Arc::new(self.scrub(&given, supplied));
+        let (numbers, values): (Vec<u64>, Vec<Supplied>) = given.into_iter().unzip();
+        if !self.are_among(&values, supplied) {
+            // Pushed out by others since: for this answer alone.
+            return Arc::new(self.scrub(values.iter().chain(supplied)));
         }
-        numbers.shrink_to_fit();
         let scrub = made.by_values.entry(numbers);
-        let scrub = scrub.or_insert_with(|| Arc::new(self.scrub(&given, &[])));
+        let scrub = scrub.or_insert_with(|| Arc::new(self.scrub(values.iter())));
         let scrub = scrub.clone();
-        if made.by_target.len() >= limits::BOUND_TARGETS {
-            made.by_target.clear();
+        if !captured {
+            if made.by_target.len() >= limits::BOUND_TARGETS {
+                made.by_target.clear();
+            }
+            let known = Known {
+                values,
+                scrub: scrub.clone(),
+            };
+            made.by_target.insert(target.clone(), known);
         }
-        made.by_target.insert(target.clone(), scrub.clone());
         scrub
+    }
+
+    /// Whether what finds `values` finds these as well.
+    fn are_among(&self, values: &[Supplied], supplied: &[Supplied]) -> bool {
+        let is_same = |known: &Supplied, one: &Supplied| {
+            known.credential.placeholder == one.credential.placeholder && is_same_text(known, one)
+        };
+        supplied.iter().all(|one| {
+            // In the place of a token that is not known any more.
+            one.material.text.expose().is_empty()
+                || values.iter().any(|known| is_same(known, one))
+                || self.is_here(one)
+        })
     }
 
     fn is_here(&self, one: &Supplied) -> bool {
@@ -97,12 +119,11 @@ impl Sought {
         self.bound.iter().any(here)
     }
 
-    fn scrub(&self, given: &[(u64, Supplied)], supplied: &[Supplied]) -> Scrub {
+    fn scrub<'a>(&'a self, given: impl Iterator<Item = &'a Supplied>) -> Scrub {
         let here = self.bound.iter().filter_map(|bound| match &bound.supply {
             Supply::Here(material) => Some(bound.values(material)),
             Supply::Unavailable(_) | Supply::OnDemand => None,
         });
-        let given = given.iter().map(|(_, one)| one).chain(supplied);
         let given = given.map(|one| one.credential.values(&one.material));
         Scrub::new(here.chain(given).flatten()).unwrap_or_else(Scrub::of_nothing)
     }

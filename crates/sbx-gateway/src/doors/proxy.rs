@@ -133,7 +133,7 @@ async fn connect_unread<S: Client>(
     let upstream = match unread.dial().await {
         Ok(upstream) => upstream,
         Err(Some(error)) => return page::failed(&error.to_string(), error.reason()),
-        Err(None) => return page::revoked(unread.grant()),
+        Err(None) => return page::revoked(unread.grant(), Reason::PolicyChanged),
     };
     tokio::spawn(async move {
         if let Some(guest) = switched::<S>(upgrade).await {

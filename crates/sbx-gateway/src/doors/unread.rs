@@ -11,7 +11,7 @@ use crate::adapter::hello::read_hello;
 use crate::connector::{self, DialError};
 use crate::decision::Grant;
 use crate::gateway::Gateway;
-use crate::live::Lease;
+use crate::live::{Feed, Lease};
 use crate::reason::Reason;
 
 /// See the module. A new policy ends it, also while it is dialled and while the guest has not said who it wants.
@@ -26,11 +26,14 @@ struct Account {
     gateway: Arc<Gateway>,
     grant: Grant,
     proxy: ProxyKind,
+    /// Tells whether the lease is revoked: whoever did that has recorded it.
+    feed: Feed,
     told: bool,
 }
 
 impl Account {
     fn tell(&mut self, reason: Reason) {
+        self.told |= self.feed.is_revoked();
         if !std::mem::replace(&mut self.told, true) {
             record_grant(&self.gateway, &self.grant, self.proxy, reason);
         }
@@ -51,6 +54,7 @@ impl Unread {
             gateway,
             grant,
             proxy,
+            feed: lease.feed(),
             told: false,
         };
         Self { account, lease }
@@ -65,11 +69,7 @@ impl Unread {
     pub(super) async fn dial(&mut self) -> Result<TcpStream, Option<DialError>> {
         let dialled = tokio::select! {
             biased;
-            () = &mut self.lease => {
-                // Whoever revoked the lease has recorded it.
-                self.account.told = true;
-                return Err(None);
-            }
+            () = &mut self.lease => return Err(None),
             dialled = connector::dial(&self.account.grant) => dialled,
         };
         dialled.map_err(|error| {
@@ -85,11 +85,9 @@ impl Unread {
             return self.relay(guest, upstream).await;
         }
         let heard = tokio::select! {
+            biased;
+            () = &mut self.lease => return,
             heard = read_hello(guest) => heard,
-            () = &mut self.lease => {
-                account.told = true;
-                return;
-            }
         };
         let guest = match heard {
             Ok((hello, mut guest)) if names(&hello, &account.grant.target) => {

@@ -4,13 +4,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderValue};
+use hyper::StatusCode;
+use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, HeaderValue};
 use sbx_credentials::scrub::{self, Scrub};
 
 use super::body::BodyError;
 use super::decoding::{Decoder, Unknown};
 use super::stage::Pass;
-use crate::credentials::{Bound, Form, Supplied};
+use crate::credentials::{Bound, Form, Part, Supplied};
 use crate::decision::Grant;
 use crate::gateway::Gateway;
 use crate::records::Event;
@@ -26,18 +27,31 @@ pub(super) fn is_object(supplied: &[Supplied], headers: &HeaderMap) -> bool {
 }
 
 /// The values that were written into a request whose answer is looked into.
-pub(super) struct Values(Vec<Supplied>);
+pub(super) struct Values {
+    supplied: Vec<Supplied>,
+    /// The answer is read here: a token that it issues stays in it.
+    captured: bool,
+}
 
-/// For the answer to a request that these were written into. `None`: nothing was ever bound there, so nothing can come
-/// back.
-pub(super) fn values(bound: &Bound, supplied: &[Supplied]) -> Option<Values> {
-    bound.sought.as_ref().map(|_| Values(supplied.to_vec()))
+/// For the answer with this status to a request that these were written into. `None`: nothing was ever bound there, so
+/// nothing can come back.
+pub(super) fn values(bound: &Bound, supplied: &[Supplied], status: StatusCode) -> Option<Values> {
+    bound.sought.as_ref().map(|_| Values {
+        supplied: supplied.to_vec(),
+        // What is no success goes to the guest as it is.
+        captured: status.is_success() && supplied.iter().any(|one| one.part == Part::Asks),
+    })
 }
 
 /// What finds all that may come back now, and since when.
 fn sought_at(grant: &Grant, values: &Values) -> (u64, Arc<Scrub>) {
     match &grant.bound.sought {
-        Some(sought) => (sought.changes(), sought.at(&grant.target, &values.0)),
+        Some(sought) => {
+            // Read first: what changes after it is found the next time.
+            let changes = sought.changes();
+            let scrub = sought.at(&grant.target, &values.supplied, values.captured);
+            (changes, scrub)
+        }
         None => (0, Arc::new(Scrub::of_nothing())),
     }
 }
@@ -86,6 +100,10 @@ impl Clean {
         headers: &mut HeaderMap,
     ) -> Result<Self, Unknown> {
         let decoder = Decoder::of(headers)?;
+        // A part of what was compressed begins in the middle of it.
+        if decoder.is_some() && headers.contains_key(CONTENT_RANGE) {
+            return Err(Unknown);
+        }
         // Somebody reads what comes, and would wait for it.
         if decoder.as_ref().is_some_and(|decoder| !decoder.is_prompt()) {
             return Err(Unknown);

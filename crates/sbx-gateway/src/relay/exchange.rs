@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
+use hyper::ext::ReasonPhrase;
 use hyper::header::{ACCEPT_ENCODING, ALT_SVC, EXPECT, HeaderValue, WWW_AUTHENTICATE};
 use hyper::http::request::Parts;
 use hyper::{Request, Response, StatusCode, Version};
@@ -74,10 +75,10 @@ impl Account<'_> {
                 self.event.reason = Reason::BadRequest;
                 return Ok(page::bad_request("the body broke off"));
             }
-            SendError::Revoked => {
+            SendError::Revoked(reason) => {
                 // Whoever revoked the lease has recorded it.
                 self.told = true;
-                return Ok(page::revoked(grant));
+                return Ok(page::revoked(grant, *reason));
             }
             _ => {}
         }
@@ -139,7 +140,9 @@ impl Inspected {
         let guest_upgrade = asks_for_websocket(&parts)
             .then(|| parts.extensions.remove())
             .flatten();
-        let mut lease = self.gateway.lease(grant, self.proxy);
+        let written = request.supplied.iter().map(|one| one.credential.clone());
+        let written = written.collect();
+        let mut lease = self.gateway.lease_writing(grant, written, self.proxy);
         let websocket = guest_upgrade.is_some();
         let body = Sending::new(body, lease.feed()).guarded(guard);
         let sent = (parts, body, admitted);
@@ -147,11 +150,14 @@ impl Inspected {
         let answered = tokio::select! {
             // First: nobody is dialled for what is not allowed any more.
             biased;
-            () = &mut lease => Err(SendError::Revoked),
+            () = &mut lease => {
+                let reason = lease.revoked().unwrap_or(Reason::PolicyChanged);
+                Err(SendError::Revoked(reason))
+            }
             answered = exchange => answered,
         };
         let Answered {
-            answer,
+            mut answer,
             upstream,
             gate,
         } = match answered {
@@ -159,11 +165,15 @@ impl Inspected {
             Err(error) => return account.broken(version, arrival.as_ref(), error),
         };
         let switched = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
-        let values = clean::values(&grant.bound, &request.supplied);
+        let values = clean::values(&grant.bound, &request.supplied, answer.status());
+        if values.is_some() {
+            // Means nothing (RFC 9112, section 4), and could hold a value.
+            answer.extensions_mut().remove::<ReasonPhrase>();
+        }
         match guest_upgrade {
             Some(guest) if switched => match websocket::check_opening(answer.headers()) {
                 Ok(()) => {
-                    let (supplied, mut answer) = (&request.supplied, answer);
+                    let supplied = &request.supplied;
                     let (event, head) = (&account.event, answer.headers_mut());
                     let opening = Opening::new(&self.gateway, grant, supplied, values, event, head);
                     Ok(opening.splice(answer, guest, lease))

@@ -207,10 +207,14 @@ impl Inspected {
         grant: &Grant,
         offers: Offers,
     ) -> Option<Result<Upstream, SendError>> {
-        if let Some(first) = lock(&self.first).take() {
-            return Some(first);
+        // What was dialled under an older policy may lead where the new one does not.
+        match lock(&self.first).take() {
+            Some(Ok(first)) if !first.is_of(grant) => {}
+            Some(first) => return Some(first),
+            None => {}
         }
         if let Some(own) = lock(&self.own).kept.take()
+            && own.is_of(grant)
             && own.sender.is_usable()
         {
             return Some(Ok(own));

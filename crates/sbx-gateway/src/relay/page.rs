@@ -79,9 +79,11 @@ pub fn aws(denial: &Denial, refusal: &Refusal, complaint: Complaint) -> Response
 }
 
 /// The same for what was granted under a policy that is not in force any more.
-pub fn revoked(grant: &Grant) -> Response<AnswerBody> {
-    let text = "The policy changed and no longer allows this";
-    let reason = Reason::PolicyChanged;
+pub fn revoked(grant: &Grant, reason: Reason) -> Response<AnswerBody> {
+    let text = match reason {
+        Reason::CredentialWithdrawn => "The credential that was written into this was withdrawn",
+        _ => "The policy changed and no longer allows this",
+    };
     denied(&Denial::new(&grant.generation, &grant.target, reason, text))
 }
 

@@ -194,6 +194,15 @@ fn attack_30_a_placeholder_in_a_message_is_stopped_however_it_is_written_and_spl
                     assert!(reason.starts_with(said), "{shown}: {reason}");
                     stopped(round, way, "placeholder-to-unbound-host", &shown).await;
                 }
+                // The upstream has answered what came behind its beginning before the end comes.
+                let (begin, end) = text.split_at(BEFORE.len() + writing.len() - 8);
+                let begin = [frame(FIRST, begin.as_bytes()), frame(PING, b"between")];
+                let mut stream = open(way, round).await;
+                write(&mut stream, &begin).await;
+                while hear(&mut stream).await.expect("a pong").0 != PONG {}
+                write(&mut stream, &[frame(END, end.as_bytes())]).await;
+                assert_eq!(close(&mut stream).await.0, 1008, "{way:?} {writing}");
+                stopped(round, way, "placeholder-to-unbound-host", &writing).await;
             }
         }
         for recorder in upstreams.watched() {

@@ -48,3 +48,4 @@ mod transparent;
 mod udp;
 mod ways;
 mod wire;
+mod withdrawn;

@@ -2,6 +2,7 @@ use sbx_policy::Port;
 use sbx_wire::secret::SecretText;
 
 use super::*;
+use crate::credentials::Sought;
 use crate::credentials::bind::bind;
 
 fn target(text: &str) -> Target {
@@ -104,4 +105,61 @@ async fn values_of_a_service_have_a_bound_in_number_and_in_bytes() {
     assert!(found.contains(&"of-another-service".to_owned()));
     given.give(&value(&one, &"x".repeat(limits::GIVEN_BYTES)));
     assert_eq!(texts(&given, "api.test", &[]).len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_value_that_comes_after_its_binding_went_is_known_as_one_that_went() {
+    let given = Given::default();
+    let (one, other) = (credential("one", "api.test"), credential("two", "b.test"));
+    given.settle(std::slice::from_ref(&one));
+    given.settle(&[other]);
+    assert!(!given.was_bound(&target("api.test")), "nothing was given");
+    given.give(&value(&one, "late-value"));
+    assert!(given.was_bound(&target("api.test")));
+    tokio::time::advance(limits::GIVEN_KEPT).await;
+    assert!(!given.was_bound(&target("api.test")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn values_of_the_own_request_are_found_when_others_have_pushed_them_out() {
+    let given = Arc::new(Given::default());
+    let one = credential("one", "api.test");
+    let sought = Sought::new(&given, std::slice::from_ref(&one));
+    let at = target("api.test");
+    let own = value(&one, "value-of-the-own-request");
+    given.give(&own);
+    given.give(&value(&one, &"x".repeat(limits::GIVEN_BYTES)));
+    // Kept for the target, without what was pushed out.
+    let kept = sought.at(&at, &[], false);
+    assert_eq!(kept.whole(b"value-of-the-own-request"), None);
+    let kept_again = sought.at(&at, &[], false);
+    assert!(Arc::ptr_eq(&kept, &kept_again));
+    let scrub = sought.at(&at, std::slice::from_ref(&own), false);
+    assert!(scrub.whole(b"value-of-the-own-request").is_some());
+    // What stands in the place of a token that is not known adds nothing.
+    let nothing = own.without_value();
+    assert!(Arc::ptr_eq(&kept, &sought.at(&at, &[nothing], false)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_is_left_in_an_answer_that_is_read_and_in_no_other() {
+    let given = Arc::new(Given::default());
+    let one = credential("one", "api.test");
+    let sought = Sought::new(&given, std::slice::from_ref(&one));
+    let login = value(&one, "login-of-the-registry");
+    let token = Supplied {
+        part: Part::Token,
+        ..value(&one, "token-that-was-issued")
+    };
+    given.give(&login);
+    given.give(&token);
+    let login = std::slice::from_ref(&login);
+    for _ in 0..2 {
+        for (captured, found) in [(true, false), (false, true)] {
+            let scrub = sought.at(&target("api.test"), login, captured);
+            let in_token = scrub.whole(b"token-that-was-issued");
+            assert_eq!(in_token.is_some(), found, "{captured}");
+            assert!(scrub.whole(b"login-of-the-registry").is_some());
+        }
+    }
 }

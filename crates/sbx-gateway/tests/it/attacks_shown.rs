@@ -372,3 +372,22 @@ fn attack_56_a_value_in_a_trailer_is_replaced() {
         lab.records_that(1, came_back).await;
     });
 }
+
+#[test]
+fn a_part_of_a_compressed_answer_is_refused_where_it_would_have_to_be_read() {
+    let tape = Tape::answering(&[
+        "HTTP/1.1 206 Partial Content\r\nContent-Encoding: gzip\r\nContent-Range: bytes 5-8/90\r\n\
+         Content-Length: 4\r\n\r\nabcd",
+    ]);
+    let lab = Setup::new(&["allow web.test"])
+        .send_to("web.test:80", tape.address)
+        .bind(anthropic("web.test:80"))
+        .start();
+    run(async {
+        let mut stream = lab.proxy().await;
+        let asked = "GET http://web.test/ HTTP/1.1\r\nHost: web.test\r\nRange: bytes=5-8\r\n\r\n";
+        let answer = say(&mut stream, asked).await;
+        assert_eq!((answer.status, answer.reason()), (502, "body-encoding"));
+        lab.one_record("body-encoding", "web.test").await;
+    });
+}

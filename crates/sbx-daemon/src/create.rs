@@ -54,19 +54,28 @@ pub(crate) struct Checked {
     notices: Vec<String>,
 }
 
-/// Checks a request and takes its name. Nothing is made.
-pub(crate) fn check(daemon: &Arc<Daemon>, request: Create) -> Result<Checked, Report> {
+/// Checks a request and takes its name. Nothing is made. The workspaces are searched for what is to be guarded, which
+/// takes what it takes: nobody else waits for that.
+pub(crate) async fn check(daemon: &Arc<Daemon>, request: Create) -> Result<Checked, Report> {
+    let daemon = daemon.clone();
+    image::blocking(move || looked_at(&daemon, request)).await?
+}
+
+/// [`check`], on a thread that may wait.
+fn looked_at(daemon: &Arc<Daemon>, request: Create) -> Result<Checked, Report> {
     daemon.require_policy()?;
     let agent = agents::find(&request.agent)?;
     let wanted = request.name.as_deref().map(parse_name).transpose()?;
     let (workspaces, mut notices) = workspace::check(daemon, &request.workspaces)?;
     notices.extend(agent.warning().map(|warning| format!("note: {warning}")));
+    // The store is not held meanwhile.
+    let stored = daemon.store().settings().clone();
     for workspace in workspaces
         .iter()
         .filter(|workspace| workspace.path.is_dir())
     {
         guard::rules(
-            daemon.store().settings(),
+            &stored,
             &request.guarding,
             (&workspace.path, workspace.read_only),
         )?;

@@ -1,9 +1,11 @@
 //! What a sandbox's shares are told to protect and hide, and what they say of it.
 
+use crate::daemon::Daemon;
 use crate::error::io_report;
 use crate::record::Record;
+use crate::sandbox::Sandbox;
 use crate::store::StoredSetting;
-use crate::{git_settings, masks, settings, stand_ins};
+use crate::{git_settings, image, masks, settings, stand_ins};
 use rustix::fs::{Mode, OFlags, open};
 use sbx_wire::api::{Guarded, GuardedEvent};
 use sbx_wire::launch::ShareSpec;
@@ -189,11 +191,14 @@ pub(crate) fn whole(file: File, limit: usize) -> io::Result<Option<Vec<u8>>> {
 }
 
 /// What was tried in a sandbox. Lines that cannot be read are left out.
-pub(crate) fn report(
-    stored: &BTreeMap<String, StoredSetting>,
-    record: &Record,
-    dir: &Path,
-) -> Guarded {
+pub(crate) async fn report(daemon: &Daemon, sandbox: &Sandbox) -> Result<Guarded, Report> {
+    let stored = daemon.store().settings().clone();
+    let (record, dir) = (sandbox.record(), sandbox.dir.clone());
+    image::blocking(move || tried(&stored, &record, &dir)).await
+}
+
+/// [`report`], on a thread that may wait.
+fn tried(stored: &BTreeMap<String, StoredSetting>, record: &Record, dir: &Path) -> Guarded {
     let (shares, _) = crate::personalise::shares(record);
     let mut events = Vec::new();
     for (index, share) in shares.iter().enumerate() {

@@ -64,7 +64,8 @@ pub(crate) async fn launch_with(
 ) -> Result<(), Report> {
     events.step("starting the machine");
     let record = sandbox.record();
-    workspace::check_again(&record.workspaces)?;
+    let workspaces = record.workspaces.clone();
+    image::blocking(move || workspace::check_again(&workspaces)).await??;
     let image = image::of(daemon, &record)?;
     let verdict = image::accelerator(daemon, &image, record.accel_wanted, events).await?;
     let kernel = kernel::choose(daemon, &image, &verdict, &record, kind, events).await?;
@@ -131,7 +132,7 @@ async fn write_documents(
         .canonicalize()
         .map_err(|e| io_report("find", &sandbox.dir, &e))?;
     let (shares, notices) = guarded_shares(daemon, record, &dir).await?;
-    let mut personalise = personalise(daemon, record, &image.path);
+    let mut personalise = personalise(daemon, record, &image.path).await?;
     personalise.mounts.extend(masked(&shares));
     let document = Launch {
         schema: launch::SCHEMA,

@@ -4,6 +4,7 @@ use crate::agents;
 use crate::credentials;
 use crate::daemon::Daemon;
 use crate::git_identity;
+use crate::image;
 use crate::record::Record;
 use crate::ssh_agent;
 use base64::Engine;
@@ -13,9 +14,11 @@ use sbx_wire::api::Workspace;
 use sbx_wire::gateway::PROXY_PORT;
 use sbx_wire::guest::{GuestFile, Mount, NetworkIdentity, Personalise};
 use sbx_wire::launch::ShareSpec;
+use sbx_wire::report::Report;
 use sbx_wire::trust;
 use sbx_workspace::Rules;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 /// The guest's side of its private network; every sandbox has the same one, none can see another's.
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 127, 2);
@@ -82,8 +85,19 @@ fn share(index: usize, workspace: &Workspace) -> ShareSpec {
     }
 }
 
-/// The message. `path`: the image's `PATH`. Entropy and clock are the supervisor's to fill in.
-pub(crate) fn personalise(daemon: &Daemon, record: &Record, path: &str) -> Personalise {
+/// The message. `path`: the image's `PATH`. Entropy and clock are the supervisor's to fill in. Git is asked for the user's
+/// name, which takes what it takes: nobody else waits for that.
+pub(crate) async fn personalise(
+    daemon: &Arc<Daemon>,
+    record: &Record,
+    path: &str,
+) -> Result<Personalise, Report> {
+    let (daemon, record, path) = (daemon.clone(), record.clone(), path.to_owned());
+    image::blocking(move || message(&daemon, &record, &path)).await
+}
+
+/// [`personalise`], on a thread that may wait.
+fn message(daemon: &Daemon, record: &Record, path: &str) -> Personalise {
     let (_, mounts) = shares(record);
     let placeholder = |service: &str| {
         record

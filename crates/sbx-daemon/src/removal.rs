@@ -100,7 +100,7 @@ pub(crate) async fn remove_held(
     // A start that failed, or a supervisor that was killed, leaves sockets.
     lifecycle::end(sandbox, std::time::Duration::ZERO).await?;
     // Before it is gone, so that whoever asks always gets one of the two.
-    let guarded = guard::report(daemon.store().settings(), &sandbox.record(), &sandbox.dir);
+    let guarded = guard::report(daemon, sandbox).await?;
     daemon.reports.keep(&sandbox.name, guarded);
     lifecycle::discard(daemon, sandbox)?;
     tracing::info!(sandbox = sandbox.name, "removed, because it was run to be");

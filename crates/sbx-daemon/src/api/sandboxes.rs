@@ -50,22 +50,22 @@ pub(super) async fn guard(
     Path(name): Path<String>,
 ) -> ApiResult<Json<sbx_wire::api::Guarded>> {
     let sandbox = daemon.sandbox(&name);
-    let found = sandbox.as_ref().map(|sandbox| {
-        let record = sandbox.record();
-        guard::report(daemon.store().settings(), &record, &sandbox.dir)
-    });
+    let found = match &sandbox {
+        Ok(sandbox) => guard::report(&daemon, sandbox).await,
+        Err(report) => Err(report.clone()),
+    };
     // It may have gone while its files were read.
     let gone = daemon.sandbox(&name).is_err();
     match daemon.reports.get(&name).filter(|_| gone) {
         Some(kept) => Ok(Json(kept)),
-        None => Ok(Json(found.map_err(Clone::clone)?)),
+        None => Ok(Json(found?)),
     }
 }
 
 pub(super) async fn create(State(daemon): Shared, body: Bytes) -> ApiResult<Response> {
     let request: Create = parse(&body)?;
     let remove = request.remove;
-    let checked = creation::check(&daemon, request)?;
+    let checked = creation::check(&daemon, request).await?;
     let (events, receiver) = Events::new();
     // On its own: it goes on, or cleans up, when the client has gone.
     tokio::spawn(async move {

@@ -14,6 +14,7 @@ use sbx_wire::report::Report;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Rises with every change to what a snapshot holds or how it is made.
 const FORMAT: u32 = 1;
@@ -49,7 +50,7 @@ struct Identity<'a> {
 
 /// What a snapshot for this sandbox would be of.
 pub(super) async fn wanted(
-    daemon: &Daemon,
+    daemon: &Arc<Daemon>,
     record: &Record,
     image: &Image,
     (kernel, initramfs): (PathBuf, PathBuf),
@@ -65,7 +66,7 @@ pub(super) async fn wanted(
         upper: "/upper".into(),
         docker: "/docker".into(),
     };
-    let personalise = personalise(daemon, record, &image.path);
+    let personalise = personalise(daemon, record, &image.path).await?;
     let socket = Path::new("/socket");
     let arguments = arguments(&Plan {
         label: "",

@@ -4,6 +4,7 @@ use crate::harness::{Daemon, program};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
 
 fn request(change: impl FnOnce(&mut Value)) -> Value {
     let mut request = json!({
@@ -257,4 +258,45 @@ fn a_file_is_shared_read_only_and_never_as_the_first_workspace() {
         assert_eq!(answer.code(), "workspace-refused", "{system}");
     }
     nothing_was_made(&daemon);
+}
+
+/// The workspace's own list is opened so much later than the daemon wants to.
+const HELD: Duration = Duration::from_secs(5);
+
+#[test]
+fn others_are_answered_while_a_workspace_is_searched() {
+    let mut daemon = Daemon::stopped();
+    let work = daemon.path("work");
+    fs::create_dir(&work).unwrap();
+    let list = work.join(".sbxignore");
+    // An error: nothing is begun after the search.
+    fs::write(&list, b"\xff").unwrap();
+    let traced = daemon.path("traced");
+    let script = format!(
+        "#!/bin/sh\nexec strace -D -f -qq -o /dev/null -P '{}' -e trace=open,openat -e inject=open,openat:delay_enter={}s '{}' \"$@\"\n",
+        list.display(),
+        HELD.as_secs(),
+        program().display()
+    );
+    fs::write(&traced, script).unwrap();
+    fs::set_permissions(&traced, fs::Permissions::from_mode(0o755)).unwrap();
+    daemon.restart_as(&traced, |command| command);
+    daemon.init("deny-all");
+
+    let (daemon, request) = (&daemon, workspace(work.to_str().unwrap()));
+    let begun = Instant::now();
+    let (answer, longest) = std::thread::scope(|scope| {
+        let search = scope.spawn(|| daemon.post("/v1/sandboxes", &request));
+        let mut longest = Duration::ZERO;
+        while !search.is_finished() {
+            let asked = Instant::now();
+            // What is in the store: it is not held either.
+            daemon.get("/v1/settings").ok();
+            longest = longest.max(asked.elapsed());
+        }
+        (search.join().unwrap(), longest)
+    });
+    assert_eq!(answer.code(), "sbxignore-invalid");
+    assert!(begun.elapsed() >= HELD, "the search was not held up");
+    assert!(longest < HELD / 2, "an answer took {longest:?}");
 }

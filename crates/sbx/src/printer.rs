@@ -1,6 +1,7 @@
 //! The one place that prints: data on standard output, everything else on standard error.
 
 use crate::exit::Exit;
+use crate::table::safe;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use sbx_wire::api::Progress;
 use sbx_wire::report::{Blame, Report};
@@ -45,10 +46,10 @@ impl Printer {
         Ok(())
     }
 
-    /// A line for the person at the terminal.
+    /// A line for the person at the terminal. What it says may have been named by anybody.
     pub(crate) fn notice(&mut self, text: &str) {
         self.finish_progress();
-        let _reader_gone = writeln!(std::io::stderr().lock(), "{text}");
+        let _reader_gone = writeln!(std::io::stderr().lock(), "{}", safe(text));
     }
 
     /// A line under `--debug`.
@@ -58,9 +59,14 @@ impl Printer {
         }
     }
 
-    /// An error in two lines, and its exit code.
+    /// An error in two lines, and its exit code. What a program said of it follows the first, further in than any line of
+    /// ours begins.
     pub(crate) fn report(&mut self, report: &Report) -> Exit {
-        self.notice(&format!("error: {}", report.message));
+        let mut lines = report.message.lines();
+        self.notice(&format!("error: {}", lines.next().unwrap_or_default()));
+        for line in lines {
+            self.notice(&format!("    {line}"));
+        }
         match (&report.hint, report.blame) {
             (Some(hint), _) => self.notice(&format!("  try: {hint}")),
             (None, Blame::Bug) => {
@@ -76,7 +82,7 @@ impl Printer {
         if !std::io::stderr().is_terminal() {
             if self.last_step != progress.step {
                 self.last_step.clone_from(&progress.step);
-                let _reader_gone = writeln!(std::io::stderr().lock(), "{} …", progress.step);
+                let _reader_gone = writeln!(std::io::stderr().lock(), "{} …", safe(&progress.step));
             }
             return;
         }
@@ -93,7 +99,8 @@ impl Printer {
         } else {
             String::new()
         };
-        bar.set_message(format!("{}{count} {}", progress.step, progress.detail));
+        let text = format!("{}{count} {}", progress.step, progress.detail);
+        bar.set_message(safe(&text));
     }
 
     /// Removes the progress line.

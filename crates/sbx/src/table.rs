@@ -27,11 +27,14 @@ pub(crate) fn render(header: &[&str], rows: &[Vec<String>]) -> String {
     lines.join("\n")
 }
 
-/// Shows text from a hostile source: control characters become `?`.
+/// Shows text from a hostile source on one line: control characters become `?`, and so do those that turn the
+/// direction of what follows.
 pub(crate) fn safe(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '?' } else { c })
-        .collect()
+    let shown = |c: char| {
+        let turns = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if c.is_control() || turns { '?' } else { c }
+    };
+    text.chars().map(shown).collect()
 }
 
 #[cfg(test)]
@@ -53,5 +56,6 @@ mod tests {
     #[test]
     fn escape_sequences_in_untrusted_text_are_shown_not_sent() {
         assert_eq!(safe("a\x1b]52;c;x\x07b"), "a?]52;c;x?b");
+        assert_eq!(safe("a\u{9b}2J\u{202e}b\n\t\u{7f}ü"), "a?2J?b???ü");
     }
 }

@@ -3,6 +3,7 @@
 use super::Context;
 use crate::client::beside_us;
 use crate::exit::Exit;
+use crate::table;
 use sbx_wire::api::{DaemonStatus, PolicyInit, Shutdown};
 use sbx_wire::report::Report;
 use serde_json::json;
@@ -156,10 +157,12 @@ async fn status(context: &mut Context, as_json: bool) -> Result<Exit, Report> {
             if !status.small_kernel.is_empty() {
                 context
                     .printer
-                    .line(&format!("Kernel: {}", status.small_kernel));
+                    .line(&format!("Kernel: {}", table::safe(&status.small_kernel)));
             }
             for notice in &status.notices {
-                context.printer.line(&format!("Notice: {notice}"));
+                context
+                    .printer
+                    .line(&format!("Notice: {}", table::safe(notice)));
             }
         }
         (None, false) => context.printer.line("Status: stopped"),

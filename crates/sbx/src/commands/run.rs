@@ -76,9 +76,12 @@ pub(crate) async fn run(context: &mut Context, args: Args) -> Result<Exit, Repor
     let name = &attach.sandbox.name;
     match ended {
         Ended::Detached if args.detached => context.printer.line(name),
-        Ended::Detached => context.printer.notice(&format!(
-            "detached: the agent in sandbox '{name}' goes on\n  come back with: sbx run --name {name}"
-        )),
+        Ended::Detached => {
+            let goes_on = format!("detached: the agent in sandbox '{name}' goes on");
+            let way_back = format!("  come back with: sbx run --name {name}");
+            context.printer.notice(&goes_on);
+            context.printer.notice(&way_back);
+        }
         _ => {}
     }
     guarding::tell(context, name, since).await;

@@ -7,6 +7,7 @@
 mod bad_input;
 mod care;
 mod daemon;
+mod escapes;
 mod full_disk;
 mod policy;
 mod policy_log;

@@ -3,11 +3,12 @@
 use crate::world::World;
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
 use std::fs::File;
 use std::io::{Read, Write};
 
 /// Runs a command on a terminal at which somebody answers every question with Control-D.
-fn at_terminal(world: &World, arguments: &[&str]) -> (Option<i32>, String) {
+pub(crate) fn at_terminal(world: &World, arguments: &[&str]) -> (Option<i32>, String) {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&master).unwrap();
     unlockpt(&master).unwrap();
@@ -16,7 +17,16 @@ fn at_terminal(world: &World, arguments: &[&str]) -> (Option<i32>, String) {
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
         File::from(rustix::fs::open(&name, flags, Mode::empty()).unwrap())
     };
+    // Progress is drawn on a terminal that has a width and can move about.
+    let size = Winsize {
+        ws_row: 50,
+        ws_col: 200,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    tcsetwinsize(open(), size).unwrap();
     let mut command = world.command(arguments);
+    command.env("TERM", "xterm");
     command.stdin(open()).stdout(open()).stderr(open());
     let mut child = command.spawn().unwrap();
     // Ours are closed with it: the terminal ends when the child does.

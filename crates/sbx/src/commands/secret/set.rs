@@ -165,11 +165,10 @@ async fn sign_in(context: &mut Context, service: String) -> Result<Exit, Report>
             .printer
             .notice(&format!("No browser was opened: {why}"));
     }
-    context.printer.notice(&format!(
-        "Agree within {} minutes at\n{}",
-        consent.limit_s / 60,
-        consent.page
-    ));
+    let minutes = consent.limit_s / 60;
+    let request = format!("Agree within {minutes} minutes at");
+    context.printer.notice(&request);
+    context.printer.notice(&consent.page);
     let wait = AwaitConsent { id: consent.id };
     let answer: StoredSecret = context
         .client

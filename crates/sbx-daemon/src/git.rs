@@ -8,9 +8,32 @@ use std::time::{Duration, Instant};
 /// For one call.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// What git prints, at most so many bytes; nothing of the repository's settings is run. `None`: it failed.
-pub(crate) fn git(root: &Path, arguments: &[&str], limit: u64) -> Option<Vec<u8>> {
-    run(&mut Command::new("git"), root, arguments, limit)
+/// What one call may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Most {
+    /// Bytes that it prints.
+    bytes: u64,
+    /// When it is ended.
+    until: Instant,
+}
+
+impl Most {
+    /// So many bytes, and the usual time.
+    pub(crate) fn bytes(bytes: u64) -> Self {
+        let until = Instant::now() + LIMIT;
+        Self { bytes, until }
+    }
+
+    /// The same, but ended then at the latest.
+    pub(crate) fn until(self, end: Instant) -> Self {
+        let until = self.until.min(end);
+        Self { until, ..self }
+    }
+}
+
+/// What git prints; nothing of the repository's settings is run. `None`: it failed, or it took more than it may.
+pub(crate) fn git(root: &Path, arguments: &[&str], most: Most) -> Option<Vec<u8>> {
+    run(&mut Command::new("git"), root, arguments, most)
 }
 
 /// The same about another index than the repository's own.
@@ -18,14 +41,18 @@ pub(crate) fn git_of_index(
     root: &Path,
     index: &Path,
     arguments: &[&str],
-    limit: u64,
+    most: Most,
 ) -> Option<Vec<u8>> {
     let mut command = Command::new("git");
     command.env("GIT_INDEX_FILE", index);
-    run(&mut command, root, arguments, limit)
+    run(&mut command, root, arguments, most)
 }
 
-fn run(command: &mut Command, root: &Path, arguments: &[&str], limit: u64) -> Option<Vec<u8>> {
+fn run(command: &mut Command, root: &Path, arguments: &[&str], most: Most) -> Option<Vec<u8>> {
+    let Most {
+        bytes: limit,
+        until,
+    } = most;
     let mut child = command
         .args([
             "-c",
@@ -51,8 +78,7 @@ fn run(command: &mut Command, root: &Path, arguments: &[&str], limit: u64) -> Op
         let read = output.take(limit + 1).read_to_end(&mut bytes);
         read.is_ok().then_some(bytes)
     });
-    let since = Instant::now();
-    while !reader.is_finished() && since.elapsed() < LIMIT {
+    while !reader.is_finished() && Instant::now() < until {
         std::thread::park_timeout(Duration::from_millis(2));
     }
     // Of no effect on one that has ended.

@@ -2,7 +2,7 @@
 //! key of the SSH agent. Nothing else of the user's settings enters a sandbox.
 
 use crate::daemon::Daemon;
-use crate::git::git;
+use crate::git::{Most, git};
 use crate::settings;
 use sbx_wire::guest::GuestFile;
 use std::collections::BTreeMap;
@@ -31,7 +31,7 @@ pub(crate) fn files(daemon: &Daemon) -> [GuestFile; 2] {
         WANTED,
     ];
     // Fails as well if there are none.
-    let found = git(Path::new("/"), &arguments, MAX_SETTINGS).unwrap_or_default();
+    let found = git(Path::new("/"), &arguments, Most::bytes(MAX_SETTINGS)).unwrap_or_default();
     let found = settings(&found);
     let ssh = settings::ssh(daemon.store().settings());
     let signs = ssh.is_ok_and(|ssh| ssh.enabled);

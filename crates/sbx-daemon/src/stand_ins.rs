@@ -5,17 +5,22 @@
 
 use crate::error::io_report;
 use crate::files;
-use crate::git::{git, git_of_index};
+use crate::git::{Most, git, git_of_index};
 use crate::{places, repositories};
 use sbx_wire::report::Report;
 use sbx_workspace::rules::StandIn;
 use sbx_workspace::{Pattern, PatternSet};
 use std::io::ErrorKind;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// Most files, and most bytes of one. Beyond, git inside finds them deleted.
 const MAX_FILES: usize = 256;
 const MAX_BYTES: u64 = 1 << 20;
+/// Most files that git is asked for: it may lack what it lists, and has to be started to say so.
+const MAX_ASKED: usize = 2 * MAX_FILES;
+/// For all of a workspace's repositories: what git opens may be a pipe, on which it waits.
+const TIME: Duration = Duration::from_secs(30);
 /// Most bytes of git's list of files.
 const MAX_LIST: u64 = 64 << 20;
 /// A repository's index, copied, while git is asked about it.
@@ -36,99 +41,97 @@ pub(crate) fn find(
     hide: &[Pattern],
     folder: &Path,
 ) -> Result<(Vec<StandIn>, Option<String>), Report> {
+    find_until(root, hide, folder, Instant::now() + TIME)
+}
+
+fn find_until(
+    root: &Path,
+    hide: &[Pattern],
+    folder: &Path,
+    until: Instant,
+) -> Result<(Vec<StandIn>, Option<String>), Report> {
     let _old = std::fs::remove_dir_all(folder);
     if hide.is_empty() {
         return Ok((Vec::new(), None));
     }
     let (repositories, cut) = repositories::find(root);
-    let set = PatternSet::new(hide.iter().cloned());
-    let (mut found, mut without) = (Vec::new(), 0);
-    // Repositories that were not asked.
-    let mut silent = Vec::new();
+    let mut search = Search {
+        root,
+        set: PatternSet::new(hide.iter().cloned()),
+        folder,
+        until,
+        asked: 0,
+        found: Vec::new(),
+        without: 0,
+        unknown: Vec::new(),
+    };
     for repository in repositories {
-        files::private_dir(folder)?;
-        let index = folder.join(INDEX);
-        let copied = repositories::copy_index(root, &repository, &index);
+        if !search.repository(&repository)? {
+            let shown = root.join(&repository).display().to_string();
+            search.unknown.push(shown);
+        }
+    }
+    let notice = search.notice(cut);
+    Ok((search.found, notice))
+}
+
+/// A search of one workspace.
+struct Search<'a> {
+    root: &'a Path,
+    set: PatternSet,
+    /// Where files with what git has are made.
+    folder: &'a Path,
+    until: Instant,
+    /// Files that git was asked for.
+    asked: usize,
+    found: Vec<StandIn>,
+    /// Files that there is nothing for.
+    without: usize,
+    /// Repositories that not everything is known of.
+    unknown: Vec<String>,
+}
+
+impl Search<'_> {
+    /// Adds what is hidden of a repository, given by its path from the root. Whether all of it was looked at.
+    fn repository(&mut self, repository: &str) -> Result<bool, Report> {
+        if self.is_late() {
+            return Ok(false);
+        }
+        files::private_dir(self.folder)?;
+        let index = self.folder.join(INDEX);
+        let copied = repositories::copy_index(self.root, repository, &index);
         // Git knows of no file yet.
         if copied
             .as_ref()
             .is_err_and(|error| error.kind() == ErrorKind::NotFound)
         {
-            continue;
+            return Ok(true);
         }
         let list = ["ls-files", "--stage", "-z"];
-        let asked = || git_of_index(&root.join(&repository), &index, &list, MAX_LIST);
+        let most = Most::bytes(MAX_LIST).until(self.until);
+        let asked = || git_of_index(&self.root.join(repository), &index, &list, most);
         let list = copied.ok().and_then(|()| asked());
         let _copied = std::fs::remove_file(&index);
-        let Some(list) = list else {
-            silent.push(root.join(&repository).display().to_string());
-            continue;
-        };
-        let hidden = Hidden {
-            root,
-            repository: &repository,
-            set: &set,
-            folder,
-        };
-        without += hidden.add(&list, &mut found)?;
+        list.map_or(Ok(false), |list| self.files(repository, &list))
     }
-    Ok((found, notice(root, without, &silent, cut)))
-}
 
-/// What the user is told of hidden files that git inside finds deleted.
-fn notice(root: &Path, without: usize, silent: &[String], cut: bool) -> Option<String> {
-    let shown = root.display();
-    let mut said = Vec::new();
-    if without > 0 {
-        said.push(format!(
-            "{without} hidden files of {shown} that git tracks read as deleted inside: {MAX_FILES} are possible, of at most \
-             {} KiB. Do not commit their deletion",
-            MAX_BYTES >> 10
-        ));
-    }
-    if !silent.is_empty() {
-        said.push(format!(
-            "git cannot be asked which hidden files it tracks in {}: they read as deleted inside",
-            silent.join(", ")
-        ));
-    }
-    if cut {
-        said.push(format!(
-            "not every repository in {shown} was asked for hidden files that it tracks, which read as deleted inside"
-        ));
-    }
-    (!said.is_empty()).then(|| said.join("; "))
-}
-
-/// What is hidden of a repository.
-struct Hidden<'a> {
-    root: &'a Path,
-    /// From the root.
-    repository: &'a str,
-    set: &'a PatternSet,
-    /// Where files with what git has are made.
-    folder: &'a Path,
-}
-
-impl Hidden<'_> {
-    /// Adds those of git's list that are. Returns how many there is nothing for.
-    fn add(&self, list: &[u8], found: &mut Vec<StandIn>) -> Result<usize, Report> {
-        let repository = self.root.join(self.repository);
-        let mut without = 0;
+    /// Adds those of git's list that are. Whether there was time for all of them.
+    fn files(&mut self, repository: &str, list: &[u8]) -> Result<bool, Report> {
         for tracked in list.split(|byte| *byte == 0).filter_map(entry) {
-            let path = places::join(self.repository, &tracked.path);
-            let Some(hidden_above) = hidden(self.set, &path) else {
+            if self.is_late() {
+                return Ok(false);
+            }
+            let path = places::join(repository, &tracked.path);
+            let Some(hidden_above) = hidden(&self.set, &path) else {
                 continue;
             };
-            let content = ["cat-file", "blob", &tracked.object];
-            let content = (found.len() < MAX_FILES).then(|| git(&repository, &content, MAX_BYTES));
-            let Some(content) = content.flatten() else {
-                without += 1;
+            let Some(content) = self.content(repository, &tracked.object) else {
+                self.without += 1;
                 continue;
             };
-            let file = self.folder.join(found.len().to_string());
+            let file = self.folder.join(self.found.len().to_string());
             std::fs::write(&file, content).map_err(|error| io_report("write", &file, &error))?;
-            found.push(StandIn {
+            self.found.push(StandIn {
                 path,
                 hidden_above,
                 content: file,
@@ -136,7 +139,49 @@ impl Hidden<'_> {
                 link: tracked.link,
             });
         }
-        Ok(without)
+        Ok(true)
+    }
+
+    fn content(&mut self, repository: &str, object: &str) -> Option<Vec<u8>> {
+        if self.found.len() == MAX_FILES || self.asked == MAX_ASKED {
+            return None;
+        }
+        self.asked += 1;
+        let most = Most::bytes(MAX_BYTES).until(self.until);
+        let content = ["cat-file", "blob", object];
+        git(&self.root.join(repository), &content, most)
+    }
+
+    fn is_late(&self) -> bool {
+        Instant::now() >= self.until
+    }
+
+    /// What the user is told of hidden files that git inside finds deleted. `cut`: there may be more repositories, beyond the
+    /// bounds or where nobody may read.
+    fn notice(&self, cut: bool) -> Option<String> {
+        let (shown, without) = (self.root.display(), self.without);
+        let mut said = Vec::new();
+        if without > 0 {
+            said.push(format!(
+                "{without} hidden files of {shown} that git tracks read as deleted inside: {MAX_FILES} are possible, of at \
+                 most {} KiB, which git has and gives in time ({MAX_ASKED} are asked for). Do not commit their deletion",
+                MAX_BYTES >> 10
+            ));
+        }
+        if !self.unknown.is_empty() {
+            said.push(format!(
+                "not every hidden file that git tracks is known of {}, which cannot be read, or not within {} s: the others \
+                 read as deleted inside",
+                self.unknown.join(", "),
+                TIME.as_secs()
+            ));
+        }
+        if cut {
+            said.push(format!(
+                "not every repository in {shown} was found and asked for hidden files that it tracks, which read as deleted inside"
+            ));
+        }
+        (!said.is_empty()).then(|| said.join("; "))
     }
 }
 
@@ -177,7 +222,9 @@ fn hidden(set: &PatternSet, path: &str) -> Option<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process::Command;
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
 
     fn set(patterns: &[&str]) -> PatternSet {
         PatternSet::new(patterns.iter().map(|text| Pattern::parse(text).unwrap()))
@@ -235,6 +282,89 @@ mod tests {
         assert!(notice.is_some_and(|text| text.starts_with("2 hidden files")));
         let none = ["*.pem"].map(|text| Pattern::parse(text).unwrap());
         assert_eq!(find(&root, &none, &tracked).unwrap().1, None);
+    }
+
+    /// The guest may have written the index: each of these costs a start of git.
+    #[test]
+    fn git_is_not_asked_for_every_file_that_an_index_names_and_it_lacks() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("root");
+        repository(&root, "first");
+        std::fs::write(root.join("z.env"), "last").unwrap();
+        user_git(&root, &["add", "z.env"]);
+        let lines: Vec<String> = (1..=MAX_ASKED)
+            .map(|number| format!("100644 {number:040x} 0\tlost/{number}.env\n"))
+            .collect();
+        let mut command = Command::new("git");
+        command.arg("-C").arg(&root).stdin(Stdio::piped());
+        let arguments = ["update-index", "--index-info"];
+        let mut child = command.args(arguments).spawn().unwrap();
+        let mut input = child.stdin.take().unwrap();
+        input.write_all(lines.concat().as_bytes()).unwrap();
+        drop(input);
+        assert!(child.wait().unwrap().success());
+
+        let hide = ["*.env"].map(|text| Pattern::parse(text).unwrap());
+        let (found, notice) = find(&root, &hide, &folder.path().join("tracked")).unwrap();
+        let paths: Vec<&str> = found.iter().map(|one| one.path.as_str()).collect();
+        assert_eq!(paths, [".env"], "the last one is not asked for");
+        let expected = format!("{} hidden files", MAX_ASKED + 1);
+        assert!(notice.is_some_and(|text| text.starts_with(&expected)));
+    }
+
+    /// A pipe in this place, on which git waits for somebody who writes.
+    fn pipe(path: &Path) {
+        let _old = std::fs::remove_file(path);
+        let (kind, mode) = (FileType::Fifo, Mode::from(0o600));
+        mknodat(CWD, path, kind, mode, 0).unwrap();
+    }
+
+    /// In less time than one call of git alone may take, which is 20 s.
+    fn find_in_time(root: &Path, folder: &Path) -> (Vec<StandIn>, String) {
+        let hide = ["*.env"].map(|text| Pattern::parse(text).unwrap());
+        let (since, time) = (Instant::now(), Duration::from_secs(5));
+        let found = find_until(root, &hide, &folder.join("tracked"), since + time);
+        assert!(since.elapsed() < 3 * time, "{:?}", since.elapsed());
+        let (found, notice) = found.unwrap();
+        (found, notice.unwrap_or_default())
+    }
+
+    #[test]
+    fn repositories_in_which_git_waits_have_one_time_together_and_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap().join("root");
+        for name in ["a", "b", "c"] {
+            repository(&root.join(name), "x");
+            pipe(&root.join(name).join(".git/HEAD"));
+        }
+        let (found, notice) = find_in_time(&root, folder.path());
+        assert_eq!(found.len(), 0);
+        for name in ["a", "b", "c"] {
+            let shown = root.join(name).display().to_string();
+            assert!(notice.contains(&shown), "{shown}: {notice}");
+        }
+    }
+
+    #[test]
+    fn files_on_which_git_waits_have_one_time_together_and_the_rest_is_said_to_have_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap().join("root");
+        repository(&root, "first");
+        for name in ["a.env", "b.env", "c.env", "d.env"] {
+            std::fs::write(root.join(name), name).unwrap();
+        }
+        user_git(&root, &["add", "."]);
+        for name in ["a.env", "b.env", "c.env"] {
+            let object = user_git(&root, &["rev-parse", &format!(":{name}")]).stdout;
+            let object = String::from_utf8(object).unwrap();
+            let (start, rest) = object.trim().split_at(2);
+            pipe(&root.join(".git/objects").join(start).join(rest));
+        }
+        let (found, notice) = find_in_time(&root, folder.path());
+        let paths: Vec<&str> = found.iter().map(|one| one.path.as_str()).collect();
+        assert_eq!(paths, [".env"]);
+        assert!(notice.starts_with("1 hidden files"), "{notice}");
+        assert!(notice.contains("not every hidden file that git tracks is known"));
     }
 
     /// A repository that the guest may have written: it lacks a file's content, and says that a program brings it.

@@ -41,14 +41,14 @@ pub(crate) fn find(
     hide: &[Pattern],
     folder: &Path,
 ) -> Result<(Vec<StandIn>, Option<String>), Report> {
-    find_until(root, hide, folder, Instant::now() + TIME)
+    find_within(root, hide, folder, TIME)
 }
 
-fn find_until(
+fn find_within(
     root: &Path,
     hide: &[Pattern],
     folder: &Path,
-    until: Instant,
+    time: Duration,
 ) -> Result<(Vec<StandIn>, Option<String>), Report> {
     let _old = std::fs::remove_dir_all(folder);
     if hide.is_empty() {
@@ -59,7 +59,7 @@ fn find_until(
         root,
         set: PatternSet::new(hide.iter().cloned()),
         folder,
-        until,
+        until: Instant::now() + time,
         asked: 0,
         found: Vec::new(),
         without: 0,
@@ -323,7 +323,7 @@ mod tests {
     fn find_in_time(root: &Path, folder: &Path) -> (Vec<StandIn>, String) {
         let hide = ["*.env"].map(|text| Pattern::parse(text).unwrap());
         let (since, time) = (Instant::now(), Duration::from_secs(5));
-        let found = find_until(root, &hide, &folder.join("tracked"), since + time);
+        let found = find_within(root, &hide, &folder.join("tracked"), time);
         assert!(since.elapsed() < 3 * time, "{:?}", since.elapsed());
         let (found, notice) = found.unwrap();
         (found, notice.unwrap_or_default())

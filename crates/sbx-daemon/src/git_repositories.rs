@@ -24,6 +24,8 @@ pub(crate) struct Found {
     pub(crate) repositories: Vec<Repository>,
     /// Not everything was looked at.
     pub(crate) cut: bool,
+    /// Something could not be read.
+    pub(crate) unreadable: bool,
 }
 
 /// Finds them. Links are not followed: what they lead to in the workspace is found where it is.
@@ -74,7 +76,10 @@ impl Found {
             let entries = match std::fs::read_dir(&directory) {
                 Ok(entries) => entries,
                 Err(error) => {
-                    self.cut |= error.kind() == io::ErrorKind::InvalidFilename;
+                    use io::ErrorKind::{InvalidFilename, NotADirectory, NotFound};
+                    let kind = error.kind();
+                    self.cut |= kind == InvalidFilename;
+                    self.unreadable |= !matches!(kind, InvalidFilename | NotADirectory | NotFound);
                     continue;
                 }
             };

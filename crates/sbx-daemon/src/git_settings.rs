@@ -62,7 +62,9 @@ pub(crate) struct Found {
 /// # Errors
 /// Hooks are taken from the workspace's root itself, or there are too many places.
 pub(crate) fn find(root: &Path, user: &User, mode: Mode) -> Result<Found, Report> {
-    let git_repositories::Found { repositories, cut } = git_repositories::find(root);
+    let git_repositories::Found {
+        repositories, cut, ..
+    } = git_repositories::find(root);
     let worktrees = repositories.iter().filter_map(|one| one.worktree.clone());
     let list = protect::git(mode);
     let mut follow = Follow {

@@ -20,15 +20,18 @@ const MAX_INDEX: u64 = 64 << 20;
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
 
 /// Paths from the root of directories that look like repositories, nearest to it first (its own path is empty); and whether
-/// there may be more. Submodules are among them, and repositories that somebody made in another one.
+/// there may be more, beyond the bounds or where nobody may read. Submodules are among them, and repositories that somebody
+/// made in another one.
 pub(crate) fn find(root: &Path) -> (Vec<String>, bool) {
     let all = git_repositories::find(root);
-    let below = |worktree: PathBuf| Some(worktree.strip_prefix(root).ok()?.to_str()?.to_owned());
     let worktrees = all.repositories.into_iter().filter_map(|one| one.worktree);
-    let mut found: Vec<String> = worktrees.filter_map(below).collect();
-    let many = found.len() > MAX_REPOSITORIES;
-    found.truncate(MAX_REPOSITORIES);
-    (found, all.cut || many)
+    let below = |worktree: PathBuf| Some(worktree.strip_prefix(root).ok()?.to_owned());
+    let below: Vec<PathBuf> = worktrees.filter_map(below).collect();
+    let texts = below.iter().filter_map(|path| path.to_str());
+    let found: Vec<String> = texts.take(MAX_REPOSITORIES).map(str::to_owned).collect();
+    // Beyond the bound, or of no text as a path.
+    let left_out = found.len() < below.len();
+    (found, all.cut || all.unreadable || left_out)
 }
 
 /// Copies a repository's index, for git to be asked about: it may be a link to another repository's by the time that git
@@ -89,6 +92,15 @@ fn open_file(directory: impl AsFd, path: &str) -> io::Result<(File, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::ffi::OsStrExt as _;
+
+    #[test]
+    fn a_repository_whose_path_is_no_text_is_said_to_be_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let name = std::ffi::OsStr::from_bytes(b"\xff");
+        std::fs::create_dir_all(folder.path().join(name).join(".git")).unwrap();
+        assert_eq!(find(folder.path()), (Vec::new(), true));
+    }
 
     #[test]
     fn repositories_beyond_the_bound_are_left_out() {

@@ -223,7 +223,9 @@ fn hidden(set: &PatternSet, path: &str) -> Option<Vec<String>> {
 mod tests {
     use super::*;
     use rustix::fs::{CWD, FileType, Mode, mknodat};
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
     use std::io::Write as _;
+    use std::os::unix::fs::PermissionsExt as _;
     use std::process::{Command, Stdio};
 
     fn set(patterns: &[&str]) -> PatternSet {
@@ -365,6 +367,44 @@ mod tests {
         assert_eq!(paths, [".env"]);
         assert!(notice.starts_with("1 hidden files"), "{notice}");
         assert!(notice.contains("not every hidden file that git tracks is known"));
+    }
+
+    /// Root may read everything, unless it gives that up: for this thread, which is this test's.
+    fn give_up_reading_everything() {
+        let mut own = capabilities(None).unwrap();
+        let everything = CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH;
+        own.effective.remove(everything);
+        set_capabilities(None, own).unwrap();
+    }
+
+    #[test]
+    fn repositories_that_cannot_be_read_are_said_to_have_none() {
+        give_up_reading_everything();
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap().join("root");
+        let (open, closed) = (root.join("open"), root.join("closed"));
+        repository(&open, "open");
+        repository(&closed, "closed");
+        let close = |path: &Path, mode| {
+            let mode = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(path, mode).unwrap();
+        };
+        let hide = [".env"].map(|text| Pattern::parse(text).unwrap());
+        let found = || {
+            let (found, notice) = find(&root, &hide, &folder.path().join("tracked")).unwrap();
+            (found.len(), notice.unwrap_or_default())
+        };
+        assert_eq!(found(), (2, String::new()));
+        close(&closed.join(".git/index"), 0);
+        let (number, notice) = found();
+        assert_eq!(number, 1);
+        assert!(notice.contains(&closed.display().to_string()), "{notice}");
+        // What is in it is not even found.
+        close(&closed, 0);
+        let (number, notice) = found();
+        close(&closed, 0o700);
+        assert_eq!(number, 1);
+        assert!(notice.starts_with("not every repository"), "{notice}");
     }
 
     /// A repository that the guest may have written: it lacks a file's content, and says that a program brings it.

@@ -11,18 +11,32 @@ use super::issue_table::{ACTIONS, PATHS, QUERY, STORES};
 /// Whether what the service is asked for may stand in the body, as a form ("query protocol"). Such a body has to be
 /// there whole, and not compressed, before [`issuing`] can say anything.
 pub fn acts_in_body(endpoint: &Endpoint, head: &Head<'_>) -> bool {
-    QUERY.contains(&endpoint.service()) || (endpoint.is_own_store() && is_form(head))
+    let service = endpoint.service();
+    if QUERY.contains(&service) || (endpoint.is_own_store() && is_form(head)) {
+        return true;
+    }
+    // Should a service that gives out something take forms besides its own protocol. What S3 takes are bodies of objects.
+    service != "s3" && gives_out(service) && says_form(head)
+}
+
+fn gives_out(service: &str) -> bool {
+    let mut calls = ACTIONS.iter().chain(PATHS.iter().map(|(call, _)| call));
+    calls.any(|call| call.split_once(':').is_some_and(|(of, _)| of == service))
 }
 
 /// Stores with the interface of S3 are also STS and IAM at the same host, for what is asked of no bucket, or in a form.
 fn is_form(head: &Head<'_>) -> bool {
+    head.method == "POST" && segments(head.path).is_empty() || says_form(head)
+}
+
+fn says_form(head: &Head<'_>) -> bool {
     let mut types = head.headers.get_all(CONTENT_TYPE).iter();
     let form = b"application/x-www-form-urlencoded";
     let starts = |value: &HeaderValue| {
         let start = value.as_bytes().trim_ascii().get(..form.len());
         start.is_some_and(|start| start.eq_ignore_ascii_case(form))
     };
-    head.method == "POST" && (segments(head.path).is_empty() || types.any(starts))
+    head.method == "POST" && types.any(starts)
 }
 
 /// The call, as `service:Action`, if its answer is a credential. Whether the request is signed makes no difference.
@@ -35,6 +49,9 @@ pub fn issuing(endpoint: &Endpoint, head: &Head<'_>, body: &[u8]) -> Option<&'st
         of == service || (store && STORES.contains(&of))
     };
     let segments = segments(head.path);
+    if matches!(service, "s3" | "s3express") && asks_for_session(head) {
+        return Some("s3:CreateSession");
+    }
     let by_path = PATHS
         .iter()
         .find(|(call, pattern)| ours(call) && matches(pattern, &segments));
@@ -59,6 +76,12 @@ pub fn issuing(endpoint: &Endpoint, head: &Head<'_>, body: &[u8]) -> Option<&'st
             .any(|asked| asked.trim_ascii().eq_ignore_ascii_case(action.as_bytes()))
     };
     ACTIONS.iter().copied().filter(ours).find(is_asked_for)
+}
+
+/// A session of S3's directory buckets, which is a key for some minutes (`GET /?session`).
+fn asks_for_session(head: &Head<'_>) -> bool {
+    let mut found = parameters(head.query.unwrap_or_default());
+    found.any(|(name, _)| name == b"session")
 }
 
 /// Everything in the head that may name an action: `X-Amz-Target` (JSON), `Action` (query protocol), and the end of a
@@ -115,19 +138,29 @@ mod tests {
     /// What stands in front of the region in a host of each service that gives out credentials.
     const HOSTS: &[&str] = &[
         "123456789012.s3-control",
+        "account-access",
+        "airflow",
         "api.ecr",
         "api.ecr-public",
+        "api.tunneling.iot",
+        "athena",
         "bedrock-agentcore",
+        "cloudwatch",
         "codeartifact",
         "codepipeline",
         "cognito-identity",
         "connect",
         "datazone",
         "eks-auth",
+        "elasticmapreduce",
+        "emr-containers",
+        "emr-serverless",
         "finspace-api",
         "gamelift",
+        "glue",
         "iam",
         "lakeformation",
+        "license-manager",
         "lightsail",
         "oidc",
         "portal.sso",

@@ -13,6 +13,10 @@ pub(super) const STORES: &[&str] = &["iam", "sts"];
 
 /// By name.
 pub(super) const ACTIONS: &[&str] = &[
+    "athena:CreatePresignedNotebookUrl",
+    "athena:GetSessionEndpoint",
+    "cloudwatch:GetSpaceCredentialsForOrganization",
+    "cloudwatch:GetSpaceDataAccess",
     "codepipeline:GetJobDetails",
     "codepipeline:GetThirdPartyJobDetails",
     "codepipeline:PollForJobs",
@@ -21,19 +25,31 @@ pub(super) const ACTIONS: &[&str] = &[
     "cognito-identity:GetOpenIdTokenForDeveloperIdentity",
     "ecr:GetAuthorizationToken",
     "ecr-public:GetAuthorizationToken",
+    "elasticmapreduce:GetClusterSessionCredentials",
+    "elasticmapreduce:GetSessionEndpoint",
     "gamelift:CreateBuild",
     "gamelift:GetComputeAccess",
     "gamelift:GetComputeAuthToken",
+    "gamelift:GetInstanceAccess",
     "gamelift:RequestUploadCredentials",
+    "glue:GetSessionEndpoint",
     "iam:CreateAccessKey",
     "iam:CreateServiceSpecificCredential",
     "iam:CreateVirtualMFADevice",
     "iam:ResetServiceSpecificCredential",
+    "IoTSecuredTunneling:OpenTunnel",
+    "IoTSecuredTunneling:RotateTunnelAccessToken",
+    "license-manager:GetAccessToken",
     "lightsail:CreateBucketAccessKey",
+    "lightsail:CreateContainerServiceRegistryLogin",
     "lightsail:GetBucketAccessKeys",
+    "lightsail:GetInstanceAccessDetails",
+    "lightsail:GetRelationalDatabaseMasterUserPassword",
     "redshift:GetClusterCredentials",
     "redshift:GetClusterCredentialsWithIAM",
+    "redshift:GetIdentityCenterAuthToken",
     "redshift-serverless:GetCredentials",
+    "redshift-serverless:GetIdentityCenterAuthToken",
     "ssm:GetAccessToken",
     "sts:AssumeRole",
     "sts:AssumeRoleWithSAML",
@@ -41,16 +57,37 @@ pub(super) const ACTIONS: &[&str] = &[
     "sts:AssumeRoot",
     "sts:GetDelegatedAccessToken",
     "sts:GetFederationToken",
+    "sts:GetScopedCredentials",
     "sts:GetSessionToken",
     "sts:GetWebIdentityToken",
 ];
 
 /// By path; `*` stands for one segment.
 pub(super) const PATHS: &[(&str, &str)] = &[
+    ("account-access:GetRoleCredentials", "access/credentials"),
+    ("airflow:CreateCliToken", "clitoken/*"),
+    ("airflow:CreateWebLoginToken", "webtoken/*"),
     ("awsssoportal:GetRoleCredentials", "federation/credentials"),
+    ("bedrock-agentcore:GetResourceApiKey", "identities/api-key"),
     (
         "bedrock-agentcore:GetResourceOauth2Token",
         "identities/oauth2/token",
+    ),
+    (
+        "bedrock-agentcore:GetResourcePaymentToken",
+        "identities/payment/token",
+    ),
+    (
+        "bedrock-agentcore:GetWorkloadAccessToken",
+        "identities/GetWorkloadAccessToken",
+    ),
+    (
+        "bedrock-agentcore:GetWorkloadAccessTokenForJWT",
+        "identities/GetWorkloadAccessTokenForJWT",
+    ),
+    (
+        "bedrock-agentcore:GetWorkloadAccessTokenForUserId",
+        "identities/GetWorkloadAccessTokenForUserId",
     ),
     (
         "codeartifact:GetAuthorizationToken",
@@ -87,6 +124,14 @@ pub(super) const PATHS: &[(&str, &str)] = &[
         "clusters/*/assume-role-for-pod-identity",
     ),
     (
+        "emr-containers:GetManagedEndpointSessionCredentials",
+        "virtualclusters/*/endpoints/*/credentials",
+    ),
+    (
+        "emr-serverless:GetSessionEndpoint",
+        "applications/*/sessions/*/endpoint",
+    ),
+    (
         "finspace-api:GetExternalDataViewAccessDetails",
         "datasets/*/dataviewsv2/*/external-access-details",
     ),
@@ -101,6 +146,10 @@ pub(super) const PATHS: &[(&str, &str)] = &[
     (
         "lakeformation:GetTemporaryDataLocationCredentials",
         "GetTemporaryDataLocationCredentials",
+    ),
+    (
+        "lakeformation:GetTemporaryGlueFunctionCredentials",
+        "GetTemporaryGlueFunctionCredentials",
     ),
     (
         "lakeformation:GetTemporaryGluePartitionCredentials",

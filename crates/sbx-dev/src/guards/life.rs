@@ -102,10 +102,35 @@ pub(super) const GUARDS: &[Guard] = &[
     Guard {
         what: "what was dialled under an older policy is not used under a newer one",
         file: "crates/sbx-gateway/src/relay/http.rs",
-        text: "Some(Ok(first)) if !first.is_of(grant) => {}",
-        instead: "Some(Ok(first)) if !first.is_of(grant) && grant.addresses.is_empty() => {}",
+        text: "Some(Ok(first)) if !first.is_for(grant, self.tls()) => {}",
+        instead: "Some(Ok(first)) if !first.is_for(grant, self.tls()) && grant.addresses.is_empty() => {}",
         tests: &[
             "withdrawn::a_connection_that_was_opened_under_an_older_policy_takes_no_request_of_a_newer_one",
+        ],
+    },
+    Guard {
+        what: "a connection that is kept for a login takes requests for its own host only",
+        file: "crates/sbx-gateway/src/relay/http.rs",
+        text: "            && own.is_for(grant, self.tls())\n",
+        instead: "",
+        tests: &[
+            "withdrawn::a_connection_that_a_login_is_tied_to_takes_no_request_for_another_host",
+        ],
+    },
+    Guard {
+        what: "nothing is sent in clear text to the port of TLS",
+        file: "crates/sbx-gateway/src/adapter/request.rs",
+        text: "    if target.port == Port::HTTPS {",
+        instead: "    if target.port == Port::HTTPS && parts.headers.is_empty() {",
+        tests: &["withdrawn::attack_55_nothing_is_written_in_clear_text_to_the_port_of_tls"],
+    },
+    Guard {
+        what: "what would have a server take another method or path is refused where rules look at those",
+        file: "crates/sbx-gateway/src/adapter/request.rs",
+        text: "OVERRIDES.into_iter().find(is_there)",
+        instead: "OVERRIDES.into_iter().find(is_there).filter(|name| name.is_empty())",
+        tests: &[
+            "withdrawn::headers_that_change_method_or_path_are_refused_where_rules_look_at_them",
         ],
     },
     Guard {

@@ -23,6 +23,12 @@ pub enum RequestError {
     /// The authority is not one.
     #[error("the host is not usable: {0}")]
     Target(#[from] TargetError),
+    /// `http://` at the port of `https://`.
+    #[error("port 443 is for TLS: use https:// and CONNECT")]
+    ClearText,
+    /// A header by which some servers take another method or path than the request's own.
+    #[error("the header {0} would have some servers do something else than what is judged")]
+    Override(&'static str),
     /// The authority carries a user name.
     #[error("the authority of the URL carries user information")]
     UserInfo,
@@ -89,6 +95,10 @@ pub fn proxy_target(parts: &Parts) -> Result<Target, RequestError> {
         return Err(RequestError::UserInfo);
     }
     let target = Target::parse_authority(authority.as_str(), Port::HTTP)?;
+    // Rules and credentials for it mean TLS.
+    if target.port == Port::HTTPS {
+        return Err(RequestError::ClearText);
+    }
     if let Some(header) = host_header(&parts.headers, Port::HTTP)?
         && header != target
     {
@@ -170,8 +180,21 @@ pub fn quote(head: &[u8]) -> Quoted {
     }
 }
 
+/// Headers by which servers and frameworks take another method or path.
+const OVERRIDES: [&str; 5] = [
+    "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
+    "x-original-url",
+    "x-rewrite-url",
+];
+
 /// The request as rules look at it.
 pub fn judged(parts: &Parts) -> Result<HttpRequest, RequestError> {
+    let is_there = |name: &&str| parts.headers.contains_key(*name);
+    if let Some(name) = OVERRIDES.into_iter().find(is_there) {
+        return Err(RequestError::Override(name));
+    }
     let path = match parts.uri.path() {
         // `OPTIONS *` is about the server as a whole.
         "*" | "" => "/",

@@ -21,6 +21,8 @@ pub struct Upstream {
     pub sender: Sender,
     /// Those of the generation under which it was opened.
     of: Weak<Upstreams>,
+    /// Whom it is for, and whether in TLS.
+    target: Arc<(Target, bool)>,
     /// The address that was dialled: a guest that chose another one does not get this connection.
     address: SocketAddr,
     /// What was offered to the upstream when it chose.
@@ -49,6 +51,7 @@ impl Upstream {
         Ok(Self {
             sender,
             of: Arc::downgrade(&grant.generation.upstreams),
+            target: Arc::new((grant.target.clone(), tls)),
             address,
             offers,
             load: Arc::default(),
@@ -56,9 +59,13 @@ impl Upstream {
         })
     }
 
-    /// Whether it was opened under the policy, the overrides and the roots that this was granted by.
-    pub fn is_of(&self, grant: &Grant) -> bool {
+    /// Whether it may be used for this: the same host in the same way, at an address that is granted, opened under the
+    /// policy, the overrides and the roots of this grant.
+    pub fn is_for(&self, grant: &Grant, tls: bool) -> bool {
+        let (target, in_tls) = &*self.target;
         std::ptr::eq(self.of.as_ptr(), Arc::as_ptr(&grant.generation.upstreams))
+            && (target, *in_tls) == (&grant.target, tls)
+            && grant.addresses.contains(&self.address)
     }
 
     /// Held by an answer for as long as it is passed on.
@@ -135,6 +142,7 @@ impl Upstreams {
                             found = Some(Upstream {
                                 sender: Sender::H2(sender.clone()),
                                 of: upstream.of.clone(),
+                                target: upstream.target.clone(),
                                 load: upstream.load.clone(),
                                 ..*upstream
                             });

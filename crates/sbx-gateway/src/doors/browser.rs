@@ -56,7 +56,12 @@ pub(super) async fn open(
     };
     let http = match HttpRequest::parse("GET", address.path()) {
         Ok(http) => http,
-        Err(error) => return page::bad_request(&error.to_string()),
+        Err(error) => {
+            let bad = Reason::BadRequest;
+            let event = Event::new(address.target(), PROXY, bad, generation.number);
+            gateway.record(&generation, event);
+            return page::bad_request(&error.to_string());
+        }
     };
     let grant = match decide(&gateway, &generation, &attempt, Some(http)).await {
         Ok(grant) => grant,

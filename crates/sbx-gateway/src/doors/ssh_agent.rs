@@ -27,9 +27,16 @@ pub(super) fn asks(request: &Request<Incoming>) -> bool {
 pub(super) async fn ask(gateway: Arc<Gateway>, request: Request<Incoming>) -> Response<AnswerBody> {
     let body = Limited::new(request.into_body(), MAX_REQUEST).collect();
     let body = match tokio::time::timeout(limits::REQUEST_HEAD, body).await {
-        Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(_)) => return page::bad_request("the message is too long or breaks off"),
-        Err(_) => return page::bad_request("the message did not come in time"),
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(_)) => Err("the message is too long or breaks off"),
+        Err(_) => Err("the message did not come in time"),
+    };
+    let body = match body {
+        Ok(body) => body,
+        Err(why) => {
+            record(&gateway, Reason::BadRequest, "other");
+            return page::bad_request(why);
+        }
     };
     let Ok(request) = ssh_agent::Request::parse(&body) else {
         record(&gateway, Reason::BadRequest, "other");

@@ -209,12 +209,13 @@ impl Inspected {
     ) -> Option<Result<Upstream, SendError>> {
         // What was dialled under an older policy may lead where the new one does not.
         match lock(&self.first).take() {
-            Some(Ok(first)) if !first.is_of(grant) => {}
+            Some(Ok(first)) if !first.is_for(grant, self.tls()) => {}
             Some(first) => return Some(first),
             None => {}
         }
+        // Connections of the guest to the proxy ask for many hosts.
         if let Some(own) = lock(&self.own).kept.take()
-            && own.is_of(grant)
+            && own.is_for(grant, self.tls())
             && own.sender.is_usable()
         {
             return Some(Ok(own));

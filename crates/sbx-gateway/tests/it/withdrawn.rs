@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use sbx_policy::HttpMatch;
 use sbx_testkit::recorder::{Entry, Event};
 use sbx_testkit::upstream::TcpEcho;
 use sbx_testkit::{EchoUpstream, Recorder};
@@ -12,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::attack::{closed, rest, say};
 use crate::attacks_http::UPGRADE;
-use crate::lab::{Lab, PLACEHOLDER, SECRET, Setup, anthropic, get, h2, run};
+use crate::lab::{Lab, PLACEHOLDER, SECRET, Setup, anthropic, get, h2, rule, run};
 use crate::tape::Tape;
 
 const API: &str = "api.test";
@@ -192,5 +193,82 @@ fn attack_56_a_value_in_the_reason_phrase_does_not_come_back() {
         assert!(tape.take().contains(SECRET));
         assert!(all.starts_with("HTTP/1.1 401 "), "{all}");
         assert!(!all.contains(SECRET), "{all}");
+    });
+}
+
+#[test]
+fn a_connection_that_a_login_is_tied_to_takes_no_request_for_another_host() {
+    const LOGIN: &str =
+        "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: NTLM\r\nContent-Length: 0\r\n\r\n";
+    let evil = Tape::answering(&[LOGIN, LOGIN]);
+    let own = EchoUpstream::start().unwrap();
+    let lab = Setup::new(&["allow evil.test", "allow web.test"])
+        .send_to("evil.test:80", evil.address)
+        .send_to("web.test:80", own.address())
+        .bind(anthropic("web.test:80"))
+        .start();
+    run(async {
+        let mut stream = lab.proxy().await;
+        for host in ["evil.test", "web.test"] {
+            let asked = format!("GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\n\r\n");
+            let answer = say(&mut stream, asked).await;
+            let status = if host == "evil.test" { 401 } else { 200 };
+            assert_eq!(answer.status, status, "{host}");
+        }
+        assert!(!evil.take().contains(SECRET));
+        assert_eq!(own.recorder().requests().len(), 1);
+    });
+}
+
+#[test]
+fn attack_55_nothing_is_written_in_clear_text_to_the_port_of_tls() {
+    let upstream = EchoUpstream::start().unwrap();
+    let lab = Setup::new(&["allow api.test", "allow web.test:443"])
+        .send_to("api.test:443", upstream.address())
+        .send_to("web.test:443", upstream.address())
+        .credential(API)
+        .start();
+    run(async {
+        for host in [API, "web.test"] {
+            let mut stream = lab.proxy().await;
+            let asked = format!("GET http://{host}:443/ HTTP/1.1\r\nHost: {host}:443\r\n\r\n");
+            let answer = say(&mut stream, asked).await;
+            assert_eq!(answer.status, 400, "{host}");
+            assert!(answer.body.contains("port 443 is for TLS"), "{answer:?}");
+        }
+        assert_eq!(upstream.recorder().connections(), 0);
+        lab.records_that(2, |record| record.reason == "bad-request")
+            .await;
+    });
+}
+
+#[test]
+fn headers_that_change_method_or_path_are_refused_where_rules_look_at_them() {
+    let upstream = EchoUpstream::start().unwrap();
+    let mut only_posts = rule("allow web.test");
+    only_posts.http = Some(HttpMatch {
+        methods: "POST".parse().unwrap(),
+        path: "/**".parse().unwrap(),
+    });
+    let mut setup = Setup::new(&["allow free.test"])
+        .send_to("web.test:80", upstream.address())
+        .send_to("free.test:80", upstream.address());
+    setup.file.policy.rules.push(only_posts);
+    let lab = setup.start();
+    run(async {
+        for (host, header, status) in [
+            ("web.test", "X-HTTP-Method-Override: DELETE", 400),
+            ("web.test", "X-Original-URL: /other", 400),
+            ("web.test", "X-Other: DELETE", 200),
+            ("free.test", "X-HTTP-Method-Override: DELETE", 200),
+        ] {
+            let mut stream = lab.proxy().await;
+            let asked = format!(
+                "POST http://{host}/ HTTP/1.1\r\nHost: {host}\r\n{header}\r\nContent-Length: 0\r\n\r\n"
+            );
+            let answer = say(&mut stream, asked).await;
+            assert_eq!(answer.status, status, "{host} {header}");
+        }
+        assert_eq!(upstream.recorder().requests().len(), 2);
     });
 }

@@ -229,3 +229,40 @@ fn a_store_of_somebody_s_own_is_asked_for_keys_at_its_own_host() {
     assert!(!acts_in_body(&other, &request.head()));
     assert_eq!(issuing(&other, &request.head(), b"Action=AssumeRole"), None);
 }
+
+#[test]
+fn a_session_of_a_directory_bucket_is_a_key() {
+    for host in [
+        "bucket--use1-az4--x-s3.s3express-use1-az4.us-east-1.amazonaws.com",
+        "bucket.s3.us-east-1.amazonaws.com",
+    ] {
+        let session = format!("https://{host}/?session");
+        if Endpoint::of(host).is_err() {
+            continue;
+        }
+        assert_eq!(
+            found("GET", &session, &[], ""),
+            Some("s3:CreateSession"),
+            "{host}"
+        );
+        let object = format!("https://{host}/session?list-type=2");
+        assert_eq!(found("GET", &object, &[], ""), None, "{host}");
+    }
+}
+
+#[test]
+fn a_form_is_looked_into_whatever_the_service_usually_takes() {
+    let form = [(
+        "content-type",
+        "application/x-www-form-urlencoded; charset=utf-8",
+    )];
+    let body = "Version=1&Action=GetAuthorizationToken";
+    let ecr = "https://api.ecr.us-east-1.amazonaws.com/";
+    assert_eq!(
+        found("POST", ecr, &form, body),
+        Some("ecr:GetAuthorizationToken")
+    );
+    assert_eq!(found("POST", ecr, &[], body), None, "not a form");
+    let s3 = "https://s3.us-east-1.amazonaws.com/b/o";
+    assert_eq!(found("POST", s3, &form, "Action=AssumeRole"), None);
+}

@@ -81,4 +81,13 @@ pub(super) const GUARDS: &[Guard] = &[
             "attack_75::attack_75_devices_are_refused_and_no_file_gets_rights_beyond_its_owners",
         ],
     },
+    Guard {
+        what: "a file of which nothing can be said is not changed",
+        file: "crates/sbx-share/src/guard/marks.rs",
+        text: "if judges == 0 && !nameless && protected.is_none() {",
+        instead: "if judges > 99 && !nameless && protected.is_none() {",
+        tests: &[
+            "attack_76::attack_76_a_file_below_a_directory_that_the_guest_has_forgotten_is_not_changed",
+        ],
+    },
 ];

@@ -247,9 +247,11 @@ fn a_first_message_that_is_too_long_is_cut_and_recorded() {
                 address.to_string(),
             ),
         ] {
+            let begun = Instant::now();
             // It may be cut before all of it was written.
             let _ = stream.write_all(long).await;
             assert_eq!(rest(&mut stream).await, b"");
+            assert!(begun.elapsed() < limits::CLIENT_HELLO, "it ran out of time");
             round.blocked("bad-client-hello", &host).await;
             let stream = lab.connect("web.test:443").await.unwrap();
             let stream = lab.tls(stream, "web.test", &[b"http/1.1"]).await.unwrap();

@@ -72,7 +72,14 @@ impl Share {
     /// A file with several names is changed under all of them, so each must be known, in the tree, and unprotected.
     /// Names outside of the tree, and those that the guest has not shown us, are not.
     fn check_names(&self, id: u64, stat: &Statx) -> io::Result<()> {
-        if !self.guard.blocks || stat.stx_nlink < 2 || !is_type(stat, FileType::RegularFile) {
+        if !self.guard.blocks || stat.stx_nlink == 0 || !is_type(stat, FileType::RegularFile) {
+            return Ok(());
+        }
+        // It has a name that nobody has judged.
+        if !self.nodes().has_place(id) {
+            return Err(Errno::STALE.into());
+        }
+        if stat.stx_nlink == 1 {
             return Ok(());
         }
         let identity = Identity::from(stat);

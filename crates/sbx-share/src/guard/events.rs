@@ -5,7 +5,9 @@ use sbx_workspace::Mode;
 use sbx_workspace::event::{Action, Event};
 use std::cell::RefCell;
 use std::collections::HashSet;
+use std::collections::hash_map::RandomState;
 use std::fs::File;
+use std::hash::BuildHasher as _;
 use std::io::Write as _;
 use std::time::SystemTime;
 
@@ -19,7 +21,9 @@ pub(crate) struct Events {
 
 #[derive(Debug, Default)]
 struct Said {
-    known: HashSet<(Vec<u8>, Action)>,
+    /// Of the path and the action, which are as long as the guest likes.
+    known: HashSet<u64>,
+    hasher: RandomState,
     bytes: usize,
 }
 
@@ -30,15 +34,16 @@ impl Events {
         Self {
             file,
             said: RefCell::new(Said {
-                known: HashSet::new(),
                 bytes,
+                ..Said::default()
             }),
         }
     }
 
     pub(super) fn say(&self, action: Action, mode: Mode, path: &[u8], why: String) {
         let mut said = self.said.borrow_mut();
-        if said.known.len() >= MAX_EVENTS || !said.known.insert((path.to_vec(), action)) {
+        let hash = said.hasher.hash_one((path, action));
+        if said.known.len() >= MAX_EVENTS || !said.known.insert(hash) {
             return;
         }
         let path = String::from_utf8_lossy(path).into_owned();

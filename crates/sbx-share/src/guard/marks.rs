@@ -11,7 +11,7 @@ use std::rc::Rc;
 /// What was found out about a node, and in which epoch.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Mark {
-    pub(crate) epoch: u32,
+    pub(crate) epoch: u64,
     pub(crate) protected: Option<u16>,
     /// Directories only.
     pub(crate) below: Option<Rc<Below>>,
@@ -59,7 +59,8 @@ impl Share {
         Ok(below)
     }
 
-    /// The rule that protects a node under any name it has, or had while the guest knew it.
+    /// The rule that protects a node under any name it has, or had while the guest knew it. `ESTALE` if nothing can be said
+    /// of any: the guest has forgotten what is above it, which Linux does not do while it knows what is in there.
     pub(super) fn protection(&self, id: u64) -> io::Result<Option<u16>> {
         if id == ROOT || self.guard.protect.is_empty() {
             return Ok(None);
@@ -81,15 +82,18 @@ impl Share {
             self.below(id)?;
             return Ok(self.nodes().mark(id).and_then(|mark| mark.protected));
         }
-        let mut protected = before;
+        let (mut protected, nameless, mut judges) = (before, places.is_empty(), 0);
         for place in places {
-            // The guest has forgotten that directory. A name there was judged when it was found, and is counted when the
-            // file is opened to be written.
+            // The guest has forgotten that directory. The name is counted when the file is opened to be written.
             let Ok(below) = self.below(place.parent) else {
                 continue;
             };
+            judges += 1;
             let judged = self.guard.judge(&below, place.name.to_bytes(), false);
             protected = protected.or(judged.protected);
+        }
+        if judges == 0 && !nameless && protected.is_none() {
+            return Err(Errno::STALE.into());
         }
         let mark = Mark {
             epoch,

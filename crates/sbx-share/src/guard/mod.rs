@@ -49,7 +49,7 @@ pub(crate) struct Guard {
     /// The shared directory, as the host calls it.
     path: PathBuf,
     /// Rises when a directory gets a name by which the rules see what is in it differently.
-    epoch: Cell<u32>,
+    epoch: Cell<u64>,
     events: Events,
     blocks: bool,
     /// Whatever has a file's name is the file.
@@ -127,13 +127,14 @@ impl Guard {
         self.follows
     }
 
-    fn epoch(&self) -> u32 {
+    fn epoch(&self) -> u64 {
         self.epoch.get()
     }
 
     /// What was found out about names may not hold any more.
     pub(crate) fn forget_marks(&self) {
-        self.epoch.set(self.epoch.get().wrapping_add(1));
+        // It never comes round to the one of what was not judged.
+        self.epoch.set(self.epoch.get().saturating_add(1));
     }
 
     /// One name in a directory.

@@ -315,6 +315,12 @@ impl Nodes {
         node.map_or_else(Vec::new, |node| node.places.clone())
     }
 
+    /// Whether it is believed to be anywhere.
+    pub(crate) fn has_place(&self, id: u64) -> bool {
+        let node = self.by_id.get(&id);
+        node.is_some_and(|node| !node.places.is_empty())
+    }
+
     /// The place turned out to be wrong.
     pub(crate) fn drop_place(&mut self, id: u64, place: &Place) {
         if let Some(node) = self.by_id.get_mut(&id) {

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use sbx_testkit::virtio_fs::Which::Requests;
-use sbx_testkit::virtio_fs::{ROOT, Request, create, lookup, op};
+use sbx_testkit::virtio_fs::{ROOT, Request, SetAttr, create, lookup, op};
 use sbx_workspace::Rules;
 use sbx_workspace::protect::{Level, standard};
 
 use crate::attack_73::meanwhile;
 use crate::guest::{Guest, prepared, refused};
-use crate::ways::{self, EXCHANGE, READ_WRITE};
+use crate::ways::{self, EXCHANGE, READ_WRITE, TRUNCATE, WRITE};
 
 /// A repository with a worktree and a submodule.
 const FOLDERS: &[&str] = &[
@@ -348,4 +348,32 @@ fn attack_76_a_repository_that_another_folder_becomes_brings_no_hook_along() {
 
 fn is_empty(folder: &Path) -> bool {
     fs::read_dir(folder).unwrap().next().is_none()
+}
+
+#[test]
+fn attack_76_a_file_below_a_directory_that_the_guest_has_forgotten_is_not_changed() {
+    for above in [".git/modules", ".git"] {
+        for flags in [WRITE, READ_WRITE, READ_WRITE | TRUNCATE] {
+            let mut guest = guest();
+            for folder in ["q", "q/d"] {
+                guest.make_dir(folder).unwrap();
+            }
+            let forgotten = guest.node(above).unwrap();
+            let settings = guest.node(".git/modules/sub/config").unwrap();
+            // What was found out of names does not count any more from here on.
+            guest.rename("q/d", "q/.git", 0).unwrap();
+            guest.fs.forget(forgotten, 1000).unwrap();
+            let opened = guest.fs.open(settings, flags);
+            assert_eq!(refused(opened), Errno::STALE, "{above} {flags}");
+            let mode = SetAttr {
+                mode: Some(0o755),
+                ..SetAttr::default()
+            };
+            let changed = guest.fs.setattr(settings, &mode);
+            assert_eq!(refused(changed), Errno::STALE, "{above}");
+            let now = fs::read_to_string(guest.host(".git/modules/sub/config"));
+            assert_eq!(now.unwrap(), SETTINGS);
+            guest.assert_unharmed("a forgotten directory");
+        }
+    }
 }

@@ -28,5 +28,5 @@ pub mod set;
 
 pub use pattern::{Pattern, PatternError};
 pub use protect::Level;
-pub use rules::{Guarding, Mode, Protection, Rules, What};
+pub use rules::{Guarding, Mode, Protection, Rules, Stay, What};
 pub use set::{PatternSet, State};

@@ -98,6 +98,19 @@ pub struct Rules {
     /// Hidden files that git knows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stand_ins: Vec<StandIn>,
+    /// Directories that stay where they are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stay: Vec<Stay>,
+}
+
+/// A directory that is neither renamed nor exchanged nor replaced, and neither are those that hold it: git on the host
+/// finds settings or programs relative to it, which are protected where they are found now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stay {
+    /// From the root.
+    pub path: String,
+    /// What happens when the guest wants to.
+    pub mode: Mode,
 }
 
 /// What the guest finds in place of a hidden file that is in git's index.
@@ -126,5 +139,6 @@ impl Rules {
             && self.only.is_none()
             && self.masks.is_empty()
             && self.late_masks.is_empty()
+            && self.stay.is_empty()
     }
 }

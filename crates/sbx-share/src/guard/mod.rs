@@ -27,7 +27,7 @@ use events::Events;
 use rustix::io::Errno;
 use sbx_workspace::event::Action;
 use sbx_workspace::pattern::exactly;
-use sbx_workspace::{Mode, Pattern, PatternSet, Protection, Rules, State, What};
+use sbx_workspace::{Mode, Pattern, PatternSet, Protection, Rules, State, Stay, What};
 use std::cell::Cell;
 use std::fs::File;
 use std::io;
@@ -45,6 +45,7 @@ pub(crate) struct Guard {
     hide: PatternSet,
     protect: PatternSet,
     protections: Vec<Protection>,
+    stay: Vec<Stay>,
     root: Rc<Below>,
     /// The shared directory, as the host calls it.
     path: PathBuf,
@@ -108,6 +109,7 @@ impl Guard {
             hide,
             protect,
             protections: rules.protect,
+            stay: rules.stay,
             root: Rc::new(root),
             path: path.to_owned(),
             epoch: Cell::new(1),
@@ -119,7 +121,7 @@ impl Guard {
 
     /// Whether there is no rule at all.
     pub(crate) fn is_idle(&self) -> bool {
-        self.hide.is_empty() && self.protect.is_empty()
+        self.hide.is_empty() && self.protect.is_empty() && self.stay.is_empty()
     }
 
     /// Whether a node in the root is whatever has its name, rather than the file that it was.
@@ -169,6 +171,15 @@ impl Guard {
     /// Whether anything is hidden at all.
     pub(crate) fn hides_anything(&self) -> bool {
         !self.hide.is_empty()
+    }
+
+    /// The rule by which a path from the root keeps its name: it, or what it holds, stays where it is.
+    fn stays(&self, path: &[u8]) -> Option<&Stay> {
+        let held = |stay: &&Stay| {
+            let rest = stay.path.as_bytes().strip_prefix(path);
+            rest.is_some_and(|rest| matches!(rest, [] | [b'/', ..]))
+        };
+        self.stay.iter().find(held)
     }
 
     fn what(&self, number: u16) -> What {

@@ -50,6 +50,10 @@ impl Share {
         if let Some(number) = new.hidden {
             return Err(self.guard.refuse_hidden(number, Action::Rename, &path(to)));
         }
+        self.check_stays(from)?;
+        if tree::stat_name(to.directory, to.name).is_ok() {
+            self.check_stays(to)?;
+        }
         if let Some(number) = old.protected
             && self.guard.what(number) == What::Everything
         {
@@ -70,6 +74,25 @@ impl Share {
             self.check_tree(from, to, (&old, &new))?;
         }
         Ok(plan)
+    }
+
+    /// Git on the host looks for settings and programs relative to some directories: elsewhere it would look where
+    /// nothing is protected.
+    fn check_stays(&self, at: Named<'_>) -> io::Result<()> {
+        if self.guard.stay.is_empty() {
+            return Ok(());
+        }
+        // Whatever cannot be told is no path that may be renamed.
+        self.nodes().route(at.parent)?;
+        let path = self.shown(at.parent, at.name.to_bytes());
+        let Some(stay) = self.guard.stays(&path) else {
+            return Ok(());
+        };
+        let why = format!(
+            "git on the host finds settings or programs by where {} is",
+            stay.path
+        );
+        self.guard.refuse(stay.mode, Action::Rename, &path, why)
     }
 
     /// Nothing in the directory may come under a rule by the move, or leave one.

@@ -2,7 +2,7 @@
 
 use crate::support::{Bench, ROOT, agent, errno, read_host};
 use sbx_workspace::protect::{Level, standard};
-use sbx_workspace::{Mode, Rules};
+use sbx_workspace::{Mode, Rules, Stay};
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
@@ -413,6 +413,63 @@ fn attack_76_a_worktrees_directory_is_no_repository_of_its_own() {
     bench.make_dir("y").unwrap();
     bench.rename("config", "y/config").unwrap();
     denied(bench.rename("y", ".git/worktrees/y"));
+}
+
+fn stay(paths: &[&str], mode: Mode) -> Bench {
+    let level = match mode {
+        Mode::Block => Level::Standard,
+        Mode::Report => Level::Report,
+    };
+    let stay = paths.iter().map(|path| Stay {
+        path: (*path).to_owned(),
+        mode,
+    });
+    let bench = Bench::guarded(Rules {
+        protect: standard(level),
+        stay: stay.collect(),
+        ..Rules::default()
+    });
+    for folder in [".git", "a/sub/.git", "other/.git", "empty"] {
+        std::fs::create_dir_all(bench.host(folder)).unwrap();
+    }
+    bench
+}
+
+/// Git on the host would find `evil/.gitconfig` where it found `.gitconfig`.
+#[test]
+fn attack_76_a_directory_that_git_looks_from_stays_where_it_is() {
+    let bench = stay(&[".git", "a/sub/.git"], Mode::Block);
+    bench.make_dir("evil").unwrap();
+    for held in [".git", "a/sub/.git", "a/sub", "a"] {
+        denied(bench.rename(held, "evil/.git"));
+        denied(bench.rename(held, "b"));
+        for flags in [0, libc::RENAME_EXCHANGE] {
+            denied(bench.rename_with("empty", held, flags));
+        }
+        denied(bench.rename_with(held, "empty", libc::RENAME_EXCHANGE));
+    }
+    let said = bench.said();
+    let moved = ("rename".to_owned(), "a/sub".to_owned(), true);
+    assert!(said.contains(&moved), "{said:?}");
+    let events = read_host(bench.host("../events"));
+    assert!(events.contains("by where a/sub/.git is"), "{events}");
+    // Others go where they like, and come back; and so does what only begins alike.
+    bench.make_dir("a/su").unwrap();
+    bench.rename("a/su", "a/subs").unwrap();
+    bench.rename("other/.git", "evil/.git").unwrap();
+    bench.rename("evil/.git", "other/.git").unwrap();
+    bench.rename("other", "a/sub/other").unwrap();
+    // Nothing keeps a place that is free.
+    std::fs::remove_dir(bench.host("a/sub/.git")).unwrap();
+    bench.rename("empty", "a/sub/.git").unwrap();
+}
+
+#[test]
+fn in_report_mode_a_directory_that_git_looks_from_is_moved_and_that_is_said() {
+    let bench = stay(&["a/sub/.git"], Mode::Report);
+    bench.rename("a", "b").unwrap();
+    let moved = ("rename".to_owned(), "a".to_owned(), false);
+    assert_eq!(bench.said(), [moved]);
 }
 
 /// As the daemon finds them: settings that the repository's include, a directory that they name for hooks, and a git

@@ -1,147 +1,329 @@
 //! The repositories that a workspace has, lies in, or is.
+//!
+//! What is below the workspace's root may be the guest's: it is opened without following a link.
 
-use std::collections::VecDeque;
+use crate::unreadable::Unreadable;
+use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use std::collections::{BTreeSet, VecDeque};
+use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 /// Most names that are looked at for them, nearest to the workspace's root first.
 pub(crate) const MAX_LOOKED_AT: usize = 100_000;
-/// Most repositories.
+/// Most repositories with a `.git`, and most directories that look like one of git's.
 pub(crate) const MAX_REPOSITORIES: usize = 512;
 
-/// One of them.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Repository {
-    /// Its `.git`, which may be a file or a link, or the directory that is one of git's itself.
-    pub(crate) entry: PathBuf,
-    /// Where its files are.
-    pub(crate) worktree: Option<PathBuf>,
-}
+/// Nothing outside of the directory, and no link on the way.
+const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
+/// What a directory of git's has.
+const LOOKS: [&str; 3] = ["HEAD", "objects", "refs"];
 
 /// What was found.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
-    pub(crate) repositories: Vec<Repository>,
-    /// Not everything was looked at.
-    pub(crate) cut: bool,
-    /// Something could not be read.
-    pub(crate) unreadable: bool,
+    /// Directories that have a `.git`, which may be a file or a link.
+    pub(crate) worktrees: Vec<PathBuf>,
+    /// Directories that are git's by what is in them, or look so: anybody can make one.
+    pub(crate) bare: Vec<PathBuf>,
+    /// Why not everything was looked at; empty: it was.
+    pub(crate) cut: BTreeSet<Cut>,
+    /// What could not be.
+    pub(crate) unreadable: Unreadable,
 }
 
-/// Finds them. Links are not followed: what they lead to in the workspace is found where it is.
+/// Why not everything was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Cut {
+    Names,
+    Repositories,
+    Path,
+}
+
+impl std::fmt::Display for Cut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Names => write!(f, "it has more than {MAX_LOOKED_AT} names"),
+            Self::Repositories => write!(f, "it has more than {MAX_REPOSITORIES} repositories"),
+            Self::Path => f.write_str("a path in it is too long to be opened"),
+        }
+    }
+}
+
+/// Finds them.
 pub(crate) fn find(root: &Path) -> Found {
-    let mut found = Found::default();
-    for above in root.ancestors().skip(1) {
-        let has = |name: &str| above.join(name).symlink_metadata().is_ok();
-        found.note(above, has);
+    Search::new(root).found
+}
+
+/// A search, which can go on in directories of git's.
+#[derive(Debug)]
+pub(crate) struct Search<'a> {
+    root: &'a Path,
+    /// `None`: it is no directory.
+    top: Option<OwnedFd>,
+    left: usize,
+    pub(crate) found: Found,
+}
+
+impl<'a> Search<'a> {
+    /// Finds those above the root, at the root and below it. What links lead to in the workspace is found where it is.
+    pub(crate) fn new(root: &'a Path) -> Self {
+        let mut search = Self {
+            root,
+            top: directory(root).ok(),
+            left: MAX_LOOKED_AT,
+            found: Found::default(),
+        };
+        for near in root.ancestors() {
+            let has = |name: &str| near.join(name).symlink_metadata().is_ok();
+            search.found.note(near, has);
+        }
+        let Some(top) = search.top.take() else {
+            return search;
+        };
+        search.walk((&top, root), Path::new(""), |found, directory, here| {
+            if directory != root {
+                found.note(directory, |name| here.contains(&name));
+            }
+        });
+        search.top = Some(top);
+        search
     }
-    let mut left = MAX_LOOKED_AT;
-    found.below(root, &mut left);
-    // Submodules have theirs in the one of their repository.
-    let mut next = 0;
-    while let Some(repository) = found.repositories.get(next) {
-        let modules = repository.entry.join("modules");
-        found.below(&modules, &mut left);
-        next += 1;
+
+    /// Submodules, which have theirs in that of their repository: in `modules` of this directory of git's, whose path has
+    /// no link in it.
+    pub(crate) fn modules(&mut self, git: &Path) -> Vec<PathBuf> {
+        let mut modules = Vec::new();
+        let top = match git.strip_prefix(self.root) {
+            Ok(below) => self.top.as_ref().map(|top| open(top, below, OFlags::PATH)),
+            Err(_) => Some(directory(git)),
+        };
+        let Some(Ok(top)) = top else {
+            return modules;
+        };
+        self.walk(
+            (&top, git),
+            Path::new("modules"),
+            |found, directory, here| {
+                if !LOOKS.iter().all(|name| here.contains(name)) {
+                    return;
+                }
+                if modules.len() < MAX_REPOSITORIES {
+                    modules.push(directory.to_owned());
+                } else {
+                    found.cut.insert(Cut::Repositories);
+                }
+            },
+        );
+        modules
     }
-    found
+
+    /// A regular file below the root of at most so many bytes. `None`: it is another, or absent.
+    pub(crate) fn read(&self, path: &Path, limit: usize) -> Option<Vec<u8>> {
+        let below = path.strip_prefix(self.root).ok()?;
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file = open(self.top.as_ref()?, below, flags).ok()?;
+        crate::guard::whole(File::from(file), limit).ok().flatten()
+    }
+
+    /// Shows each directory from one on that is `start` below another, and which of the names that matter are in it.
+    fn walk(
+        &mut self,
+        (top, path): (&OwnedFd, &Path),
+        start: &Path,
+        mut show: impl FnMut(&mut Found, &Path, &[&'static str]),
+    ) {
+        let mut waiting = VecDeque::from([start.to_owned()]);
+        while let Some(below) = waiting.pop_front() {
+            match self.directory(top, &below, &mut waiting) {
+                Ok(here) => show(&mut self.found, &path.join(&below), &here),
+                Err(Errno::NAMETOOLONG) => drop(self.found.cut.insert(Cut::Path)),
+                // A link, since it was seen.
+                Err(Errno::LOOP) => {}
+                Err(error) => {
+                    let error = io::Error::from(error);
+                    self.found.unreadable.note(&path.join(&below), &error);
+                }
+            }
+            if self.left == 0 {
+                self.found.cut.insert(Cut::Names);
+                return;
+            }
+        }
+    }
+
+    fn directory(
+        &mut self,
+        top: &OwnedFd,
+        below: &Path,
+        waiting: &mut VecDeque<PathBuf>,
+    ) -> Result<Vec<&'static str>, Errno> {
+        let directory = open(top, below, OFlags::DIRECTORY | OFlags::NONBLOCK)?;
+        let mut here = Vec::new();
+        for entry in Dir::read_from(&directory)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            if self.left == 0 {
+                break;
+            }
+            self.left -= 1;
+            let mut known = LOOKS.into_iter().chain([".git"]);
+            here.extend(known.find(|known| name.to_bytes() == known.as_bytes()));
+            let kind = match entry.file_type() {
+                FileType::Unknown => {
+                    let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+                    let stat = rustix::fs::statat(&directory, name, flags);
+                    stat.map_or(FileType::Unknown, |stat| {
+                        FileType::from_raw_mode(stat.st_mode)
+                    })
+                }
+                kind => kind,
+            };
+            if name.to_bytes() != b".git" && kind == FileType::Directory {
+                waiting.push_back(below.join(std::ffi::OsStr::from_bytes(name.to_bytes())));
+            }
+        }
+        Ok(here)
+    }
 }
 
 impl Found {
     /// A directory with these names in it.
     fn note(&mut self, directory: &Path, has: impl Fn(&str) -> bool) {
-        let mut add = |repository| {
-            self.cut |= self.repositories.len() == MAX_REPOSITORIES;
-            if !self.cut {
-                self.repositories.push(repository);
+        let mut add = |list: &mut Vec<PathBuf>| {
+            if list.len() < MAX_REPOSITORIES {
+                list.push(directory.to_owned());
+            } else {
+                self.cut.insert(Cut::Repositories);
             }
         };
         if has(".git") {
-            add(Repository {
-                entry: directory.join(".git"),
-                worktree: Some(directory.to_owned()),
-            });
+            add(&mut self.worktrees);
         }
-        if has("HEAD") && has("objects") && has("refs") {
-            add(Repository {
-                entry: directory.to_owned(),
-                worktree: None,
-            });
+        if LOOKS.into_iter().all(has) {
+            add(&mut self.bare);
         }
     }
+}
 
-    fn below(&mut self, root: &Path, left: &mut usize) {
-        let mut waiting = VecDeque::from([root.to_owned()]);
-        while let Some(directory) = waiting.pop_front() {
-            let entries = match std::fs::read_dir(&directory) {
-                Ok(entries) => entries,
-                Err(error) => {
-                    use io::ErrorKind::{InvalidFilename, NotADirectory, NotFound};
-                    let kind = error.kind();
-                    self.cut |= kind == InvalidFilename;
-                    self.unreadable |= !matches!(kind, InvalidFilename | NotADirectory | NotFound);
-                    continue;
-                }
-            };
-            let mut here = Vec::new();
-            for entry in entries.flatten() {
-                if *left == 0 {
-                    self.cut = true;
-                    return;
-                }
-                *left -= 1;
-                let name = entry.file_name();
-                let known = ["HEAD", "objects", "refs", ".git"];
-                here.extend(known.into_iter().find(|known| name == *known));
-                if name != ".git" && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                    waiting.push_back(entry.path());
-                }
-            }
-            self.note(&directory, |name| here.contains(&name));
-        }
-    }
+/// A directory of the host's.
+fn directory(path: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty())
+}
+
+/// What is below it, by a way without links.
+fn open(top: &OwnedFd, below: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let below = if below.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        below
+    };
+    rustix::fs::openat2(top, below, flags | OFlags::CLOEXEC, Mode::empty(), BENEATH)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn make(root: &Path, directories: &[&str], files: &[&str]) {
+        for path in directories {
+            std::fs::create_dir_all(root.join(path)).unwrap();
+        }
+        for path in files {
+            std::fs::write(root.join(path), "").unwrap();
+        }
+    }
+
     #[test]
     fn repositories_above_below_and_within_each_other_are_found() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().canonicalize().unwrap();
-        for path in [
-            "top/.git/modules/deep/er/objects",
-            "top/.git/modules/deep/er/refs",
-            "top/w/bare.git/objects",
-            "top/w/bare.git/refs",
-            "top/w/a/b/nested/.git",
-            "top/w/tree",
-        ] {
-            std::fs::create_dir_all(root.join(path)).unwrap();
+        make(
+            &root,
+            &[
+                "top/.git/modules/deep/er/objects",
+                "top/.git/modules/deep/er/refs",
+                "top/w/bare.git/objects",
+                "top/w/bare.git/refs",
+                "top/w/a/b/nested/.git",
+                "top/w/tree",
+            ],
+            &[
+                "top/.git/modules/deep/er/HEAD",
+                "top/w/bare.git/HEAD",
+                "top/w/tree/.git",
+            ],
+        );
+        let w = root.join("top/w");
+        let mut search = Search::new(&w);
+        let modules = search.modules(&root.join("top/.git"));
+        let found = search.found;
+        assert!(found.cut.is_empty());
+        let below = |list: &[PathBuf]| -> Vec<String> {
+            let list = list.iter().filter_map(|path| path.strip_prefix(&root).ok());
+            list.map(|path| path.display().to_string()).collect()
+        };
+        let worktrees = ["top", "top/w/tree", "top/w/a/b/nested"];
+        assert_eq!(below(&found.worktrees), worktrees);
+        assert_eq!(below(&found.bare), ["top/w/bare.git"]);
+        assert_eq!(below(&modules), ["top/.git/modules/deep/er"]);
+    }
+
+    #[test]
+    fn what_only_looks_like_one_of_gits_takes_no_place_of_a_repository() {
+        let folder = tempfile::tempdir().unwrap();
+        for number in 0..=MAX_REPOSITORIES {
+            let below = |name: &str| format!("{number}/{name}");
+            let (objects, refs, head) = (below("objects"), below("refs"), below("HEAD"));
+            make(folder.path(), &[&objects, &refs], &[&head]);
         }
-        for path in [
-            "top/.git/modules/deep/er/HEAD",
-            "top/w/bare.git/HEAD",
-            "top/w/tree/.git",
-        ] {
-            std::fs::write(root.join(path), "").unwrap();
+        make(folder.path(), &["a/b/c/.git"], &[]);
+        let found = find(folder.path());
+        assert_eq!(found.worktrees, [folder.path().join("a/b/c")]);
+        assert_eq!(found.bare.len(), MAX_REPOSITORIES);
+        assert_eq!(found.cut, BTreeSet::from([Cut::Repositories]));
+    }
+
+    #[test]
+    fn a_path_that_is_too_long_hides_no_repository_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        make(folder.path(), &["a/.git", "b/c/d/e/f/g/.git"], &[]);
+        let name = "n".repeat(200);
+        let mut deep = directory(folder.path()).unwrap();
+        for _ in 0..25 {
+            rustix::fs::mkdirat(&deep, &name, Mode::RWXU).unwrap();
+            let flags = OFlags::PATH | OFlags::DIRECTORY;
+            deep = rustix::fs::openat(&deep, &name, flags, Mode::empty()).unwrap();
         }
-        let found = find(&root.join("top/w"));
-        assert!(!found.cut);
-        let entries = found.repositories.iter().filter_map(|found| {
-            let entry = found.entry.strip_prefix(&root).ok()?;
-            Some((entry.to_str()?, found.worktree.is_some()))
-        });
+        let found = find(folder.path());
+        assert_eq!(found.worktrees.len(), 2);
+        assert_eq!(found.cut, BTreeSet::from([Cut::Path]));
+    }
+
+    #[test]
+    fn links_lead_nowhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("w");
+        let module = ["outside/m/objects", "outside/m/refs"];
+        make(folder.path(), &module, &["outside/m/HEAD"]);
+        make(&root, &[".git"], &[]);
+        let outside = folder.path().join("outside");
+        std::os::unix::fs::symlink(&outside, root.join("link")).unwrap();
+        std::os::unix::fs::symlink(&outside, root.join(".git/modules")).unwrap();
+        let mut search = Search::new(&root);
+        assert_eq!(search.modules(&root.join(".git")), Vec::<PathBuf>::new());
+        assert_eq!(search.found.bare, Vec::<PathBuf>::new());
+        assert_eq!(search.read(&root.join("link/m/HEAD"), 10), None);
         assert_eq!(
-            entries.collect::<Vec<_>>(),
-            [
-                ("top/.git", true),
-                ("top/w/bare.git", false),
-                ("top/w/tree/.git", true),
-                ("top/w/a/b/nested/.git", true),
-                ("top/.git/modules/deep/er", false),
-            ]
+            search.modules(&folder.path().join("w")),
+            Vec::<PathBuf>::new()
         );
     }
 }

@@ -3,27 +3,26 @@
 //!
 //! Read at each start. Nothing new joins them from inside: settings that are written there name none (`git_config`).
 
-use crate::git_repositories::{self, MAX_LOOKED_AT, MAX_REPOSITORIES, Repository};
-use crate::guard::read;
-use crate::links::ways;
+mod bounds;
+mod protecting;
+mod reading;
+
+use crate::git_repositories::Search;
+use crate::links;
+use crate::unreadable::Unreadable;
+use bounds::{Bound, Notices, Spent};
+use protecting::{Cover, Kind};
 use sbx_wire::report::Report;
-use sbx_workspace::git_places::{self, Names};
-use sbx_workspace::{
-    Mode, PatternError, PatternSet, Protection, What, git_config, git_link, protect,
-};
+use sbx_workspace::git_places;
+use sbx_workspace::{Mode, Protection, Stay, git_config, protect};
 use std::collections::{BTreeSet, VecDeque};
-use std::fs::OpenOptions;
-use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// Most files of settings that are read, and how deep they may include each other (as git has it).
-const MAX_FILES: usize = 1024;
+/// How deep files of settings may include each other (as git has it).
 const MAX_DEPTH: usize = 10;
-/// Most places in one workspace that are protected by what was found.
-const MAX_PLACES: usize = 256;
-/// Most entries of one directory of hooks or worktrees that are looked at.
-const MAX_ENTRIES: usize = 1024;
+/// As many directories that look like one of git's are protected one by one; of more, those that are called as git
+/// calls them are protected by their names.
+const MAX_ALONE: usize = 8;
 
 /// Whose settings count beyond those of the workspace's repositories.
 #[derive(Debug)]
@@ -53,6 +52,8 @@ impl User {
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     pub(crate) protections: Vec<Protection>,
+    /// Directories relative to which something was found.
+    pub(crate) stay: Vec<Stay>,
     /// What could not be looked at, for the user.
     pub(crate) notices: Vec<String>,
 }
@@ -60,78 +61,192 @@ pub(crate) struct Found {
 /// Finds what is to be protected in a workspace, with this mode.
 ///
 /// # Errors
-/// Hooks are taken from the workspace's root itself, or there are too many places.
+/// Hooks are taken from the workspace's root itself, there are too many places, or something of the user's cannot be
+/// read.
 pub(crate) fn find(root: &Path, user: &User, mode: Mode) -> Result<Found, Report> {
-    let git_repositories::Found {
-        repositories, cut, ..
-    } = git_repositories::find(root);
-    let worktrees = repositories.iter().filter_map(|one| one.worktree.clone());
     let list = protect::git(mode);
     let mut follow = Follow {
         root,
         user,
         mode,
-        worktrees: worktrees.collect(),
-        set: PatternSet::new(list.iter().map(|entry| entry.pattern.clone())),
-        list,
-        known: BTreeSet::new(),
-        seen: BTreeSet::new(),
+        worktrees: Vec::new(),
+        relative: BTreeSet::new(),
+        anywhere: Cover::new(list.clone()),
+        all: Cover::new(list),
+        seen: Seen::default(),
         waiting: VecDeque::new(),
-        found: Found::default(),
+        found: Vec::new(),
+        stays: Vec::new(),
+        notices: Notices::default(),
+        unreadable: Unreadable::default(),
+        spent: Spent::default(),
     };
-    for settings in &user.settings {
-        follow.settings(settings, 0)?;
-    }
-    for repository in &repositories {
-        follow.repository(repository)?;
-    }
-    while let Some((path, depth)) = follow.waiting.pop_front() {
-        follow.read(&path, depth)?;
-    }
-    if cut {
-        follow.found.notices.push(format!(
-            "{} has more than {MAX_LOOKED_AT} names or {MAX_REPOSITORIES} repositories: not every repository in it was \
-             looked at for hooks and settings that the host's git takes from other places",
-            root.display()
-        ));
-    }
-    Ok(follow.found)
+    let mut search = Search::new(root);
+    follow.first(&search)?;
+    follow.spent.begin_nested();
+    follow.nested(&mut search)?;
+    follow.done(search)
 }
 
 struct Follow<'a> {
     root: &'a Path,
     user: &'a User,
     mode: Mode,
-    /// Of every repository: whose settings name a relative place is not asked.
+    /// Of every repository so far: whose settings name a relative place is not asked.
     worktrees: Vec<PathBuf>,
-    /// What is protected anyway.
-    list: Vec<Protection>,
-    set: PatternSet,
-    /// Patterns that were found.
-    known: BTreeSet<String>,
-    /// Files of settings and directories of hooks.
-    seen: BTreeSet<PathBuf>,
+    /// Those relative places.
+    relative: BTreeSet<PathBuf>,
+    /// What is protected wherever its repository is, and everything that is.
+    anywhere: Cover,
+    all: Cover,
+    seen: Seen,
     waiting: VecDeque<(PathBuf, usize)>,
-    found: Found,
+    found: Vec<(Kind, Protection)>,
+    stays: Vec<Stay>,
+    notices: Notices,
+    unreadable: Unreadable,
+    spent: Spent,
+}
+
+/// What was followed: what is named as one thing may be named as another too.
+#[derive(Default)]
+struct Seen {
+    /// Files of settings, with what they are relative to; and those of them that are read.
+    settings: BTreeSet<(PathBuf, Option<PathBuf>)>,
+    read: BTreeSet<PathBuf>,
+    hooks: BTreeSet<(PathBuf, Option<PathBuf>)>,
+    /// Git directories.
+    git: Vec<PathBuf>,
 }
 
 impl Follow<'_> {
-    fn repository(&mut self, repository: &Repository) -> Result<(), Report> {
-        let Some(own) = self.git_directory(&repository.entry)? else {
+    /// The user's settings, and those of the repositories that the root is in or is: the host's alone.
+    fn first(&mut self, search: &Search<'_>) -> Result<(), Report> {
+        for settings in &self.user.settings {
+            self.settings(settings, 0, None)?;
+        }
+        let found = &search.found;
+        let near = |path: &&PathBuf| self.root.starts_with(path);
+        self.worktrees = found.worktrees.iter().filter(near).cloned().collect();
+        let bare: Vec<PathBuf> = found.bare.iter().filter(near).cloned().collect();
+        for worktree in self.worktrees.clone() {
+            self.repository(&worktree.join(".git"), Some(&worktree))?;
+        }
+        for directory in bare {
+            // In a repository anybody may have made it look like one.
+            if directory != self.root || !self.worktrees.contains(&directory) {
+                self.repository(&directory, None)?;
+            }
+        }
+        self.follow()
+    }
+
+    /// Those below it.
+    fn nested(&mut self, search: &mut Search<'_>) -> Result<(), Report> {
+        let root = self.root;
+        let below = |path: &PathBuf| !root.starts_with(path);
+        let worktrees = std::mem::take(&mut search.found.worktrees);
+        let worktrees: Vec<PathBuf> = worktrees.into_iter().filter(below).collect();
+        for value in self.relative.clone() {
+            for worktree in &worktrees {
+                self.hooks(&links::join(worktree, &value), Some(worktree))?;
+            }
+        }
+        self.worktrees.extend(worktrees.iter().cloned());
+        for worktree in &worktrees {
+            self.repository(&worktree.join(".git"), Some(worktree))?;
+        }
+        let mut walked: Vec<PathBuf> = Vec::new();
+        let mut next = 0;
+        while let Some(git) = self.seen.git.get(next).cloned() {
+            next += 1;
+            if walked.iter().any(|above| git.starts_with(above)) {
+                continue;
+            }
+            for module in search.modules(&git) {
+                self.repository(&module, None)?;
+            }
+            walked.push(git.join("modules"));
+        }
+        self.follow()?;
+        let bare = std::mem::take(&mut search.found.bare);
+        self.bare(search, &bare)
+    }
+
+    /// Directories that are git's by their looks alone: anybody can make them, and what their settings say.
+    fn bare(&mut self, search: &Search<'_>, all: &[PathBuf]) -> Result<(), Report> {
+        let known = |path: &&PathBuf| !self.seen.git.contains(path);
+        let all: Vec<&PathBuf> = all.iter().filter(known).collect();
+        let mut silent = Vec::new();
+        for directory in &all {
+            let name = directory.file_name().and_then(|name| name.to_str());
+            let name = name.filter(|_| all.len() > MAX_ALONE);
+            match name.and_then(|name| git_places::git_directories(name, self.mode)) {
+                Some(made) => self.everywhere((directory, Kind::Git), made)?,
+                None => self.place(directory, Kind::Git, None)?,
+            }
+            let content = search.read(&directory.join("config"), git_config::MAX_BYTES);
+            let content = content.unwrap_or_default();
+            if self.spend(Bound::Bytes, content.len())?
+                && let Ok(entries) = git_config::parse(&content)
+                && git_places::named(&entries).next().is_some()
+            {
+                silent.push(directory.display());
+            }
+        }
+        if let Some(first) = silent.first() {
+            self.notices.add(format!(
+                "{first} looks like a directory of git's, and its settings name hooks or further settings: they were not \
+                 followed, nor those of {} others like it",
+                silent.len() - 1
+            ));
+        }
+        Ok(())
+    }
+
+    /// What the user is told at the end.
+    fn done(mut self, search: Search<'_>) -> Result<Found, Report> {
+        for cut in &search.found.cut {
+            self.notices.add(format!(
+                "not every repository in {} was looked at for hooks and settings that the host's git takes from other \
+                 places: {cut}",
+                self.root.display()
+            ));
+        }
+        self.unreadable.add(search.found.unreadable);
+        let mut notices = Vec::new();
+        self.unreadable.said(&mut notices)?;
+        notices.extend(self.notices.all());
+        self.found.sort_by_key(|(kind, _)| *kind);
+        Ok(Found {
+            protections: self.found.into_iter().map(|(_, one)| one).collect(),
+            stay: self.stays,
+            notices,
+        })
+    }
+
+    /// A `.git`, or a directory that is one of git's.
+    fn repository(&mut self, entry: &Path, worktree: Option<&Path>) -> Result<(), Report> {
+        let Some(own) = self.git_directory(entry, worktree)? else {
             return Ok(());
         };
         let mut all = vec![own.clone()];
-        if let Ok(Some(text)) = read(&own.join("commondir"), git_link::MAX_BYTES)
-            && let Ok(text) = std::str::from_utf8(&text)
-        {
-            all.extend(self.git_directory(&own.join(text.trim_end_matches(['\n', '\r'])))?);
+        let common = self.text(&own.join("commondir"));
+        if let Some(text) = common {
+            let base = (!text.starts_with('/')).then_some(own.as_path());
+            all.extend(self.git_directory(&links::join(&own, Path::new(&text)), base)?);
         }
         for directory in all {
-            self.hooks(&directory.join("hooks"))?;
-            let worktrees = self.entries(&directory.join("worktrees"));
-            for place in worktrees.into_iter().chain([directory]) {
+            if self.seen.git.contains(&directory) {
+                continue;
+            }
+            self.seen.git.push(directory.clone());
+            self.hooks(&directory.join("hooks"), Some(&directory))?;
+            let worktrees = self.entries(&directory.join("worktrees"))?;
+            let worktrees = worktrees.into_iter().map(|(path, _)| path);
+            for place in worktrees.chain([directory]) {
                 for name in ["config", "config.worktree"] {
-                    self.settings(&place.join(name), 0)?;
+                    self.settings(&place.join(name), 0, Some(&place))?;
                 }
             }
         }
@@ -139,98 +254,52 @@ impl Follow<'_> {
     }
 
     /// The directory that a name, or what a file of that name says, leads to. It is protected.
-    fn git_directory(&mut self, entry: &Path) -> Result<Option<PathBuf>, Report> {
-        let mut ways = ways(entry);
+    fn git_directory(
+        &mut self,
+        entry: &Path,
+        base: Option<&Path>,
+    ) -> Result<Option<PathBuf>, Report> {
+        let (mut ways, mut base) = (self.ways(entry), base);
         if ways.real.is_file() {
-            let Ok(Some(text)) = read(&ways.real, git_link::MAX_BYTES) else {
+            let text = self.text(&ways.real);
+            let Some(path) = text
+                .as_deref()
+                .and_then(|text| text.strip_prefix("gitdir: "))
+            else {
                 return Ok(None);
             };
-            let text = std::str::from_utf8(&text).ok();
-            let Some(path) = text.and_then(|text| text.strip_prefix("gitdir: ")) else {
-                return Ok(None);
-            };
+            base = base.filter(|_| !path.starts_with('/'));
             let above = ways.real.parent().unwrap_or(&ways.real);
-            ways = crate::links::ways(&above.join(path.trim_end_matches(['\n', '\r'])));
+            ways = self.ways(&links::join(above, Path::new(path)));
         }
         for way in ways.names {
-            let Some(names) = self.below(&way) else {
-                continue;
-            };
-            let covered = |name: &'static str| self.covers(&[&names, &[name][..]].concat());
-            if covered("config") && covered("commondir") {
-                continue;
-            }
-            self.add(&way, git_places::git_directory(&names, self.mode))?;
+            self.place(&way, Kind::Git, base)?;
         }
         Ok(Some(ways.real))
     }
 
-    /// A file of settings, whether it is there or not.
-    fn settings(&mut self, path: &Path, depth: usize) -> Result<(), Report> {
-        if !self.seen.insert(path.to_owned()) {
+    /// A file of settings, whether it is there or not. `base`: what its path is relative to.
+    fn settings(&mut self, path: &Path, depth: usize, base: Option<&Path>) -> Result<(), Report> {
+        if depth > MAX_DEPTH {
+            self.skip(path, "files include each other too deep");
             return Ok(());
         }
-        if depth > MAX_DEPTH || self.seen.len() > MAX_FILES {
-            self.skip(
-                path,
-                "there are too many, or they include each other too deep",
-            );
+        let known = (path.to_owned(), base.map(Path::to_owned));
+        if !self.seen.settings.insert(known) || !self.spend(Bound::Files, 1)? {
             return Ok(());
         }
-        for way in ways(path).names {
-            if let Some(names) = self.below(&way)
-                && !self.covers(&names)
-            {
-                let made = git_places::settings(&names, self.mode);
-                self.add(&way, made.map(|one| vec![one]))?;
-            }
+        for way in self.ways(path).names {
+            self.place(&way, Kind::Settings, base)?;
         }
-        self.waiting.push_back((path.to_owned(), depth));
-        Ok(())
-    }
-
-    /// Follows what a file of settings names.
-    fn read(&mut self, path: &Path, depth: usize) -> Result<(), Report> {
-        let content = match content(path) {
-            Ok(Some(content)) => content,
-            Ok(None) => {
-                self.skip(path, "it is no plain file of at most 1 MiB");
-                return Ok(());
-            }
-            Err(error) if absent(&error) => return Ok(()),
-            Err(error) => {
-                self.skip(path, &error.to_string());
-                return Ok(());
-            }
-        };
-        let entries = match git_config::parse(&content) {
-            Ok(entries) => entries,
-            Err(error) => {
-                self.skip(path, &error.to_string());
-                return Ok(());
-            }
-        };
-        for (names, value) in git_places::named(&entries) {
-            let Some(value) = git_places::expand(value, self.user.home.as_deref()) else {
-                let shown = String::from_utf8_lossy(value).escape_debug().to_string();
-                self.skip(path, &format!("nobody can tell where {shown} is"));
-                continue;
-            };
-            match names {
-                Names::Settings => {
-                    for above in directories(path) {
-                        self.settings(&above.join(&value), depth + 1)?;
-                    }
-                }
-                Names::Hooks => self.named_hooks(path, &value)?,
-            }
+        if self.seen.read.insert(path.to_owned()) {
+            self.waiting.push_back((path.to_owned(), depth));
         }
         Ok(())
     }
 
     fn named_hooks(&mut self, settings: &Path, value: &Path) -> Result<(), Report> {
         if value.is_absolute() {
-            return self.hooks(value);
+            return self.hooks(value, None);
         }
         let mut names = Vec::new();
         for part in value.components() {
@@ -240,144 +309,40 @@ impl Follow<'_> {
                 _ => {}
             }
         }
-        self.add(
-            settings,
-            git_places::hooks_anywhere(&names, self.mode).map(|one| vec![one]),
-        )?;
+        let made = git_places::hooks_anywhere(&names, self.mode);
+        self.everywhere((settings, Kind::Hooks), made.map(|one| vec![one]))?;
+        self.relative.insert(value.to_owned());
         for worktree in self.worktrees.clone() {
-            self.hooks(&worktree.join(value))?;
+            self.hooks(&links::join(&worktree, value), Some(&worktree))?;
         }
         Ok(())
     }
 
     /// A directory of hooks, whether it is there or not; and what the links in it lead to.
-    fn hooks(&mut self, directory: &Path) -> Result<(), Report> {
-        if !self.seen.insert(directory.to_owned()) {
+    fn hooks(&mut self, directory: &Path, base: Option<&Path>) -> Result<(), Report> {
+        let known = (directory.to_owned(), base.map(Path::to_owned));
+        if !self.seen.hooks.insert(known) || !self.spend(Bound::Hooks, 1)? {
             return Ok(());
         }
-        for way in ways(directory).names {
-            if let Some(names) = self.below(&way)
-                && !self.covers(&[&names[..], &["any"]].concat())
-                && !self.covers_directory(&names)
-            {
-                let made = git_places::hooks(&names, self.mode);
-                self.add(&way, made.map(|one| vec![one]))?;
-            }
+        for way in self.ways(directory).names {
+            self.place(&way, Kind::Hooks, base)?;
         }
-        for entry in self.entries(directory) {
-            if !entry.is_symlink() {
+        for (entry, link) in self.entries(directory)? {
+            if !link {
                 continue;
             }
             // The first is the entry, in the directory.
-            for way in ways(&entry).names.into_iter().skip(1) {
-                if let Some(names) = self.below(&way) {
-                    let made = git_places::program(&names, self.mode);
-                    self.add(&way, made.map(|one| vec![one]))?;
-                }
+            for way in self.ways(&entry).names.into_iter().skip(1) {
+                self.place(&way, Kind::Program, Some(directory))?;
             }
         }
         Ok(())
     }
 
-    /// The names of a path below the root. `None`: it is elsewhere, or no text, which no workspace's path is.
-    fn below<'p>(&self, path: &'p Path) -> Option<Vec<&'p str>> {
-        let names = path.strip_prefix(self.root).ok()?.iter();
-        names.map(|name| name.to_str()).collect()
+    fn spend(&mut self, bound: Bound, amount: usize) -> Result<bool, Report> {
+        let notices = &mut self.notices;
+        self.spent.spend((bound, amount), self.root, notices)
     }
-
-    /// Whether the list protects a file.
-    fn covers(&self, names: &[&str]) -> bool {
-        let names = names.iter().map(|name| name.as_bytes());
-        self.set.walk(names, false).matched().is_some()
-    }
-
-    /// Whether what was found protects a directory with all that is in it.
-    fn covers_directory(&self, names: &[&str]) -> bool {
-        let bytes = names.iter().map(|name| name.as_bytes());
-        let matched = self.set.walk(bytes, true).matched();
-        matched
-            .and_then(|number| self.list.get(usize::from(number)))
-            .is_some_and(|one| one.what == What::Everything)
-    }
-
-    fn add(
-        &mut self,
-        place: &Path,
-        made: Result<Vec<Protection>, PatternError>,
-    ) -> Result<(), Report> {
-        let made = made.map_err(|error| {
-            Report::user(
-                "git-hooks-everywhere",
-                format!(
-                    "{} cannot be protected, from which git on the host takes settings or hooks: {error}",
-                    place.display()
-                ),
-                "git config --show-origin --get-all core.hooksPath, and choose a directory; or: --protect off",
-            )
-        })?;
-        for one in made {
-            if !self.known.insert(one.pattern.to_string()) {
-                continue;
-            }
-            if self.found.protections.len() == MAX_PLACES {
-                return Err(Report::user(
-                    "git-places-too-many",
-                    format!(
-                        "git on the host takes settings or hooks from more than {MAX_PLACES} places in {}",
-                        self.root.display()
-                    ),
-                    "share a directory with fewer repositories",
-                ));
-            }
-            self.found.protections.push(one.clone());
-            self.list.push(one);
-            self.set = PatternSet::new(self.list.iter().map(|entry| entry.pattern.clone()));
-        }
-        Ok(())
-    }
-
-    /// What is in a directory; nothing if it is none.
-    fn entries(&mut self, directory: &Path) -> Vec<PathBuf> {
-        let entries = std::fs::read_dir(directory).into_iter().flatten();
-        let paths = entries.flatten().map(|entry| entry.path());
-        let mut paths: Vec<PathBuf> = paths.take(MAX_ENTRIES + 1).collect();
-        if paths.len() > MAX_ENTRIES {
-            self.skip(directory, "there are too many files in it");
-            paths.truncate(MAX_ENTRIES);
-        }
-        paths
-    }
-
-    fn skip(&mut self, path: &Path, why: &str) {
-        self.found.notices.push(format!(
-            "git's settings in {} were not followed to hooks and further settings: {why}",
-            path.display()
-        ));
-    }
-}
-
-/// Where what a file of settings includes is looked for: beside the file, by its name and where it really is.
-fn directories(settings: &Path) -> impl Iterator<Item = PathBuf> {
-    let found = ways(settings);
-    let written = found.linked.then(|| settings.to_owned());
-    let files = written.into_iter().chain([found.real]);
-    files.filter_map(|file| Some(file.parent()?.to_owned()))
-}
-
-/// As git reads it: links are followed. `None`: it is no plain file, or too large.
-fn content(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    // Of a pipe the opening would wait.
-    let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(flags.bits().cast_signed())
-        .open(path)?;
-    crate::guard::whole(file, git_config::MAX_BYTES)
-}
-
-fn absent(error: &io::Error) -> bool {
-    use io::ErrorKind::{NotADirectory, NotFound};
-    matches!(error.kind(), NotFound | NotADirectory)
 }
 
 #[cfg(test)]

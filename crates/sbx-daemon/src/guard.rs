@@ -96,6 +96,7 @@ pub(crate) fn rules(
     };
     let text = |entry: &Protection| entry.pattern.as_str().len();
     let mut own = found.protections.iter().map(text).sum::<usize>();
+    own += found.stay.iter().map(|stay| stay.path.len()).sum::<usize>();
     protections.extend(found.protections);
     protections.extend(guarding.protect_paths.iter().map(|pattern| Protection {
         pattern: pattern.clone(),
@@ -129,6 +130,7 @@ pub(crate) fn rules(
     let rules = Rules {
         protect: protections,
         hide: hidden,
+        stay: found.stay,
         ..Rules::default()
     };
     Ok((rules, found.notices))

@@ -10,7 +10,7 @@
 //! | [`ssh_agent`], [`git_identity`] | the keys of the user's SSH agent, and who makes commits |
 //! | [`policy`], [`policy_log`], [`policy_follow`], [`settings`] | what may leave, what did, and where to |
 //! | [`create`], [`lifecycle`], [`launching`], [`finishing`] | from a request to a running machine and back |
-//! | [`guard`], [`git_settings`], [`git_repositories`] | what a workspace protects and hides, and where the host's git looks in it |
+//! | [`guard`], [`git_settings`], [`git_repositories`], [`unreadable`] | what a workspace protects and hides, and where the host's git looks in it |
 //! | [`warm`] | snapshots of booted machines that new sandboxes begin from |
 //! | [`supervisor_link`], [`gateway_link`], [`older_gateway`] | connections to running sandboxes |
 //! | [`api`] | the local API |
@@ -82,6 +82,7 @@ mod store;
 mod storing;
 mod supervisor_link;
 mod token_endpoint;
+mod unreadable;
 mod warm;
 mod workspace;
 

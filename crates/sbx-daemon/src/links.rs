@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
+use std::io;
 use std::path::{Component, Path, PathBuf};
 
 /// Most links that are followed, as the kernel has it.
@@ -17,12 +18,17 @@ pub(crate) struct Ways {
     pub(crate) real: PathBuf,
     /// There are links on the way.
     pub(crate) linked: bool,
+    /// Of what is there nobody could tell whether it is a link.
+    pub(crate) unreadable: Option<(PathBuf, io::Error)>,
 }
 
 /// Follows an absolute path. What is not there is taken as it is written.
 pub(crate) fn ways(path: &Path) -> Ways {
     let mut found = Vec::new();
     let mut left = MAX_LINKS;
+    let mut unreadable = None;
+    // Names since the beginning of what is followed: above that nothing depends on a name in it.
+    let mut depth = 0_usize;
     let mut real = PathBuf::from("/");
     let mut rest: VecDeque<OsString> = parts(path).collect();
     while let Some(name) = rest.pop_front() {
@@ -30,8 +36,11 @@ pub(crate) fn ways(path: &Path) -> Ways {
             continue;
         }
         if name == ".." {
-            // A link that takes this place later would lead up from elsewhere.
-            found.extend(path.file_name().map(|last| real.join(last)));
+            if depth > 0 {
+                // A link that takes this place later would lead up from elsewhere.
+                found.extend(path.file_name().map(|last| real.join(last)));
+                depth -= 1;
+            }
             real.pop();
             continue;
         }
@@ -39,13 +48,18 @@ pub(crate) fn ways(path: &Path) -> Ways {
         match std::fs::read_link(&at) {
             Ok(target) if left > 0 => {
                 left -= 1;
+                depth = 0;
                 found.push(lexical(&at, &rest));
                 if target.is_absolute() {
                     real = PathBuf::from("/");
                 }
                 rest = parts(&target).chain(rest).collect();
             }
-            _ => real = at,
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                unreadable.get_or_insert_with(|| (at.clone(), error));
+                (real, depth) = (at, depth + 1);
+            }
+            _ => (real, depth) = (at, depth + 1),
         }
     }
     found.push(real.clone());
@@ -53,6 +67,25 @@ pub(crate) fn ways(path: &Path) -> Ways {
         names: found,
         real,
         linked: left < MAX_LINKS,
+        unreadable,
+    }
+}
+
+/// A path that is written in a directory, the way up at its beginning taken: that depends on no name, unless there are links
+/// on the way to the directory.
+pub(crate) fn join(directory: &Path, path: &Path) -> PathBuf {
+    if ways(directory).linked {
+        return directory.join(path);
+    }
+    let mut at = directory.to_owned();
+    let mut rest = path.components();
+    loop {
+        match rest.clone().next() {
+            Some(Component::ParentDir) => drop(at.pop()),
+            Some(Component::CurDir) => {}
+            _ => return at.join(rest.as_path()),
+        }
+        rest.next();
     }
 }
 
@@ -100,6 +133,11 @@ mod tests {
             found("link/in/../f"),
             ["link/f", "mid/f", "real/in/f", "real/f"]
         );
+        symlink("../real/in", root.join("real/up")).unwrap();
+        assert_eq!(found("real/up/f"), ["real/up/f", "real/in/f"]);
+        let joined = |path: &str| join(&root.join(path), Path::new(".././../f"));
+        assert_eq!(joined("real/in"), root.join("f"));
+        assert_eq!(joined("link/in"), root.join("link/in/.././../f"));
         symlink("loop", root.join("loop")).unwrap();
         assert_eq!(found("loop").len(), MAX_LINKS + 1);
     }

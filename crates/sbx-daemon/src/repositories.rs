@@ -24,14 +24,14 @@ const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLI
 /// made in another one.
 pub(crate) fn find(root: &Path) -> (Vec<String>, bool) {
     let all = git_repositories::find(root);
-    let worktrees = all.repositories.into_iter().filter_map(|one| one.worktree);
     let below = |worktree: PathBuf| Some(worktree.strip_prefix(root).ok()?.to_owned());
-    let below: Vec<PathBuf> = worktrees.filter_map(below).collect();
+    let below: Vec<PathBuf> = all.worktrees.into_iter().filter_map(below).collect();
     let texts = below.iter().filter_map(|path| path.to_str());
     let found: Vec<String> = texts.take(MAX_REPOSITORIES).map(str::to_owned).collect();
     // Beyond the bound, or of no text as a path.
     let left_out = found.len() < below.len();
-    (found, all.cut || all.unreadable || left_out)
+    let all_seen = all.cut.is_empty() && all.unreadable.is_empty();
+    (found, !all_seen || left_out)
 }
 
 /// Copies a repository's index, for git to be asked about: it may be a link to another repository's by the time that git

@@ -92,7 +92,26 @@ pub fn hooks_anywhere(names: &[&str], mode: Mode) -> Result<Protection, PatternE
 /// # Errors
 /// As [`settings`].
 pub fn git_directory(names: &[&str], mode: Mode) -> Result<Vec<Protection>, PatternError> {
-    let place = exactly(names.iter().copied());
+    git_files(&exactly(names.iter().copied()), mode)
+}
+
+/// Git directories that are called like this one, anywhere: those that end in `.git` if it does, those of its own name if
+/// that begins with `.git`. `None`: other directories may well have such a name.
+///
+/// # Errors
+/// As [`settings`].
+pub fn git_directories(name: &str, mode: Mode) -> Option<Result<Vec<Protection>, PatternError>> {
+    let place = if name.as_bytes().ends_with(b".git") {
+        "/*.git".to_owned()
+    } else if name.starts_with(".git") {
+        exactly([name])
+    } else {
+        return None;
+    };
+    Some(git_files(&format!("**{place}"), mode))
+}
+
+fn git_files(place: &str, mode: Mode) -> Result<Vec<Protection>, PatternError> {
     let entries = GIT.iter().filter_map(|(pattern, what)| {
         let (not, pattern) = match pattern.strip_prefix('!') {
             Some(pattern) => ("!", pattern),

@@ -1,7 +1,11 @@
 //! What git on the host runs lies in places that are protected: each test asks git itself.
 
+mod guests;
+mod stay;
+
+use super::bounds::MAX_PLACES;
 use super::*;
-use sbx_workspace::Level;
+use sbx_workspace::{Level, PatternSet, What};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::process::Command;
@@ -62,18 +66,7 @@ impl Bench {
     fn verdict(&self, workspace: &str, path: &str) -> Option<What> {
         let found = self.find(workspace).unwrap();
         assert_eq!(found.notices, Vec::<String>::new());
-        let mut list = protect::standard(Level::Standard);
-        list.extend(found.protections);
-        let set = PatternSet::new(list.iter().map(|entry| entry.pattern.clone()));
-        let names: Vec<&[u8]> = path.split('/').map(str::as_bytes).collect();
-        let blocks = |end: usize| {
-            let directory = end < names.len();
-            let step = set.walk(names[..end].iter().copied(), directory);
-            let entry = &list[usize::from(step.matched()?)];
-            let counts = !directory || entry.what == What::Everything;
-            (counts && entry.mode == Mode::Block).then_some(entry.what)
-        };
-        (1..=names.len()).find_map(blocks)
+        verdict(found, path)
     }
 
     /// Git on the host runs the program at this place when it is there; so the rules must protect it.
@@ -95,6 +88,22 @@ impl Bench {
         let verdict = self.verdict(workspace, inside.trim_start_matches('/'));
         assert_eq!(verdict, Some(What::Everything), "{place}");
     }
+}
+
+/// What these rules say of writing a file.
+fn verdict(found: Found, path: &str) -> Option<What> {
+    let mut list = protect::standard(Level::Standard);
+    list.extend(found.protections);
+    let set = PatternSet::new(list.iter().map(|entry| entry.pattern.clone()));
+    let names: Vec<&[u8]> = path.split('/').map(str::as_bytes).collect();
+    let blocks = |end: usize| {
+        let directory = end < names.len();
+        let step = set.walk(names[..end].iter().copied(), directory);
+        let entry = &list[usize::from(step.matched()?)];
+        let counts = !directory || entry.what == What::Everything;
+        (counts && entry.mode == Mode::Block).then_some(entry.what)
+    };
+    (1..=names.len()).find_map(blocks)
 }
 
 const COMMIT: &[&str] = &["commit", "-q", "--allow-empty", "-m", "more"];
@@ -255,7 +264,7 @@ fn includes_that_include_themselves_end_and_so_do_long_chains() {
         bench.write(&format!("w/{number}"), &text);
     }
     let found = bench.find("w").unwrap();
-    assert_eq!(found.protections.len(), 10 + 1, "{:?}", found.protections);
+    assert_eq!(found.protections.len(), 10, "{:?}", found.protections);
     assert!(found.notices[0].contains("too deep"), "{:?}", found.notices);
 }
 
@@ -263,9 +272,25 @@ fn includes_that_include_themselves_end_and_so_do_long_chains() {
 fn more_places_than_possible_refuse_the_start() {
     let bench = Bench::new();
     bench.repository("w");
-    let includes: String = (0..MAX_PLACES)
+    let includes: String = (0..=MAX_PLACES)
         .map(|number| format!("[include]\n\tpath = ../{number}\n"))
         .collect();
-    fs::write(bench.path("w/.git/config"), includes).unwrap();
-    assert_eq!(bench.find("w").unwrap_err().code, "git-places-too-many");
+    fs::write(bench.path("w/.git/config"), &includes).unwrap();
+    let refused = bench.find("w").unwrap_err();
+    assert_eq!(refused.code, "git-places-too-many");
+    assert!(
+        refused
+            .hint
+            .is_some_and(|hint| hint.contains("remove what"))
+    );
+    // Of a repository below the root it is said, and hides nothing of the root's.
+    fs::write(bench.path("w/.git/config"), "[include]\n\tpath = ../own\n").unwrap();
+    for below in ["a", "b"] {
+        let most = includes.len() / 4 * 3;
+        let most = includes[..most].rfind('[').unwrap();
+        bench.write(&format!("w/{below}/.git/config"), &includes[..most]);
+    }
+    let found = bench.find("w").unwrap();
+    assert!(found.notices[0].contains("places"), "{:?}", found.notices);
+    assert_eq!(found.protections[0].pattern.to_string(), "/own");
 }

@@ -101,8 +101,13 @@ impl<'a> Search<'a> {
             Ok(below) => self.top.as_ref().map(|top| open(top, below, OFlags::PATH)),
             Err(_) => Some(directory(git)),
         };
-        let Some(Ok(top)) = top else {
-            return modules;
+        let top = match top {
+            Some(Ok(top)) => top,
+            Some(Err(error)) => {
+                self.found.unreadable.note(git, &error.into());
+                return modules;
+            }
+            None => return modules,
         };
         self.walk(
             (&top, git),

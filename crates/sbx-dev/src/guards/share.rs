@@ -13,6 +13,7 @@ const SHARE: &str = "crates/sbx-share/src/share.rs";
 
 const HOOKS: &str = "protect::attack_76_hooks_are_neither_made_nor_changed_nor_removed";
 const MOVES: &str = "protect::attack_76_moving_things_about_does_not_get_around_a_rule";
+const STAYS: &str = "protect::attack_76_a_directory_that_git_looks_from_stays_where_it_is";
 const LINKS: &str = "protect::attack_76_links_do_not_get_around_a_rule";
 const ELSEWHERE: &str = "protect::attack_76_links_do_not_lead_git_elsewhere";
 const SECOND_NAMES: &str =
@@ -133,6 +134,20 @@ pub(super) const GUARDS: &[Guard] = &[
         text: "if old.hidden.is_some() {",
         instead: "if old.hidden.is_some() && directory {",
         tests: &[NOT_OVERWRITTEN],
+    },
+    Guard {
+        what: "a directory that git looks from is not moved",
+        file: RENAMES,
+        text: "self.check_stays(from)?;",
+        instead: "",
+        tests: &[STAYS],
+    },
+    Guard {
+        what: "a directory that git looks from is not replaced",
+        file: RENAMES,
+        text: "self.check_stays(to)?;",
+        instead: "",
+        tests: &[STAYS],
     },
     Guard {
         what: "nothing is renamed to a hidden name",

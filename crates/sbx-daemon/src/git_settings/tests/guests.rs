@@ -60,6 +60,19 @@ fn many_repositories_and_values_below_the_root_hide_nothing_of_the_roots_and_the
 }
 
 #[test]
+fn of_one_file_below_the_root_so_many_values_are_followed() {
+    let bench = Bench::new();
+    bench.repository("w");
+    let values: String = (0..=MAX_VALUES)
+        .map(|number| format!("[include]\n\tpath = /x/{number}\n"))
+        .collect();
+    bench.write("w/a/.git/config", &values);
+    let notices = bench.find("w").unwrap().notices;
+    assert_eq!(notices.len(), 1, "{notices:?}");
+    assert!(notices[0].contains("more than 256"), "{notices:?}");
+}
+
+#[test]
 fn what_is_named_as_hooks_and_as_settings_is_followed_as_both() {
     for hooks_first in [true, false] {
         let bench = Bench::new();
@@ -94,12 +107,17 @@ fn what_its_owner_cannot_read_refuses_the_start_and_what_is_anothers_is_said_onc
     bench.git("w", &["config", "include.path", "../.gitconfig"]);
     symlink("../../check", bench.path("w/.git/hooks/x")).unwrap();
     bench.write("w/sub/deep/x", "");
+    for name in ["modules", "worktrees"] {
+        fs::create_dir(bench.path("w/.git").join(name)).unwrap();
+    }
     let readable = bench.find_as_user("w").unwrap();
     assert!(readable.notices.is_empty());
     let places = [
         (".git/hooks", 0o000),
         (".git/hooks", 0o400),
         (".git/hooks", 0o100),
+        (".git/modules", 0o000),
+        (".git/worktrees", 0o000),
         (".git", 0o000),
         (".git/config", 0o000),
         ("sub", 0o000),

@@ -70,7 +70,7 @@ pub(super) const MAX_NESTED_PLACES: usize = 320;
 pub(super) struct Spent {
     /// It is repositories below the root that are looked at.
     pub(super) nested: bool,
-    spent: [usize; 8],
+    amounts: [usize; 8],
     said: BTreeSet<Bound>,
 }
 
@@ -95,7 +95,7 @@ impl Spent {
     ) -> Result<bool, Report> {
         let (first, nested) = bound.limits();
         let limit = if self.nested { nested } else { first };
-        let spent = &mut self.spent[bound as usize];
+        let spent = &mut self.amounts[bound as usize];
         if spent.saturating_add(amount) <= limit {
             *spent += amount;
             return Ok(true);

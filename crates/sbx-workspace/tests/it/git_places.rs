@@ -80,3 +80,23 @@ fn a_git_directory_of_any_name_is_protected_as_one_called_git() {
         assert_eq!(what("objects/x"), None);
     }
 }
+
+#[test]
+fn git_directories_are_protected_by_the_names_that_only_they_have() {
+    let what = |name: &str, path: &str| {
+        let list = git_places::git_directories(name, Mode::Block)?.unwrap();
+        let set = PatternSet::new(list.iter().map(|entry| entry.pattern.clone()));
+        let number = set.walk(path.split('/').map(str::as_bytes), false);
+        Some(
+            number
+                .matched()
+                .map(|number| list[usize::from(number)].what),
+        )
+    };
+    let settings = Some(Some(What::GitConfig));
+    assert_eq!(what("a.git", "x/y/b.git/config"), settings);
+    assert_eq!(what(".gitted", "x/.gitted/config"), settings);
+    assert_eq!(what(".gitted", "x/b.git/config"), Some(None));
+    assert_eq!(what("a.git", "src/hooks/use"), Some(None));
+    assert_eq!(what("src", "src/hooks/use"), None);
+}

@@ -41,7 +41,7 @@ fn many_repositories_and_values_below_the_root_hide_nothing_of_the_roots_and_the
     bench.git("w", &["config", "include.path", "../.gitconfig"]);
     bench.write("w/.gitconfig", "[include]\n\tpath = second\n");
     bench.write("home/.gitconfig", "[core]\n\thooksPath = .githooks\n");
-    let values: String = (0..MAX_VALUES + 1)
+    let values: String = (0..=MAX_VALUES)
         .map(|number| format!("[include]\n\tpath = ~{number}\n\tpath = /x/{number}\n"))
         .collect();
     for number in 0..40 {

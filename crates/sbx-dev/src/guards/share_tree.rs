@@ -90,4 +90,13 @@ pub(super) const GUARDS: &[Guard] = &[
             "attack_76::attack_76_a_file_below_a_directory_that_the_guest_has_forgotten_is_not_changed",
         ],
     },
+    Guard {
+        what: "what says where something is does not move within a git directory",
+        file: "crates/sbx-share/src/guard/moves.rs",
+        text: "        b\".git\" | b\"commondir\" | b\"gitdir\" => Ok(true),",
+        instead: "        b\".git\" | b\"commondir\" | b\"gitdir\" => Ok(name.is_empty()),",
+        tests: &[
+            "attack_76::attack_76_what_says_where_something_is_does_not_move_about_in_a_git_directory",
+        ],
+    },
 ];

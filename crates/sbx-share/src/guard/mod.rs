@@ -20,6 +20,7 @@ mod copy;
 pub(crate) mod events;
 mod install;
 mod marks;
+mod moves;
 mod names;
 mod renames;
 
@@ -185,6 +186,15 @@ impl Guard {
     fn what(&self, number: u16) -> What {
         let entry = self.protections.get(usize::from(number));
         entry.map_or(What::Everything, |entry| entry.what)
+    }
+
+    /// What becomes of what no single rule forbids.
+    fn usual_mode(&self) -> Mode {
+        if self.blocks {
+            Mode::Block
+        } else {
+            Mode::Report
+        }
     }
 
     fn mode(&self, number: u16) -> Mode {

@@ -105,11 +105,7 @@ impl Share {
         if !judged.below.holds_protected() {
             return Ok(());
         }
-        let mode = if self.guard.blocks {
-            sbx_workspace::Mode::Block
-        } else {
-            sbx_workspace::Mode::Report
-        };
+        let mode = self.guard.usual_mode();
         let why = "a link in place of a directory with protected files".to_owned();
         let path = self.shown(parent, name.to_bytes());
         self.guard.refuse(mode, action, &path, why)

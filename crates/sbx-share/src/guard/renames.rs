@@ -1,5 +1,6 @@
 //! May this file or directory, with all that is in it, get that name?
 
+use super::moves::says_where;
 use super::{Below, Judgement};
 use crate::limits::MAX_SCAN;
 use crate::share::{Share, is_type};
@@ -69,9 +70,11 @@ impl Share {
         if is_type(&stat, FileType::Symlink) {
             self.check_stand_in(to.parent, to.name, Action::Rename)?;
         }
-        if directory && old.below != new.below {
+        let elsewhere = directory && from.parent != to.parent;
+        let in_git = elsewhere && (self.is_in_git(from.parent)? || self.is_in_git(to.parent)?);
+        if directory && (in_git || old.below != new.below) {
             plan.rejudge = true;
-            self.check_tree(from, to, (&old, &new))?;
+            self.check_tree(from, to, (&old, &new), in_git)?;
         }
         Ok(plan)
     }
@@ -101,11 +104,13 @@ impl Share {
         from: Named<'_>,
         to: Named<'_>,
         (old, new): (&Judgement, &Judgement),
+        in_git: bool,
     ) -> io::Result<()> {
         let mut scan = Scan {
             share: self,
             root: open_directory(from.directory, from.name.to_bytes())?,
             left: MAX_SCAN,
+            in_git,
             from: self.shown(from.parent, from.name.to_bytes()),
             to: self.shown(to.parent, to.name.to_bytes()),
         };
@@ -126,6 +131,8 @@ struct Scan<'a> {
     /// What is moved.
     root: OwnedFd,
     left: usize,
+    /// It moves from or to a place within a git directory.
+    in_git: bool,
     from: Vec<u8>,
     to: Vec<u8>,
 }
@@ -170,6 +177,9 @@ impl Scan<'_> {
             if kind == FileType::Symlink {
                 self.stand_in(&below_path, &new)?;
             }
+            if self.in_git && kind != FileType::Directory {
+                self.relative(&directory, name, &below_path)?;
+            }
             if kind == FileType::Directory && (old.below.is_live() || new.below.is_live()) {
                 waiting.push((below_path, old.below, new.below));
             }
@@ -198,19 +208,25 @@ impl Scan<'_> {
         Ok(())
     }
 
+    /// A file in what is moved from or to a place within a git directory. What says where something is, from where it is
+    /// itself, was looked at there.
+    fn relative(&self, directory: &OwnedFd, name: &CStr, path: &[u8]) -> io::Result<()> {
+        if !says_where(directory, name)? {
+            return Ok(());
+        }
+        let mode = self.share.guard.usual_mode();
+        let why = "it says where something is, from where it is itself".to_owned();
+        self.refuse(mode, &[&self.to, path].concat(), why)
+    }
+
     /// A link in what is moved.
     fn stand_in(&self, path: &[u8], new: &Judgement) -> io::Result<()> {
         let guard = &self.share.guard;
         if !new.below.holds_protected() {
             return Ok(());
         }
-        let mode = if guard.blocks {
-            Mode::Block
-        } else {
-            Mode::Report
-        };
         let why = "a link in place of a directory with protected files".to_owned();
-        self.refuse(mode, &[&self.to, path].concat(), why)
+        self.refuse(guard.usual_mode(), &[&self.to, path].concat(), why)
     }
 
     fn refuse(&self, mode: Mode, path: &[u8], why: String) -> io::Result<()> {

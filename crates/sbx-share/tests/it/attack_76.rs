@@ -377,3 +377,42 @@ fn attack_76_a_file_below_a_directory_that_the_guest_has_forgotten_is_not_change
         }
     }
 }
+
+#[test]
+fn attack_76_what_says_where_something_is_does_not_move_about_in_a_git_directory() {
+    for (name, content) in [
+        (".git", "gitdir: ../../../sub\n"),
+        ("commondir", "../../../sub\n"),
+        ("config", "[core]\n\tworktree = ../../../../../sub\n"),
+    ] {
+        let mut guest = guest();
+        for folder in ["a", "a/b", "a/b/c"] {
+            guest.make_dir(&format!(".git/modules/{folder}")).unwrap();
+        }
+        let moved = ".git/modules/a/b/c";
+        let file = format!("{moved}/{name}");
+        if name == "config" {
+            guest.put(&format!("{file}.lock"), content).unwrap();
+            guest.rename(&format!("{file}.lock"), &file, 0).unwrap();
+        } else {
+            guest.put(&file, content).unwrap();
+        }
+        // With it, and with what holds it; out of the git directory as well.
+        for (from, to) in [
+            (moved, ".git/modules/c"),
+            (moved, "c"),
+            (".git/modules/a/b", ".git/modules/b"),
+            (".git/modules/a", "a"),
+        ] {
+            let refusal = refused(guest.rename(from, to, 0));
+            assert_eq!(refusal, Errno::ACCESS, "{name}: {from} to {to}");
+        }
+        // Where it means the same, and without it.
+        guest.rename(moved, ".git/modules/a/b/d", 0).unwrap();
+        let holds = guest.node(".git/modules/a/b/d").unwrap();
+        guest.fs.unlink(holds, name).unwrap();
+        guest
+            .rename(".git/modules/a/b/d", ".git/modules/d", 0)
+            .unwrap();
+    }
+}

@@ -9,7 +9,7 @@ mod reading;
 
 use crate::git_repositories::Search;
 use crate::links;
-use crate::unreadable::Unreadable;
+use crate::unreadable::{Unreadable, absent};
 use bounds::{Bound, Notices, Spent};
 use protecting::{Cover, Kind};
 use sbx_wire::report::Report;
@@ -242,12 +242,18 @@ impl Follow<'_> {
             }
             self.seen.git.push(directory.clone());
             self.hooks(&directory.join("hooks"), Some(&directory))?;
-            let worktrees = self.entries(&directory.join("worktrees"))?;
-            let worktrees = worktrees.into_iter().map(|(path, _)| path);
-            for place in worktrees.chain([directory]) {
-                for name in ["config", "config.worktree"] {
-                    self.settings(&place.join(name), 0, Some(&place))?;
+            let names = ["config", "config.worktree"];
+            for (worktree, _) in self.entries(&directory.join("worktrees"))? {
+                // A guest makes worktrees too. What is not there yet in one of them is protected as all of them are.
+                for place in names.map(|name| worktree.join(name)) {
+                    let looked = place.symlink_metadata();
+                    if !looked.is_err_and(|error| absent(&error)) {
+                        self.settings(&place, 0, Some(&worktree))?;
+                    }
                 }
+            }
+            for name in names {
+                self.settings(&directory.join(name), 0, Some(&directory))?;
             }
         }
         Ok(())

@@ -38,7 +38,7 @@ impl Bound {
             Self::Values | Self::Hooks => (1024, 4096),
             Self::Places => (MAX_PLACES, MAX_NESTED_PLACES),
             // The first is bounded with all other patterns of a share.
-            Self::Text => (usize::MAX, 16 << 10),
+            Self::Text => (usize::MAX, 24 << 10),
             Self::Stays => (128, 128),
             Self::Entries => (MAX_ENTRIES, MAX_ENTRIES),
         }
@@ -59,7 +59,7 @@ impl Bound {
 }
 
 /// Most entries of one directory of hooks or worktrees that are looked at.
-pub(super) const MAX_ENTRIES: usize = 1024;
+pub(super) const MAX_ENTRIES: usize = 4096;
 /// Most places in one workspace that are protected by what the user's and the root's own settings say.
 pub(super) const MAX_PLACES: usize = 256;
 /// Most by what is found in repositories below the root: patterns, of which a git directory of another name takes 15.

@@ -107,8 +107,8 @@ fn what_its_owner_cannot_read_refuses_the_start_and_what_is_anothers_is_said_onc
     bench.git("w", &["config", "include.path", "../.gitconfig"]);
     symlink("../../check", bench.path("w/.git/hooks/x")).unwrap();
     bench.write("w/sub/deep/x", "");
-    for name in ["modules", "worktrees"] {
-        fs::create_dir(bench.path("w/.git").join(name)).unwrap();
+    for name in ["modules", "worktrees/x"] {
+        fs::create_dir_all(bench.path("w/.git").join(name)).unwrap();
     }
     let readable = bench.find_as_user("w").unwrap();
     assert!(readable.notices.is_empty());
@@ -118,6 +118,7 @@ fn what_its_owner_cannot_read_refuses_the_start_and_what_is_anothers_is_said_onc
         (".git/hooks", 0o100),
         (".git/modules", 0o000),
         (".git/worktrees", 0o000),
+        (".git/worktrees/x", 0o000),
         (".git", 0o000),
         (".git/config", 0o000),
         ("sub", 0o000),

@@ -185,6 +185,9 @@ impl Follow<'_> {
                 Some(made) => self.everywhere((directory, Kind::Git), made)?,
                 None => self.place(directory, Kind::Git, None)?,
             }
+            if !self.spend(Bound::Bytes, 1)? {
+                continue;
+            }
             let content = search.read(&directory.join("config"), git_config::MAX_BYTES);
             let content = content.unwrap_or_default();
             if self.spend(Bound::Bytes, content.len())?

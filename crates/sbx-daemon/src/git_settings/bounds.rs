@@ -100,6 +100,10 @@ impl Spent {
             *spent += amount;
             return Ok(true);
         }
+        if bound == Bound::Bytes {
+            // They were read to be counted: no more are.
+            *spent = limit;
+        }
         let shown = root.display();
         let many = format!("more than {limit} {}", bound.what());
         if !self.nested {

@@ -26,6 +26,9 @@ impl Follow<'_> {
     }
 
     fn read(&mut self, path: &Path, depth: usize) -> Result<(), Report> {
+        if !self.spend(Bound::Bytes, 1)? {
+            return Ok(());
+        }
         let content = match content(path) {
             Ok(Some(content)) => content,
             Ok(None) => {

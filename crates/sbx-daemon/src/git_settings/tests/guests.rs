@@ -73,6 +73,19 @@ fn of_one_file_below_the_root_so_many_values_are_followed() {
 }
 
 #[test]
+fn of_all_files_below_the_root_so_many_bytes_are_followed() {
+    let bench = Bench::new();
+    bench.repository("w");
+    let large = format!("#{}\n", "x".repeat(git_config::MAX_BYTES - 2));
+    for number in 0..17 {
+        bench.write(&format!("w/{number}/.git/config"), &large);
+    }
+    let notices = bench.find("w").unwrap().notices;
+    assert_eq!(notices.len(), 1, "{notices:?}");
+    assert!(notices[0].contains("bytes of settings"), "{notices:?}");
+}
+
+#[test]
 fn what_is_named_as_hooks_and_as_settings_is_followed_as_both() {
     for hooks_first in [true, false] {
         let bench = Bench::new();

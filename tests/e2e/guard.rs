@@ -255,6 +255,9 @@ const ELSEWHERE: &[&str] = &[
     "ln -s ../new tree/.githooks",
     "cp evil scripts/check",
     "rm -f scripts/check && cp evil scripts/check",
+    // Elsewhere the same settings and hooks lead elsewhere.
+    "mkdir moved && mv .git moved/.git",
+    "mv nested moved",
 ];
 
 #[test]

@@ -180,7 +180,7 @@ impl Follow<'_> {
         let mut silent = Vec::new();
         for directory in &all {
             let name = directory.file_name().and_then(|name| name.to_str());
-            let name = name.filter(|_| all.len() > MAX_ALONE);
+            let name = name.filter(|_| all.len() > MAX_ALONE && **directory != *self.root);
             match name.and_then(|name| git_places::git_directories(name, self.mode)) {
                 Some(made) => self.everywhere((directory, Kind::Git), made)?,
                 None => self.place(directory, Kind::Git, None)?,
@@ -294,9 +294,10 @@ impl Follow<'_> {
             return Ok(());
         }
         let known = (path.to_owned(), base.map(Path::to_owned));
-        if !self.seen.settings.insert(known) || !self.spend(Bound::Files, 1)? {
+        if self.seen.settings.contains(&known) || !self.spend(Bound::Files, 1)? {
             return Ok(());
         }
+        self.seen.settings.insert(known);
         for way in self.ways(path).names {
             self.place(&way, Kind::Settings, base)?;
         }
@@ -330,9 +331,10 @@ impl Follow<'_> {
     /// A directory of hooks, whether it is there or not; and what the links in it lead to.
     fn hooks(&mut self, directory: &Path, base: Option<&Path>) -> Result<(), Report> {
         let known = (directory.to_owned(), base.map(Path::to_owned));
-        if !self.seen.hooks.insert(known) || !self.spend(Bound::Hooks, 1)? {
+        if self.seen.hooks.contains(&known) || !self.spend(Bound::Hooks, 1)? {
             return Ok(());
         }
+        self.seen.hooks.insert(known);
         for way in self.ways(directory).names {
             self.place(&way, Kind::Hooks, base)?;
         }

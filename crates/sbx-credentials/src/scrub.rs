@@ -91,9 +91,10 @@ impl Scrub {
         let mut clean = Vec::with_capacity(text.len());
         let mut from = 0;
         loop {
-            let end = match last {
-                true => text.len(),
-                false => from + self.beginnings.at_end(&text[from..]),
+            let end = if last {
+                text.len()
+            } else {
+                from + self.beginnings.at_end(&text[from..])
             };
             let hit = held::find(&self.automaton, text, from);
             let Some(hit) = hit.filter(|hit| hit.start() < end) else {
@@ -155,9 +156,10 @@ impl Stream {
             joined.extend_from_slice(&piece);
             Bytes::from(joined)
         };
-        let end = match last {
-            true => text.len(),
-            false => self.scrub.beginnings.at_end(&text),
+        let end = if last {
+            text.len()
+        } else {
+            self.scrub.beginnings.at_end(&text)
         };
         let found = held::find(&self.scrub.automaton, &text, 0);
         if found.is_none_or(|hit| hit.start() >= end) {

@@ -26,7 +26,7 @@ const POLL: Duration = Duration::from_millis(10);
 const FREQUENCY: u32 = 1000;
 const SCHEMA: u32 = 1;
 const MANIFEST: &str = "snapshot.json";
-/// End of the name of a lock.
+/// End of the name of a lock's file.
 const LOCK: &str = ".lock";
 const MEMORY: &str = "memory";
 const STATE: &str = "state";
@@ -92,9 +92,21 @@ pub(crate) fn root(cache: &Path) -> PathBuf {
     cache.join("snapshots")
 }
 
+/// The lock of the snapshots with one key. Given back by hand: a process that is being started at this moment has the file
+/// as well, until it becomes another program.
+#[derive(Debug)]
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing it, which comes next, does as well in the end.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
 /// Takes the lock of the snapshots with this key, until what is returned is dropped. `None`: somebody else makes or
 /// removes it.
-pub(super) fn lock(root: &Path, key: &str) -> Result<Option<File>, Report> {
+pub(super) fn lock(root: &Path, key: &str) -> Result<Option<Lock>, Report> {
     let path = root.join(format!("{key}{LOCK}"));
     let io = |error| io_report("lock", &path, &error);
     loop {
@@ -109,7 +121,7 @@ pub(super) fn lock(root: &Path, key: &str) -> Result<Option<File>, Report> {
         // Whoever removes a snapshot removes its lock, too: the next one to come would take another.
         let ours = file.metadata().map_err(io)?.ino();
         if fs::metadata(&path).is_ok_and(|now| now.ino() == ours) {
-            return Ok(Some(file));
+            return Ok(Some(Lock(file)));
         }
     }
 }

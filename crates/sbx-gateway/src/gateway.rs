@@ -150,7 +150,7 @@ impl Gateway {
     /// Registers something that was granted and is open until the lease is dropped. If the policy has changed since
     /// it was granted, it is judged once more, and recorded as closed if it is not allowed.
     pub fn lease(&self, grant: &Grant, proxy: ProxyKind) -> Lease {
-        self.lease_writing(grant, Vec::new(), proxy)
+        self.lease_writing(grant, &[], proxy)
     }
 
     /// The same for something into which the values of these credentials are written: it ends too when one is bound no
@@ -158,16 +158,16 @@ impl Gateway {
     pub fn lease_writing(
         &self,
         grant: &Grant,
-        written: Vec<Arc<BoundCredential>>,
+        written: &[Arc<BoundCredential>],
         proxy: ProxyKind,
     ) -> Lease {
         let intent = grant.intent.clone();
-        let lease = self.live.register(intent, written.clone(), proxy);
+        let lease = self.live.register(intent, written.to_vec(), proxy);
         // A change from here on finds it.
         let current = self.current.borrow();
         let changed = !Arc::ptr_eq(&current, &grant.generation);
         if changed
-            && let Err(reason) = current.keeps(&grant.intent, &written)
+            && let Err(reason) = current.keeps(&grant.intent, written)
             && lease.revoke(reason)
         {
             let target = grant.target.clone();

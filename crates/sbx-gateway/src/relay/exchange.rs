@@ -141,8 +141,8 @@ impl Inspected {
             .then(|| parts.extensions.remove())
             .flatten();
         let written = request.supplied.iter().map(|one| one.credential.clone());
-        let written = written.collect();
-        let mut lease = self.gateway.lease_writing(grant, written, self.proxy);
+        let written: Vec<_> = written.collect();
+        let mut lease = self.gateway.lease_writing(grant, &written, self.proxy);
         let websocket = guest_upgrade.is_some();
         let body = Sending::new(body, lease.feed()).guarded(guard);
         let sent = (parts, body, admitted);

@@ -41,6 +41,7 @@ pub(super) fn available() -> Result<Vec<Kind>, String> {
                 masks: Vec::new(),
                 late_masks: Vec::new(),
                 stand_ins: Vec::new(),
+                stay: Vec::new(),
             };
             let rules = serde_json::to_string(&rules).unwrap_or_default();
             words(&[

@@ -89,13 +89,14 @@ impl Scrub {
     /// be the beginning of a longer one is held back with it.
     fn replaced(&self, text: &[u8], same_length: bool, last: bool) -> (Vec<u8>, usize) {
         let mut clean = Vec::with_capacity(text.len());
-        let mut from = 0;
+        let (mut from, mut end) = (0, 0);
         loop {
-            let end = if last {
-                text.len()
-            } else {
-                from + self.beginnings.at_end(&text[from..])
-            };
+            // A value that ends before it leaves it where it is.
+            if last {
+                end = text.len();
+            } else if from >= end {
+                end = from + self.beginnings.at_end(&text[from..]);
+            }
             let hit = held::find(&self.automaton, text, from);
             let Some(hit) = hit.filter(|hit| hit.start() < end) else {
                 clean.extend_from_slice(&text[from..end]);

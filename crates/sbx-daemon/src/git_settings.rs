@@ -116,7 +116,9 @@ struct Seen {
     read: BTreeSet<PathBuf>,
     hooks: BTreeSet<(PathBuf, Option<PathBuf>)>,
     /// Git directories.
+    /// In the order in which they were found, and to be looked up.
     git: Vec<PathBuf>,
+    known: BTreeSet<PathBuf>,
 }
 
 impl Follow<'_> {
@@ -175,7 +177,7 @@ impl Follow<'_> {
 
     /// Directories that are git's by their looks alone: anybody can make them, and what their settings say.
     fn bare(&mut self, search: &Search<'_>, all: &[PathBuf]) -> Result<(), Report> {
-        let known = |path: &&PathBuf| !self.seen.git.contains(path);
+        let known = |path: &&PathBuf| !self.seen.known.contains(*path);
         let all: Vec<&PathBuf> = all.iter().filter(known).collect();
         let mut silent = Vec::new();
         for directory in &all {
@@ -240,7 +242,7 @@ impl Follow<'_> {
             all.extend(self.git_directory(&links::join(&own, Path::new(&text)), base)?);
         }
         for directory in all {
-            if self.seen.git.contains(&directory) {
+            if !self.seen.known.insert(directory.clone()) {
                 continue;
             }
             self.seen.git.push(directory.clone());

@@ -57,7 +57,7 @@ impl Unreadable {
                     "{shown} cannot be read, which is yours: nobody can tell where git on the host takes hooks and settings \
                      from"
                 ),
-                format!("chmod {rights} {shown}"),
+                format!("chmod {rights} {}", shell_word(&own)),
             ));
         }
         all.extend(self.other.map(|(path, error)| {
@@ -74,6 +74,11 @@ impl Unreadable {
         self.own = self.own.take().or(other.own);
         self.other = self.other.take().or(other.other);
     }
+}
+
+/// A path as one word of a shell's (POSIX, 2.2.2): the guest names directories.
+pub(crate) fn shell_word(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', "'\\''"))
 }
 
 /// There is no such file.

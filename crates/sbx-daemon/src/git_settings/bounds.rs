@@ -1,6 +1,7 @@
 //! How much is looked at. What the host alone has written is followed to its end or refused; what may be the guest's has
 //! bounds of its own, so that it hides nothing of the host's.
 
+use crate::unreadable::shell_word;
 use sbx_wire::report::Report;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -112,9 +113,16 @@ impl Spent {
                 format!(
                     "git on the host takes settings or hooks for {shown} from too many places: {many}"
                 ),
-                format!(
-                    "git -C {shown} config --list --show-origin shows them: remove what is not needed; or: --protect off"
-                ),
+                match bound {
+                    Bound::Entries => format!(
+                        "git -C {} worktree prune, and remove what is not needed in .git/hooks; or: --protect off",
+                        shell_word(root)
+                    ),
+                    _ => format!(
+                        "git -C {} config --list --show-origin shows them: remove what is not needed; or: --protect off",
+                        shell_word(root)
+                    ),
+                },
             ));
         }
         if self.said.insert(bound) {

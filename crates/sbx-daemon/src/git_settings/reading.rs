@@ -10,6 +10,7 @@ use sbx_workspace::git_places::{self, Names};
 use sbx_workspace::{git_config, git_link};
 use std::fs::OpenOptions;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -101,9 +102,16 @@ impl Follow<'_> {
         let real = self.ways(directory).real;
         let mut found = Vec::new();
         let entries = std::fs::read_dir(&real).and_then(|entries| {
-            for entry in entries.take(MAX_ENTRIES + 1) {
+            for entry in entries {
                 let entry = entry?;
                 let link = entry.file_type()?.is_symlink();
+                // Git's examples, which anybody may make, run under no name of theirs.
+                if !link && entry.file_name().as_bytes().ends_with(b".sample") {
+                    continue;
+                }
+                if found.len() > MAX_ENTRIES {
+                    break;
+                }
                 found.push((directory.join(entry.file_name()), link));
             }
             Ok(())

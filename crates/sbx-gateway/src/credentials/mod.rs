@@ -247,8 +247,11 @@ impl Credentials {
     /// Whether a credential that was bound to the target is bound to it now, with whatever value.
     pub fn still_binds(&self, target: &Target, one: &BoundCredential) -> bool {
         self.all.iter().any(|own| {
+            let rest = one.placeholder.strip_prefix(&own.placeholder);
+            // A token's has more behind that of the login that it was issued for.
+            let of_login = matches!(own.form, Form::Registry(_));
             own.service == one.service
-                && own.placeholder == one.placeholder
+                && rest.is_some_and(|rest| rest.is_empty() || of_login && rest.starts_with('-'))
                 && own.hosts.contains(target)
         })
     }

@@ -3,6 +3,7 @@ use sbx_wire::gateway::{Credential, Registry};
 
 use super::*;
 use crate::credentials::bind::bind;
+use crate::credentials::{Configured, Credentials};
 
 const PLACEHOLDER: &str = "sbx-registry-0123456789abcdef";
 
@@ -174,4 +175,28 @@ fn what_is_no_login_of_a_registry_is_refused() {
         let bad = credential("password", Some(address));
         assert!(bind(&bad).is_err(), "{address}");
     }
+}
+
+#[test]
+fn a_token_is_bound_for_as_long_as_the_login_that_it_was_issued_for() {
+    let known = Registries::default();
+    let own = login("password", None);
+    let placeholder = known.keep(&own, &issued(1, Good::Unsaid)).unwrap();
+    let token = known.token(&placeholder, &own).unwrap().credential;
+    let bound = |credentials: &[Credential]| {
+        let configured = Configured {
+            credentials,
+            ..Configured::default()
+        };
+        let all = Credentials::new(&configured).unwrap();
+        all.still_binds(&target("images.test"), &token)
+    };
+    assert!(bound(&[credential("password", None)]));
+    assert!(bound(&[credential("another", None)]), "with whatever value");
+    assert!(!bound(&[]));
+    let other = Credential {
+        placeholder: "sbx-registry-another".to_owned(),
+        ..credential("password", None)
+    };
+    assert!(!bound(&[other]));
 }

@@ -148,7 +148,7 @@ fn what_its_owner_cannot_read_refuses_the_start_and_what_is_anothers_is_said_onc
         let hint = refused.hint.unwrap();
         let shown = bench.path(&place).display().to_string();
         assert!(
-            hint.starts_with("chmod u+rw") && hint.ends_with(&shown),
+            hint.starts_with("chmod u+rw") && hint.ends_with(&format!("'{shown}'")),
             "{hint}"
         );
     }

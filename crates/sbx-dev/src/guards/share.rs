@@ -180,7 +180,7 @@ pub(super) const GUARDS: &[Guard] = &[
     Guard {
         what: "what is in a directory that is moved is looked at",
         file: RENAMES,
-        text: "self.check_tree(from, to, (&old, &new))?;",
+        text: "self.check_tree(from, to, (&old, &new), in_git)?;",
         instead: "",
         tests: &[
             MOVES,

@@ -241,6 +241,8 @@ where
 {
     // The other side may have heard enough before the end.
     let _ = stream.write_all(bytes.as_ref()).await;
+    // TLS may have kept some of it.
+    let _ = stream.flush().await;
     hear(stream).await
 }
 

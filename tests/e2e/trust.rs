@@ -20,7 +20,8 @@ request() { printf 'GET /%s HTTP/1.1\r\nHost: api.anthropic.com\r\nConnection: c
 tls() { request $1 | openssl s_client -quiet -verify_return_error -connect api.anthropic.com:443; }
 try openssl tls $1/openssl
 try urllib python3 -c "import urllib.request as u; u.urlopen('$url/urllib').read()"
-try requests python3 -c "import requests; requests.get('$url/requests').raise_for_status()"
+# As Debian packs it, it does not load where the image has no bundle of its own; nor does pip, which has it inside.
+[ $1 = scratch ] || try requests python3 -c "import requests; requests.get('$url/requests').raise_for_status()"
 python3 -m pip download -q --no-deps --retries 0 -d /tmp --index-url $url/pip nothing >/dev/null 2>&1
 node="fetch('$url/node').then(a => a.text()).catch(e => { console.error(e); process.exit(1) })"
 LD_LIBRARY_PATH=$tree/usr/lib/x86_64-linux-gnu try node $tree/usr/bin/node -e "$node"
@@ -129,6 +130,7 @@ fn machine_and_containers_trust_the_root_and_images_hold_nothing_of_it() {
     let mut wanted: Vec<String> = tags
         .iter()
         .flat_map(|tag| ASKED.map(|name| format!("/{tag}/{name}")))
+        .filter(|path| !matches!(path.as_str(), "/scratch/requests" | "/scratch/pip/nothing/"))
         .collect();
     wanted.extend(
         [

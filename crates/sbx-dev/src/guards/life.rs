@@ -140,11 +140,4 @@ pub(super) const GUARDS: &[Guard] = &[
         instead: "let _ = answer.extensions_mut().get::<ReasonPhrase>();",
         tests: &["withdrawn::attack_56_a_value_in_the_reason_phrase_does_not_come_back"],
     },
-    Guard {
-        what: "a first message has a bound",
-        file: "crates/sbx-gateway/src/adapter/hello.rs",
-        text: "if seen.len() > limits::CLIENT_HELLO_BYTES {",
-        instead: "if seen.len() > 8 * limits::CLIENT_HELLO_BYTES {",
-        tests: &["given_up::a_first_message_that_is_too_long_is_cut_and_recorded"],
-    },
 ];

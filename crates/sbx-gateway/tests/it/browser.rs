@@ -105,6 +105,11 @@ fn a_page_that_the_policy_denies_and_what_is_no_page_never_reach_the_daemon() {
         ] {
             assert_eq!(ask(&lab, bad.to_vec()).await.0, 400, "{bad:?}");
         }
+        // Where it leads is known, and what it asks for cannot be judged.
+        let doubtful = "https://a.test/%2e%2e/x";
+        assert_eq!(ask(&lab, doubtful).await.0, 400);
+        let record = lab.one_record("bad-request", "a.test").await;
+        assert_eq!(record.proxy, ProxyKind::BrowserOpen);
         let long = format!("https://a.test/{}", "a".repeat(5000));
         assert_eq!(ask(&lab, long).await.0, 400);
         assert_eq!(lab.dns.recorder().bytes_received(), 0);

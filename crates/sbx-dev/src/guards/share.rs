@@ -359,14 +359,14 @@ pub(super) const GUARDS: &[Guard] = &[
     Guard {
         what: "a hidden name is not listed",
         file: "crates/sbx-share/src/directory.rs",
-        text: "if !stands && !self.hides(guard, entry.file_name(), entry.file_type()) {",
-        instead: "if !stands {",
+        text: "if !self.virtuals.iter().any(stands) && !self.hides(guard, name, entry.file_type()) {",
+        instead: "if !self.virtuals.iter().any(stands) {",
         tests: &[ABSENT],
     },
     Guard {
         what: "hidden names do not end a list",
         file: "crates/sbx-share/src/directory.rs",
-        text: "if raw.is_buffer_empty() && !entries.is_empty() {",
+        text: "if raw.is_buffer_empty() && !chunk.bytes.is_empty() {",
         instead: "if raw.is_buffer_empty() {",
         tests: &["hide::a_directory_of_hidden_files_lists_to_its_end"],
     },

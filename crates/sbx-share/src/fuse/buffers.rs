@@ -95,16 +95,24 @@ impl<'m> Buffers<'m> {
         left.is_empty()
     }
 
-    /// Writes the beginning of the answer, all of it unless its content is there already.
-    pub(super) fn answer(&self, bytes: &[u8]) -> Result<(), ChainError> {
+    /// Writes a part of the answer, from this place on.
+    pub(super) fn write(&self, mut from: usize, bytes: &[u8]) -> Result<(), ChainError> {
         let mut left = bytes;
         for buffer in &self.room {
-            let (now, later) = left.split_at(left.len().min(buffer.len()));
-            buffer.copy_from(now);
-            left = later;
             if left.is_empty() {
-                return Ok(());
+                break;
             }
+            let Ok(rest) = buffer.offset(from) else {
+                from -= buffer.len();
+                continue;
+            };
+            from = 0;
+            let (now, later) = left.split_at(left.len().min(rest.len()));
+            rest.copy_from(now);
+            left = later;
+        }
+        if left.is_empty() {
+            return Ok(());
         }
         Err(ChainError::Room {
             room: self.room(),

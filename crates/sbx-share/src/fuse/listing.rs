@@ -9,28 +9,28 @@ use virtiofsd::fuse::{Attr, Dirent, EntryOut, ReadIn};
 use super::Done;
 use super::args::Answer;
 use super::requests::Call;
+use crate::directory::Entries;
 use crate::limits::MAX_LISTING;
 
 impl Call<'_, '_> {
-    /// As many entries as there is room for. `attributes`: each with its node, which the guest knows from then on.
-    pub(super) fn list(&mut self, attributes: bool) -> io::Result<Done> {
-        let asked: ReadIn = self.args.take()?;
-        let size = usize::try_from(asked.size).unwrap_or(usize::MAX);
-        let room = self.buffers.room().saturating_sub(Answer::HEAD);
-        let room = room.min(size).min(MAX_LISTING);
-        let mut entries = self.share.readdir(
-            self.context(),
-            self.node(),
-            asked.fh,
-            asked.size,
-            asked.offset,
-        )?;
+    /// As many names as there is room for, straight into the guest's memory.
+    pub(super) fn names(&mut self) -> io::Result<Done> {
+        let (entries, room) = self.entries()?;
+        let names = entries.that_fit(room)?;
+        let written = self.buffers.write(Answer::HEAD, names);
+        written.expect("there is room for it");
+        Ok(Done::Content(names.len()))
+    }
+
+    /// As many entries as there is room for, each with its node, which the guest knows from then on.
+    pub(super) fn nodes(&mut self) -> io::Result<Done> {
+        let (mut entries, room) = self.entries()?;
         while let Some(entry) = entries.next() {
-            let error = if self.answer.length() + length(&entry, attributes) > room {
+            let error = if self.answer.length() + length(&entry) > room {
                 // Nothing means the end, which this is not.
                 Errno::INVAL.into()
             } else {
-                match self.add(&entry, attributes) {
+                match self.add(&entry) {
                     Ok(()) => continue,
                     Err(error) => error,
                 }
@@ -44,14 +44,27 @@ impl Call<'_, '_> {
         Ok(Done::Answer)
     }
 
-    fn add(&mut self, entry: &DirEntry<'_>, attributes: bool) -> io::Result<()> {
-        if attributes {
-            let found = match entry.name.to_bytes() {
-                b"." | b".." => unnamed(entry),
-                _ => self.share.lookup(self.context(), self.node(), entry.name)?,
-            };
-            self.answer.push(&EntryOut::from(found));
-        }
+    /// Those from where the guest wants them, and bytes that there is room for.
+    fn entries(&mut self) -> io::Result<(Entries, usize)> {
+        let asked: ReadIn = self.args.take()?;
+        let size = usize::try_from(asked.size).unwrap_or(usize::MAX);
+        let room = self.buffers.room().saturating_sub(Answer::HEAD);
+        let entries = self.share.readdir(
+            self.context(),
+            self.node(),
+            asked.fh,
+            asked.size,
+            asked.offset,
+        )?;
+        Ok((entries, room.min(size).min(MAX_LISTING)))
+    }
+
+    fn add(&mut self, entry: &DirEntry<'_>) -> io::Result<()> {
+        let found = match entry.name.to_bytes() {
+            b"." | b".." => unnamed(entry),
+            _ => self.share.lookup(self.context(), self.node(), entry.name)?,
+        };
+        self.answer.push(&EntryOut::from(found));
         let name = entry.name.to_bytes();
         self.answer.push(&Dirent {
             ino: entry.ino,
@@ -65,10 +78,10 @@ impl Call<'_, '_> {
     }
 }
 
-/// Bytes that an entry takes.
-fn length(entry: &DirEntry<'_>, attributes: bool) -> usize {
-    let before = if attributes { size_of::<EntryOut>() } else { 0 };
-    before + (size_of::<Dirent>() + entry.name.count_bytes()).next_multiple_of(8)
+/// Bytes that an entry with its node takes.
+fn length(entry: &DirEntry<'_>) -> usize {
+    let name = (size_of::<Dirent>() + entry.name.count_bytes()).next_multiple_of(8);
+    size_of::<EntryOut>() + name
 }
 
 /// The directory itself and the one above are told without a node.

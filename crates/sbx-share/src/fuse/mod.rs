@@ -147,7 +147,7 @@ impl Session {
             Err(_) if is_silent(request.head.opcode) => return Ok(Answered::Now(0)),
             Err(error) => (self.answer.refuse(unique, &error), 0),
         };
-        request.buffers.answer(answer)?;
+        request.buffers.write(0, answer)?;
         let length = u32::try_from(answer.len() + content);
         Ok(Answered::Now(
             length.expect("requests are bounded far below 4 GiB"),

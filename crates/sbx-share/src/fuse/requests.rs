@@ -74,8 +74,8 @@ impl Call<'_, '_> {
             }
             Opcode::Interrupt => Ok(Done::Silently), // what runs is over before it could be
             Opcode::Opendir => self.opendir(),
-            Opcode::Readdir => self.list(false),
-            Opcode::Readdirplus => self.list(true),
+            Opcode::Readdir => self.names(),
+            Opcode::Readdirplus => self.nodes(),
             Opcode::Releasedir => self.releasedir(),
             Opcode::Fsyncdir => self.fsyncdir(),
             Opcode::Access => self.access(),

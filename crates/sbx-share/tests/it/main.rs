@@ -21,6 +21,7 @@ mod hide;
 mod hostile;
 mod late_mask;
 mod late_waiting;
+mod listing;
 mod mask;
 mod ownership;
 mod process;

@@ -5,6 +5,21 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+/// Each process that hears the guest is in its jail: new privileges, system calls, and what is left of root's power.
+fn assert_jailed(role: &str, pid: u32) {
+    /// `CAP_DAC_OVERRIDE` and `CAP_FOWNER` (`include/uapi/linux/capability.h`).
+    const MOST: u64 = 1 << 1 | 1 << 3;
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_default().trim().to_owned()
+    };
+    assert_eq!(field("NoNewPrivs:"), "1", "{role}: {status}");
+    assert_eq!(field("Seccomp:"), "2", "{role}: {status}");
+    let power = u64::from_str_radix(&field("CapEff:"), 16).unwrap();
+    assert_eq!(power & !MOST, 0, "{role}: {status}");
+}
+
 #[test]
 fn the_daemon_can_be_killed_and_the_gateway_comes_back_with_the_same_rules() {
     let setting = Setting::ordinary("deny-all");
@@ -15,6 +30,10 @@ fn the_daemon_can_be_killed_and_the_gateway_comes_back_with_the_same_rules() {
         .iter()
         .map(|role| setting.process("kept", role))
         .collect();
+
+    for (role, pid) in roles.iter().zip(&before) {
+        assert_jailed(role, *pid);
+    }
 
     // A running exec goes on while the daemon is killed, and says so afterwards.
     let mut exec =

@@ -5,12 +5,13 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use cpio::newc::{Builder, ModeFileType, trailer};
-use sbx_machine::args::{Life, MEMORY_FD, Plan, STATE_FD, Share, arguments};
+use sbx_machine::args::{Life, MEMORY_FD, Plan, STATE_FD, arguments, share_fd};
 use sbx_machine::qmp::{Event, Qmp};
 use sbx_machine::{disk, migration, snapshot};
 use sbx_wire::launch::{Accel, MachineSpec};
@@ -97,6 +98,7 @@ impl Machine {
             lowers: Vec::new(),
             upper: path("upper"),
             docker: path("docker"),
+            bases: Vec::new(),
         };
         Self {
             memory: snapshot::memory(u64::from(MEMORY_MIB) << 20).unwrap(),
@@ -122,10 +124,6 @@ impl Machine {
             .spawn()
             .unwrap();
         wait("the share listens", || socket.exists());
-        let shares = [Share {
-            tag: "share".to_owned(),
-            socket,
-        }];
         let life = if state.is_some() {
             Life::Restore
         } else {
@@ -138,10 +136,12 @@ impl Machine {
             qmp: &qmp,
             guest: &guest,
             frames: &frames,
-            shares: &shares,
+            shares: &["share"],
             life,
         };
         let mut inherited = vec![snapshot::inherit_as(self.memory.as_fd(), MEMORY_FD).unwrap()];
+        let connection = UnixStream::connect(&socket).unwrap();
+        inherited.push(snapshot::inherit_as(connection.as_fd(), share_fd(0)).unwrap());
         inherited.extend(state.map(|state| snapshot::inherit_as(state.as_fd(), STATE_FD).unwrap()));
         let console = name("console");
         let qemu = Command::new("qemu-system-x86_64")

@@ -134,6 +134,7 @@ async fn write_documents(
     let (shares, notices) = guarded_shares(daemon, record, &dir).await?;
     let mut personalise = personalise(daemon, record, &image.path).await?;
     personalise.mounts.extend(masked(&shares));
+    let stored = daemon.store().settings().clone();
     let document = Launch {
         schema: launch::SCHEMA,
         id: sandbox.id.clone(),
@@ -148,6 +149,7 @@ async fn write_documents(
             lowers: image.lowers.clone(),
             upper: dir.join(launch::files::UPPER),
             docker: dir.join(launch::files::DOCKER),
+            bases: image.bases(),
         },
         programs: launch::Programs {
             qemu: found.qemu,
@@ -155,9 +157,10 @@ async fn write_documents(
             share: found.share,
         },
         shares,
-        auto_stop_s: settings::auto_stop_s(daemon.store().settings()),
+        auto_stop_s: settings::auto_stop_s(&stored),
         personalise,
         origin,
+        unconfined: !settings::confined(&stored),
         dir,
     };
     files::replace_json(&sandbox.dir.join(launch::FILE), &document)?;

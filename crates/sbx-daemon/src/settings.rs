@@ -1,6 +1,7 @@
 //! Settings: a table of keys, each with its check. A value is stored in canonical form or not at all.
 
 mod guarding;
+mod machine;
 mod ssh;
 mod upstreams;
 
@@ -13,6 +14,8 @@ use std::collections::BTreeMap;
 
 use guarding::{hidden, level, masked, mount_rules};
 pub(crate) use guarding::{hide, masks, mounts, protect};
+use machine::wanted_kernel;
+pub(crate) use machine::{WantedKernel, confined, kernel};
 pub(crate) use ssh::{KeyUse, Ssh, ssh};
 use upstreams::{extra_roots, overrides, resolvers};
 
@@ -21,6 +24,7 @@ pub(crate) const OVERRIDES: &str = "upstream.overrides";
 pub(crate) const EXTRA_ROOTS: &str = "upstream.extraRoots";
 pub(crate) const RESOLVERS: &str = "upstream.resolvers";
 pub(crate) const UDP_EGRESS: &str = "feature.udp-egress";
+pub(crate) const CONFINE: &str = "machine.confine";
 pub(crate) const KERNEL: &str = "machine.kernel";
 pub(crate) const AUTO_STOP: &str = "sandbox.autoStop";
 pub(crate) const DETACH_KEYS: &str = "session.detachKeys";
@@ -79,6 +83,15 @@ const KEYS: &[Key] = &[
         example: "true",
         restart: false,
         description: "Whether rules with --protocol udp open UDP; without it nothing but DNS to the gateway passes",
+        check: |text| flag(text).map(|flag| plain(flag.to_string())),
+    },
+    Key {
+        name: CONFINE,
+        kind: "bool",
+        default: "true",
+        example: "false",
+        restart: false,
+        description: "Whether QEMU may open only what its sandbox has and connect to nothing; without it, a machine that was taken over can do what its user can. For a QEMU that does not start otherwise",
         check: |text| flag(text).map(|flag| plain(flag.to_string())),
     },
     Key {
@@ -402,34 +415,6 @@ fn restricting<T: Default>(
 /// Size of a new sandbox's Docker data disk, bytes; `None`: the image's own.
 pub(crate) fn docker_volume(stored: &BTreeMap<String, StoredSetting>) -> Option<u64> {
     docker_bytes(&stored.get(DOCKER_VOLUME)?.value).ok()
-}
-
-/// Which kernel machines are started with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum WantedKernel {
-    /// The small one once it is there and was seen to be no slower, else the distribution's.
-    Auto,
-    /// The distribution's.
-    Stock,
-    /// The small one, built on demand.
-    Small,
-}
-
-/// Which kernel machines are started with.
-pub(crate) fn kernel(stored: &BTreeMap<String, StoredSetting>) -> WantedKernel {
-    stored
-        .get(KERNEL)
-        .and_then(|stored| wanted_kernel(&stored.value).ok())
-        .unwrap_or(WantedKernel::Auto)
-}
-
-fn wanted_kernel(text: &str) -> Result<WantedKernel, String> {
-    match text.trim().to_ascii_lowercase().as_str() {
-        "auto" => Ok(WantedKernel::Auto),
-        "stock" => Ok(WantedKernel::Stock),
-        "small" => Ok(WantedKernel::Small),
-        _ => Err(format!("{text:?} is neither auto, stock nor small")),
-    }
 }
 
 /// Seconds that a sandbox runs on after its last session; `None`: until it is stopped.

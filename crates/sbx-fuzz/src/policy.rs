@@ -39,16 +39,18 @@ fn names(text: &str) {
     }
 }
 
-/// Reached byte by byte only: no bytes that are tried blindly get here.
+/// Reached byte by byte only, wherever in the name: no bytes that are tried blindly get here.
 #[cfg(feature = "planted-bug")]
 fn planted(name: &str) {
-    let mut letters = name.bytes();
-    if letters.next() == Some(b'b')
-        && letters.next() == Some(b'u')
-        && letters.next() == Some(b'g')
-        && letters.next() == Some(b'-')
-    {
-        panic!("planted");
+    for start in 0..name.len() {
+        let mut letters = name.bytes().skip(start);
+        if letters.next() == Some(b'b')
+            && letters.next() == Some(b'u')
+            && letters.next() == Some(b'g')
+            && letters.next() == Some(b'-')
+        {
+            panic!("planted");
+        }
     }
 }
 

@@ -22,6 +22,14 @@ const TRIED: ABI = ABI::V7;
 pub(crate) enum Access {
     Read,
     Write,
+    /// Reading, and starting programs.
+    Execute,
+    /// Reading, writing and the requests of a device.
+    Device,
+    /// Removing what has a name there.
+    Remove,
+    /// The same, and binding Unix sockets there.
+    Sockets,
 }
 
 impl Access {
@@ -29,7 +37,11 @@ impl Access {
         let read = AccessFs::ReadFile | AccessFs::ReadDir;
         match self {
             Self::Read => read,
-            // Not granted to anybody: executing, device nodes, ioctl on devices.
+            Self::Execute => read | AccessFs::Execute,
+            Self::Device => AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev,
+            Self::Remove => AccessFs::RemoveFile | AccessFs::RemoveDir,
+            Self::Sockets => AccessFs::RemoveFile | AccessFs::MakeSock,
+            // Not granted to anybody: device nodes. Executing and ioctl on devices: to QEMU.
             Self::Write => {
                 let refused = AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::IoctlDev;
                 read | (AccessFs::from_write(TRIED) & !refused)
@@ -64,6 +76,16 @@ impl Grant {
             place: Place::Fd(fd),
             access,
         }
+    }
+}
+
+impl Grant {
+    /// Whether it is for programs that are not ours.
+    pub(crate) fn is_for_machines(&self) -> bool {
+        matches!(
+            self.access,
+            Access::Execute | Access::Device | Access::Sockets
+        )
     }
 }
 

@@ -10,7 +10,7 @@
 //! | capabilities cleared (root only) | raw sockets, device nodes, mounts, foreign owners | fatal |
 //! | `RLIMIT_CORE` = 0, not dumpable | secrets in core files, ptrace by a sibling | fatal |
 //! | Landlock | files outside the named ones, TCP, signals and abstract sockets of others | reported |
-//! | seccomp | every system call the profile does not list | fatal |
+//! | seccomp | every system call the profile does not list (QEMU: that it lists) | fatal |
 //!
 //! Landlock restricts the calling thread and its future children only, so [`Jail::apply`] refuses to run when the
 //! process already has more than one thread.
@@ -20,6 +20,7 @@
 mod descriptors;
 mod files;
 mod lists;
+mod machine;
 mod syscalls;
 
 use std::fmt;
@@ -32,6 +33,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 
 pub use descriptors::close_on_exec_from;
 pub use files::{FilesEnforced, landlock_abi};
+pub use syscalls::Syscalls;
 
 /// Which helper is being jailed. Each has its own list of system calls, see the `lists` module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +45,9 @@ pub enum Profile {
     Gateway,
     /// The supervisor: Unix sockets until [`seal_sockets`], pipes, its own files.
     Supervisor,
+    /// QEMU, which is started in it: whatever it does but what a machine has no use for, on its own files. It connects
+    /// to nothing, and its Unix sockets are streams.
+    Machine,
 }
 
 /// Why a process could not be jailed. All of them are fatal to a helper: it must not read guest bytes.
@@ -103,18 +108,39 @@ impl Jail {
         }
     }
 
-    /// Keep this file, or everything beneath this directory, readable. Executing is never granted.
-    pub fn read_only(mut self, path: impl AsRef<Path>) -> Self {
-        self.files
-            .push(files::Grant::path(path.as_ref(), files::Access::Read));
-        self
+    /// Keep this file, or everything beneath this directory, readable. Not to be executed.
+    pub fn read_only(self, path: impl AsRef<Path>) -> Self {
+        self.grant(path.as_ref(), files::Access::Read)
     }
 
     /// Keep this file, or everything beneath this directory, readable and writable (also create, remove, rename).
     /// Device nodes cannot be created.
-    pub fn read_write(mut self, path: impl AsRef<Path>) -> Self {
-        self.files
-            .push(files::Grant::path(path.as_ref(), files::Access::Write));
+    pub fn read_write(self, path: impl AsRef<Path>) -> Self {
+        self.grant(path.as_ref(), files::Access::Write)
+    }
+
+    /// Keep this file, or everything beneath this directory, readable and executable. `Machine` only.
+    pub fn execute(self, path: impl AsRef<Path>) -> Self {
+        self.grant(path.as_ref(), files::Access::Execute)
+    }
+
+    /// Keep this device usable. `Machine` only.
+    pub fn device(self, path: impl AsRef<Path>) -> Self {
+        self.grant(path.as_ref(), files::Access::Device)
+    }
+
+    /// Allow names to be removed beneath this directory, and nothing else of it.
+    pub fn remove_in(self, path: impl AsRef<Path>) -> Self {
+        self.grant(path.as_ref(), files::Access::Remove)
+    }
+
+    /// Allow Unix sockets to be bound and names to be removed beneath this directory. `Machine` only.
+    pub fn sockets_in(self, path: impl AsRef<Path>) -> Self {
+        self.grant(path.as_ref(), files::Access::Sockets)
+    }
+
+    fn grant(mut self, path: &Path, access: files::Access) -> Self {
+        self.files.push(files::Grant::path(path, access));
         self
     }
 
@@ -180,10 +206,14 @@ impl Jail {
                 wanted,
             })
         };
-        match self.profile {
-            Profile::Share | Profile::Supervisor if self.tcp => beyond("TCP"),
-            _ => Ok(()),
+        if self.tcp && self.profile != Profile::Gateway {
+            return beyond("TCP");
         }
+        let machines = self.files.iter().any(files::Grant::is_for_machines);
+        if machines && self.profile != Profile::Machine {
+            return beyond("programs, devices or new sockets");
+        }
+        Ok(())
     }
 }
 
@@ -203,13 +233,13 @@ pub fn seal_sockets() -> Result<(), JailError> {
 pub struct Enforced {
     /// What Landlock does.
     pub files: FilesEnforced,
-    /// How many system calls the seccomp filter lets through, some of them only with certain arguments.
-    pub syscalls: usize,
+    /// What the seccomp filter does.
+    pub syscalls: Syscalls,
 }
 
 impl fmt::Display for Enforced {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, seccomp {} syscalls", self.files, self.syscalls)
+        write!(f, "{}, {}", self.files, self.syscalls)
     }
 }
 
@@ -230,14 +260,18 @@ fn count_threads() -> Result<usize, JailError> {
 }
 
 /// Root without its powers. The share keeps the two that let root work on a workspace that belongs to somebody else
-/// as root always could; the supervisor keeps the first for a state folder that belongs to somebody else.
+/// as root always could; the supervisor keeps the first for a state folder that belongs to somebody else, and the
+/// machine for the disks in it. A program that root starts has all that it may have at most, so that is less as well.
 fn drop_capabilities(profile: Profile) -> Result<(), JailError> {
     let held = rustix::thread::capabilities(None).map_err(os("capget"))?;
     let wanted = match profile {
         Profile::Share => CapabilitySet::DAC_OVERRIDE | CapabilitySet::FOWNER,
-        Profile::Supervisor => CapabilitySet::DAC_OVERRIDE,
+        Profile::Supervisor | Profile::Machine => CapabilitySet::DAC_OVERRIDE,
         Profile::Gateway => CapabilitySet::empty(),
     };
+    if profile == Profile::Machine && held.effective.contains(CapabilitySet::SETPCAP) {
+        bound_capabilities(wanted)?;
+    }
     let keep = held.permitted & wanted;
     let sets = CapabilitySets {
         effective: held.effective & keep,
@@ -245,4 +279,16 @@ fn drop_capabilities(profile: Profile) -> Result<(), JailError> {
         inheritable: CapabilitySet::empty(),
     };
     rustix::thread::set_capabilities(None, sets).map_err(os("capset"))
+}
+
+/// What programs that are started from now on have at most.
+fn bound_capabilities(most: CapabilitySet) -> Result<(), JailError> {
+    for capability in CapabilitySet::all().difference(most).iter() {
+        match rustix::thread::remove_capability_from_bounding_set(capability) {
+            // The kernel is older than this one.
+            Ok(()) | Err(rustix::io::Errno::INVAL) => {}
+            Err(error) => return Err(os("PR_CAPBSET_DROP")(error)),
+        }
+    }
+    Ok(())
 }

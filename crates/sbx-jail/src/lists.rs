@@ -17,9 +17,11 @@ pub(crate) fn lists(profile: Profile) -> Vec<&'static [c_long]> {
         LEGACY_READ,
     ];
     match profile {
-        Profile::Share => lists.push(SHARE),
-        Profile::Gateway => lists.extend([SOCKETS, EVENT_LOOP, LEGACY_WRITE]),
-        Profile::Supervisor => lists.extend([SOCKETS, EVENT_LOOP, LEGACY_WRITE, SUPERVISOR]),
+        Profile::Share => lists.extend([RENAME, SHARE]),
+        Profile::Gateway => lists.extend([RENAME, SOCKETS, EVENT_LOOP, REMOVE, LEGACY_RENAME]),
+        Profile::Supervisor => lists.extend([SOCKETS, EVENT_LOOP, REMOVE, SUPERVISOR]),
+        // It has a list of what is refused, in `machine`.
+        Profile::Machine => lists.clear(),
     }
     lists
 }
@@ -112,8 +114,6 @@ const FILES_READ: &[c_long] = &[
 /// Changing files. Modes that carry set-user-id or set-group-id are refused by condition.
 const FILES_WRITE: &[c_long] = &[
     libc::SYS_unlinkat,
-    libc::SYS_renameat,
-    libc::SYS_renameat2,
     libc::SYS_ftruncate,
     libc::SYS_fallocate,
     libc::SYS_fsync,
@@ -121,6 +121,10 @@ const FILES_WRITE: &[c_long] = &[
     libc::SYS_flock,
     libc::SYS_umask,
 ];
+
+/// Giving files other names. Not the supervisor: it could put a socket of its own in the place of its gateway's, to which
+/// the daemon sends secrets.
+const RENAME: &[c_long] = &[libc::SYS_renameat, libc::SYS_renameat2];
 
 /// Only the share: the guest may make links, set times and copy ranges in its workspace, and QEMU's memory descriptors
 /// and queue events come over a socket that was listening before the jail closed.
@@ -141,10 +145,10 @@ const SHARE: &[c_long] = &[
 ];
 
 /// The gateway and the supervisor: sockets after creation. `socket` and `socketpair` come with a condition, and
-/// `seal_sockets` takes them and `connect` away.
+/// `seal_sockets` takes them and `connect` away. Whatever is to listen does so before the jail closes: a TCP socket
+/// that listens without an address gets one, whatever Landlock says of `bind`.
 const SOCKETS: &[c_long] = &[
     libc::SYS_bind,
-    libc::SYS_listen,
     libc::SYS_accept4,
     libc::SYS_accept,
     libc::SYS_connect,
@@ -190,8 +194,14 @@ const LEGACY_READ: &[c_long] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const LEGACY_READ: &[c_long] = &[];
 
-/// As [`LEGACY_READ`], changing files: the standard library's `remove_file`, `rename` and their kin.
+/// As [`LEGACY_READ`]: the standard library's `remove_file` and its kin.
 #[cfg(target_arch = "x86_64")]
-const LEGACY_WRITE: &[c_long] = &[libc::SYS_unlink, libc::SYS_rmdir, libc::SYS_rename];
+const REMOVE: &[c_long] = &[libc::SYS_unlink, libc::SYS_rmdir];
 #[cfg(not(target_arch = "x86_64"))]
-const LEGACY_WRITE: &[c_long] = &[];
+const REMOVE: &[c_long] = &[];
+
+/// As [`LEGACY_READ`]: the standard library's `rename`.
+#[cfg(target_arch = "x86_64")]
+const LEGACY_RENAME: &[c_long] = &[libc::SYS_rename];
+#[cfg(not(target_arch = "x86_64"))]
+const LEGACY_RENAME: &[c_long] = &[];

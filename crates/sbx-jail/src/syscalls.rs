@@ -7,6 +7,7 @@
 //! Calls of another architecture (x32, i386) match no entry or are refused by the architecture check.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use libc::{c_int, c_long};
 use seccompiler::{
@@ -15,23 +16,41 @@ use seccompiler::{
 };
 
 use crate::lists::lists;
-use crate::{JailError, Profile};
+use crate::{JailError, Profile, machine};
 
 type Rules = BTreeMap<c_long, Vec<SeccompRule>>;
 
 /// A compiled pair of filters, ready to be installed.
 pub(crate) struct Filters {
-    clone3: BpfProgram,
-    allow: BpfProgram,
-    syscalls: usize,
+    /// In their order: the second one may take `seccomp` away.
+    filters: [BpfProgram; 2],
+    syscalls: Syscalls,
+}
+
+/// How many system calls a filter knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Syscalls {
+    /// So many are let through, some of them only with certain arguments, and no others.
+    Allowed(usize),
+    /// So many are refused, some of them only with certain arguments.
+    Refused(usize),
+}
+
+impl fmt::Display for Syscalls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Allowed(count) => write!(f, "seccomp {count} syscalls"),
+            Self::Refused(count) => write!(f, "seccomp all but {count} syscalls"),
+        }
+    }
 }
 
 impl Filters {
-    /// Installs them on all threads. Returns the number of system calls that are let through.
-    pub(crate) fn install(&self) -> Result<usize, JailError> {
-        // Order: the second one takes `seccomp` away.
-        seccompiler::apply_filter_all_threads(&self.clone3)?;
-        seccompiler::apply_filter_all_threads(&self.allow)?;
+    /// Installs them on all threads.
+    pub(crate) fn install(&self) -> Result<Syscalls, JailError> {
+        for filter in &self.filters {
+            seccompiler::apply_filter_all_threads(filter)?;
+        }
         Ok(self.syscalls)
     }
 }
@@ -39,6 +58,13 @@ impl Filters {
 /// Builds the filters of a profile.
 pub(crate) fn compile(profile: Profile, inet: bool) -> Result<Filters, JailError> {
     let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(seccompiler::Error::from)?;
+    if profile == Profile::Machine {
+        let (filters, count) = machine::filters(arch)?;
+        return Ok(Filters {
+            filters,
+            syscalls: Syscalls::Refused(count),
+        });
+    }
     let mut rules = Rules::new();
     for list in lists(profile) {
         rules.extend(list.iter().map(|nr| (*nr, Vec::new())));
@@ -62,9 +88,8 @@ pub(crate) fn compile(profile: Profile, inet: bool) -> Result<Filters, JailError
         arch,
     )?;
     Ok(Filters {
-        clone3,
-        allow,
-        syscalls,
+        filters: [clone3, allow],
+        syscalls: Syscalls::Allowed(syscalls),
     })
 }
 
@@ -227,9 +252,9 @@ fn sockets(rules: &mut Rules, profile: Profile, inet: bool) -> Result<(), JailEr
 }
 
 /// Where `socket` has the kind; the bits above are flags (close-on-exec, non-blocking).
-const KIND: c_int = 0xf;
+pub(crate) const KIND: c_int = 0xf;
 
-fn build(
+pub(crate) fn build(
     rules: Rules,
     otherwise: SeccompAction,
     listed: SeccompAction,
@@ -240,7 +265,7 @@ fn build(
     Ok(BpfProgram::try_from(filter).map_err(seccompiler::Error::from)?)
 }
 
-fn all(conditions: &[SeccompCondition]) -> Result<SeccompRule, JailError> {
+pub(crate) fn all(conditions: &[SeccompCondition]) -> Result<SeccompRule, JailError> {
     Ok(SeccompRule::new(conditions.to_vec()).map_err(seccompiler::Error::from)?)
 }
 
@@ -260,7 +285,11 @@ fn equal(argument: u8, value: c_int) -> Result<SeccompCondition, JailError> {
     )
 }
 
-fn masked(argument: u8, mask: c_int, value: c_int) -> Result<SeccompCondition, JailError> {
+pub(crate) fn masked(
+    argument: u8,
+    mask: c_int,
+    value: c_int,
+) -> Result<SeccompCondition, JailError> {
     condition(
         argument,
         SeccompCmpArgLen::Dword,
@@ -269,7 +298,7 @@ fn masked(argument: u8, mask: c_int, value: c_int) -> Result<SeccompCondition, J
     )
 }
 
-fn condition(
+pub(crate) fn condition(
     argument: u8,
     len: SeccompCmpArgLen,
     op: SeccompCmpOp,
@@ -289,6 +318,6 @@ fn low_bits(number: i64) -> c_int {
     low.cast_signed()
 }
 
-fn errno(value: c_int) -> u32 {
+pub(crate) fn errno(value: c_int) -> u32 {
     value.cast_unsigned()
 }

@@ -34,6 +34,13 @@ pub const MAC: &str = "02:73:62:78:00:02";
 /// | 512 | 1.5 s | 5.4 s | 9.1 s | 564 MiB | 789 MiB |
 const TB_MIB: u32 = 128;
 
+/// The processor under KVM. Without virtualisation of its own: a guest could drive the host kernel's code for machines in
+/// machines, below everything that confines QEMU. Without the one feature that made QEMU abort at start on a host that
+/// does not let it be set.
+pub const CPU_KVM: &str = "max,-vmx,-svm,-arch-capabilities";
+/// The same where it is emulated, for QEMU's own code for them.
+pub const CPU_TCG: &str = "max,-vmx,-svm";
+
 /// Why no command line can be built.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ArgsError {
@@ -43,15 +50,6 @@ pub enum ArgsError {
     /// More shares than ports.
     #[error("{0} host directories are shared, at most {MAX_SHARES} fit")]
     TooManyShares(usize),
-}
-
-/// One virtio-fs share.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Share {
-    /// virtio-fs tag, at most 36 bytes.
-    pub tag: String,
-    /// The share's vhost-user socket. Must be listening when QEMU starts.
-    pub socket: PathBuf,
 }
 
 /// What differs from machine to machine.
@@ -67,8 +65,9 @@ pub struct Plan<'a> {
     pub guest: &'a Path,
     /// QEMU listens here for the gateway.
     pub frames: &'a Path,
-    /// Shares that are there from the start, in mount order.
-    pub shares: &'a [Share],
+    /// virtio-fs tags of the shares that are there from the start, in mount order; at most 36 bytes each. QEMU inherits
+    /// a connection to each of them, see [`share_fd`]: it connects to nothing itself.
+    pub shares: &'a [&'a str],
     /// Where memory and state come from.
     pub life: Life,
 }
@@ -89,6 +88,13 @@ pub enum Life {
 pub const MEMORY_FD: i32 = 60;
 /// Descriptor of a pipe that the state waits in.
 pub const STATE_FD: i32 = 61;
+/// Descriptor of the connection to the first share.
+const SHARE_FD: i32 = 62;
+
+/// Descriptor of the connection to the share with this index.
+pub fn share_fd(index: usize) -> i32 {
+    SHARE_FD + i32::try_from(index).expect("shares are bounded by root ports")
+}
 
 /// The arguments for `qemu-system-x86_64`. Its standard output carries the serial console.
 ///
@@ -108,7 +114,7 @@ pub fn arguments(plan: &Plan<'_>) -> Result<Vec<String>, ArgsError> {
     args.upper("docker", &plan.spec.docker)?;
     args.device(&json!({"driver": "virtio-rng-pci", "rng": "rng"}));
     ports(&mut args, plan.shares);
-    shares(&mut args, plan.shares)?;
+    shares(&mut args, plan.shares);
     boot(&mut args, plan)?;
     Ok(args.0)
 }
@@ -133,12 +139,11 @@ fn base(args: &mut Args, plan: &Plan<'_>) {
     match spec.accel {
         Accel::Kvm => {
             args.pair("-accel", "kvm");
-            // The one feature that made QEMU abort at start on a host that does not let it be set.
-            args.pair("-cpu", "max,-arch-capabilities");
+            args.pair("-cpu", CPU_KVM);
         }
         Accel::Tcg => {
             args.pair("-accel", format!("tcg,thread=multi,tb-size={TB_MIB}"));
-            args.pair("-cpu", "max");
+            args.pair("-cpu", CPU_TCG);
         }
     }
     args.pair("-smp", spec.cpus.to_string());
@@ -180,7 +185,7 @@ fn channels(args: &mut Args, plan: &Plan<'_>) -> Result<(), ArgsError> {
 }
 
 /// One root port per share, and the spare ones, as functions of as few slots as possible.
-fn ports(args: &mut Args, shares: &[Share]) {
+fn ports(args: &mut Args, shares: &[&str]) {
     for index in 0..shares.len() + SPARE_PORTS {
         let slot = FIRST_PORT_SLOT + index / PORTS_PER_SLOT;
         let function = index % PORTS_PER_SLOT;
@@ -197,19 +202,15 @@ pub fn port(index: usize) -> String {
     format!("port{index}")
 }
 
-fn shares(args: &mut Args, shares: &[Share]) -> Result<(), ArgsError> {
-    for (index, share) in shares.iter().enumerate() {
+fn shares(args: &mut Args, shares: &[&str]) {
+    for (index, tag) in shares.iter().enumerate() {
         let id = format!("share{index}");
-        args.pair(
-            "-chardev",
-            format!("socket,id={id},path={}", commas(&share.socket)?),
-        );
+        args.pair("-chardev", format!("socket,id={id},fd={}", share_fd(index)));
         args.device(
             &json!({"driver": "vhost-user-fs-pci", "id": format!("fs{index}"),
-                            "chardev": id, "tag": share.tag, "bus": port(index)}),
+                            "chardev": id, "tag": tag, "bus": port(index)}),
         );
     }
-    Ok(())
 }
 
 fn boot(args: &mut Args, plan: &Plan<'_>) -> Result<(), ArgsError> {
@@ -338,10 +339,11 @@ mod tests {
             lowers: vec!["/i/a,b.erofs".into(), "/i/c.erofs".into()],
             upper: "/s/up\"per.qcow2".into(),
             docker: "/s/docker.qcow2".into(),
+            bases: Vec::new(),
         }
     }
 
-    fn build(spec: &MachineSpec, shares: &[Share]) -> Result<Vec<String>, ArgsError> {
+    fn build(spec: &MachineSpec, shares: &[&str]) -> Result<Vec<String>, ArgsError> {
         let (qmp, guest, frames) = (
             Path::new("/r/qmp,x"),
             Path::new("/r/guest"),
@@ -394,11 +396,8 @@ mod tests {
         other.upper = "/s/other.qcow2".into();
         other.memory_mib = 512;
         other.lowers.clear();
-        let shares = [Share {
-            tag: "ws".into(),
-            socket: "/r/fs0".into(),
-        }];
-        let line = |spec, shares: &[Share]| {
+        let shares = ["ws"];
+        let line = |spec, shares: &[&str]| {
             let args = build(spec, shares).unwrap();
             values(&args, "-append")
                 .first()
@@ -410,12 +409,7 @@ mod tests {
     #[test]
     fn four_ports_stay_free_however_many_shares_there_are() {
         for count in [0, 1, MAX_SHARES] {
-            let shares: Vec<Share> = (0..count)
-                .map(|n| Share {
-                    tag: format!("t{n}"),
-                    socket: format!("/r/fs{n}").into(),
-                })
-                .collect();
+            let shares = vec!["t"; count];
             let args = build(&spec(), &shares).unwrap();
             let devices = values(&args, "-device").join("\n");
             let ports = devices.matches("pcie-root-port").count();
@@ -424,17 +418,23 @@ mod tests {
                 SPARE_PORTS
             );
         }
-        let many = vec![
-            Share {
-                tag: "t".into(),
-                socket: "/r".into()
-            };
-            MAX_SHARES + 1
-        ];
+        let many = ["t"; MAX_SHARES + 1];
         assert_eq!(
             build(&spec(), &many),
             Err(ArgsError::TooManyShares(MAX_SHARES + 1))
         );
+    }
+
+    #[test]
+    fn no_guest_has_virtualisation_of_its_own() {
+        for accel in [Accel::Kvm, Accel::Tcg] {
+            let args = build(&MachineSpec { accel, ..spec() }, &[]).unwrap();
+            let [processor] = values(&args, "-cpu")[..] else {
+                panic!("{args:?}")
+            };
+            let without: Vec<_> = processor.split(',').skip(1).collect();
+            assert!(without.contains(&"-vmx") && without.contains(&"-svm"));
+        }
     }
 
     #[test]

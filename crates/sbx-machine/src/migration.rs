@@ -1,4 +1,4 @@
-//! Saving and loading everything of a machine but its memory, through descriptors: QEMU may open nothing under its sandbox.
+//! Saving and loading everything of a machine but its memory, through descriptors: QEMU may open nothing but its own disks.
 
 use crate::args::STATE_FD;
 use crate::qmp::{Event, Qmp, QmpError};

@@ -4,6 +4,7 @@
 //! or nested virtualisation in which a stock kernel crawls and dies. So a tiny guest is booted with the real
 //! kernel, with a time limit, and the verdict is remembered for this QEMU, this host kernel, this guest kernel.
 
+use crate::args::{CPU_KVM, CPU_TCG};
 use crate::probe_guest::{WORD, initramfs};
 use crate::qemu::{self, QemuError, Version};
 use sbx_wire::launch::Accel;
@@ -219,8 +220,8 @@ pub async fn boot(
 
 fn boot_arguments(kernel: &Path, initrd: &Path, accel: Accel) -> Vec<std::ffi::OsString> {
     let accel_args = match accel {
-        Accel::Kvm => ["-accel", "kvm", "-cpu", "max,-arch-capabilities"],
-        Accel::Tcg => ["-accel", "tcg", "-cpu", "max"],
+        Accel::Kvm => ["-accel", "kvm", "-cpu", CPU_KVM],
+        Accel::Tcg => ["-accel", "tcg", "-cpu", CPU_TCG],
     };
     let fixed = [
         "-nodefaults",

@@ -117,7 +117,8 @@ fn check(launch: &Launch, dir: &Path) -> Result<(), String> {
         &machine.upper,
         &machine.docker,
     ];
-    for path in programs.into_iter().chain(inputs).chain(&machine.lowers) {
+    let shared = machine.lowers.iter().chain(&machine.bases);
+    for path in programs.into_iter().chain(inputs).chain(shared) {
         if !path.is_absolute() {
             return Err(format!("{} is not an absolute path", path.display()));
         }

@@ -3,7 +3,7 @@
 //! ```text
 //! supervisor (jailed) ──socketpair── spawner ──┬─ sbx-share, one per mount
 //!    │  supervisor.sock  ← sbx, daemon          ├─ QEMU
-//!    │  qmp.sock, guest.sock → QEMU             └─ sbx-gateway
+//!    │  qmp.sock, guest.sock → QEMU (jailed)    └─ sbx-gateway
 //! ```
 //!
 //! The supervisor reads what a hostile guest says, so it can start nothing: a spawner, forked before the
@@ -11,6 +11,7 @@
 //! (`PR_SET_PDEATHSIG`), the spawner with the supervisor, so nothing is ever orphaned.
 #![deny(unsafe_code)] // but for one call in `os`
 
+pub mod confine;
 pub mod console;
 pub mod guest;
 pub mod idle;

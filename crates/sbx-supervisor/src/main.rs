@@ -4,7 +4,7 @@
 use sbx_supervisor::life::{Life, StopRequest};
 use sbx_supervisor::prepare::{Prepared, all_ended, prepare, remove_sockets, write_last_exit};
 use sbx_supervisor::state::{Ended, State};
-use sbx_supervisor::{idle, server, spawner};
+use sbx_supervisor::{confine, idle, server, spawner};
 use sbx_wire::launch::Origin;
 use std::ffi::OsString;
 use std::fs::File;
@@ -28,6 +28,9 @@ fn main() -> ExitCode {
     let result = match args.as_slice() {
         [flag] if flag == "--version" => tell_version(),
         [flag, dir] if flag == spawner::FLAG => spawner::run(Path::new(dir)).map(|()| true),
+        [flag, dir, arguments @ ..] if flag == confine::FLAG => {
+            Err(confine::become_machine(Path::new(dir), arguments))
+        }
         [dir] if !dir.as_encoded_bytes().starts_with(b"-") => supervise(Path::new(dir)),
         _ => Err(io::Error::other("usage: sbx-supervisor DIR")),
     };

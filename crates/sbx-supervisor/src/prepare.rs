@@ -1,8 +1,8 @@
 //! Everything that is opened before the jail closes, and the jail.
 //!
-//! After this the supervisor can write to the runtime directory and to the few files that are open: not to
-//! its sandbox's directory, so that one taken over cannot rewrite the policy file or the launch document for
-//! the next start.
+//! After this the supervisor can write to the few files that are open, and remove sockets from the runtime directory: not
+//! write to its sandbox's directory, so that one taken over cannot rewrite the policy file or the launch document for
+//! the next start, and not make or rename a socket, so that it cannot be taken for its gateway.
 
 use crate::console::Console;
 use crate::log::BoundedLog;
@@ -13,7 +13,7 @@ use sbx_wire::launch::{Launch, files, sockets};
 use std::fs::{File, Permissions};
 use std::io::{self, PipeReader, Read as _, Seek as _, Write as _};
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Child;
@@ -114,6 +114,7 @@ fn prepare_rest(
     let console_file = create(&dir.join(files::CONSOLE), true)?;
     let console = Console::new(console_file).map_err(io_error(files::CONSOLE))?;
     remove_sockets(&launch);
+    make_anew(&launch.runtime.join(sockets::MACHINE_DIR))?;
     let listener = listen(&launch.runtime.join(sockets::SUPERVISOR))?;
     let inherited = take_lock(dir, files::ALIVE)?;
     rustix::io::fcntl_setfd(inherited.as_fd(), rustix::io::FdFlags::empty())
@@ -123,7 +124,7 @@ fn prepare_rest(
     drop(inherited);
     let alive = create(&dir.join(files::ALIVE), false)?;
     let enforced = Jail::new(Profile::Supervisor)
-        .read_write(&launch.runtime)
+        .remove_in(&launch.runtime)
         .apply()?;
     tracing::info!(name = launch.name, id = launch.id, epoch, jail = %enforced, "supervisor");
     let life = Parts {
@@ -225,6 +226,16 @@ pub(crate) fn random(bytes: &mut [u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// Makes an empty folder of the user's alone. An earlier machine may have left there what it wanted.
+fn make_anew(path: &Path) -> Result<(), PrepareError> {
+    let gone = match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    };
+    let made = gone.and_then(|()| std::fs::DirBuilder::new().mode(0o700).create(path));
+    made.map_err(io_error(path.display().to_string()))
+}
+
 /// Removes every socket that a run leaves in the runtime directory.
 pub fn remove_sockets(launch: &Launch) {
     let fixed = [
@@ -239,6 +250,7 @@ pub fn remove_sockets(launch: &Launch) {
         // Mostly it is not there.
         let _ = std::fs::remove_file(launch.runtime.join(name));
     }
+    let _ = std::fs::remove_dir(launch.runtime.join(sockets::MACHINE_DIR));
 }
 
 fn listen(path: &Path) -> Result<UnixListener, PrepareError> {

@@ -45,6 +45,9 @@ pub struct Launch {
     /// How the machine comes to life.
     #[serde(default, skip_serializing_if = "Origin::is_boot")]
     pub origin: Origin,
+    /// QEMU is started as any program is, without a jail (setting `machine.confine`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unconfined: bool,
 }
 
 /// How a machine comes to life, and what for.
@@ -114,6 +117,9 @@ pub struct MachineSpec {
     pub upper: PathBuf,
     /// Docker data disk of this sandbox (qcow2).
     pub docker: PathBuf,
+    /// What those two lie on: read, and named here because what the disks themselves say of it was written by QEMU.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bases: Vec<PathBuf>,
 }
 
 /// How guest instructions are executed.
@@ -148,14 +154,17 @@ pub mod sockets {
     pub const SUPERVISOR: &str = "supervisor.sock";
     /// Daemon to gateway ([`crate::gateway`]).
     pub const GATEWAY: &str = "gateway.sock";
-    /// Ethernet frames; QEMU listens, the gateway connects.
-    pub const FRAMES: &str = "frames.sock";
-    /// QEMU's monitor; QEMU listens, the supervisor connects.
-    pub const QMP: &str = "qmp.sock";
-    /// The guest channel; QEMU listens, the supervisor connects.
-    pub const GUEST: &str = "guest.sock";
+    /// Folder of the sockets on which QEMU listens, and of nothing else: it may make and remove names here and nowhere
+    /// else. The supervisor makes it, mode 0700.
+    pub const MACHINE_DIR: &str = "m";
+    /// Ethernet frames; the gateway connects.
+    pub const FRAMES: &str = "m/frames.sock";
+    /// QEMU's monitor; the supervisor connects.
+    pub const QMP: &str = "m/qmp.sock";
+    /// The guest channel; the supervisor connects.
+    pub const GUEST: &str = "m/guest.sock";
 
-    /// vhost-user socket of the share with this index; the share listens, QEMU connects.
+    /// vhost-user socket of the share with this index; the share listens, and QEMU is given a connection to it.
     pub fn share(index: usize) -> String {
         format!("fs{index}.sock")
     }

@@ -14,7 +14,7 @@ pub enum Role {
     Supervisor,
     /// `sbx-supervisor --spawner`.
     Spawner,
-    /// QEMU.
+    /// QEMU, and the supervisor's program on its way to become it.
     Machine,
     /// `sbx-gateway`.
     Gateway,
@@ -94,6 +94,7 @@ pub(super) fn classify(pid: i32) -> Option<Part> {
     let role = match program.as_str() {
         "sbx-daemon" => Role::Daemon,
         "sbx-supervisor" if has("--spawner") => Role::Spawner,
+        "sbx-supervisor" if has("--machine") => Role::Machine,
         "sbx-supervisor" => Role::Supervisor,
         "sbx-gateway" => Role::Gateway,
         "sbx-share" => Role::Share,

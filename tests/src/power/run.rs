@@ -52,6 +52,8 @@ pub fn prepare(installation: &mut Installation, root: &Path) -> Result<PathBuf, 
     // Started anew, the daemon looks there too; a snapshot's machine would log as well.
     installation.sbx(["daemon", "stop"]).success()?;
     for (key, value) in [
+        // It writes logs.
+        ("machine.confine", "off"),
         ("sandbox.warmStart", "off"),
         ("sandbox.disk.dockerVolume", "1g"),
     ] {

@@ -4,7 +4,7 @@ use super::folder::{self, Snapshot};
 use super::key::Wanted;
 use crate::daemon::Daemon;
 use crate::error::io_report;
-use crate::{files, host, image, launching, lifecycle, programs, random, reconcile};
+use crate::{files, host, image, launching, lifecycle, programs, random, reconcile, settings};
 use sbx_machine::disk::create_overlay;
 use sbx_wire::launch::{self, Launch, MachineSpec, Origin, files as names};
 use sbx_wire::report::Report;
@@ -105,6 +105,7 @@ async fn run(
         create_overlay(&found.qemu_img, &wanted.upper, &snapshot.upper, None),
         create_overlay(&found.qemu_img, &wanted.docker, &snapshot.docker, None),
     )?;
+    let unconfined = !settings::confined(daemon.store().settings());
     let document = Launch {
         schema: launch::SCHEMA,
         id: id.to_owned(),
@@ -124,6 +125,7 @@ async fn run(
         auto_stop_s: None,
         personalise: wanted.personalise.clone(),
         origin: Origin::Save(snapshot.files),
+        unconfined,
         dir,
     };
     files::replace_json(&building.join(launch::FILE), &document)?;

@@ -65,6 +65,7 @@ pub(super) async fn wanted(
         lowers: image.lowers.clone(),
         upper: "/upper".into(),
         docker: "/docker".into(),
+        bases: image.bases(),
     };
     let personalise = personalise(daemon, record, &image.path).await?;
     let socket = Path::new("/socket");

@@ -21,6 +21,7 @@ fn every_setting_is_listed_with_default_type_and_description() {
     let expected = [
         "browser.open",
         "feature.udp-egress",
+        "machine.confine",
         "machine.kernel",
         "sandbox.autoStop",
         "sandbox.disk.dockerVolume",

@@ -16,6 +16,11 @@ pub(crate) const FACTS: &[(&str, Fact)] = &[
         "supervisor_signals_only_itself_and_has_unix_sockets_until_it_is_sealed",
         supervisor,
     ),
+    (
+        "supervisor_removes_sockets_and_makes_and_renames_none",
+        supervisor_sockets,
+    ),
+    ("machine_has_its_own_files_and_connects_to_nothing", machine),
     ("gateway_runs_a_threaded_runtime_and_connects", gateway),
     (
         "gateway_without_tcp_has_no_socket_for_it",
@@ -81,25 +86,30 @@ impl Report {
         Ok(())
     }
 
-    /// What holds in every profile.
-    fn expect_jail(&self) -> Result<(), String> {
-        for (key, value) in self
-            .0
-            .iter()
+    /// Without Landlock what is not seccomp's is not refused; that is reported.
+    fn has_landlock(&self) -> bool {
+        let enforced = self.0.get("enforced").map_or("", String::as_str);
+        !enforced.contains("NOT enforced")
+    }
+
+    /// So many calls at least were tried that may not be made, and all were refused.
+    fn expect_forbidden(&self, least: usize) -> Result<(), String> {
+        let tried = self.0.iter();
+        let tried: Vec<_> = tried
             .filter(|(key, _)| key.starts_with("forbidden_"))
-        {
-            if value != EPERM {
-                return Err(format!("{key}: wanted {EPERM}, got {value}"));
-            }
+            .collect();
+        if let Some((key, value)) = tried.iter().find(|(_, value)| *value != EPERM) {
+            return Err(format!("{key}: wanted {EPERM}, got {value}"));
         }
-        let forbidden = self
-            .0
-            .keys()
-            .filter(|key| key.starts_with("forbidden_"))
-            .count();
-        if forbidden < 30 {
-            return Err(format!("only {forbidden} forbidden calls were tried"));
+        if tried.len() < least {
+            return Err(format!("only {} forbidden calls were tried", tried.len()));
         }
+        Ok(())
+    }
+
+    /// What holds in every profile of ours.
+    fn expect_jail(&self) -> Result<(), String> {
+        self.expect_forbidden(30)?;
         self.expect(&[
             ("no_new_privs", "1"),
             ("core_limit", "0"),
@@ -112,27 +122,30 @@ impl Report {
             ("netlink", EPERM),
             ("thread", "42"),
         ])?;
-        let enforced = self.0.get("enforced").map_or("", String::as_str);
-        if enforced.contains("NOT enforced") {
-            return Ok(()); // a kernel without Landlock: reported, and seccomp above still holds
+        if !self.has_landlock() {
+            return Ok(());
         }
         self.expect(&[
             ("read_outside", EACCES),
             ("read_etc", EACCES),
             ("read_proc_root", EACCES),
             ("write_outside", EACCES),
-        ])?;
+        ])
+    }
+
+    fn expect_rename(&self) -> Result<(), String> {
+        let enforced = self.0.get("enforced").map_or("", String::as_str);
         if enforced.contains("landlock abi 1 ") {
-            Ok(())
-        } else {
-            self.expect(&[("rename_inside", "ok")])
+            return Ok(());
         }
+        self.expect(&[("rename_inside", "ok")])
     }
 }
 
 fn share() -> Result<(), String> {
     let report = Report::of("share")?;
     report.expect_jail()?;
+    report.expect_rename()?;
     report.expect(&[("unix_outside", EPERM), ("unix_pair", EPERM)])
 }
 
@@ -140,6 +153,7 @@ fn supervisor() -> Result<(), String> {
     let report = Report::of("supervisor")?;
     report.expect_jail()?;
     report.expect(&[
+        ("rename_inside", EPERM),
         ("unix_pair", "ok"),
         ("unix_datagram_pair", EPERM),
         ("unix_outside", "ok"),
@@ -156,10 +170,66 @@ fn supervisor() -> Result<(), String> {
     ])
 }
 
+fn supervisor_sockets() -> Result<(), String> {
+    let report = Report::of("supervisor_sockets")?;
+    report.expect(&[
+        ("unix_inside", "ok"),
+        ("accept", "ok"),
+        ("rename", EPERM),
+        ("unlink", "ok"),
+    ])?;
+    if report.has_landlock() {
+        report.expect(&[("new", EACCES), ("write", EACCES)])?;
+    }
+    Ok(())
+}
+
+fn machine() -> Result<(), String> {
+    let report = Report::of("machine")?;
+    report.expect_forbidden(25)?;
+    report.expect(&[
+        ("read", "ok"),
+        ("write", "ok"),
+        ("null", "ok"),
+        ("listen", "ok"),
+        ("unlink_socket", "ok"),
+        ("unix_outside", EPERM),
+        ("unix_pair", "ok"),
+        ("unix_datagram_pair", EPERM),
+        ("unix_datagram", EPERM),
+        ("udp", EPERM),
+        ("tcp_socket", EPERM),
+        ("exec", "ok"),
+        ("NoNewPrivs", "1"),
+        ("Seccomp", "2"),
+    ])?;
+    // Of a program that was started in it: root has got back nothing but this one.
+    for set in ["CapEff", "CapPrm"] {
+        let found = report.0.get(set).map_or("", String::as_str);
+        if !["0000000000000000", "0000000000000002"].contains(&found) {
+            return Err(format!("{set}: {found}"));
+        }
+    }
+    if !report.has_landlock() {
+        return Ok(());
+    }
+    report.expect(&[
+        ("unlink", EACCES),
+        ("read_outside", EACCES),
+        ("read_etc", EACCES),
+        ("write_outside", EACCES),
+        ("listen_elsewhere", EACCES),
+        ("rename", EACCES),
+        ("exec_elsewhere", EACCES),
+    ])
+}
+
 fn gateway() -> Result<(), String> {
     let report = Report::of("gateway")?;
     report.expect_jail()?;
+    report.expect_rename()?;
     report.expect(&[
+        ("tcp_listen_anywhere", EPERM),
         ("capabilities", "0000000000000000"),
         ("tokio_tcp", "ok"),
         ("tokio_answer", "hello"),
@@ -209,6 +279,10 @@ fn beyond_profile() -> Result<(), String> {
     let tries = [
         Jail::new(Profile::Share).connect_tcp_any(),
         Jail::new(Profile::Supervisor).connect_tcp_any(),
+        Jail::new(Profile::Machine).connect_tcp_any(),
+        Jail::new(Profile::Supervisor).sockets_in("/"),
+        Jail::new(Profile::Gateway).execute("/"),
+        Jail::new(Profile::Share).device("/dev/null"),
     ];
     for jail in tries {
         let result = jail.apply();

@@ -4,10 +4,12 @@ use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpListener;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use rustix::fs::{CWD, FileType, Mode};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket};
 use sbx_jail::{Jail, JailError, Profile};
 
 /// Where the probe may write, handed over by the test.
@@ -45,6 +47,20 @@ fn probe(name: &str) -> Result<(), Box<dyn std::error::Error>> {
             );
             signals()
         }
+        "supervisor_sockets" => {
+            let socket = inside().join("socket");
+            let listener = UnixListener::bind(&socket)?;
+            Jail::new(Profile::Supervisor).remove_in(inside()).apply()?;
+            say("unix_inside", &outcome(UnixStream::connect(&socket)));
+            say("accept", &outcome(listener.accept()));
+            say("new", &outcome(UnixListener::bind(inside().join("new"))));
+            say("write", &outcome(fs::write(inside().join("new"), "x")));
+            let renamed = fs::rename(&socket, inside().join("renamed"));
+            say("rename", &outcome(renamed));
+            say("unlink", &outcome(fs::remove_file(&socket)));
+            Ok(())
+        }
+        "machine" => machine(),
         "gateway" => {
             let listener = TcpListener::bind("127.0.0.1:0")?;
             common(jail(Profile::Gateway).connect_tcp_any())?;
@@ -189,19 +205,11 @@ fn common(jail: Jail) -> Result<(), Box<dyn std::error::Error>> {
         rustix::fs::AtFlags::empty(),
     );
     say("chmod_setuid", &outcome(setuid));
-    let raw = rustix::net::socket(
-        rustix::net::AddressFamily::INET,
-        rustix::net::SocketType::RAW,
-        None,
-    );
+    let raw = socket(AddressFamily::INET, SocketType::RAW, None);
     say("raw_socket", &outcome(raw));
     say(
         "netlink",
-        &outcome(rustix::net::socket(
-            rustix::net::AddressFamily::NETLINK,
-            rustix::net::SocketType::RAW,
-            None,
-        )),
+        &outcome(socket(AddressFamily::NETLINK, SocketType::RAW, None)),
     );
     let started = std::thread::Builder::new()
         .name("named".into())
@@ -217,7 +225,6 @@ fn connect_outside() -> io::Result<UnixStream> {
 }
 
 fn seal(listener: &UnixListener) -> Result<(), Box<dyn std::error::Error>> {
-    use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket};
     say("unix_outside", &outcome(connect_outside()));
     let spare = socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
     let mut open = UnixStream::connect(inside().join("socket"))?;
@@ -310,12 +317,86 @@ fn gateway(listener: &TcpListener) -> Result<(), Box<dyn std::error::Error>> {
     );
     say("udp", &outcome(std::net::UdpSocket::bind("127.0.0.1:0")));
     say("tcp_listen", &outcome(TcpListener::bind("127.0.0.1:0")));
+    // It gets an address all the same, which is not asked for by bind(2).
+    let unbound = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    let listens = rustix::net::listen(&unbound, 1);
+    say("tcp_listen_anywhere", &outcome(listens));
     say("unix_pair", &outcome(UnixStream::pair()));
     say("unix_datagram_pair", &outcome(UnixDatagram::pair()));
     say("unix_outside", &outcome(connect_outside()));
     say("unlink", &outcome(fs::remove_file(inside().join("log"))));
     Ok(())
 }
+
+/// What QEMU may do; and then this process becomes another program, which says what it has.
+fn machine() -> Result<(), Box<dyn std::error::Error>> {
+    let (sockets, elsewhere) = (inside().join("dir"), outside().join("program"));
+    fs::copy("/bin/true", &elsewhere)?;
+    let status = fs::File::open("/proc/self/status")?;
+    let enforced = Jail::new(Profile::Machine)
+        .execute("/usr")
+        .read_only("/etc/ld.so.cache")
+        .read_write(inside().join("there"))
+        .sockets_in(&sockets)
+        .device("/dev/null")
+        .apply()?;
+    say("enforced", &enforced);
+    for (name, nr) in FORBIDDEN {
+        if !PROGRAMS.contains(name) {
+            say(&format!("forbidden_{name}"), &raw(*nr));
+        }
+    }
+    say("forbidden_connect", &raw(libc::SYS_connect));
+    say("forbidden_kill", &raw(libc::SYS_kill));
+    // getpid(2) by its number for x32, whether the kernel knows that or not.
+    #[cfg(target_arch = "x86_64")]
+    say("forbidden_x32", &raw(0x4000_0000 | libc::SYS_getpid));
+    let own = inside().join("there");
+    say("read", &outcome(fs::read(&own)));
+    say("write", &outcome(fs::write(&own, "x")));
+    say("unlink", &outcome(fs::remove_file(&own)));
+    say("read_outside", &outcome(fs::read(outside().join("there"))));
+    say("read_etc", &outcome(fs::read("/etc/passwd")));
+    let new = fs::write(outside().join("new"), "x");
+    say("write_outside", &outcome(new));
+    say("null", &outcome(fs::write("/dev/null", "x")));
+    say("listen", &outcome(UnixListener::bind(sockets.join("s"))));
+    let other = UnixListener::bind(inside().join("s"));
+    say("listen_elsewhere", &outcome(other));
+    let renamed = fs::rename(sockets.join("s"), inside().join("t"));
+    say("rename", &outcome(renamed));
+    say(
+        "unlink_socket",
+        &outcome(fs::remove_file(sockets.join("s"))),
+    );
+    say("unix_outside", &outcome(connect_outside()));
+    say("unix_pair", &outcome(UnixStream::pair()));
+    say("unix_datagram_pair", &outcome(UnixDatagram::pair()));
+    say("unix_datagram", &outcome(UnixDatagram::unbound()));
+    say("udp", &outcome(std::net::UdpSocket::bind("127.0.0.1:0")));
+    let tcp = std::net::TcpStream::connect("127.0.0.1:9");
+    say("tcp_socket", &outcome(tcp));
+    say("exec", &outcome(Command::new("/bin/true").status()));
+    let program = Command::new(&elsewhere).status();
+    say("exec_elsewhere", &outcome(program));
+    let mut last = Command::new("/usr/bin/sed");
+    last.args([
+        "-n",
+        r"s/^\(CapEff\|CapPrm\|CapBnd\|NoNewPrivs\|Seccomp\):\t/\1=/p",
+    ]);
+    Err(last.stdin(status).exec().into())
+}
+
+/// What QEMU may do as any program may, or that has no meaning for one that is about to be started.
+const PROGRAMS: &[&str] = &[
+    "execve",
+    "execveat",
+    "seccomp",
+    "personality",
+    "clone_process",
+    "fchownat",
+    "setxattr",
+];
 
 /// Calls that no profile may make. With zeros for arguments none of them does anything, jailed or not.
 const FORBIDDEN: &[(&str, libc::c_long)] = &[

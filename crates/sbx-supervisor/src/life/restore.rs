@@ -1,7 +1,7 @@
 //! A machine that comes from a snapshot, and gets its shares before it goes on.
 
 use super::{EndReason, Life};
-use crate::spawner::{self, Order, Role};
+use crate::spawner::{Order, Role, shares};
 use sbx_machine::migration;
 use sbx_machine::plug::plug_share;
 use sbx_machine::qmp::{Event, QmpError};
@@ -30,10 +30,12 @@ impl Life {
         };
         self.attend(running).await?;
         self.await_shares().await?;
-        let shares = spawner::shares(&self.launch);
+        let launch = self.launch.clone();
         let plugged = async {
-            for (index, share) in shares.iter().enumerate() {
-                let plugged = plug_share(&qmp, index, share).await;
+            for (index, share) in launch.shares.iter().enumerate() {
+                let connection = shares::connect(&launch, index);
+                let connection = connection.map_err(|error| error.to_string())?;
+                let plugged = plug_share(&qmp, index, &share.tag, connection).await;
                 plugged.map_err(|error| error.to_string())?;
             }
             let running = qmp.execute("cont", Value::Null).await;

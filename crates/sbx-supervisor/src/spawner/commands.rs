@@ -1,8 +1,8 @@
 //! The command line of each helper.
 
-use super::{Role, snapshot};
-use crate::os;
-use sbx_machine::args::{Life, Plan, Share, arguments};
+use super::{Role, shares, snapshot};
+use crate::{confine, os};
+use sbx_machine::args::{Life, Plan, arguments};
 use sbx_wire::launch::{Launch, files, sockets};
 use std::fs::File;
 use std::io;
@@ -36,7 +36,7 @@ fn machine(launch: &Launch, console: &OwnedFd) -> io::Result<Command> {
     let life = snapshot::life(launch);
     // A restored machine has the devices of the snapshot; its shares are plugged in when it runs.
     let shares = match life {
-        Life::Boot => shares(launch),
+        Life::Boot => shares::tags(launch),
         Life::Save | Life::Restore => Vec::new(),
     };
     let args = arguments(&Plan {
@@ -49,23 +49,18 @@ fn machine(launch: &Launch, console: &OwnedFd) -> io::Result<Command> {
         life,
     })
     .map_err(io::Error::other)?;
-    let mut command = Command::new(&launch.programs.qemu);
+    let mut command = if launch.unconfined {
+        Command::new(&launch.programs.qemu)
+    } else {
+        let mut command = Command::new("/proc/self/exe");
+        command.arg(confine::FLAG).arg(&launch.dir);
+        command
+    };
     command
         .args(args)
         .stdout(console.try_clone()?)
         .stderr(console.try_clone()?);
     Ok(command)
-}
-
-/// The shares as the machine knows them, in mount order.
-pub(crate) fn shares(launch: &Launch) -> Vec<Share> {
-    let numbered = launch.shares.iter().enumerate();
-    numbered
-        .map(|(index, share)| Share {
-            tag: share.tag.clone(),
-            socket: launch.runtime.join(sockets::share(index)),
-        })
-        .collect()
 }
 
 fn gateway(launch: &Launch) -> io::Result<Command> {

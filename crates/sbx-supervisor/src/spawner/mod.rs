@@ -7,9 +7,9 @@
 mod commands;
 mod link;
 mod process;
+pub(crate) mod shares;
 mod snapshot;
 
-pub(crate) use commands::shares;
 pub use link::{Link, LinkError, launch};
 pub use process::run;
 

@@ -1,6 +1,6 @@
 //! The spawner process itself.
 
-use super::{News, Order, Role, commands, snapshot};
+use super::{News, Order, Role, commands, shares, snapshot};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use sbx_wire::frame::{self, Decoder};
@@ -140,7 +140,11 @@ impl Spawner {
         let inherited = if role == Role::Machine {
             let prepared = snapshot::prepare(&self.launch)?;
             self.kept = prepared.kept;
-            prepared.inherited
+            let mut inherited = prepared.inherited;
+            if self.launch.origin.is_boot() {
+                inherited.extend(shares::inherited(&self.launch)?);
+            }
+            inherited
         } else {
             Vec::new()
         };

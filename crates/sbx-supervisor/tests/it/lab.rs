@@ -91,6 +91,7 @@ impl Lab {
             lowers: vec![file("lower")],
             upper: file("upper"),
             docker: file("docker"),
+            bases: vec![file("base")],
         };
         let launch = Launch {
             schema: SCHEMA,
@@ -104,6 +105,7 @@ impl Lab {
             auto_stop_s: None,
             personalise: personalise(),
             origin: Origin::Boot,
+            unconfined: false,
         };
         Self {
             root,

@@ -6,6 +6,7 @@
 )]
 
 mod chain;
+mod confine;
 mod full_disk;
 mod hostile;
 mod lab;

@@ -33,6 +33,7 @@ fn the_launch_document_is_as_in_schema_1() {
             lowers: vec!["/cache/rootfs.erofs".into()],
             upper: "/state/sandboxes/0123456789ab/upper.qcow2".into(),
             docker: "/state/sandboxes/0123456789ab/docker.qcow2".into(),
+            bases: Vec::new(),
         },
         shares: vec![ShareSpec {
             tag: "fs0".into(),
@@ -43,6 +44,7 @@ fn the_launch_document_is_as_in_schema_1() {
         auto_stop_s: None,
         personalise: personalise(),
         origin: Origin::Boot,
+        unconfined: false,
     };
     frozen::json("launch-v1.txt", "launch", &[("-json", launch)]);
     let files = SnapshotFiles {

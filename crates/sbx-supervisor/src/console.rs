@@ -11,6 +11,8 @@ use tokio::net::unix::pipe::Receiver;
 
 /// Largest console log, in bytes.
 pub const MAX_BYTES: u64 = 4 << 20;
+/// Bytes of a line that are looked at for error messages.
+const MAX_LINE: usize = 4096;
 /// Bytes kept in memory.
 const TAIL: usize = 8 << 10;
 const RESTARTED: &[u8] = b"[earlier output dropped: the log reached its limit]\n";
@@ -66,11 +68,23 @@ impl Console {
         let text = String::from_utf8_lossy(&bytes);
         let mut lines: Vec<String> = text
             .lines()
-            .map(|line| clean(line, 200))
+            .map(|line| both_ends(&clean(line, MAX_LINE)))
             .filter(|line| !line.trim().is_empty())
             .collect();
         lines.split_off(lines.len().saturating_sub(count))
     }
+}
+
+/// A long line's beginning and its end: QEMU says first what it was asked for, and then what is wrong with that.
+fn both_ends(line: &str) -> String {
+    const SHOWN: usize = 120;
+    let count = line.chars().count();
+    if count <= 2 * SHOWN {
+        return line.to_owned();
+    }
+    let first: String = line.chars().take(SHOWN).collect();
+    let last: String = line.chars().skip(count - SHOWN).collect();
+    format!("{first} … {last}")
 }
 
 /// Text from the guest for people's eyes: no terminal sequences (ECMA-48, 5.4), no other control characters, at
@@ -157,5 +171,14 @@ mod tests {
         }
         console.push(b"\nKernel panic\x1b[31m - not syncing\r\n\n");
         assert_eq!(console.last_lines(1), ["Kernel panic - not syncing"]);
+    }
+
+    #[test]
+    fn of_a_long_line_the_beginning_and_the_end_are_shown() {
+        let line = format!("qemu: -blockdev {}: Permission denied", "ä".repeat(1000));
+        let shown = both_ends(&line);
+        assert!(shown.starts_with("qemu: -blockdev ") && shown.ends_with(": Permission denied"));
+        assert_eq!(shown.chars().count(), 243);
+        assert_eq!(both_ends("short"), "short");
     }
 }

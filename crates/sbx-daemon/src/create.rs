@@ -306,6 +306,7 @@ fn record(checked: &Checked, image: &Image) -> Result<Record, Report> {
         accel: checked.accel.unwrap_or(Accel::Tcg),
         kernel: None,
         image: image.key.clone(),
+        image_build: image.manifest.build.clone(),
         agent_command: checked.agent.command_line(),
         workdir,
         machine_id: random::hex(32)?,

@@ -48,25 +48,26 @@ pub(crate) fn daemon_ending() -> Report {
     )
 }
 
-/// The image that a sandbox's disks lie on.
+/// The image that a sandbox's disks lie on: the very build of it.
 pub(crate) fn of(daemon: &Daemon, record: &Record) -> Result<Image, Report> {
-    Store::new(&daemon.home.cache)
-        .open_key(&record.image)
-        .ok_or_else(|| {
-            Report::environment(
-                "image-missing",
-                format!(
-                    "image {} of sandbox '{}' is no longer in {}",
-                    record.image,
-                    record.name,
-                    daemon.home.cache.display()
-                ),
-                format!(
-                    "put the cache folder back, or sbx rm {} and create it anew",
-                    record.name
-                ),
-            )
-        })
+    let (store, key) = (Store::new(&daemon.home.cache), &record.image);
+    if let Some(image) = store.open_build(key, &record.image_build) {
+        return Ok(image);
+    }
+    let cache = daemon.home.cache.display();
+    let why = if store.open_key(key).is_some() {
+        format!("was built anew in {cache}: the sandbox's disks do not fit that one")
+    } else {
+        format!("is no longer in {cache}")
+    };
+    Err(Report::environment(
+        "image-missing",
+        format!("image {key} of sandbox '{}' {why}", record.name),
+        format!(
+            "put the cache folder back as it was, or sbx rm {} and create it anew",
+            record.name
+        ),
+    ))
 }
 
 /// The accelerator to use, the wanted one or what a probe finds, with QEMU's version.

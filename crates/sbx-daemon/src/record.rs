@@ -47,6 +47,9 @@ pub(crate) struct Record {
     pub(crate) kernel: Option<Kernel>,
     /// Key of the image that the disks lie on.
     pub(crate) image: String,
+    /// Which build of it (`Manifest::build`). Empty: of a version that noted none, as the images of that version.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) image_build: String,
     /// The agent's command line.
     pub(crate) agent_command: Vec<String>,
     /// Working directory inside.

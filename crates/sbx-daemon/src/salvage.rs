@@ -82,6 +82,7 @@ pub(crate) fn salvage(dir: &Path, id: &str, row: Option<&Row>) -> Option<Salvage
         accel: field(&document, "accel").unwrap_or(Accel::Tcg),
         kernel: field(&document, "kernel").unwrap_or_default(),
         image: field(&document, "image").unwrap_or_default(),
+        image_build: field(&document, "image_build").unwrap_or_default(),
         agent_command: field(&document, "agent_command").unwrap_or_default(),
         workdir: field(&document, "workdir").unwrap_or_default(),
         machine_id: field(&document, "machine_id").unwrap_or_default(),

@@ -61,7 +61,7 @@ pub(crate) fn ensure(
         Install::Layer(layer) => {
             let key = recipe::image_key(request);
             under_lock(&store, worker, &key, reporter, |log, reporter| {
-                build_layer(request, layer, &store, &key, log, reporter)
+                build_layer(request, layer, &store, (&key, &image), log, reporter)
             })
         }
     }
@@ -180,7 +180,7 @@ fn build_base(
         docker: disk("docker.ext4", "sbx-docker", recipe::DOCKER_BYTES)?,
         packages,
         agent_command: Agent::SHELL.command_line(),
-        ..manifest("base", &key, inside::ROOTFS)
+        ..manifest("base", &key, inside::ROOTFS)?
     })
 }
 
@@ -188,7 +188,7 @@ fn build_layer(
     request: &Request,
     layer: &Layer,
     store: &Store,
-    key: &str,
+    (key, base): (&str, &Image),
     log: &mut File,
     reporter: &mut Reporter,
 ) -> Result<Image, ImageError> {
@@ -201,7 +201,8 @@ fn build_layer(
     inside::write_erofs(&tree, &dir.join(file), true)?;
     fs::remove_dir_all(&tree).map_err(ImageError::io("remove", &tree))?;
     store.publish(Manifest {
-        base: Some(recipe::base_key(request)),
+        base: Some(base.key.clone()),
+        base_build: base.manifest.build.clone(),
         packages: versions.into_iter().collect(),
         agent_command: request.agent.command_line(),
         finish: vec![FinishStep {
@@ -209,17 +210,22 @@ fn build_layer(
             user: "agent".to_owned(),
             limit_s: CHECK_S,
         }],
-        ..manifest(request.agent.name, key, file)
+        ..manifest(request.agent.name, key, file)?
     })
 }
 
-fn manifest(template: &str, key: &str, lower: &str) -> Manifest {
+fn manifest(template: &str, key: &str, lower: &str) -> Result<Manifest, ImageError> {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    Manifest {
+    // Another one at each reading (random(4)).
+    let random = Path::new("/proc/sys/kernel/random/uuid");
+    let build = fs::read_to_string(random).map_err(ImageError::io("read", random))?;
+    Ok(Manifest {
         schema: SCHEMA,
         template: template.to_owned(),
         key: key.to_owned(),
+        build: build.trim().to_owned(),
         base: None,
+        base_build: String::new(),
         // A clock before 1970 is no reason to fail.
         built_at_unix_s: since.map_or(0, |since| since.as_secs()),
         lower: lower.to_owned(),
@@ -233,7 +239,7 @@ fn manifest(template: &str, key: &str, lower: &str) -> Manifest {
         agent_command: Vec::new(),
         finish: Vec::new(),
         sizes: BTreeMap::new(),
-    }
+    })
 }
 
 /// Has a second worker do `job` inside new namespaces and returns its answer.
@@ -255,4 +261,16 @@ pub(crate) fn open_folder(path: &Path) -> Result<(), ImageError> {
     fs::create_dir_all(path).map_err(ImageError::io("create", path))?;
     fs::set_permissions(path, Permissions::from_mode(0o755))
         .map_err(ImageError::io("set the permissions of", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_builds_of_one_key_can_be_told_apart() {
+        let build = || manifest("base", "base-0", "rootfs.erofs").unwrap().build;
+        assert_eq!(build().len(), 36);
+        assert_ne!(build(), build());
+    }
 }

@@ -20,8 +20,15 @@ pub struct Manifest {
     pub template: String,
     /// Key, which is also the folder's name.
     pub key: String,
+    /// Which build of this key it is: random. A key says what an image is to be made of, not what the archive had that
+    /// day, so disks and snapshots belong to one build. Empty: of a version that noted none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub build: String,
     /// Key of the image below; `None` for a base image.
     pub base: Option<String>,
+    /// Its [`Self::build`].
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub base_build: String,
     /// When it was complete, seconds since the Unix epoch.
     pub built_at_unix_s: u64,
     /// EROFS file.
@@ -104,7 +111,9 @@ mod tests {
             schema: SCHEMA,
             template: "base".into(),
             key: "base-00".into(),
+            build: "b1".into(),
             base: None,
+            base_build: String::new(),
             built_at_unix_s: 1_700_000_000,
             lower: "rootfs.erofs".into(),
             kernel: Some(Kernel {
@@ -131,6 +140,15 @@ mod tests {
     fn manifest_survives_being_written_and_read() {
         let text = serde_json::to_vec_pretty(&sample()).unwrap();
         assert_eq!(Manifest::parse(&text), Some(sample()));
+    }
+
+    #[test]
+    fn manifest_of_a_version_that_noted_no_build_is_read() {
+        let mut value = serde_json::to_value(sample()).unwrap();
+        let fields = value.as_object_mut().unwrap();
+        fields.remove("build").unwrap();
+        let old = Manifest::parse(value.to_string().as_bytes()).unwrap();
+        assert_eq!((old.build, old.base_build), (String::new(), String::new()));
     }
 
     #[test]

@@ -39,14 +39,24 @@ impl Store {
         self.open_key(&recipe::image_key(request))
     }
 
-    /// The image with this key, e.g. of a sandbox that was made from it, when it and its base are whole.
+    /// The image with this key, when it is whole and lies on the very build of its base that it was made for.
     pub fn open_key(&self, key: &str) -> Option<Image> {
         let manifest = self.manifest(key)?;
         let base = match &manifest.base {
-            Some(base) => Some(self.manifest(base)?),
+            Some(base) => {
+                let base = self.manifest(base)?;
+                Some(Some(base).filter(|base| base.build == manifest.base_build)?)
+            }
             None => None,
         };
         Image::resolve(&self.images, manifest, base.as_ref())
+    }
+
+    /// The image that the disks of a sandbox lie on: the one of this build, see [`Manifest::build`]. Another one under
+    /// the same key would be another file system below them.
+    pub fn open_build(&self, key: &str, build: &str) -> Option<Image> {
+        self.open_key(key)
+            .filter(|image| image.manifest.build == build)
     }
 
     /// Removes every image that is neither in `keep` nor below one of those, and returns the keys that are

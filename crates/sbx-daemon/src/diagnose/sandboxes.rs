@@ -59,12 +59,15 @@ fn record(id: &str, dir: &Path) -> Result<Record, Unusable> {
     }
 }
 
-/// Names of sandboxes with the keys of their images.
-pub(super) fn images_needed(home: &Home) -> Vec<(String, String)> {
+/// Names of sandboxes with the keys and builds of their images.
+pub(super) fn images_needed(home: &Home) -> Vec<(String, String, String)> {
     let found = folders(home).into_iter();
     found
         .filter_map(|(id, dir)| record(&id, &dir).ok())
-        .map(|record| (record.name.as_str().to_owned(), record.image))
+        .map(|record| {
+            let name = record.name.as_str().to_owned();
+            (name, record.image, record.image_build)
+        })
         .collect()
 }
 

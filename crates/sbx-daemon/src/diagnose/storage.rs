@@ -268,14 +268,14 @@ fn images(home: &Home) -> Check {
         }
     }
     let mut lost: Vec<String> = Vec::new();
-    for (sandbox, key) in &needed {
-        if store.open_key(key).is_none() {
+    for (sandbox, key, build) in &needed {
+        if store.open_build(key, build).is_none() {
             lost.push(format!("{key}, needed by sandbox '{sandbox}'"));
         }
     }
     if !lost.is_empty() {
         let message = format!(
-            "{} images that sandboxes lie on are missing or broken",
+            "{} images that sandboxes lie on are missing, broken or built anew",
             lost.len()
         );
         return check(name, Outcome::Fail, message)

@@ -26,6 +26,8 @@ pub(crate) struct Wanted {
     pub(super) key: String,
     /// For people.
     pub(super) template: String,
+    /// Key of the image that it boots from.
+    pub(super) image: String,
     /// The machine; its own disks are placeholders.
     pub(super) machine: MachineSpec,
     /// Templates of the disks.
@@ -42,6 +44,9 @@ struct Identity<'a> {
     qemu: String,
     arguments: Vec<String>,
     image: &'a str,
+    /// Which build of it: its files have the same names in all.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    build: &'a str,
     upper: &'a Path,
     docker: &'a Path,
     processor: String,
@@ -68,10 +73,29 @@ pub(super) async fn wanted(
         bases: image.bases(),
     };
     let personalise = personalise(daemon, record, &image.path).await?;
+    let version = qemu::version(qemu).await?.to_string();
+    Ok(Wanted {
+        key: key(image, &machine, version, personalise.prepare())?,
+        template: record.agent.name.to_owned(),
+        image: image.key.clone(),
+        upper: image.upper.clone(),
+        docker: image.docker.clone(),
+        machine,
+        personalise,
+    })
+}
+
+/// The name of the snapshot of a `machine` of this `image`.
+fn key(
+    image: &Image,
+    machine: &MachineSpec,
+    qemu: String,
+    prepare: Prepare,
+) -> Result<String, Report> {
     let socket = Path::new("/socket");
     let arguments = arguments(&Plan {
         label: "",
-        spec: &machine,
+        spec: machine,
         qmp: socket,
         guest: socket,
         frames: socket,
@@ -82,28 +106,20 @@ pub(super) async fn wanted(
     let identity = Identity {
         format: FORMAT,
         guest: sbx_wire::guest::VERSION,
-        qemu: qemu::version(qemu).await?.to_string(),
+        qemu,
         arguments: without_frequency(&arguments),
         image: &image.key,
+        build: &image.manifest.build,
         upper: &image.upper,
         docker: &image.docker,
         processor: processor(&std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),
-        prepare: personalise.prepare(),
+        prepare,
     };
     let text = serde_json::to_vec(&identity)
         .map_err(|error| Report::bug("json", format!("a snapshot's identity: {error}")))?;
     let digest = Sha256::digest(&text);
-    Ok(Wanted {
-        key: digest[..16]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect(),
-        template: record.agent.name.to_owned(),
-        upper: image.upper.clone(),
-        docker: image.docker.clone(),
-        machine,
-        personalise,
-    })
+    let bytes = digest[..16].iter();
+    Ok(bytes.map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// The counter's frequency is measured anew by every process, and differs in the last digits; it is compared with
@@ -138,6 +154,60 @@ fn processor(cpuinfo: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sbx_image::Manifest;
+    use sbx_wire::launch::Accel;
+    use serde_json::json;
+
+    fn image(build: &str) -> Image {
+        let manifest = json!({
+            "schema": 1, "template": "base", "key": "base-0", "build": build, "base": null,
+            "built_at_unix_s": 0, "lower": "rootfs.erofs", "kernel": null, "modules": [],
+            "upper": null, "docker": null, "packages": {}, "path": "/usr/bin", "workdir": "/",
+            "agent_command": [], "finish": [], "sizes": {},
+        });
+        Image {
+            key: "base-0".into(),
+            dir: "/i".into(),
+            kernel: "/i/vmlinux".into(),
+            kernel_version: "6.12.0".into(),
+            modules: Vec::new(),
+            lowers: vec!["/i/rootfs.erofs".into()],
+            upper: "/i/upper.ext4".into(),
+            docker: "/i/docker.ext4".into(),
+            agent_command: Vec::new(),
+            path: "/usr/bin".into(),
+            workdir: "/".into(),
+            manifest: Manifest::parse(manifest.to_string().as_bytes()).unwrap(),
+        }
+    }
+
+    #[test]
+    fn snapshot_of_an_image_is_not_found_for_another_build_of_it() {
+        let key_of = |build: &str| {
+            let image = image(build);
+            let machine = MachineSpec {
+                accel: Accel::Tcg,
+                cpus: 1,
+                memory_mib: 512,
+                kernel: image.kernel.clone(),
+                initramfs: "/c/initramfs".into(),
+                lowers: image.lowers.clone(),
+                upper: "/upper".into(),
+                docker: "/docker".into(),
+                bases: Vec::new(),
+            };
+            let prepare = Prepare {
+                ca_pem: String::new(),
+                mtu: 1500,
+                env: Vec::new(),
+                unix_ns: 0,
+            };
+            key(&image, &machine, "10.0.0".into(), prepare).unwrap()
+        };
+        assert_eq!(key_of("one"), key_of("one"));
+        assert_ne!(key_of("one"), key_of("two"));
+        assert_ne!(key_of("one"), key_of(""));
+    }
 
     #[test]
     fn what_changes_by_the_minute_is_no_part_of_a_processor() {

@@ -44,8 +44,8 @@ pub(crate) struct Warm {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Being made, or waiting for it.
-    pending: Vec<String>,
+    /// Being made, or waiting for it: their keys, and those of the images that they boot from.
+    pending: Vec<(String, String)>,
     /// Failures by key, with the last reason.
     failed: BTreeMap<String, (u32, String)>,
 }
@@ -60,7 +60,15 @@ impl Warm {
         let state = self.state();
         let failed = state.failed.iter();
         let failed = failed.map(|(key, (_, why))| format!("{key}: {why}"));
-        (state.pending.clone(), failed.collect())
+        let pending = state.pending.iter().map(|(key, _)| key.clone());
+        (pending.collect(), failed.collect())
+    }
+
+    /// Keys of the images that snapshots are being made from.
+    pub(crate) fn images(&self) -> Vec<String> {
+        let state = self.state();
+        let pending = state.pending.iter();
+        pending.map(|(_, image)| image.clone()).collect()
     }
 }
 
@@ -133,17 +141,17 @@ pub(crate) fn make_later(daemon: &Arc<Daemon>, wanted: Wanted) {
     {
         let mut state = daemon.warm.state();
         let given_up = state.failed.get(&key).is_some_and(|(n, _)| *n >= ATTEMPTS);
-        if given_up || state.pending.contains(&key) {
+        if given_up || state.pending.iter().any(|(pending, _)| *pending == key) {
             return;
         }
-        state.pending.push(key.clone());
+        state.pending.push((key.clone(), wanted.image.clone()));
     }
     let daemon = daemon.clone();
     tokio::spawn(async move {
         let _turn = daemon.warm.turn.lock().await;
         let made = build::make(&daemon, &wanted).await;
         let mut state = daemon.warm.state();
-        state.pending.retain(|pending| *pending != key);
+        state.pending.retain(|(pending, _)| *pending != key);
         match made {
             Ok(()) => {
                 state.failed.remove(&key);
@@ -197,4 +205,19 @@ pub(crate) async fn give_up(snapshot: Snapshot, why: &Report, events: &Events) {
     folder::remove(&snapshot);
     let text = format!("the snapshot did not start, so the machine is booted: {why}");
     events.send(Event::Notice(text)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_of_snapshots_that_are_being_made_are_known() {
+        let warm = Warm::default();
+        assert!(warm.images().is_empty());
+        let pending = ("key".to_owned(), "base-0".to_owned());
+        warm.state().pending.push(pending);
+        assert_eq!(warm.images(), ["base-0"]);
+        assert_eq!(warm.progress().0, ["key"]);
+    }
 }

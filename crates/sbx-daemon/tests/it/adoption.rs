@@ -574,3 +574,43 @@ fn nothing_is_removed_or_started_while_a_helper_of_a_killed_supervisor_lives() {
     let failed = daemon.post("/v1/sandboxes/three/start", &json!({})).ok();
     assert_eq!(failed["failed"]["code"], "image-missing");
 }
+
+#[test]
+fn sandbox_whose_image_was_built_anew_is_not_started_on_that_one() {
+    let mut daemon = Daemon::stopped();
+    let dir = daemon.plant("00000000000a", "old");
+    plant_image(&daemon.path("home/cache"), "base-0", "two");
+    daemon.restart();
+    daemon.init("deny-all");
+    let start = |daemon: &Daemon| {
+        let failed = daemon.post("/v1/sandboxes/old/start", &json!({})).ok();
+        (
+            failed["failed"]["code"].as_str().unwrap().to_owned(),
+            failed["failed"]["message"].as_str().unwrap().to_owned(),
+        )
+    };
+    // Of a version that noted no build, then of another build.
+    let (code, message) = start(&daemon);
+    assert_eq!(code, "image-missing");
+    assert!(message.contains("built anew"), "{message}");
+    let path = dir.join("sandbox.json");
+    let mut record: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    record["image_build"] = json!("one");
+    std::fs::write(&path, record.to_string()).unwrap();
+    daemon.restart();
+    assert_eq!(start(&daemon).0, "image-missing");
+}
+
+/// A base image without content.
+fn plant_image(cache: &Path, key: &str, build: &str) {
+    let dir = cache.join("images").join(key);
+    std::fs::create_dir_all(&dir).unwrap();
+    let manifest = json!({
+        "schema": 1, "template": "base", "key": key, "build": build, "base": null, "built_at_unix_s": 0,
+        "lower": "rootfs.erofs", "kernel": {"version": "6.12.0", "file": "vmlinux"}, "modules": [],
+        "upper": {"file": "upper.ext4", "bytes": 1}, "docker": {"file": "docker.ext4", "bytes": 1},
+        "packages": {}, "path": "/usr/bin", "workdir": "/", "agent_command": ["bash"], "finish": [],
+        "sizes": {},
+    });
+    std::fs::write(dir.join("manifest.json"), manifest.to_string()).unwrap();
+}

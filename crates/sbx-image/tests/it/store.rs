@@ -2,7 +2,9 @@
 
 use crate::sample;
 use sbx_image::Store;
+use serde_json::Value;
 use std::fs;
+use std::path::Path;
 
 #[test]
 fn layer_lies_on_its_base_and_takes_everything_else_from_it() {
@@ -30,6 +32,32 @@ fn cut_or_missing_file_spoils_the_image_and_all_that_lies_on_it() {
     assert!(store.open_key(sample::LAYER).is_some());
     fs::remove_file(&vmlinux).unwrap();
     assert!(store.open_key(sample::LAYER).is_none());
+}
+
+/// Says in the manifest of `key` which build it is.
+fn set(cache: &Path, key: &str, field: &str, build: &str) {
+    let path = cache.join("images").join(key).join("manifest.json");
+    let mut manifest: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    manifest[field] = build.into();
+    fs::write(&path, manifest.to_string()).unwrap();
+}
+
+#[test]
+fn image_that_was_built_anew_is_not_the_one_that_disks_lie_on() {
+    let dir = tempfile::tempdir().unwrap();
+    sample::write(dir.path());
+    let store = Store::new(dir.path());
+    // Of a version that noted no build.
+    assert!(store.open_build(sample::BASE, "").is_some());
+    assert!(store.open_build(sample::LAYER, "").is_some());
+    assert!(store.open_build(sample::BASE, "one").is_none());
+    set(dir.path(), sample::BASE, "build", "one");
+    assert!(store.open_build(sample::BASE, "one").is_some());
+    assert!(store.open_build(sample::BASE, "").is_none());
+    // The layer is of another base by now, whatever disks lie on it.
+    assert!(store.open_key(sample::LAYER).is_none());
+    set(dir.path(), sample::LAYER, "base_build", "one");
+    assert!(store.open_build(sample::LAYER, "").is_some());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The initial RAM file system: `/init` is the guest binary, `/modules/NN-name.ko` what it loads first.
 
 use crate::elf::Elf;
-use crate::{ImageError, recipe, store};
+use crate::{ImageError, recipe};
 use cpio::newc::{Builder, trailer};
 use sha2::{Digest, Sha256};
 use std::fs;
@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 const LAYOUT: &[u8] = b"sbx initramfs 1";
 /// A larger file does not belong into an initramfs, bytes.
 const MAX_BYTES: u64 = 64 << 20;
+/// End of the name of a file that is being written.
+const UNFINISHED: &str = ".tmp";
 /// Mount points that the guest expects.
 const FOLDERS: [&str; 4] = ["dev", "proc", "sys", "modules"];
 
@@ -44,17 +46,26 @@ pub fn build_initramfs(
     }
     let dir = cache.join("initramfs");
     let path = dir.join(format!("{}.cpio", hash(&files)));
-    if path.exists() {
+    let archive = archive(&files).map_err(ImageError::io("build", &path))?;
+    // Compared: a file that is not what its name says would be booted for good.
+    if fs::read(&path).is_ok_and(|there| there == archive) {
         return Ok(path);
     }
     fs::create_dir_all(&dir).map_err(ImageError::io("create", &dir))?;
-    let archive = archive(&files).map_err(ImageError::io("build", &path))?;
-    // A name of this process: two that write the same archive do not get in each other's way.
-    let temporary = dir.join(format!(".{}.tmp", std::process::id()));
-    let _ = fs::remove_file(&temporary); // of an earlier process with this id that was killed
-    store::write_new(&temporary, &archive)?;
-    fs::rename(&temporary, &path).map_err(ImageError::io("rename an initramfs to", &path))?;
+    write(&dir, &path, &archive).map_err(ImageError::io("write", &path))?;
     Ok(path)
+}
+
+/// Writes a file that is whole as soon as it has its name. Each writer has a temporary file of its own: several threads
+/// and daemons may be here at once.
+fn write(dir: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = tempfile::Builder::new()
+        .suffix(UNFINISHED)
+        .tempfile_in(dir)?;
+    file.write_all(content)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
 }
 
 fn archive(files: &[(String, Vec<u8>)]) -> io::Result<Vec<u8>> {

@@ -5,6 +5,8 @@ use sbx_image::build_initramfs;
 use std::fs;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Barrier;
+use std::thread;
 
 /// A 64-bit x86-64 ELF header with one segment of type `kind`.
 fn program(kind: u32) -> Vec<u8> {
@@ -81,6 +83,56 @@ fn same_parts_give_the_same_file_and_another_guest_another() {
         build_initramfs(&guest, &image.modules, dir.path()).unwrap(),
         first
     );
+}
+
+#[test]
+fn whoever_writes_at_the_same_time_gets_a_file_that_is_what_its_name_says() {
+    const WRITERS: u8 = 8;
+    let dir = tempfile::tempdir().unwrap();
+    let image = sample::image(dir.path());
+    let guest = |writer: u8| {
+        let padding = vec![writer; usize::from(writer) << 18];
+        [program(1), padding].concat()
+    };
+    let barrier = Barrier::new(usize::from(WRITERS));
+    let paths: Vec<_> = thread::scope(|scope| {
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|writer| {
+                let path = dir.path().join(format!("guest-{writer}"));
+                fs::write(&path, guest(writer)).unwrap();
+                let (image, dir, barrier) = (&image, dir.path(), &barrier);
+                scope.spawn(move || {
+                    barrier.wait();
+                    build_initramfs(&path, &image.modules, dir).unwrap()
+                })
+            })
+            .collect();
+        let joined = writers.into_iter().map(|writer| writer.join().unwrap());
+        joined.collect()
+    });
+    for (writer, path) in (0..WRITERS).zip(&paths) {
+        let all = entries(path);
+        let init = all.iter().find(|(name, ..)| name == "init").unwrap();
+        assert!(init.2 == guest(writer), "{}", path.display());
+    }
+    let written = fs::read_dir(dir.path().join("initramfs")).unwrap().count();
+    assert_eq!(written, paths.len(), "nothing is left beside them");
+}
+
+#[test]
+fn file_that_is_not_what_its_name_says_is_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = sample::image(dir.path());
+    let guest = dir.path().join("sbx-guest");
+    fs::write(&guest, program(1)).unwrap();
+    let path = build_initramfs(&guest, &image.modules, dir.path()).unwrap();
+    let right = fs::read(&path).unwrap();
+    fs::write(&path, &right[..right.len() / 2]).unwrap();
+    assert_eq!(
+        build_initramfs(&guest, &image.modules, dir.path()).unwrap(),
+        path
+    );
+    assert!(fs::read(&path).unwrap() == right);
 }
 
 #[test]

@@ -262,6 +262,8 @@ pub(crate) async fn create(
     for notice in std::mem::take(&mut checked.notices) {
         events.send(Event::Notice(notice)).await;
     }
+    // Until the sandbox counts, and after that the snapshot that is wanted of it, nobody else knows that the image is needed.
+    let _making = daemon.images.read().await;
     let image = image::ensure(daemon, checked.agent, events).await?;
     let mut record = record(&checked, &image)?;
     let beginning = warm::beginning(daemon, &mut record, &image, events).await?;

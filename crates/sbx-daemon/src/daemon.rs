@@ -46,6 +46,9 @@ pub(crate) struct Daemon {
     pub(crate) initramfs: InitramfsCache,
     /// Snapshots that are being made.
     pub(crate) warm: Warm,
+    /// Shared by sandboxes that are being made, from the look for their image until it is known that they lie on it; held
+    /// alone while images are removed. Never awaited with a lock of a [`Mutex`] held.
+    pub(crate) images: Arc<tokio::sync::RwLock<()>>,
     /// What was tried in sandboxes that are gone.
     pub(crate) reports: removal::Reports,
     /// Becomes true when the daemon is to end.
@@ -99,6 +102,7 @@ impl Daemon {
             small: Arc::default(),
             initramfs: InitramfsCache::default(),
             warm: Warm::default(),
+            images: Arc::default(),
             reports: removal::Reports::default(),
             ending: watch::Sender::new(false),
             store: Mutex::new(store),
@@ -194,11 +198,6 @@ impl Daemon {
             daemon: self.clone(),
             name: name.to_owned(),
         })
-    }
-
-    /// Whether a sandbox is being made.
-    pub(crate) fn is_creating(&self) -> bool {
-        !lock(&self.reserved).is_empty()
     }
 
     /// Fails until `policy init` has been done.

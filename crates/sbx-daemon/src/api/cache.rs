@@ -16,10 +16,16 @@ use std::path::Path;
 /// Removes images that no sandbox lies on and no snapshot is being made from, and all snapshots: nothing depends on those, a machine without one boots.
 pub(super) async fn prune(State(daemon): Shared, body: Bytes) -> ApiResult<Json<PrunedCache>> {
     let request: PruneCache = parse(&body)?;
+    // It goes with the work, which nobody stops when the client has gone.
+    let alone = daemon.images.clone().try_write_owned();
+    let alone = alone.map_err(|_| busy())?;
     let keep = needed(&daemon)?;
     let snapshots_of = daemon.warm.images();
     let cache = daemon.home.cache.clone();
-    let pruned = blocking(move || remove(&cache, keep, snapshots_of, request.dry_run));
+    let pruned = blocking(move || {
+        let _alone = alone;
+        remove(&cache, keep, snapshots_of, request.dry_run)
+    });
     Ok(Json(pruned.await??))
 }
 
@@ -52,15 +58,16 @@ fn remove(
     })
 }
 
+fn busy() -> Report {
+    Report::user(
+        "busy",
+        "a sandbox is being made or the cache is being cleared already, so nothing is removed from it",
+        "run the command again when that is done",
+    )
+}
+
 /// Keys of the images that sandboxes lie on.
 fn needed(daemon: &Daemon) -> Result<Vec<String>, Report> {
-    if daemon.is_creating() {
-        return Err(Report::user(
-            "busy",
-            "a sandbox is being made, so nothing is removed from the cache",
-            "run the command again when it is there",
-        ));
-    }
     let sandboxes = daemon.sandboxes();
     let unknown = sandboxes
         .iter()

@@ -4,6 +4,7 @@ use crate::harness::{Daemon, program};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::thread;
 use std::time::{Duration, Instant};
 
 fn request(change: impl FnOnce(&mut Value)) -> Value {
@@ -162,6 +163,20 @@ fn name_in_use_is_refused() {
     let mut daemon = Daemon::stopped();
     daemon.plant("00000000000a", "box");
     // Programs are looked for before the name is taken.
+    restart_with_dummies(&mut daemon, None);
+    daemon.init("deny-all");
+    let answer = daemon.post("/v1/sandboxes", &request(|_| ()));
+    assert_eq!((answer.status, answer.code()), (409, "name-in-use"));
+    // A worker that dies without a word: the error arrives in the stream and nothing is left.
+    let answer = daemon.post("/v1/sandboxes", &request(|r| r["name"] = json!("other")));
+    assert_eq!(answer.status, 200);
+    assert!(answer.body["failed"]["code"].is_string(), "{answer:?}");
+    let sandboxes = daemon.get("/v1/sandboxes").ok();
+    assert_eq!(sandboxes["sandboxes"].as_array().unwrap().len(), 1);
+}
+
+/// Starts the daemon among programs that do nothing. `worker`: the text of the one that makes images.
+fn restart_with_dummies(daemon: &mut Daemon, worker: Option<&str>) {
     let bin = daemon.path("bin");
     fs::create_dir(&bin).unwrap();
     fs::copy(program(), bin.join("sbx-daemon")).unwrap();
@@ -175,16 +190,71 @@ fn name_in_use_is_refused() {
     for name in others.iter().chain(&["qemu-system-x86_64", "qemu-img"]) {
         fs::copy("/bin/true", bin.join(name)).unwrap();
     }
+    if let Some(text) = worker {
+        fs::write(bin.join("sbx-image-worker"), text).unwrap();
+    }
     daemon.restart_as(&bin.join("sbx-daemon"), |command| command.env("PATH", &bin));
+}
+
+#[test]
+fn no_image_is_looked_for_while_images_are_being_removed_and_none_removed_meanwhile() {
+    let mut daemon = Daemon::stopped();
+    let (begun, end) = (daemon.path("begun"), daemon.path("end"));
+    let worker = format!(
+        "#!/bin/sh\n: >{}\nread line <{}\nexit 1\n",
+        begun.display(),
+        end.display()
+    );
+    restart_with_dummies(&mut daemon, Some(&worker));
     daemon.init("deny-all");
-    let answer = daemon.post("/v1/sandboxes", &request(|_| ()));
-    assert_eq!((answer.status, answer.code()), (409, "name-in-use"));
-    // A worker that dies without a word: the error arrives in the stream and nothing is left.
-    let answer = daemon.post("/v1/sandboxes", &request(|r| r["name"] = json!("other")));
-    assert_eq!(answer.status, 200);
-    assert!(answer.body["failed"]["code"].is_string(), "{answer:?}");
-    let sandboxes = daemon.get("/v1/sandboxes").ok();
-    assert_eq!(sandboxes["sandboxes"].as_array().unwrap().len(), 1);
+    let images = daemon.path("home/cache/images");
+    fs::create_dir_all(images.join("base-unused")).unwrap();
+    // The removal waits at a lock that is a pipe until somebody reads there.
+    let pipe = images.join("base-unused.lock");
+    for path in [&pipe, &end] {
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        let kind = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, path, kind, mode, 0).unwrap();
+    }
+    let (daemon, prune) = (&daemon, json!({"dry_run": false}));
+    thread::scope(|scope| {
+        let pruned = scope.spawn(|| {
+            loop {
+                let answer = daemon.post("/v1/cache/prune", &prune);
+                // Our own look below was in its way.
+                if answer.status == 200 || answer.code() != "busy" {
+                    return answer;
+                }
+            }
+        });
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while daemon
+            .post("/v1/cache/prune", &json!({"dry_run": true}))
+            .status
+            == 200
+        {
+            assert!(Instant::now() < deadline, "nothing is being removed");
+            thread::sleep(Duration::from_millis(20));
+        }
+        let made = scope.spawn(|| daemon.post("/v1/sandboxes", &request(|_| ())));
+        // It was taken on; long enough for it to get on.
+        thread::sleep(Duration::from_millis(500));
+        let too_early = begun.exists();
+        drop(fs::File::open(&pipe).unwrap());
+        assert_eq!(
+            pruned.join().unwrap().ok()["images"],
+            json!(["base-unused"])
+        );
+        while !begun.exists() {
+            assert!(Instant::now() < deadline, "no image is looked for");
+            thread::sleep(Duration::from_millis(20));
+        }
+        let meanwhile = daemon.post("/v1/cache/prune", &prune);
+        fs::write(&end, "\n").unwrap();
+        assert!(made.join().unwrap().body["failed"]["code"].is_string());
+        assert_eq!(meanwhile.code(), "busy");
+        assert!(!too_early);
+    });
 }
 
 #[test]
@@ -285,7 +355,7 @@ fn others_are_answered_while_a_workspace_is_searched() {
 
     let (daemon, request) = (&daemon, workspace(work.to_str().unwrap()));
     let begun = Instant::now();
-    let (answer, longest) = std::thread::scope(|scope| {
+    let (answer, longest) = thread::scope(|scope| {
         let search = scope.spawn(|| daemon.post("/v1/sandboxes", &request));
         let mut longest = Duration::ZERO;
         while !search.is_finished() {

@@ -79,7 +79,11 @@ fn make(installation: &Installation, folder: &Path, parts: &Debian) -> Result<()
         "--mode=unshare".to_owned(),
         "--variant=essential".to_owned(),
     ];
-    words.extend(sbx_image::apt::options().map_err(|error| error.to_string())?);
+    let options = folder.join("apt-options");
+    let text = sbx_image::apt::options().map_err(|error| error.to_string())?;
+    fs::write(&options, text).map_err(|error| format!("{}: {error}", options.display()))?;
+    installation.own(&options)?;
+    words.push(format!("--aptopt={}", options.display()));
     let no_text = ["doc", "locale", "man"].map(|name| format!("path-exclude=/usr/share/{name}/*"));
     words.extend(no_text.map(|option| format!("--dpkgopt={option}")));
     // Java's package links its manual there.

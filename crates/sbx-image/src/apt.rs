@@ -11,6 +11,11 @@ use std::path::Path;
 const RELEASES: [&str; 6] = ["bullseye", "bookworm", "trixie", "forky", "duke", "sid"];
 /// Suites that name a release by its state.
 const STATES: [&str; 5] = ["oldoldstable", "oldstable", "stable", "testing", "unstable"];
+/// Either file holds the keys of the archive.
+pub(crate) const KEYRINGS: [&str; 2] = [
+    "/usr/share/keyrings/debian-archive-keyring.gpg",
+    "/usr/share/keyrings/debian-archive-keyring.pgp",
+];
 /// A sources file larger than this is not one, bytes.
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -34,15 +39,44 @@ pub fn detect(etc_apt: &Path) -> Option<AptSources> {
     for part in &parts {
         read(part, &mut entries);
     }
-    choose(&entries)
+    let found = choose(&entries)?;
+    Some(AptSources {
+        keyrings: keyrings(&found.keyrings, &|path| Path::new(path).is_file()),
+        ..found
+    })
 }
 
-/// The archive as lines of a sources list, one for each suite of the sandboxes' release.
+/// What the archive's releases have to be signed with: keyrings that the machine's apt `named` for it, and Debian's own.
+pub(crate) fn keyrings(named: &[String], is_there: &dyn Fn(&str) -> bool) -> Vec<String> {
+    let own = KEYRINGS.into_iter().find(|path| is_there(path));
+    let mut all: Vec<String> = Vec::new();
+    for path in named.iter().map(String::as_str).chain(own) {
+        // Other characters would end the word in a sources list, or the option.
+        let fits = |c: char| c.is_ascii_alphanumeric() || "/-._+~".contains(c);
+        let plain = path.starts_with('/') && path.chars().all(fits);
+        if plain && is_there(path) && !all.iter().any(|known| known == path) {
+            all.push(path.to_owned());
+        }
+    }
+    all
+}
+
+/// The archive as lines of a sources list, one for each suite of the sandboxes' release. Signatures of other keys count
+/// nothing, whatever else the machine's apt trusts.
 pub fn lines(archive: &AptSources) -> Vec<String> {
-    let line = |uri: &str, suite: String| format!("deb {uri} {suite} main");
+    let signed_by = match archive.keyrings.as_slice() {
+        [] => String::new(),
+        some => format!("[signed-by={}] ", some.join(",")),
+    };
+    let line = |uri: &str, suite: String| format!("deb {signed_by}{uri} {suite} main");
     suites(archive)
         .into_iter()
-        .flat_map(|(uri, suites)| suites.into_iter().map(move |suite| line(uri, suite)))
+        .flat_map(|(uri, suites)| {
+            suites
+                .into_iter()
+                .map(|suite| line(uri, suite))
+                .collect::<Vec<_>>()
+        })
         .collect()
 }
 
@@ -61,20 +95,20 @@ pub(crate) fn suites(archive: &AptSources) -> Vec<(&str, Vec<String>)> {
     all
 }
 
-/// How the host's apt reaches the archive, e.g. a proxy, as arguments for mmdebstrap, which does not look there.
+/// How the host's apt reaches the archive, e.g. a proxy, as text of an apt.conf(5) for mmdebstrap, which does not look
+/// there. It may hold a password: nothing for a command line, which everybody can read, or for an image.
 ///
 /// # Errors
 /// When apt's configuration cannot be read.
-pub fn options() -> Result<Vec<String>, ImageError> {
+pub fn options() -> Result<String, ImageError> {
     let mut dump = run::command("apt-config");
     let text = run::output(dump.args(["dump"]), "reading apt's configuration")?;
     let wanted = ["Acquire::http::", "Acquire::https::", "Acquire::Retries"];
     Ok(text
         .lines()
         .filter(|line| wanted.iter().any(|prefix| line.starts_with(prefix)))
-        .filter_map(|line| line.strip_suffix("\";"))
-        .filter(|line| !line.ends_with(" \""))
-        .map(|line| format!("--aptopt={line}\""))
+        .filter(|line| line.ends_with("\";") && !line.ends_with(" \"\";"))
+        .flat_map(|line| [line, "\n"])
         .collect())
 }
 
@@ -171,11 +205,13 @@ fn from_stanza(stanza: &BTreeMap<String, String>) -> Vec<Entry> {
 
 /// Third parties also publish `bookworm main`, so each entry is weighed by what only the archive itself has.
 fn choose(entries: &[Entry]) -> Option<AptSources> {
-    let weigh = |entry: &Entry| -> u32 {
+    let has_updates = |entry: &Entry| {
         let same = entries.iter().filter(|other| other.uri == entry.uri);
-        let updates = same
-            .flat_map(|other| &other.suites)
-            .any(|suite| release(suite).is_some_and(|(_, rest)| rest == "-updates"));
+        same.flat_map(|other| &other.suites)
+            .any(|suite| release(suite).is_some_and(|(_, rest)| rest == "-updates"))
+    };
+    let weigh = |entry: &Entry| -> u32 {
+        let updates = has_updates(entry);
         let signed = entry.signed_by.contains("debian-archive-keyring");
         let path = entry.uri.ends_with("/debian");
         let named = entry
@@ -200,9 +236,23 @@ fn choose(entries: &[Entry]) -> Option<AptSources> {
     let security = entries
         .iter()
         .find(|entry| has(entry, &["-security", "/updates"]));
+    // Keys that are not Debian's are believed for a whole mirror of the archive only: the suite of a third party may look
+    // like the archive's, and its key would then sign for all of Debian.
+    let believed = Some(main).filter(|main| has_updates(main));
+    let named = believed
+        .into_iter()
+        .chain(security.filter(|_| believed.is_some()));
+    let keyrings = named
+        .flat_map(|entry| {
+            entry
+                .signed_by
+                .split(|c: char| c == ',' || c.is_whitespace())
+        })
+        .map(|path| path.trim_matches('"').to_owned());
     Some(AptSources {
         main: main.uri.clone(),
         security: security.map(|entry| entry.uri.clone()),
+        keyrings: keyrings.collect(),
     })
 }
 
@@ -285,6 +335,50 @@ mod tests {
                 "deb http://a.example/debian trixie-updates main",
                 "deb http://a.example/security trixie-security main",
             ]
+        );
+    }
+
+    #[test]
+    fn keys_are_those_that_the_machine_names_for_the_archive_and_debians_own() {
+        let found = list(
+            "deb [signed-by=/k/ours.gpg,/k/gone.gpg] http://near.example/debian bookworm main\n\
+             deb http://near.example/debian bookworm-updates main\n\
+             deb [ arch=amd64 signed-by=\"/k/sec.gpg\" ] http://near.example/security bookworm-security main\n",
+        );
+        let archive = found.unwrap();
+        let there = |path: &str| !path.contains("gone") && path != KEYRINGS[0];
+        let archive = AptSources {
+            keyrings: keyrings(&archive.keyrings, &there),
+            ..archive
+        };
+        let signed_by = format!("[signed-by=/k/ours.gpg,/k/sec.gpg,{}]", KEYRINGS[1]);
+        let lines = lines(&archive);
+        assert_eq!(lines.len(), 3);
+        for line in lines {
+            assert!(
+                line.starts_with(&format!("deb {signed_by} http://near.example/")),
+                "{line}"
+            );
+        }
+        let debian = [KEYRINGS[0].to_owned()];
+        assert_eq!(keyrings(&debian, &|_| true), debian);
+        assert_eq!(keyrings(&[], &|_| true), debian);
+        assert_eq!(keyrings(&debian, &|_| false), Vec::<String>::new());
+    }
+
+    #[test]
+    fn key_of_a_third_party_and_what_is_no_plain_path_are_not_believed() {
+        let found = list(
+            "deb [signed-by=/k/runner.gpg] http://packages.example/runner/debian bookworm main\n",
+        );
+        assert_eq!(found.unwrap().keyrings, Vec::<String>::new());
+        let text = "Types: deb\nURIs: http://near.example/debian\nSuites: bookworm bookworm-updates\n\
+                    Components: main\nSigned-By:\n\x20-----BEGIN PGP PUBLIC KEY BLOCK-----\n\x20/x]y\n";
+        let found = choose(&parse_deb822(text)).unwrap();
+        assert!(!found.keyrings.is_empty());
+        assert_eq!(
+            keyrings(&found.keyrings, &|path| !KEYRINGS.contains(&path)),
+            Vec::<String>::new()
         );
     }
 }

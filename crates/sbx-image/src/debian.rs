@@ -5,7 +5,9 @@ use crate::worker::{Reporter, Step};
 use crate::{ImageError, apt, recipe, run};
 use std::fmt::Write as _;
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::Path;
+use tempfile::{Builder, NamedTempFile};
 
 /// What no sandbox reads: left out when a package is unpacked, now and when the agent installs one.
 const EXCLUDED: [&str; 5] = [
@@ -16,6 +18,10 @@ const EXCLUDED: [&str; 5] = [
     "/usr/share/lintian/*",
 ];
 
+/// What apt is told wherever it works on the tree: dropping to the user _apt fails where a parent folder belongs to the
+/// caller alone.
+const APT_OPTIONS: &str = "APT::Sandbox::User \"root\";\nAcquire::Languages \"none\";\n";
+
 /// Installs `packages` on top of `minbase` into `tree` and leaves apt's package lists there. `on_line` is given
 /// every line that mmdebstrap, apt and dpkg write.
 pub(crate) fn bootstrap(
@@ -25,10 +31,12 @@ pub(crate) fn bootstrap(
     log: &mut File,
     on_line: &mut dyn FnMut(&str) -> Result<(), ImageError>,
 ) -> Result<(), ImageError> {
+    let work = tree.parent().unwrap_or(tree);
+    let options = apt_options(work)?;
     let mut command = run::command("mmdebstrap");
     command
         // What a failed run leaves, a folder for keys, goes with the build's own.
-        .env("TMPDIR", tree.parent().unwrap_or(tree))
+        .env("TMPDIR", work)
         // Inside its own namespaces this process is root already.
         .args([
             "--mode=root",
@@ -38,12 +46,7 @@ pub(crate) fn bootstrap(
         ])
         // The package lists are still needed for a kernel.
         .arg("--skip=cleanup/apt")
-        // Dropping to the user _apt fails where a parent folder belongs to the caller alone.
-        .args([
-            "--aptopt=APT::Sandbox::User \"root\"",
-            "--aptopt=Acquire::Languages \"none\"",
-        ])
-        .args(apt::options()?)
+        .arg(format!("--aptopt={}", options.path().display()))
         // Stays in an image: nobody needs a sandbox's packages to survive a power cut half unpacked.
         .arg("--dpkgopt=force-unsafe-io")
         .args(EXCLUDED.map(|path| format!("--dpkgopt=path-exclude={path}")))
@@ -53,6 +56,16 @@ pub(crate) fn bootstrap(
     command.args(apt::lines(archive));
     run::lines(&mut command, "installing Debian", log, on_line)?;
     nothing_mounted_below(tree)
+}
+
+/// What apt is told, in a file of the caller's alone that goes with the answer.
+fn apt_options(dir: &Path) -> Result<NamedTempFile, ImageError> {
+    let text = format!("{APT_OPTIONS}{}", apt::options()?);
+    let new = Builder::new().prefix("apt-options").tempfile_in(dir);
+    let mut file = new.map_err(ImageError::io("write to", dir))?;
+    let written = file.write_all(text.as_bytes());
+    written.map_err(ImageError::io("write", file.path()))?;
+    Ok(file)
 }
 
 /// The configuration with which the host's apt works on `tree`, as text of an apt.conf(5).

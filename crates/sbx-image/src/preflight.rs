@@ -11,11 +11,6 @@ use std::path::Path;
 const BASE_MIB: u64 = 2500;
 /// The same for a small kernel (measured: 1,150).
 const SMALL_MIB: u64 = 1800;
-/// Either file holds the keys of the archive.
-const KEYRINGS: [&str; 2] = [
-    "/usr/share/keyrings/debian-archive-keyring.gpg",
-    "/usr/share/keyrings/debian-archive-keyring.pgp",
-];
 
 /// Checks programs, namespaces, the archive and the free space for what `request` still lacks in its cache.
 /// Writes nothing but the cache folder. Takes about 50 ms.
@@ -74,7 +69,10 @@ fn debian(wanted: Option<&AptSources>) -> Result<(), ImageError> {
 /// The archive to build from.
 pub(crate) fn archive(wanted: Option<&AptSources>) -> Result<AptSources, ImageError> {
     match wanted {
-        Some(archive) => AptSources::new(&archive.main, archive.security.as_deref()),
+        Some(archive) => Ok(AptSources {
+            keyrings: apt::keyrings(&archive.keyrings, &|path| Path::new(path).is_file()),
+            ..AptSources::new(&archive.main, archive.security.as_deref())?
+        }),
         None => apt::detect(Path::new("/etc/apt")).ok_or(ImageError::NoArchive),
     }
 }
@@ -90,7 +88,7 @@ fn programs<'a>(wanted: impl Iterator<Item = &'a tools::Tool>) -> Result<(), Ima
 
 fn present(tool: &tools::Tool) -> bool {
     if *tool == tools::KEYRING {
-        return KEYRINGS.iter().any(|file| Path::new(file).exists());
+        return apt::KEYRINGS.iter().any(|file| Path::new(file).exists());
     }
     tools::find(tool.program).is_some()
 }

@@ -46,6 +46,9 @@ pub struct AptSources {
     /// The security archive, where known.
     #[serde(default)]
     pub security: Option<String>,
+    /// Files with the keys that its releases have to be signed with, absolute; none: what the machine's apt trusts.
+    #[serde(default)]
+    pub keyrings: Vec<String>,
 }
 
 impl AptSources {
@@ -59,6 +62,7 @@ impl AptSources {
         Ok(Self {
             main: clean(main)?,
             security: security.map(clean).transpose()?,
+            keyrings: Vec::new(),
         })
     }
 }

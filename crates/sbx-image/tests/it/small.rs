@@ -15,6 +15,7 @@ fn request(cache: &Path, archive: &str, stock: &str) -> SmallRequest {
         archive: Some(AptSources {
             main: archive.to_owned(),
             security: None,
+            keyrings: Vec::new(),
         }),
     }
 }

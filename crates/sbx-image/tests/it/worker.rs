@@ -5,6 +5,7 @@ use sbx_image::{AptSources, Request, ensure};
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -18,6 +19,7 @@ fn request(cache: &Path, archive: &str) -> Request {
     let archive = Some(AptSources {
         main: archive.to_owned(),
         security: None,
+        keyrings: Vec::new(),
     });
     Request {
         archive,
@@ -33,7 +35,15 @@ pub(crate) fn silent_archive() -> (TcpListener, String) {
 }
 
 pub(crate) fn start(job: &Job) -> (Child, BufReader<std::process::ChildStdout>) {
-    let mut child = Command::new(WORKER)
+    start_with(job, |command| command)
+}
+
+fn start_with(
+    job: &Job,
+    change: impl FnOnce(&mut Command) -> &mut Command,
+) -> (Child, BufReader<std::process::ChildStdout>) {
+    let mut command = Command::new(WORKER);
+    let mut child = change(&mut command)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -153,6 +163,50 @@ fn caller_that_gives_up_ends_the_build() {
     );
     assert_eq!(report.unwrap_err().code, "interrupted");
     drop(listener);
+}
+
+/// A script that is found before the program with its name.
+fn stand_in(bin: &Path, name: &str, text: &str) {
+    fs::write(bin.join(name), format!("#!/bin/sh\n{text}\n")).unwrap();
+    fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn password_of_a_proxy_is_on_no_command_line_and_packages_need_a_signature_of_the_archive() {
+    let cache = tempfile::tempdir().unwrap();
+    let bin = tempfile::tempdir().unwrap();
+    let seen = |name: &str| bin.path().join(name);
+    let text = |name: &str| fs::read_to_string(seen(name)).unwrap();
+    let proxy = "Acquire::http::Proxy \"http://user:secret@proxy.example:3128\";";
+    stand_in(bin.path(), "apt-config", &format!("echo '{proxy}'"));
+    let dir = bin.path().display();
+    let record = format!(
+        "for word; do echo \"$word\" >>{dir}/words; case $word in --aptopt=*) \
+         cat \"${{word#--aptopt=}}\" >>{dir}/options; stat -c %a \"${{word#--aptopt=}}\" >>{dir}/mode;; \
+         esac; done; exit 1"
+    );
+    stand_in(bin.path(), "mmdebstrap", &record);
+    let job = Job::Ensure(request(cache.path(), "http://a.example/debian"));
+    let path = format!("{dir}:{}", std::env::var("PATH").unwrap_or_default());
+    let (mut worker, out) = start_with(&job, |command| command.env("PATH", path));
+    let last = out.lines().last().unwrap().unwrap();
+    assert!(
+        !worker.wait().unwrap().success() && last.contains("mmdebstrap"),
+        "{last}"
+    );
+    assert!(text("options").contains(proxy), "{}", text("options"));
+    assert_eq!(text("mode"), "600\n");
+    assert!(!text("words").contains("secret"), "{}", text("words"));
+    let archive: Vec<_> = text("words")
+        .lines()
+        .filter(|line| line.starts_with("deb "))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(archive.len(), 2, "{archive:?}");
+    for line in archive {
+        let begins = "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.";
+        assert!(line.starts_with(begins), "{line}");
+    }
 }
 
 #[test]

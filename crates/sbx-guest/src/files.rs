@@ -129,24 +129,28 @@ fn plain_parts(path: &Path) -> Option<Vec<&std::ffi::OsStr>> {
 
 /// Replaces the block between our two marker lines, or appends it; what others wrote stays.
 /// `block` holds whole lines; an empty one removes the markers as well.
-pub fn managed(old: &str, block: &str) -> String {
+/// Others may write what is no UTF-8.
+pub fn managed(old: &[u8], block: &str) -> Vec<u8> {
     const BEGIN: &str = "# sbx: begin (rewritten at each start)";
     const END: &str = "# sbx: end";
-    let mut kept = String::with_capacity(old.len() + block.len() + 64);
+    let mut kept = Vec::with_capacity(old.len() + block.len() + 64);
     let mut inside = false;
-    for line in old.lines() {
-        match line {
-            BEGIN => inside = true,
-            END if inside => inside = false,
-            _ if inside => {}
-            _ => {
-                kept.push_str(line);
-                kept.push('\n');
-            }
+    for line in old.split_inclusive(|byte| *byte == b'\n') {
+        let text = line.trim_ascii_end();
+        if text == BEGIN.as_bytes() {
+            inside = true;
+        } else if inside {
+            inside = text != END.as_bytes();
+        } else {
+            kept.extend_from_slice(line);
         }
     }
+    if kept.last().is_some_and(|last| *last != b'\n') {
+        kept.push(b'\n');
+    }
     if !block.is_empty() {
-        kept.push_str(&format!("{BEGIN}\n{}\n{END}\n", block.trim_end()));
+        let block = format!("{BEGIN}\n{}\n{END}\n", block.trim_end());
+        kept.extend_from_slice(block.as_bytes());
     }
     kept
 }
@@ -193,13 +197,15 @@ mod tests {
 
     #[test]
     fn managed_block_is_replaced_not_repeated() {
-        let mine = "127.0.0.1 localhost\n10.0.0.9 mine\n";
+        let mine = b"127.0.0.1 localhost # caf\xe9\n10.0.0.9 mine\n";
         let once = managed(mine, "10.0.0.1 gateway\n");
         let twice = managed(&once, "10.0.0.2 gateway\n");
         assert!(twice.starts_with(mine));
-        assert_eq!(twice.matches("gateway").count(), 1);
-        assert!(twice.contains("10.0.0.2 gateway\n"));
+        let text = String::from_utf8_lossy(&twice);
+        assert_eq!(text.matches("gateway").count(), 1);
+        assert!(text.contains("10.0.0.2 gateway\n"));
         assert_eq!(managed(&twice, ""), mine);
+        assert!(managed(b"no end", "block").starts_with(b"no end\n"));
     }
 
     #[test]

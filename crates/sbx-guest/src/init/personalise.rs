@@ -100,11 +100,8 @@ fn identity(request: &Personalise) -> io::Result<()> {
     )?;
     let hosts = Path::new("/etc/hosts");
     let old = fs::read(hosts).unwrap_or_default();
-    let new = managed(
-        &String::from_utf8_lossy(&old),
-        &hosts_block(name, &request.network),
-    );
-    files::write(hosts, new.as_bytes(), 0o644, 0)?;
+    let new = managed(&old, &hosts_block(name, &request.network));
+    files::write(hosts, &new, 0o644, 0)?;
     let resolver = format!(
         "nameserver {}\noptions timeout:5 attempts:2\n",
         request.network.gateway

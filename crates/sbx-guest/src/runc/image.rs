@@ -24,7 +24,7 @@ const FOLDER: &str = "/run/sbx/bundles";
 const MAX_BUNDLES: usize = 64;
 
 /// The bundle of the image below `rootfs`. No link of the image leads out of it.
-pub(super) fn bundle(rootfs: &Path) -> Option<String> {
+pub(super) fn bundle(rootfs: &Path) -> Option<Vec<u8>> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let root = rustix::fs::open(rootfs, flags | OFlags::DIRECTORY, Mode::empty()).ok()?;
     BUNDLES.iter().find_map(|path| {
@@ -37,24 +37,27 @@ pub(super) fn bundle(rootfs: &Path) -> Option<String> {
         if size > MAX_BUNDLE {
             return None;
         }
-        let mut text = String::new();
-        file.take(MAX_BUNDLE).read_to_string(&mut text).ok()?;
-        text.contains("-----BEGIN CERTIFICATE-----").then_some(text)
+        // Text around the certificates may be in any encoding.
+        let mut bundle = Vec::new();
+        file.take(MAX_BUNDLE).read_to_end(&mut bundle).ok()?;
+        String::from_utf8_lossy(&bundle)
+            .contains("-----BEGIN CERTIFICATE-----")
+            .then_some(bundle)
     })
 }
 
 /// A file that holds `own` and `ours`.
-pub(super) fn merged(own: &str, ours: &str) -> io::Result<PathBuf> {
+pub(super) fn merged(own: &[u8], ours: &[u8]) -> io::Result<PathBuf> {
     merged_in(Path::new(FOLDER), own, ours)
 }
 
-fn merged_in(folder: &Path, own: &str, ours: &str) -> io::Result<PathBuf> {
-    let text = format!("{}\n{}\n", own.trim_end(), ours.trim_end());
+fn merged_in(folder: &Path, own: &[u8], ours: &[u8]) -> io::Result<PathBuf> {
+    let text = [own.trim_ascii_end(), b"\n", ours.trim_ascii_end(), b"\n"].concat();
     let mut hash = DefaultHasher::new();
     text.hash(&mut hash);
     let path = folder.join(format!("{:016x}.pem", hash.finish()));
     match fs::read(&path) {
-        Ok(old) if old == text.as_bytes() => return Ok(path),
+        Ok(old) if old == text => return Ok(path),
         // Two images with one hash: the one that came first keeps the file.
         Ok(_) => return Err(files::at(&path, &io::ErrorKind::AlreadyExists.into())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -92,7 +95,20 @@ mod tests {
         let link = dir.path().join("etc/ssl/certs/ca-certificates.crt");
         symlink("/etc/pki/ca-trust/extracted/pem/real.pem", &link).unwrap();
         fs::write(real.join("real.pem"), ROOT).unwrap();
-        assert_eq!(bundle(dir.path()).as_deref(), Some(ROOT));
+        assert_eq!(bundle(dir.path()).as_deref(), Some(ROOT.as_bytes()));
+    }
+
+    #[test]
+    fn bundle_with_a_name_in_another_encoding_is_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("rootfs/etc/ssl/certs");
+        fs::create_dir_all(&folder).unwrap();
+        let own = [b"# Certificaci\xf3n \xe9\n", ROOT.as_bytes()].concat();
+        fs::write(folder.join("ca-certificates.crt"), &own).unwrap();
+        let found = bundle(&dir.path().join("rootfs")).unwrap();
+        assert_eq!(found, own);
+        let merged = merged_in(&dir.path().join("bundles"), &found, b"ours").unwrap();
+        assert_eq!(fs::read(merged).unwrap(), [&own[..], b"ours\n"].concat());
     }
 
     #[test]
@@ -127,13 +143,13 @@ mod tests {
     fn images_with_the_same_bundle_share_a_file_and_there_is_an_end_to_them() {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("bundles");
-        let first = merged_in(&folder, "own\n\n", "ours").unwrap();
+        let first = merged_in(&folder, b"own\n\n", b"ours").unwrap();
         assert_eq!(fs::read_to_string(&first).unwrap(), "own\nours\n");
-        assert_eq!(merged_in(&folder, "own", "ours").unwrap(), first);
+        assert_eq!(merged_in(&folder, b"own", b"ours").unwrap(), first);
         for number in 1..MAX_BUNDLES {
-            merged_in(&folder, &number.to_string(), "ours").unwrap();
+            merged_in(&folder, number.to_string().as_bytes(), b"ours").unwrap();
         }
-        assert!(merged_in(&folder, "one more", "ours").is_err());
-        assert_eq!(merged_in(&folder, "own", "ours").unwrap(), first);
+        assert!(merged_in(&folder, b"one more", b"ours").is_err());
+        assert_eq!(merged_in(&folder, b"own", b"ours").unwrap(), first);
     }
 }

@@ -82,7 +82,7 @@ fn prepare(call: &Call) -> io::Result<()> {
 
 /// The files for a container with this root file system: its own bundle with our roots, or the machine's.
 fn roots(rootfs: Option<&Path>) -> io::Result<Roots> {
-    let ours = fs::read_to_string(trust::ROOTS)?;
+    let ours = fs::read(trust::ROOTS)?;
     let own = rootfs.and_then(image::bundle);
     let bundle = match own.map(|own| image::merged(&own, &ours)) {
         Some(Ok(path)) => path,

@@ -45,14 +45,15 @@ pub(crate) fn install(pem: &str) -> io::Result<()> {
         "sbx.pem",
         &Path::new(LINK).with_file_name(format!("{ROOT_HASH}.0")),
     )?;
-    let old = match fs::read_to_string(bundle) {
+    // Text around the certificates may be in any encoding.
+    let old = match fs::read(bundle) {
         Ok(old) => old,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(error) => return Err(at(bundle, &error)),
     };
     let new = merged(&old, pem);
     if let Some(new) = &new {
-        files::write(bundle, new.as_bytes(), 0o644, 0)?;
+        files::write(bundle, new, 0o644, 0)?;
     }
     let store = Path::new(JAVA_STORE);
     if let Some(parent) = store.parent() {
@@ -67,13 +68,18 @@ fn is_installed(pem: &str) -> bool {
     let changed = |path: &str| fs::metadata(path).and_then(|found| found.modified()).ok();
     fs::read(ROOTS).is_ok_and(|roots| roots == pem.as_bytes())
         && fs::read_link(LINK).is_ok_and(|target| target == Path::new(ROOTS))
-        && fs::read_to_string(BUNDLE).is_ok_and(|bundle| bundle.contains(pem.trim()))
+        && fs::read(BUNDLE).is_ok_and(|bundle| holds(&bundle, pem))
         && matches!((changed(JAVA_STORE), changed(BUNDLE)), (Some(store), Some(bundle)) if store >= bundle)
 }
 
 /// The bundle with `pem` in it; `None` when it is in there already, put by us or by a rebuild.
-fn merged(old: &str, pem: &str) -> Option<String> {
-    (!old.contains(pem.trim())).then(|| managed(old, pem))
+fn merged(old: &[u8], pem: &str) -> Option<Vec<u8>> {
+    (!holds(old, pem)).then(|| managed(old, pem))
+}
+
+/// Whether `pem`, which is ASCII, stands in a bundle.
+fn holds(bundle: &[u8], pem: &str) -> bool {
+    String::from_utf8_lossy(bundle).contains(pem.trim())
 }
 
 fn link(target: &str, path: &Path) -> io::Result<()> {
@@ -89,7 +95,8 @@ fn link(target: &str, path: &Path) -> io::Result<()> {
 
 /// The certificates of a bundle (RFC 7468, section 5) as DER. What cannot be decoded is left out, as OpenSSL
 /// does.
-fn certificates(pem: &str) -> Vec<Vec<u8>> {
+fn certificates(bundle: &[u8]) -> Vec<Vec<u8>> {
+    let pem = String::from_utf8_lossy(bundle);
     let blocks = pem.split(BEGIN).skip(1);
     blocks
         .filter_map(|block| {
@@ -114,22 +121,32 @@ mod tests {
 
     #[test]
     fn our_root_is_added_once_and_replaced_by_the_next_one() {
-        let first = merged(ROOT, OURS).unwrap();
-        assert!(first.starts_with(ROOT) && first.contains(OURS));
+        let text = |bundle: &[u8]| String::from_utf8(bundle.to_vec()).unwrap();
+        let first = merged(ROOT.as_bytes(), OURS).unwrap();
+        assert!(text(&first).starts_with(ROOT) && text(&first).contains(OURS));
         assert_eq!(merged(&first, OURS), None);
-        let second = merged(&first, NEXT).unwrap();
+        let second = text(&merged(&first, NEXT).unwrap());
         assert!(second.starts_with(ROOT) && second.contains(NEXT) && !second.contains(OURS));
     }
 
     #[test]
     fn a_bundle_rebuilt_with_our_root_is_left_alone() {
-        assert_eq!(merged(&format!("{ROOT}{OURS}"), OURS), None);
+        assert_eq!(merged(format!("{ROOT}{OURS}").as_bytes(), OURS), None);
+    }
+
+    #[test]
+    fn names_in_another_encoding_beside_the_certificates_stay_as_they_are() {
+        let old = [b"# Autoridad de Certificaci\xf3n, \xe9\n", ROOT.as_bytes()].concat();
+        let new = merged(&old, OURS).unwrap();
+        assert!(new.starts_with(&old) && holds(&new, OURS));
+        assert_eq!(merged(&new, OURS), None);
+        assert_eq!(certificates(&new).len(), 2);
     }
 
     #[test]
     fn certificates_are_decoded_and_broken_ones_left_out() {
         let text =
             format!("text\n{ROOT}{BEGIN}\n?\n{END}\n{BEGIN}\nAA\r\nAA\r\n{END}\n{BEGIN}\nAAAA");
-        assert_eq!(certificates(&text), [[0, 0, 0], [0, 0, 0]]);
+        assert_eq!(certificates(text.as_bytes()), [[0, 0, 0], [0, 0, 0]]);
     }
 }

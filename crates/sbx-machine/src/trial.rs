@@ -112,8 +112,10 @@ impl Trial<'_> {
     pub async fn run(&self) -> io::Result<Option<Verdict>> {
         let (mut small, mut stock) = (Vec::new(), Vec::new());
         for _ in 0..BOOTS {
-            small.push(boot(self.qemu, self.small.0, self.accel).await?);
-            stock.push(boot(self.qemu, self.stock.0, self.accel).await?);
+            for (boots, kernel) in [(&mut small, self.small.0), (&mut stock, self.stock.0)] {
+                let booted = boot(self.qemu, kernel, self.accel).await?;
+                boots.push(booted.map_err(|failure| failure.why));
+            }
         }
         let verdict = judge(small, stock);
         if let Some(verdict) = &verdict {

@@ -50,9 +50,9 @@ impl Chosen {
 }
 
 /// The small kernel that can take the place of this image's.
-pub(crate) fn request(daemon: &Daemon, image: &Image) -> SmallRequest {
+pub(crate) fn request(cache: &Path, image: &Image) -> SmallRequest {
     SmallRequest {
-        cache: daemon.home.cache.clone(),
+        cache: cache.to_owned(),
         stock: image.kernel_version.clone(),
         archive: None,
     }
@@ -91,7 +91,7 @@ pub(crate) async fn choose(
             build(daemon, image, events).await.map(Chosen::small)
         }
         (None, WantedKernel::Auto) => {
-            if let Some(small) = request(daemon, image).open() {
+            if let Some(small) = request(&daemon.home.cache, image).open() {
                 let qemu = programs::find(&daemon.programs)?.qemu;
                 let cache = &daemon.home.cache;
                 let known = trial(cache, &qemu, verdict, (image, &small)).recall();
@@ -118,7 +118,7 @@ pub(crate) async fn choose(
 
 /// Has the small kernel built while somebody waits for it.
 async fn build(daemon: &Daemon, image: &Image, events: &Events) -> Result<SmallKernel, Report> {
-    let request = request(daemon, image);
+    let request = request(&daemon.home.cache, image);
     if let Some(kernel) = request.open() {
         return Ok(kernel);
     }
@@ -180,7 +180,7 @@ async fn condemn(
     let record = sandbox.record();
     let image = image::of(daemon, &record)?;
     let verdict = image::accelerator(daemon, &image, record.accel_wanted, events).await?;
-    let Some(small) = request(daemon, &image).open() else {
+    let Some(small) = request(&daemon.home.cache, &image).open() else {
         return Ok(());
     };
     let qemu = programs::find(&daemon.programs)?.qemu;

@@ -177,7 +177,7 @@ async fn look(daemon: &Arc<Daemon>) -> Result<Outcome, Report> {
     let Some(image) = Store::new(cache).open(&newest) else {
         return Ok(Outcome::Settled);
     };
-    let request = kernel::request(daemon, &image);
+    let request = kernel::request(cache, &image);
     let small = match request.open() {
         Some(small) => small,
         None => match in_background(daemon, request).await {

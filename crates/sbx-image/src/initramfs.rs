@@ -12,8 +12,10 @@ use std::path::{Path, PathBuf};
 const LAYOUT: &[u8] = b"sbx initramfs 1";
 /// A larger file does not belong into an initramfs, bytes.
 const MAX_BYTES: u64 = 64 << 20;
+/// Where they lie, below the cache folder.
+pub(crate) const FOLDER: &str = "initramfs";
 /// End of the name of a file that is being written.
-const UNFINISHED: &str = ".tmp";
+pub(crate) const UNFINISHED: &str = ".tmp";
 /// Mount points that the guest expects.
 const FOLDERS: [&str; 4] = ["dev", "proc", "sys", "modules"];
 
@@ -27,25 +29,19 @@ pub fn build_initramfs(
     modules: &[PathBuf],
     cache: &Path,
 ) -> Result<PathBuf, ImageError> {
-    let guest = read(guest_binary)?;
+    let files = parts(guest_binary, modules)?;
     let refuse = |detail| {
         Err(ImageError::GuestBinary {
             path: guest_binary.to_owned(),
             detail,
         })
     };
-    match Elf::parse(&guest) {
+    match files.first().and_then(|(_, guest)| Elf::parse(guest)) {
         None => return refuse("it is no x86-64 ELF file"),
         Some(elf) if !elf.is_static() => return refuse("it asks for a dynamic loader"),
         Some(_) => {}
     }
-    let mut files = vec![("init".to_owned(), guest)];
-    for path in modules {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        files.push((format!("modules/{name}"), read(path)?));
-    }
-    let dir = cache.join("initramfs");
-    let path = dir.join(format!("{}.cpio", hash(&files)));
+    let (dir, path) = (cache.join(FOLDER), path(&files, cache));
     let archive = archive(&files).map_err(ImageError::io("build", &path))?;
     // Compared: a file that is not what its name says would be booted for good.
     if fs::read(&path).is_ok_and(|there| there == archive) {
@@ -54,6 +50,32 @@ pub fn build_initramfs(
     fs::create_dir_all(&dir).map_err(ImageError::io("create", &dir))?;
     write(&dir, &path, &archive).map_err(ImageError::io("write", &path))?;
     Ok(path)
+}
+
+/// Where [`build_initramfs`] writes, or has written, the initramfs of these parts.
+///
+/// # Errors
+/// One of them cannot be read.
+pub fn initramfs_path(
+    guest_binary: &Path,
+    modules: &[PathBuf],
+    cache: &Path,
+) -> Result<PathBuf, ImageError> {
+    parts(guest_binary, modules).map(|files| path(&files, cache))
+}
+
+/// Its files, the guest binary first.
+fn parts(guest_binary: &Path, modules: &[PathBuf]) -> Result<Vec<(String, Vec<u8>)>, ImageError> {
+    let mut files = vec![("init".to_owned(), read(guest_binary)?)];
+    for path in modules {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        files.push((format!("modules/{name}"), read(path)?));
+    }
+    Ok(files)
+}
+
+fn path(files: &[(String, Vec<u8>)], cache: &Path) -> PathBuf {
+    cache.join(FOLDER).join(format!("{}.cpio", hash(files)))
 }
 
 /// Writes a file that is whole as soon as it has its name. Each writer has a temporary file of its own: several threads

@@ -73,6 +73,7 @@ impl Store {
             let (dir, building) = (self.dir(&key), self.building(&key));
             fs::rename(&dir, &building).map_err(ImageError::io("rename", &dir))?;
             fs::remove_dir_all(&building).map_err(ImageError::io("remove", &building))?;
+            let _ = fs::remove_file(self.log_path(&key)); // nobody asks for it any more
             gone.push(key);
         }
         Ok(gone)

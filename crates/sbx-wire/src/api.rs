@@ -121,6 +121,9 @@ pub struct PrunedCache {
     pub images: Vec<String>,
     /// Keys of snapshots.
     pub snapshots: Vec<String>,
+    /// Interrupted builds, kernels and initial RAM disks that nobody can use any more, by their names in the cache folder.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leftovers: Vec<String>,
 }
 
 /// What `sbx reset` took away.

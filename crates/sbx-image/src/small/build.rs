@@ -4,9 +4,9 @@ use super::{SmallKernel, SmallRequest, description, inside};
 use crate::build::{in_namespaces, name_log, remove};
 use crate::store::Store;
 use crate::worker::{Event, Job, Reporter, Step};
-use crate::{ImageError, preflight};
+use crate::{ImageError, preflight, prune};
 use std::env;
-use std::fs::{self, DirBuilder};
+use std::fs::DirBuilder;
 use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
@@ -45,7 +45,8 @@ fn build(
     key: &str,
     reporter: &mut Reporter,
 ) -> Result<SmallKernel, ImageError> {
-    clear_others(worker, store, key)?;
+    // Nobody takes up those of other kernels again.
+    prune::interrupted(worker, store, &[key.to_owned()], false)?;
     let dir = store.building(key);
     // Inside the user namespace root is the caller, and others only pass through by descriptor.
     let made = DirBuilder::new().mode(0o755).recursive(true).create(&dir);
@@ -90,16 +91,4 @@ fn run(
         &dir.join(inside::OUT),
         (version, source),
     )
-}
-
-/// Removes what interrupted builds of other kernels left, a gigabyte and more each: nobody takes them up again.
-fn clear_others(worker: &Path, store: &Store, key: &str) -> Result<(), ImageError> {
-    for other in store.interrupted().into_iter().filter(|other| other != key) {
-        let Some(_lock) = store.try_lock(&other)? else {
-            continue; // it is being built
-        };
-        remove(worker, &store.building(&other))?;
-        let _ = fs::remove_file(store.log_path(&other)); // nobody asks for it any more
-    }
-    Ok(())
 }

@@ -43,7 +43,7 @@ pub struct SmallRequest {
 }
 
 impl SmallRequest {
-    fn key(&self) -> String {
+    pub(crate) fn key(&self) -> String {
         recipe::key(
             "small",
             &format!(

@@ -6,6 +6,7 @@
 )]
 
 mod initramfs;
+mod prune;
 mod sample;
 mod small;
 mod store;

@@ -15,7 +15,7 @@ pub(crate) const WORKER: &str = env!("CARGO_BIN_EXE_sbx-image-worker");
 /// Longest that anything here may take; a healthy machine needs two seconds.
 pub(crate) const LIMIT: Duration = Duration::from_mins(1);
 
-fn request(cache: &Path, archive: &str) -> Request {
+pub(crate) fn request(cache: &Path, archive: &str) -> Request {
     let archive = Some(AptSources {
         main: archive.to_owned(),
         security: None,

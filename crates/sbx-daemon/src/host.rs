@@ -50,12 +50,11 @@ pub(crate) fn harden() -> Result<(), Report> {
 
 /// Takes the lock and the socket.
 pub(crate) async fn take_hold(home: &Home) -> Result<Held, Report> {
-    for folder in [&home.state, &home.cache, &home.config, &home.sandboxes()] {
+    for folder in [&home.state, &home.cache, &home.config] {
         files::private_dir(folder)?;
+        close(folder)?;
     }
-    // Whoever made it first may have made it open.
-    fs::set_permissions(&home.state, fs::Permissions::from_mode(0o700))
-        .map_err(|error| io_report("close", &home.state, &error))?;
+    files::private_dir(&home.sandboxes())?;
     let lock = lock(&home.daemon_lock(), &home.daemon_socket()).await?;
     private_runtime(&home.runtime)?;
     let socket = home.daemon_socket();
@@ -120,6 +119,31 @@ pub(crate) async fn lock(path: &Path, socket: &Path) -> Result<File, Report> {
     Ok(file)
 }
 
+/// Makes sure that a folder of ours is for us alone: whoever made it first may have made it open. What others could write
+/// would be booted, or obeyed.
+fn close(path: &Path) -> Result<(), Report> {
+    let meta = fs::metadata(path).map_err(|error| io_report("look at", path, &error))?;
+    let us = rustix::process::geteuid().as_raw();
+    if meta.uid() != us {
+        return Err(Report::environment(
+            "folder-of-another",
+            format!(
+                "{} belongs to the user with id {}, who could change what sbx keeps there (it runs as {us})",
+                path.display(),
+                meta.uid()
+            ),
+            format!(
+                "run sbx as that user, give the folder to the user with id {us}, or point SBX_HOME at another one",
+            ),
+        ));
+    }
+    if meta.mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+        .map_err(|error| io_report("close", path, &error))
+}
+
 /// Makes the runtime folder, or makes sure that an existing one belongs to us alone.
 fn private_runtime(path: &Path) -> Result<(), Report> {
     match DirBuilder::new().mode(0o700).create(path) {
@@ -159,6 +183,29 @@ pub(crate) fn sandbox_runtime(home: &Home, id: &str) -> Result<PathBuf, Report> 
 mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
+
+    #[test]
+    fn folder_that_is_open_is_closed_and_one_of_another_user_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = dir.path().join("open");
+        fs::create_dir(&open).unwrap();
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+        close(&open).unwrap();
+        assert_eq!(fs::metadata(&open).unwrap().mode() & 0o777, 0o700);
+        // As root everything can be given away; an ordinary user finds what is root's.
+        let others = if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&open, Some(65534), None).unwrap();
+            open
+        } else {
+            "/usr".into()
+        };
+        let mode = || fs::metadata(&others).unwrap().mode();
+        let before = mode();
+        let report = close(&others).unwrap_err();
+        assert_eq!(report.code, "folder-of-another");
+        assert!(report.message.contains(&others.display().to_string()));
+        assert_eq!(mode(), before);
+    }
 
     #[test]
     fn runtime_folder_made_by_somebody_else_is_refused() {

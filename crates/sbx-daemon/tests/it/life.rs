@@ -233,3 +233,18 @@ fn unknown_requests_and_nonsense_get_an_error_with_a_next_step() {
     assert_eq!((missing.status, missing.code()), (404, "sandbox-not-found"));
     assert_eq!(missing.body["message"], "sandbox 'nope' not found");
 }
+
+#[test]
+fn folders_that_somebody_made_open_are_closed_at_the_start() {
+    let mut daemon = Daemon::stopped();
+    let folders = ["home/state", "home/cache", "home/config"].map(|below| daemon.path(below));
+    for folder in &folders {
+        fs::create_dir_all(folder).unwrap();
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    daemon.restart();
+    for folder in &folders {
+        let mode = fs::metadata(folder).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o700, "{}", folder.display());
+    }
+}

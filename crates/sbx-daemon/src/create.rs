@@ -57,6 +57,8 @@ pub(crate) struct Checked {
 /// Checks a request and takes its name. Nothing is made. The workspaces are searched for what is to be guarded, which
 /// takes what it takes: nobody else waits for that.
 pub(crate) async fn check(daemon: &Arc<Daemon>, request: Create) -> Result<Checked, Report> {
+    // A name is free as soon as nothing of its last sandbox is left.
+    drop(daemon.leaving.write().await);
     let daemon = daemon.clone();
     image::blocking(move || looked_at(&daemon, request)).await?
 }
@@ -460,12 +462,12 @@ fn keep_logs(daemon: &Daemon, sandbox: &Sandbox) -> String {
     format!("read the logs in {}", folder.display())
 }
 
-async fn undo(daemon: &Daemon, sandbox: &Sandbox) -> Result<(), Report> {
+async fn undo(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>) -> Result<(), Report> {
     lifecycle::end(sandbox, std::time::Duration::ZERO).await?;
     if !sandbox.dir.exists() {
         return Ok(());
     }
-    lifecycle::discard(daemon, sandbox)?;
+    lifecycle::discard(daemon, sandbox).await?;
     reconcile::remove(&sandbox.runtime)
 }
 

@@ -49,6 +49,8 @@ pub(crate) struct Daemon {
     /// Shared by sandboxes that are being made, from the look for their image until it is known that they lie on it; held
     /// alone while images are removed. Never awaited with a lock of a [`Mutex`] held.
     pub(crate) images: Arc<tokio::sync::RwLock<()>>,
+    /// Shared by removals of sandboxes; whoever waits until none is under way takes it alone.
+    pub(crate) leaving: tokio::sync::RwLock<()>,
     /// What was tried in sandboxes that are gone.
     pub(crate) reports: removal::Reports,
     /// Becomes true when the daemon is to end.
@@ -103,6 +105,7 @@ impl Daemon {
             initramfs: InitramfsCache::default(),
             warm: Warm::default(),
             images: Arc::default(),
+            leaving: tokio::sync::RwLock::default(),
             reports: removal::Reports::default(),
             ending: watch::Sender::new(false),
             store: Mutex::new(store),
@@ -168,9 +171,15 @@ impl Daemon {
         lock(&self.sandboxes).insert(sandbox.name.clone(), sandbox);
     }
 
-    /// Forgets a sandbox.
-    pub(crate) fn forget_sandbox(&self, name: &str) {
+    /// Forgets a sandbox. Its name stays in use until what is returned is dropped.
+    pub(crate) fn forget_sandbox(self: &Arc<Self>, name: &str) -> Reservation {
+        let mut reserved = lock(&self.reserved);
         lock(&self.sandboxes).remove(name);
+        reserved.insert(name.to_owned());
+        Reservation {
+            daemon: self.clone(),
+            name: name.to_owned(),
+        }
     }
 
     /// Takes away the rules and secrets that belong to a name. They would come into force for a later sandbox of it.

@@ -3,6 +3,7 @@
 use crate::daemon::Daemon;
 use crate::error::{ApiResult, io_report};
 use crate::events::Events;
+use crate::image;
 use crate::launching;
 use crate::reconcile::{REMOVING, remove as remove_folder};
 use crate::removal;
@@ -258,7 +259,7 @@ pub(crate) async fn remove(daemon: &Arc<Daemon>, name: &str, wanted: &Removal) -
         .into());
     }
     end(&sandbox, Duration::ZERO).await?;
-    discard(daemon, &sandbox)?;
+    discard(daemon, &sandbox).await?;
     tracing::info!(sandbox = name, "removed");
     Ok(())
 }
@@ -284,14 +285,21 @@ fn in_use(runs: Stopped) -> Option<String> {
 }
 
 /// Takes everything of an ended sandbox away. After the first step it is gone for good, also for the next
-/// daemon, if this one should not get further.
-pub(crate) fn discard(daemon: &Daemon, sandbox: &Sandbox) -> Result<(), Report> {
+/// daemon, if this one should not get further. Disks of many gigabytes take their time: nobody else waits for that.
+pub(crate) async fn discard(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>) -> Result<(), Report> {
+    let _leaving = daemon.leaving.read().await;
+    let (daemon, sandbox) = (daemon.clone(), sandbox.clone());
+    image::blocking(move || discard_now(&daemon, &sandbox)).await?
+}
+
+fn discard_now(daemon: &Arc<Daemon>, sandbox: &Sandbox) -> Result<(), Report> {
     let trash = daemon
         .home
         .sandboxes()
         .join(format!("{REMOVING}{}", sandbox.id));
     fs::rename(&sandbox.dir, &trash).map_err(|error| io_report("remove", &sandbox.dir, &error))?;
-    daemon.forget_sandbox(&sandbox.name);
+    // What is taken away with its name below must not be a later sandbox's.
+    let _name = daemon.forget_sandbox(&sandbox.name);
     // The folder first: on a full disk that makes the room which the rest needs.
     let folders = remove_folder(&trash).and(remove_folder(&sandbox.runtime));
     let rows = daemon.store().remove_sandbox(&sandbox.id);

@@ -102,7 +102,7 @@ pub(crate) async fn remove_held(
     // Before it is gone, so that whoever asks always gets one of the two.
     let guarded = guard::report(daemon, sandbox).await?;
     daemon.reports.keep(&sandbox.name, guarded);
-    lifecycle::discard(daemon, sandbox)?;
+    lifecycle::discard(daemon, sandbox).await?;
     tracing::info!(sandbox = sandbox.name, "removed, because it was run to be");
     Ok(())
 }

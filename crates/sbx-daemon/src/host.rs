@@ -137,11 +137,11 @@ fn close(path: &Path) -> Result<(), Report> {
             ),
         ));
     }
-    if meta.mode() & 0o077 == 0 {
-        return Ok(());
+    if meta.mode() & 0o077 != 0 {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+            .map_err(|error| io_report("close", path, &error))?;
     }
-    fs::set_permissions(path, fs::Permissions::from_mode(0o700))
-        .map_err(|error| io_report("close", path, &error))
+    Ok(())
 }
 
 /// Makes the runtime folder, or makes sure that an existing one belongs to us alone.

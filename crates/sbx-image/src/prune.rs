@@ -75,7 +75,7 @@ impl Leftovers<'_> {
             let goes = if name.ends_with(UNFINISHED) {
                 old()
             } else {
-                name.ends_with(".cpio") && !kept.contains(&path)
+                path.extension().is_some_and(|kind| kind == "cpio") && !kept.contains(&path)
             };
             if !goes {
                 continue;

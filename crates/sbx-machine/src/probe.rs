@@ -193,26 +193,37 @@ async fn choose_with(
     let outcome = boot_within(request.qemu, request.kernel, Accel::Kvm, limit)
         .await
         .map_err(ProbeError::Prepare)?;
-    let Err(failure) = outcome else {
-        // A verdict that cannot be kept is still a verdict; the next start probes again.
-        let _ = remember(&file, &new);
-        return Ok(verdict(Accel::Kvm, &new.reason));
-    };
-    let reason = format!("hardware virtualisation does not work: {}", failure.why);
     let earlier = known.map_or(0, |known| known.timeouts);
+    let (found, keep) = judge(outcome, new, earlier);
+    if keep {
+        // A verdict that cannot be kept is still a verdict; the next start probes again.
+        let _ = remember(&file, &found);
+    }
+    let accel = if found.kvm { Accel::Kvm } else { Accel::Tcg };
+    Ok(verdict(accel, &found.reason))
+}
+
+/// What a boot says, and whether it is to be remembered. `works`: what there is to remember when it came up; `earlier`: how
+/// many took too long in a row before it.
+fn judge(
+    outcome: Result<Duration, Failure>,
+    works: Remembered,
+    earlier: u32,
+) -> (Remembered, bool) {
+    let Err(failure) = outcome else {
+        return (works, true);
+    };
     let timeouts = match failure.kind {
-        Kind::Passing => return Ok(verdict(Accel::Tcg, &reason)),
         Kind::Timeout => earlier.saturating_add(1),
-        Kind::Lasting => 0,
+        Kind::Passing | Kind::Lasting => 0,
     };
-    let new = Remembered {
+    let found = Remembered {
         kvm: false,
-        reason: reason.clone(),
+        reason: format!("hardware virtualisation does not work: {}", failure.why),
         timeouts,
-        ..new
+        ..works
     };
-    let _ = remember(&file, &new); // as above
-    Ok(verdict(Accel::Tcg, &reason))
+    (found, failure.kind != Kind::Passing)
 }
 
 /// Why the device cannot be used, as far as opening it tells.

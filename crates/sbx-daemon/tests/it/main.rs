@@ -20,3 +20,4 @@ mod secrets;
 mod sessions;
 mod settings;
 mod ssh_agent;
+mod waiting;

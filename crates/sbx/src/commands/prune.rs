@@ -205,6 +205,7 @@ fn add(document: &mut Value, plan: &Plan, cache: Option<&PrunedCache>) {
     if let Some(cache) = cache {
         object.insert("images".to_owned(), json!(cache.images));
         object.insert("snapshots".to_owned(), json!(cache.snapshots));
+        object.insert("leftovers".to_owned(), json!(cache.leftovers));
     }
 }
 
@@ -220,10 +221,14 @@ fn skipped(context: &mut Context, plan: &Plan) {
 }
 
 fn say_cache(context: &mut Context, verb: &str, cache: Option<&PrunedCache>) {
-    for (kind, keys) in cache
-        .iter()
-        .flat_map(|cache| [("image", &cache.images), ("snapshot", &cache.snapshots)])
-    {
+    let kinds = cache.iter().flat_map(|cache| {
+        [
+            ("image", &cache.images),
+            ("snapshot", &cache.snapshots),
+            ("leftover", &cache.leftovers),
+        ]
+    });
+    for (kind, keys) in kinds {
         for key in keys {
             context.printer.line(&format!("{verb} {kind} {key}"));
         }

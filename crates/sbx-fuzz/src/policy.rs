@@ -47,7 +47,6 @@ fn planted(name: &str) {
         if letters.next() == Some(b'b')
             && letters.next() == Some(b'u')
             && letters.next() == Some(b'g')
-            && letters.next() == Some(b'-')
         {
             panic!("planted");
         }

@@ -114,7 +114,7 @@ impl Home {
 }
 
 /// Eight hex digits of a path: FNV-1a, 64 bit, folded. Not a security measure: the runtime folder's owner and
-/// mode are checked by whoever makes it.
+/// mode are checked by whoever makes it, and whoever connects to a socket in it looks at who listens.
 fn tag(path: &Path) -> String {
     let hash = path
         .as_os_str()

@@ -3,6 +3,7 @@
 
 use crate::detach::{Typed, Watch};
 use crate::exit::Exit;
+use crate::socket::connect;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use sbx_wire::frame::{CHUNK, Decoder, encode};
 use sbx_wire::guest::{ExecError, ExecRequest, ExitStatus, Stream, TermSize};
@@ -12,7 +13,6 @@ use sbx_wire::session::{FromClient, Request, ToClient};
 use std::io::IsTerminal;
 use std::path::Path;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -84,7 +84,7 @@ pub(crate) async fn converse(
     part: &Part,
 ) -> Result<Ended, Report> {
     // It is there while its supervisor lives.
-    let Ok(stream) = UnixStream::connect(socket).await else {
+    let Some(stream) = connect(socket).await? else {
         return Ok(Ended::Stopping);
     };
     let (mut reader, mut writer) = stream.into_split();
@@ -103,7 +103,7 @@ pub(crate) async fn converse(
         }
     };
     let mut ended = receive(&mut reader, begin).await;
-    if matches!(ended, Ended::Unknown) && UnixStream::connect(socket).await.is_err() {
+    if matches!(ended, Ended::Unknown) && connect(socket).await?.is_none() {
         // It did not hang up: it ended.
         ended = Ended::Stopping;
     }

@@ -2,6 +2,7 @@
 //! is not there.
 
 use crate::printer::Printer;
+use crate::socket;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, Response, StatusCode};
@@ -105,9 +106,9 @@ impl Client {
         let stream = if start {
             self.connect_or_start().await?
         } else {
-            match UnixStream::connect(self.home.daemon_socket()).await {
-                Ok(stream) => stream,
-                Err(_) => return Ok(None),
+            match self.connect().await? {
+                Some(stream) => stream,
+                None => return Ok(None),
             }
         };
         let response = send(stream, Method::GET, path, &()).await?;
@@ -125,7 +126,7 @@ impl Client {
         &self,
         path: &str,
     ) -> Result<Option<T>, Report> {
-        let Ok(stream) = UnixStream::connect(self.home.daemon_socket()).await else {
+        let Some(stream) = self.connect().await? else {
             return Ok(None);
         };
         let response = send(stream, Method::GET, path, &()).await?;
@@ -138,7 +139,7 @@ impl Client {
         path: &str,
         body: &B,
     ) -> Result<Option<T>, Report> {
-        let Ok(stream) = UnixStream::connect(self.home.daemon_socket()).await else {
+        let Some(stream) = self.connect().await? else {
             return Ok(None);
         };
         let response = send(stream, Method::POST, path, body).await?;
@@ -148,7 +149,7 @@ impl Client {
     /// Waits until no daemon answers any more.
     pub(crate) async fn wait_until_gone(&self) -> Result<(), Report> {
         let deadline = Instant::now() + Duration::from_mins(1);
-        while UnixStream::connect(self.home.daemon_socket()).await.is_ok() {
+        while self.connect().await?.is_some() {
             if Instant::now() > deadline {
                 return Err(Report::bug(
                     "daemon-stop",
@@ -160,20 +161,24 @@ impl Client {
         Ok(())
     }
 
+    /// `None`: no daemon runs.
+    async fn connect(&self) -> Result<Option<UnixStream>, Report> {
+        socket::connect(&self.home.daemon_socket()).await
+    }
+
     async fn connect_or_start(&self) -> Result<UnixStream, Report> {
-        let socket = self.home.daemon_socket();
-        if let Ok(stream) = UnixStream::connect(&socket).await {
+        if let Some(stream) = self.connect().await? {
             return Ok(stream);
         }
         let mut child = self.spawn_daemon()?;
         let deadline = Instant::now() + DAEMON_START;
         loop {
-            if let Ok(stream) = UnixStream::connect(&socket).await {
+            if let Some(stream) = self.connect().await? {
                 return Ok(stream);
             }
             if let Ok(Some(_)) = child.try_wait() {
                 // Another command may have started one at the same moment: theirs wins, ours ends.
-                if let Ok(stream) = UnixStream::connect(&socket).await {
+                if let Some(stream) = self.connect().await? {
                     return Ok(stream);
                 }
                 if Instant::now() + DAEMON_START > deadline + Duration::from_secs(2) {

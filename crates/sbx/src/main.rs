@@ -14,6 +14,7 @@ mod lookup;
 mod printer;
 mod prompt;
 mod since;
+mod socket;
 mod table;
 
 use clap::Parser;

@@ -4,6 +4,7 @@
 use super::Context;
 use crate::client::beside_us;
 use crate::exit::Exit;
+use crate::socket::FOREIGN;
 use crate::table;
 use sbx_wire::api::DaemonStatus;
 use sbx_wire::diagnosis::{Check, Diagnosis, Group, Outcome, Repair};
@@ -168,6 +169,13 @@ async fn daemon(context: &Context) -> Check {
             Outcome::Skip,
             "no daemon runs; commands start it when they need it".to_owned(),
         ),
+        // What somebody else listens at does not end with a daemon of ours.
+        Err(Report {
+            code,
+            message,
+            hint: Some(hint),
+            ..
+        }) if code == FOREIGN => check(Outcome::Fail, message).hint(hint),
         Err(report) => {
             check(Outcome::Fail, report.message).hint("sbx daemon restart; sandboxes keep running")
         }

@@ -14,5 +14,6 @@ mod policy_log;
 mod secret;
 mod secret_aws;
 mod settings;
+mod stranger;
 mod terminal;
 mod world;

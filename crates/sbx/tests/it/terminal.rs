@@ -65,3 +65,24 @@ fn no_input_never_prompts() {
     }
     assert_eq!(world.sbx(&["ls", "-q"]).ok(), "planted\n");
 }
+
+#[test]
+fn no_secret_is_removed_unasked() {
+    let world = World::with_policy();
+    let set = ["secret", "set", "anthropic"];
+    world.sbx_with_input(&set, "a-value-0123456789").ok();
+    for arguments in [&["anthropic"][..], &["--all"], &["--all", "--no-input"]] {
+        let command = [&["secret", "rm"], arguments].concat();
+        world.sbx(&command).refused("needs a confirmation");
+        let answered = world.sbx_with_input(&command, "y\n");
+        answered.refused("needs a confirmation");
+    }
+    let (code, text) = at_terminal(&world, &["--no-input", "secret", "rm", "--all"]);
+    assert!(text.contains("needs a confirmation"), "{text}");
+    assert_eq!(code, Some(1));
+    let (code, text) = at_terminal(&world, &["secret", "rm", "--all"]);
+    let question = "Remove all secrets of (global)? [y/N]";
+    assert!(text.contains(question), "{text}");
+    assert_eq!(code, Some(1), "silence was taken for a yes");
+    assert_eq!(world.sbx(&["secret", "ls", "-q"]).ok(), "anthropic\n");
+}

@@ -50,16 +50,17 @@ pub(super) async fn run(context: &mut Context, args: RmArgs) -> Result<Exit, Rep
         .as_ref()
         .or(body.registry.as_ref())
         .or(body.placeholder.as_ref());
-    let question = match named {
-        Some(name) => format!("Remove secret {name}?"),
+    let what = match named {
+        Some(name) => Some(format!("secret {name}")),
         None if body.all => {
             let scope = body.sandbox.as_deref().unwrap_or(GLOBAL);
-            format!("Remove all secrets of {scope}?")
+            Some(format!("all secrets of {scope}"))
         }
         None => match pick(context).await? {
+            // Whoever picked one has answered already.
             Some(picked) => {
                 body = picked;
-                String::new()
+                None
             }
             None => {
                 context.printer.notice("Nothing was removed");
@@ -67,11 +68,8 @@ pub(super) async fn run(context: &mut Context, args: RmArgs) -> Result<Exit, Rep
             }
         },
     };
-    // Whoever picked one has answered already.
-    if !args.force
-        && !question.is_empty()
-        && prompt::possible(context.no_input)
-        && !prompt::confirm(&question)
+    if let Some(what) = what.filter(|_| !args.force)
+        && !confirmed(context, &what)?
     {
         context.printer.notice("Nothing was removed");
         return Ok(Exit::Failure);
@@ -87,6 +85,17 @@ pub(super) async fn run(context: &mut Context, args: RmArgs) -> Result<Exit, Rep
         ));
     }
     Ok(Exit::Success)
+}
+
+fn confirmed(context: &Context, what: &str) -> Result<bool, Report> {
+    if !prompt::possible(context.no_input) {
+        return Err(Report::user(
+            "confirmation",
+            format!("removing {what} needs a confirmation and there is no terminal to ask on"),
+            "sbx secret rm --force with the same arguments, after a look at sbx secret ls",
+        ));
+    }
+    Ok(prompt::confirm(&format!("Remove {what}?")))
 }
 
 /// Has the person at the terminal choose one.

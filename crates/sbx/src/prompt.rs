@@ -42,7 +42,7 @@ pub(crate) fn choose<'a>(question: &str, options: &[&'a str], default: usize) ->
         .copied()
 }
 
-/// Reads a value that is not echoed.
+/// Reads a value that is not echoed: the whole line, as from a pipe.
 pub(crate) fn hidden(question: &str) -> Result<String, Report> {
     let stdin = rustix::stdio::stdin();
     let before = tcgetattr(stdin).ok();
@@ -51,18 +51,24 @@ pub(crate) fn hidden(question: &str) -> Result<String, Report> {
         quiet.local_modes.remove(LocalModes::ECHO);
         let _still_echoing = tcsetattr(stdin, OptionalActions::Now, &quiet);
     }
-    let answer = ask(question);
+    let answer = line(question);
     if let Some(before) = &before {
         let _gone = tcsetattr(stdin, OptionalActions::Now, before);
         let _gone = writeln!(std::io::stderr());
     }
+    let answer = answer.map(|line| line.trim_end_matches(['\r', '\n']).to_owned());
     answer.ok_or_else(|| Report::user("no-value", "no value was typed", "run the command again"))
 }
 
 fn ask(question: &str) -> Option<String> {
+    line(question).map(|line| line.trim().to_owned())
+}
+
+/// What is typed, with the line's end; `None`: nobody types any more.
+fn line(question: &str) -> Option<String> {
     let mut err = std::io::stderr().lock();
     write!(err, "{question}").and_then(|()| err.flush()).ok()?;
     let mut line = String::new();
     let read = std::io::stdin().lock().read_line(&mut line).ok()?;
-    (read > 0).then(|| line.trim().to_owned())
+    (read > 0).then_some(line)
 }

@@ -9,6 +9,11 @@ use std::io::{Read, Write};
 
 /// Runs a command on a terminal at which somebody answers every question with Control-D.
 pub(crate) fn at_terminal(world: &World, arguments: &[&str]) -> (Option<i32>, String) {
+    typing(world, arguments, "")
+}
+
+/// As [`at_terminal`], with something typed before.
+fn typing(world: &World, arguments: &[&str], keys: &str) -> (Option<i32>, String) {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&master).unwrap();
     unlockpt(&master).unwrap();
@@ -32,6 +37,7 @@ pub(crate) fn at_terminal(world: &World, arguments: &[&str]) -> (Option<i32>, St
     // Ours are closed with it: the terminal ends when the child does.
     drop(command);
     let mut master = File::from(master);
+    master.write_all(keys.as_bytes()).unwrap();
     master.write_all(&[4; 3]).unwrap();
     let mut text = Vec::new();
     // Ends with EIO when the last one at the terminal has gone.
@@ -85,4 +91,20 @@ fn no_secret_is_removed_unasked() {
     assert!(text.contains(question), "{text}");
     assert_eq!(code, Some(1), "silence was taken for a yes");
     assert_eq!(world.sbx(&["secret", "ls", "-q"]).ok(), "anthropic\n");
+}
+
+#[test]
+fn blanks_around_a_typed_value_are_refused_as_around_a_piped_one_and_not_left_out() {
+    let world = World::with_policy();
+    let set = ["secret", "set", "anthropic"];
+    for value in [" a-value-0123456789\n", "a-value-0123456789 \n"] {
+        world
+            .sbx_with_input(&set, value)
+            .refused("spaces around it");
+        let (code, text) = typing(&world, &set, value);
+        assert_eq!(code, Some(1), "{text}");
+        assert!(text.contains("spaces around it"), "{text}");
+    }
+    let (code, text) = typing(&world, &set, "a-value-0123456789\n");
+    assert_eq!(code, Some(0), "{text}");
 }

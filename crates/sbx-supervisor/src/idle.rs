@@ -39,7 +39,7 @@ pub async fn watch(state: State, stops: mpsc::Sender<StopRequest>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sbx_wire::session::Phase;
+    use sbx_wire::session::{Phase, Stay};
     use tokio::time::{Instant, advance};
 
     const MINUTE: Duration = Duration::from_mins(1);
@@ -109,6 +109,25 @@ mod tests {
         sessions(&state, 0);
         pass(Duration::from_millis(1)).await;
         assert!(stops.try_recv().is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_guest_that_breaks_the_protocol_does_not_keep_its_sandbox() {
+        let (state, mut stops) = start(Some(MINUTE));
+        let broken = || Phase::Unresponsive("the guest broke the protocol".to_owned());
+        state.phase(Phase::Running);
+        sessions(&state, 1);
+        pass(MINUTE * 10).await;
+        // Its sessions end with it.
+        sessions(&state, 0);
+        state.phase(broken());
+        pass(ALMOST).await;
+        assert!(stops.try_recv().is_err(), "too early");
+        pass(Duration::from_secs(2)).await;
+        assert_eq!(stops.try_recv().unwrap().idle, Some(MINUTE));
+        // Until then it is shown when that will be.
+        let stay = state.sessions(&state.watch().borrow()).stay;
+        assert!(matches!(stay, Stay::Until { .. }), "{stay:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -39,7 +39,7 @@ pub struct Snapshot {
     pub ending: bool,
     /// Why the machine stands still for now; `None`: it does not.
     pub waits: Option<String>,
-    /// Since when it runs.
+    /// Since when it runs; kept when it becomes unresponsive.
     pub running: Option<Instant>,
     /// Since when it has had no session; `None`: it has one, or does not run.
     pub quiet: Option<Quiet>,
@@ -65,7 +65,9 @@ impl Snapshot {
     /// Keeps [`Self::running`] and [`Self::quiet`] true.
     fn settle(&mut self) {
         let now = Instant::now();
-        if self.phase != Phase::Running {
+        // A guest that broke the protocol still has its machine, network and credentials: it stays no longer for it.
+        let broke = matches!(self.phase, Phase::Unresponsive(_)) && self.running.is_some();
+        if self.phase != Phase::Running && !broke {
             self.running = None;
             self.quiet = None;
             return;
@@ -145,9 +147,10 @@ impl State {
     }
 
     fn stay(&self, snapshot: &Snapshot) -> Stay {
-        match (&snapshot.phase, snapshot.quiet) {
-            (Phase::Running, None) => Stay::Sessions,
-            (Phase::Running, Some(quiet)) => match self.stops_at(snapshot) {
+        match (snapshot.running, snapshot.quiet) {
+            (None, _) => Stay::Unsettled,
+            (Some(_), None) => Stay::Sessions,
+            (Some(_), Some(quiet)) => match self.stops_at(snapshot) {
                 Some((_, at)) => {
                     let then = quiet.shown + (at - quiet.since);
                     let since_epoch = then.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -157,7 +160,6 @@ impl State {
                 None if snapshot.held => Stay::Held,
                 None => Stay::Always,
             },
-            _ => Stay::Unsettled,
         }
     }
 

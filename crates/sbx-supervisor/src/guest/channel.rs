@@ -11,15 +11,20 @@ use sbx_wire::guest::{
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 /// Frames that may wait for the guest to read them, about 2 MiB.
 const TO_GUEST: usize = 64;
 /// Events that may wait for the supervisor; a flood is dropped, the break of the channel never.
 const EVENTS: usize = 64;
+/// Time for a program that was hung up to end, and for the guest to say so; it kills it after 5 s
+/// ([`ToGuest::Hangup`]).
+const HANG_UP: Duration = Duration::from_secs(10);
 /// Characters kept of a text from the guest.
 const TEXT: usize = 500;
 
@@ -218,14 +223,31 @@ impl Guest {
             .await;
     }
 
-    /// The client of this session is gone: the program is hung up, its output dropped.
-    pub async fn hang_up(&self, session: &Session) {
+    /// The client of this session is gone: the program is hung up, its output dropped. The session is open until the
+    /// guest says that the program has ended, for a while: a guest that does not say it keeps nothing open.
+    pub fn hang_up(&self, session: &Session) {
         session.abandon();
-        let _ = self
-            .send(&ToGuest::Hangup {
-                session: session.id(),
-            })
-            .await;
+        let (guest, session) = (self.clone(), session.clone());
+        tokio::spawn(async move {
+            let id = session.id();
+            let order = ToGuest::Hangup { session: id };
+            let hung_up = async {
+                tokio::select! {
+                    biased;
+                    () = session.ended() => {}
+                    // A closed channel ends the session by itself.
+                    _ = guest.send(&order) => session.ended().await,
+                }
+            };
+            if timeout(HANG_UP, hung_up).await.is_err() {
+                tracing::warn!(session = id, "the guest does not end what was hung up");
+                // Its number is never used again: what the guest says about it now reaches nobody.
+                guest.finish(
+                    id,
+                    End::Lost("it did not end when it was hung up".to_owned()),
+                );
+            }
+        });
     }
 
     /// Ends every session and opens no more.

@@ -143,6 +143,13 @@ impl Session {
         inner.waiting = [Vec::new(), Vec::new()];
     }
 
+    /// Waits for the end, for whoever does not call [`Session::next`] any more.
+    pub(super) async fn ended(&self) {
+        while lock(&self.inner).end.is_none() {
+            self.output.notified().await;
+        }
+    }
+
     /// The next thing for the client. The caller returns the window of an output with [`Session::passed_on`].
     pub async fn next(&self) -> Item {
         loop {

@@ -41,7 +41,7 @@ pub(super) async fn serve(
         outcome = from_client(read, decoder, &guest, &session, stdin) => outcome,
     };
     if !matches!(outcome, Ok(Finished::Told)) {
-        guest.hang_up(&session).await;
+        guest.hang_up(&session);
     }
     // While the program is being hung up its session is still open.
     context.state.update(|snapshot| snapshot.ending |= last);
@@ -142,7 +142,11 @@ async fn from_client(
                 FromClient::Signal(_) => return Err(io::Error::other("no such signal")),
                 FromClient::Detach => return Err(io::Error::other("a program has one client")),
             };
-            guest.send(&message).await.map_err(io::Error::other)?;
+            tokio::select! {
+                sent = guest.send(&message) => sent.map_err(io::Error::other)?,
+                // Its guest may never read.
+                () = closed(read) => return Ok(Finished::Left),
+            }
         }
         let full = input.waiting.len() >= MAX_STDIN;
         let incoming = async {

@@ -167,7 +167,7 @@ impl Terminal {
                 item = session.next() => item,
                 // As whoever comes later is told: an agent that has not begun is not waited for.
                 why = self.0.state.stands_still(), if !started => {
-                    self.0.guest.hang_up(session).await;
+                    self.0.guest.hang_up(session);
                     return End::Lost(why);
                 }
             };

@@ -9,6 +9,7 @@ use sbx_wire::launch::{files, sockets};
 use sbx_wire::session::{FromClient, Phase, Reply, Request, ToClient};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::Duration;
 
 pub(crate) struct Sandbox {
     pub(crate) lab: Lab,
@@ -75,7 +76,18 @@ fn answer(mut channel: UnixStream) -> Client {
 
 /// A running sandbox whose guest is the test.
 pub(crate) fn sandbox() -> Sandbox {
-    let lab = Lab::new("exec sleep 600").start();
+    run(Lab::new("exec sleep 600"))
+}
+
+/// One that stops when it had no session for a second.
+fn short_lived() -> Sandbox {
+    let mut lab = Lab::new("exec sleep 600");
+    lab.launch.auto_stop_s = Some(1);
+    run(lab)
+}
+
+fn run(lab: Lab) -> Sandbox {
+    let lab = lab.start();
     let (monitor, channel) = qemu(&lab);
     let mut guest = answer(channel);
     let Some(ToGuest::Personalise(what)) = guest.next() else {
@@ -333,6 +345,50 @@ fn client_that_vanishes_hangs_its_program_up_even_with_input_waiting() {
             other => panic!("{other:?}"),
         }
     }
+}
+
+#[test]
+fn a_guest_that_breaks_the_protocol_is_stopped_as_any_other() {
+    let mut sandbox = short_lived();
+    sandbox.guest.stream.write_all(&[0xff; 8]).unwrap();
+    sandbox.lab.until_unresponsive();
+    let (orderly, why) = sandbox.lab.ended_within(3 * LIMIT);
+    assert!(orderly, "{why}");
+    assert_eq!(why, "stopped, because nothing kept it running for 1 s");
+}
+
+#[test]
+fn a_guest_that_never_ends_what_was_hung_up_keeps_no_session_and_no_sandbox_open() {
+    let mut sandbox = short_lived();
+    let (client, silent) = sandbox.exec(false);
+    drop(client);
+    assert!(matches!(sandbox.next(), ToGuest::Hangup { session } if session == silent));
+    assert_eq!(sandbox.lab.status().sessions, 1, "it is waited for");
+    // And nothing is read any more: not even the hang-up of this one finds room.
+    let (mut client, unread) = sandbox.exec(false);
+    let limit = Some(Duration::from_millis(500));
+    client.stream.set_write_timeout(limit).unwrap();
+    let signal = sbx_wire::frame::encode(0, &FromClient::Signal(10)).unwrap();
+    while client.stream.write_all(&signal).is_ok() {}
+    drop(client);
+    sandbox
+        .lab
+        .until("no session", |status| status.sessions == 0);
+    // What comes late reaches nobody, however much it is.
+    for session in [silent, unread] {
+        for _ in 0..=WINDOW as usize / CHUNK {
+            sandbox.guest.send(&FromGuest::Output {
+                session,
+                stream: Stream::Stdout,
+                data: vec![0; CHUNK],
+            });
+        }
+        let status = ExitStatus::Code(0);
+        sandbox.guest.send(&FromGuest::Exited { session, status });
+    }
+    let (orderly, why) = sandbox.lab.ended_within(3 * LIMIT);
+    assert!(orderly, "{why}");
+    assert_eq!(why, "stopped, because nothing kept it running for 1 s");
 }
 
 #[test]

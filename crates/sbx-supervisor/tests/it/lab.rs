@@ -212,12 +212,19 @@ impl Lab {
 
     /// Waits for the supervisor's end; returns whether it was a success, and `last-exit`.
     pub(crate) fn ended(&mut self) -> (bool, String) {
-        let mut child = self.supervisor.take().unwrap();
+        self.ended_within(LIMIT)
+    }
+
+    /// As [`ended`](Self::ended), where the supervisor waits before it ends.
+    pub(crate) fn ended_within(&mut self, limit: Duration) -> (bool, String) {
+        // Ours to end until it has.
+        let child = self.supervisor.as_mut().unwrap();
         let mut status = None;
-        eventually("the supervisor's end", || {
+        within(limit, "the supervisor's end", || {
             status = child.try_wait().unwrap();
             status.is_some()
         });
+        self.supervisor = None;
         (status.unwrap().success(), self.last_exit())
     }
 

@@ -3,6 +3,7 @@
 
 use crate::detach::{Typed, Watch};
 use crate::exit::Exit;
+use crate::signals::{Signals, Stage};
 use crate::socket::connect;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use sbx_wire::frame::{CHUNK, Decoder, encode};
@@ -10,11 +11,12 @@ use sbx_wire::guest::{ExecError, ExecRequest, ExitStatus, Stream, TermSize};
 use sbx_wire::keys::DetachKeys;
 use sbx_wire::report::Report;
 use sbx_wire::session::{FromClient, Request, ToClient};
+use std::cell::{Cell, OnceCell};
 use std::io::IsTerminal;
 use std::path::Path;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::SignalKind;
 use tokio::sync::mpsc;
 
 /// Size that a program gets when we have no terminal to ask.
@@ -51,8 +53,17 @@ pub(crate) enum Ended {
     Busy,
     /// The agent goes on without us.
     Detached,
+    /// We went before the program did, as a program here ends at this signal.
+    Left(u8),
     /// The supervisor does not know such a request: it is of an earlier version.
     Unknown,
+}
+
+impl Ended {
+    /// See [`Ended::Left`].
+    pub(crate) fn left(signal: SignalKind) -> Self {
+        Self::Left(u8::try_from(signal.as_raw_value()).unwrap_or_default())
+    }
 }
 
 /// How this terminal takes part.
@@ -83,6 +94,7 @@ pub(crate) async fn converse(
     request: &Request,
     part: &Part,
 ) -> Result<Ended, Report> {
+    let signals = Signals::catch();
     // It is there while its supervisor lives.
     let Some(stream) = connect(socket).await? else {
         return Ok(Ended::Stopping);
@@ -92,23 +104,33 @@ pub(crate) async fn converse(
     if writer.write_all(&request).await.is_err() {
         return Ok(Ended::Stopping);
     }
-    let raw = (part.terminal && part.stdin).then(RawMode::enter).flatten();
     let (sender, receiver) = mpsc::channel(16);
     let input = tokio::spawn(forward(writer, receiver));
-    let signals = tokio::spawn(watch_signals(sender.clone(), part.clone()));
-    // Not before the program runs: until then it may turn out that somebody else is to get what is typed.
+    let stage = Cell::new(Stage::Before);
+    let raw = OnceCell::new();
+    // Not before the program runs: until then it may turn out that somebody else is to get what is typed, and
+    // Control-C has to end us.
     let begin = || {
+        let mode = (part.terminal && part.stdin).then(RawMode::enter).flatten();
+        let mode: &Option<RawMode> = raw.get_or_init(|| mode);
+        stage.set(Stage::Running {
+            raw: mode.is_some(),
+        });
         if part.stdin {
             tokio::spawn(read_stdin(sender.clone(), part.keys.clone()));
         }
     };
-    let mut ended = receive(&mut reader, begin).await;
+    let mut ended = tokio::select! {
+        ended = receive(&mut reader, begin) => ended,
+        kind = signals.pass_on(sender.clone(), part, &stage) => Ended::left(kind),
+    };
     if matches!(ended, Ended::Unknown) && connect(socket).await?.is_none() {
         // It did not hang up: it ended.
         ended = Ended::Stopping;
     }
-    signals.abort();
+    // Closes the connection: a program of ours is hung up.
     input.abort();
+    let raw = raw.into_inner().flatten();
     if part.keys.is_some() && raw.is_some() && matches!(ended, Ended::Lost(_)) {
         // The supervisor, which knows what the program told the terminal, is gone.
         let _terminal_gone = write(&mut tokio::io::stdout(), UNUSABLE_NO_MORE).await;
@@ -167,6 +189,7 @@ pub(crate) fn conclude(ended: Ended, sandbox: &str, program: &str) -> Result<Exi
             format!("sbx stop {sandbox}, then run the command again"),
         )),
         Ended::Detached => Ok(Exit::Success),
+        Ended::Left(signal) => Ok(Exit::Program(ExitStatus::Signal(signal).code())),
     }
 }
 
@@ -269,44 +292,6 @@ async fn read_stdin(frames: mpsc::Sender<FromClient>, keys: Option<DetachKeys>) 
             return;
         }
     }
-}
-
-/// Terminal size changes and the signals that people send to us are meant for the program; but when our
-/// terminal goes away, an agent stays.
-async fn watch_signals(frames: mpsc::Sender<FromClient>, part: Part) {
-    let kinds = [
-        SignalKind::window_change(),
-        SignalKind::interrupt(),
-        SignalKind::terminate(),
-        SignalKind::hangup(),
-        SignalKind::quit(),
-    ];
-    let mut tasks = tokio::task::JoinSet::new();
-    for kind in kinds {
-        let frames = frames.clone();
-        let Ok(mut stream) = signal(kind) else {
-            continue;
-        };
-        let part = part.clone();
-        tasks.spawn(async move {
-            while stream.recv().await.is_some() {
-                let frame = if kind == SignalKind::window_change() {
-                    if !part.terminal {
-                        continue;
-                    }
-                    FromClient::Resize(terminal_size())
-                } else if kind == SignalKind::hangup() && part.keys.is_some() {
-                    FromClient::Detach
-                } else {
-                    FromClient::Signal(kind.as_raw_value())
-                };
-                if frames.send(frame).await.is_err() {
-                    return;
-                }
-            }
-        });
-    }
-    while tasks.join_next().await.is_some() {}
 }
 
 /// Raw mode of our terminal, undone when dropped.

@@ -13,6 +13,7 @@ mod guarding;
 mod lookup;
 mod printer;
 mod prompt;
+mod signals;
 mod since;
 mod socket;
 mod table;

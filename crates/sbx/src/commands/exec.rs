@@ -5,6 +5,7 @@ use crate::attach::{self, Ended, Part, terminal_size};
 use crate::client::encode;
 use crate::environment::{EnvironmentArgs, over};
 use crate::exit::Exit;
+use crate::signals::Signals;
 use sbx_wire::api::{Attach, Start};
 use sbx_wire::guest::ExecRequest;
 use sbx_wire::report::Report;
@@ -84,7 +85,11 @@ pub(crate) async fn ask(
     let mut ended = Ended::Stopping;
     for attempt in 0..ATTEMPTS {
         if attempt > 0 {
-            start(context, &attach.sandbox.name, Start::default()).await?;
+            // What the attempt before does with signals is in force until we end.
+            tokio::select! {
+                started = start(context, &attach.sandbox.name, Start::default()) => started.map(drop)?,
+                kind = Signals::catch().any() => return Ok(Ended::left(kind)),
+            }
         }
         ended = attach::converse(&attach.socket, request, part).await?;
         if !matches!(ended, Ended::Stopping) {

@@ -13,6 +13,7 @@ mod policy;
 mod policy_log;
 mod secret;
 mod secret_aws;
+mod session;
 mod settings;
 mod stranger;
 mod terminal;

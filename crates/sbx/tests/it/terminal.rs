@@ -4,8 +4,10 @@ use crate::world::World;
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Write};
+use std::process::{Child, Command};
 
 /// Runs a command on a terminal at which somebody answers every question with Control-D.
 pub(crate) fn at_terminal(world: &World, arguments: &[&str]) -> (Option<i32>, String) {
@@ -14,29 +16,9 @@ pub(crate) fn at_terminal(world: &World, arguments: &[&str]) -> (Option<i32>, St
 
 /// As [`at_terminal`], with something typed before.
 fn typing(world: &World, arguments: &[&str], keys: &str) -> (Option<i32>, String) {
-    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-    grantpt(&master).unwrap();
-    unlockpt(&master).unwrap();
-    let name = ptsname(&master, Vec::new()).unwrap();
-    let open = || {
-        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-        File::from(rustix::fs::open(&name, flags, Mode::empty()).unwrap())
-    };
-    // Progress is drawn on a terminal that has a width and can move about.
-    let size = Winsize {
-        ws_row: 50,
-        ws_col: 200,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
-    tcsetwinsize(open(), size).unwrap();
-    let mut command = world.command(arguments);
-    command.env("TERM", "xterm");
-    command.stdin(open()).stdout(open()).stderr(open());
-    let mut child = command.spawn().unwrap();
-    // Ours are closed with it: the terminal ends when the child does.
-    drop(command);
-    let mut master = File::from(master);
+    let terminal = Terminal::new();
+    let mut child = terminal.spawn(world.command(arguments));
+    let mut master = terminal.master;
     master.write_all(keys.as_bytes()).unwrap();
     master.write_all(&[4; 3]).unwrap();
     let mut text = Vec::new();
@@ -44,6 +26,46 @@ fn typing(world: &World, arguments: &[&str], keys: &str) -> (Option<i32>, String
     let _end = master.read_to_end(&mut text);
     let code = child.wait().unwrap().code();
     (code, String::from_utf8_lossy(&text).into_owned())
+}
+
+/// A terminal, from the side of whoever sits at it.
+pub(crate) struct Terminal {
+    pub(crate) master: File,
+    name: CString,
+}
+
+impl Terminal {
+    pub(crate) fn new() -> Self {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let name = ptsname(&master, Vec::new()).unwrap();
+        let master = File::from(master);
+        let terminal = Self { master, name };
+        // Progress is drawn on a terminal that has a width and can move about.
+        let size = Winsize {
+            ws_row: 50,
+            ws_col: 200,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        tcsetwinsize(terminal.open(), size).unwrap();
+        terminal
+    }
+
+    /// A program's side of it.
+    pub(crate) fn open(&self) -> File {
+        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+        File::from(rustix::fs::open(&self.name, flags, Mode::empty()).unwrap())
+    }
+
+    /// Runs a command on it. The terminal ends with the command.
+    pub(crate) fn spawn(&self, mut command: Command) -> Child {
+        command.env("TERM", "xterm");
+        command.stdin(self.open());
+        command.stdout(self.open()).stderr(self.open());
+        command.spawn().unwrap()
+    }
 }
 
 #[test]
@@ -80,8 +102,6 @@ fn no_secret_is_removed_unasked() {
     for arguments in [&["anthropic"][..], &["--all"], &["--all", "--no-input"]] {
         let command = [&["secret", "rm"], arguments].concat();
         world.sbx(&command).refused("needs a confirmation");
-        let answered = world.sbx_with_input(&command, "y\n");
-        answered.refused("needs a confirmation");
     }
     let (code, text) = at_terminal(&world, &["--no-input", "secret", "rm", "--all"]);
     assert!(text.contains("needs a confirmation"), "{text}");

@@ -12,7 +12,7 @@ use sbx_wire::keys::DetachKeys;
 use sbx_wire::report::Report;
 use sbx_wire::session::{FromClient, Request, ToClient};
 use std::cell::{Cell, OnceCell};
-use std::io::IsTerminal;
+use std::io::{ErrorKind, IsTerminal};
 use std::path::Path;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -210,11 +210,14 @@ async fn receive(reader: &mut OwnedReadHalf, begin: impl Fn()) -> Ended {
             match message {
                 ToClient::Started => begin(),
                 ToClient::Output(stream, data) => {
-                    // A reader that closed its end (`| head`) must not stop the program's other stream.
-                    let _reader_gone = match stream {
+                    let written = match stream {
                         Stream::Stdout => write(&mut stdout, &data).await,
                         Stream::Stderr => write(&mut stderr, &data).await,
                     };
+                    if written.is_err_and(|error| error.kind() == ErrorKind::BrokenPipe) {
+                        // Nobody reads what it writes (`| head`).
+                        return Ended::left(SignalKind::pipe());
+                    }
                 }
                 ToClient::Exited(status) => return Ended::Exited(status),
                 ToClient::ExecFailed(error) => return Ended::ExecFailed(error),

@@ -2,7 +2,7 @@
 
 use crate::stranger::{self, Stranger};
 use crate::terminal;
-use crate::world::World;
+use crate::world::{self, World};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use rustix::termios::{LocalModes, tcgetattr};
@@ -15,7 +15,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::process::Child;
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 /// No test waits longer for something that must happen.
@@ -229,6 +229,43 @@ fn a_program_gets_two_interrupts_and_the_third_one_ends_the_command() {
     send_signal(&child, Signal::INT);
     assert_eq!(end(&mut child), Some(130));
     assert!(session.next::<FromClient>().is_none(), "it is still there");
+}
+
+#[test]
+fn a_command_whose_output_nobody_reads_any_more_ends_and_hangs_its_program_up() {
+    let stage = Stage::new();
+    for broken in [Stream::Stdout, Stream::Stderr] {
+        let mut command = stage.world.command(&["exec", "box", "yes"]);
+        let mut child = command.stdin(Stdio::null()).spawn().unwrap();
+        let mut session = stage.session();
+        session.send(&ToClient::Started).unwrap();
+        let lines = b"y\n".repeat(CHUNK / 2);
+        session
+            .send(&ToClient::Output(broken, lines.clone()))
+            .unwrap();
+        let line = match broken {
+            Stream::Stdout => first_line(child.stdout.take().unwrap()),
+            Stream::Stderr => first_line(child.stderr.take().unwrap()),
+        };
+        assert_eq!(line, "y\n");
+        let start = Instant::now();
+        while session
+            .send(&ToClient::Output(broken, lines.clone()))
+            .is_ok()
+        {
+            assert!(start.elapsed() < LIMIT, "it takes and takes");
+        }
+        assert_eq!(end(&mut child), Some(141));
+        let rest = world::finish(child);
+        assert_eq!(rest.stderr, "", "a local program says nothing either");
+    }
+}
+
+/// Reads one line and closes it, as `head -1` does.
+fn first_line(stream: impl Read) -> String {
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).unwrap();
+    line
 }
 
 #[test]

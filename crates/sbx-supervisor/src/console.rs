@@ -15,6 +15,12 @@ pub const MAX_BYTES: u64 = 4 << 20;
 const MAX_LINE: usize = 4096;
 /// Bytes kept in memory.
 const TAIL: usize = 8 << 10;
+/// Bytes read from the pipe at a time.
+const PIECE: usize = 16 << 10;
+/// Pieces after which others get a turn: a console may be written faster than it is read.
+const TURN: usize = 16;
+/// What the pipe holds (`pipe(7)`), in pieces.
+const PIPE: usize = (64 << 10) / PIECE;
 const RESTARTED: &[u8] = b"[earlier output dropped: the log reached its limit]\n";
 
 /// See the module.
@@ -128,24 +134,27 @@ impl Feed {
 
     /// Copies until the pipe's other end is closed.
     pub async fn run(self) {
-        while self.pipe.readable().await.is_ok() && self.drain() {}
+        while self.pipe.readable().await.is_ok() && self.drain(TURN) {
+            tokio::task::yield_now().await;
+        }
     }
 
-    /// Copies what is in the pipe now. False: its other end is closed.
-    fn drain(&self) -> bool {
-        let mut piece = [0; 16 << 10];
-        loop {
+    /// Copies what is in the pipe now, up to so many pieces. False: its other end is closed.
+    fn drain(&self, pieces: usize) -> bool {
+        let mut piece = [0; PIECE];
+        for _ in 0..pieces {
             match self.pipe.try_read(&mut piece) {
                 Ok(0) => return false,
                 Ok(count) => lock(&self.console).push(&piece[..count]),
                 Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
             }
         }
+        true
     }
 
     /// The last lines that were written so far, see [`Console::last_lines`].
     pub fn last_lines(&self, count: usize) -> Vec<String> {
-        self.drain();
+        self.drain(PIPE);
         lock(&self.console).last_lines(count)
     }
 }
@@ -153,6 +162,41 @@ impl Feed {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A feed from a pipe that holds this much and has room for all of it.
+    fn feed(bytes: usize) -> (Feed, io::PipeWriter) {
+        let (reader, mut writer) = io::pipe().unwrap();
+        rustix::pipe::fcntl_setpipe_size(&writer, bytes).unwrap();
+        writer.write_all(&vec![b'x'; bytes]).unwrap();
+        let console = Console::new(tempfile::tempfile().unwrap()).unwrap();
+        let pipe = Receiver::from_owned_fd(reader.into()).unwrap();
+        (Feed::new(pipe, console), writer)
+    }
+
+    fn read(feed: &Feed) -> usize {
+        usize::try_from(lock(&feed.console).written).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_console_that_is_never_silent_holds_nobody_up() {
+        let (feed, writer) = feed(1 << 20);
+        feed.pipe.readable().await.unwrap();
+        assert_eq!(feed.last_lines(1).len(), 1);
+        assert_eq!(
+            read(&feed),
+            PIPE * PIECE,
+            "more than it held was waited for"
+        );
+        tokio::spawn(feed.clone().run());
+        let mut before = read(&feed);
+        while before < 1 << 20 {
+            tokio::task::yield_now().await;
+            let now = read(&feed);
+            assert!(now - before <= 256 << 10, "others had no turn");
+            before = now;
+        }
+        drop(writer);
+    }
 
     #[test]
     fn flooding_guest_cannot_fill_the_disk_and_its_last_words_are_kept() {

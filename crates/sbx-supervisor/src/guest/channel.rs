@@ -94,6 +94,9 @@ pub enum OpenError {
     /// The machine is going down, or broken.
     #[error("{0}")]
     Closed(String),
+    /// Whoever wanted it has left; the guest never hears of it.
+    #[error("its client has left")]
+    Left,
     /// The request does not fit a frame.
     #[error("the request is too large: {0}")]
     TooLarge(#[from] FrameError),
@@ -176,11 +179,15 @@ impl Guest {
         frame::encode(self.epoch, message).is_ok_and(|frame| self.frames.try_send(frame).is_ok())
     }
 
-    /// Starts a program.
+    /// Starts a program. Waits while the guest does not read, until `gone` says that nobody wants it any more.
     ///
     /// # Errors
     /// See [`OpenError`].
-    pub async fn exec(&self, request: ExecRequest) -> Result<Session, OpenError> {
+    pub async fn exec(
+        &self,
+        request: ExecRequest,
+        gone: impl Future<Output = ()>,
+    ) -> Result<Session, OpenError> {
         let (session, frame) = {
             let mut table = lock(&self.table);
             if let Some(reason) = &table.closed {
@@ -204,8 +211,18 @@ impl Guest {
             (session, frame)
         };
         self.count_sessions();
-        if self.frames.send(frame).await.is_err() {
-            session.end(End::Lost("the guest channel is closed".to_owned()));
+        tokio::select! {
+            biased;
+            // A guest can guess a number that it has not been told yet.
+            () = session.ended() => {}
+            sent = self.frames.send(frame) => if sent.is_err() {
+                session.end(End::Lost("the guest channel is closed".to_owned()));
+            },
+            () = gone => {
+                let error = OpenError::Left;
+                self.finish(session.id(), End::Lost(error.to_string()));
+                return Err(error);
+            }
         }
         Ok(session)
     }

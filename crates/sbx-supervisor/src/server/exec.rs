@@ -26,7 +26,7 @@ pub(super) async fn serve(
         return Ok(());
     };
     let stdin = request.stdin;
-    let session = match guest.exec(request).await {
+    let session = match guest.exec(request, closed(&client.read)).await {
         Ok(session) => session,
         Err(error) => return client.not_started(&context.state, &error).await,
     };

@@ -32,15 +32,19 @@ pub(super) async fn serve(
     if request.last {
         terminal.end_the_sandbox_with_it();
     }
-    if request.hold && terminal.has_started().await.is_ok() {
-        context.state.update(|snapshot| snapshot.held = true);
-    }
-    if !request.attach {
-        let last = match terminal.has_started().await {
-            Ok(()) => ToClient::Detached,
-            Err(end) => last_frame(end),
+    if request.hold || !request.attach {
+        let begun = tokio::select! {
+            begun = terminal.has_started() => begun,
+            // There is no end to how long a guest can take.
+            () = closed(&client.read) => return Ok(()),
         };
-        return send(&mut client.write, &last).await;
+        if request.hold && begun.is_ok() {
+            context.state.update(|snapshot| snapshot.held = true);
+        }
+        if !request.attach {
+            let last = begun.map_or_else(last_frame, |()| ToClient::Detached);
+            return send(&mut client.write, &last).await;
+        }
     }
     let size = size.unwrap_or_else(|| terminal.size());
     let Some(attached) = terminal.attach(size, ours).await else {

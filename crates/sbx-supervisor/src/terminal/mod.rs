@@ -67,7 +67,8 @@ impl Terminals {
             }
             *current = Some(terminal.clone());
         }
-        let session = match guest.exec(request).await {
+        // It stays when whoever wants it first leaves.
+        let session = match guest.exec(request, std::future::pending()).await {
             Ok(session) => session,
             Err(error) => {
                 terminal.end(End::Lost(error.to_string()));

@@ -9,7 +9,7 @@ use sbx_wire::launch::{files, sockets};
 use sbx_wire::session::{FromClient, Phase, Reply, Request, ToClient};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub(crate) struct Sandbox {
     pub(crate) lab: Lab,
@@ -389,6 +389,38 @@ fn a_guest_that_never_ends_what_was_hung_up_keeps_no_session_and_no_sandbox_open
     let (orderly, why) = sandbox.lab.ended_within(3 * LIMIT);
     assert!(orderly, "{why}");
     assert_eq!(why, "stopped, because nothing kept it running for 1 s");
+}
+
+#[test]
+fn a_guest_that_does_not_read_gathers_no_clients_that_have_left() {
+    let mut sandbox = sandbox();
+    let mut request = request(false);
+    request.argv.push(vec![b'x'; 30_000]);
+    let ask = |lab: &Lab| lab.ask(&Request::Exec(request.clone()));
+    // More than there can be clients. It reads nothing, but knows which numbers it would be told.
+    let (batch, mut begun) = (200, 0);
+    for _ in 0..3 {
+        let mut clients: Vec<Client> = (0..batch).map(|_| ask(&sandbox.lab)).collect();
+        let all = |status: &sbx_wire::session::Status| status.sessions == batch;
+        sandbox.lab.until("all are waiting", all);
+        for session in begun + 1..=begun + batch {
+            let status = ExitStatus::Code(5);
+            sandbox.guest.send(&FromGuest::Exited { session, status });
+        }
+        begun += batch;
+        // Whoever is still there is told.
+        let told = clients.last_mut().unwrap().next();
+        let right = matches!(told, Some(ToClient::Exited(ExitStatus::Code(5))));
+        assert!(right, "{told:?}");
+    }
+    // Nor is one waited for that nobody wants any more and the guest says nothing about.
+    let waiting: Vec<Client> = (0..3).map(|_| ask(&sandbox.lab)).collect();
+    let three = |status: &sbx_wire::session::Status| status.sessions == 3;
+    sandbox.lab.until("three are waiting", three);
+    drop(waiting);
+    let left = Instant::now();
+    sandbox.lab.until("none", |status| status.sessions == 0);
+    assert!(left.elapsed() < Duration::from_secs(8), "they were hung up");
 }
 
 #[test]

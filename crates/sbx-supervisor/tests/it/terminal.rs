@@ -421,6 +421,24 @@ fn sandbox_run_to_be_removed_ends_when_its_agent_and_everybody_else_has() {
 }
 
 #[test]
+fn clients_that_have_left_do_not_wait_for_an_agent_that_never_begins() {
+    let mut sandbox = sandbox();
+    let detached = RunRequest {
+        attach: false,
+        hold: true,
+        ..run(SMALL)
+    };
+    let first = ask(&sandbox, detached.clone());
+    assert!(matches!(sandbox.next(), ToGuest::Exec { .. }));
+    // More than there can be at a time.
+    for _ in 0..600 {
+        drop(ask(&sandbox, detached.clone()));
+    }
+    assert_eq!(sandbox.lab.status().sessions, 1);
+    drop(first);
+}
+
+#[test]
 fn client_may_not_type_without_end_when_nobody_reads() {
     let mut sandbox = sandbox();
     let (mut first, session) = agent(&mut sandbox, SMALL);

@@ -8,6 +8,7 @@ use sbx_wire::launch::{Launch, Origin, sockets};
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Child;
@@ -17,6 +18,9 @@ const LOOK: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 3_000_000,
 };
+
+/// Before the path in a line of `/proc/net/unix`.
+const FIELDS: usize = 7;
 
 /// A running helper.
 struct Helper {
@@ -227,25 +231,47 @@ impl Spawner {
 }
 
 /// Whether a line of `/proc/net/unix` (`proc(5)`: Num RefCount Protocol Flags Type St Inode Path) shows a
-/// socket at `path` that accepts connections (`__SO_ACCEPTCON`, 0x10000).
+/// socket at `path` that accepts connections (`__SO_ACCEPTCON`, 0x10000). Everybody's are in the list, also those without
+/// a file (`@name`): the whole path counts. A name with a line's end in it looks like two lines, so the socket has to be
+/// there as well.
 fn listens(list: &str, path: &Path) -> bool {
+    let made = path.symlink_metadata();
+    if !made.is_ok_and(|meta| meta.file_type().is_socket()) {
+        return false;
+    }
     list.lines().any(|line| {
-        let mut fields = line.splitn(8, ' ').filter(|field| !field.is_empty());
-        let flags = fields.nth(3);
-        flags == Some("00010000") && path.to_str().is_some_and(|path| line.ends_with(path))
+        let mut rest = line;
+        let fields: [&str; FIELDS] = std::array::from_fn(|_| {
+            let (field, more) = rest.trim_start().split_once(' ').unwrap_or((rest, ""));
+            rest = more;
+            field
+        });
+        // The rest is the path as it is, blanks and all.
+        fields[3] == "00010000" && path.to_str() == Some(rest)
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::linux::net::SocketAddrExt as _;
+    use std::os::unix::net::{SocketAddr, UnixListener};
 
     #[test]
     fn listening_sockets_are_told_from_bound_and_connected_ones() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("fs0.sock");
+        let path = dir.path().join("with  two blanks.sock");
         let list = || std::fs::read_to_string("/proc/net/unix").unwrap();
         assert!(!listens(&list(), &path));
+        let elsewhere = |name: String| {
+            let name = SocketAddr::from_abstract_name(name).unwrap();
+            UnixListener::bind_addr(&name).unwrap()
+        };
+        let forged = format!("\n0: 2 0 00010000 1 1 1 {}", path.display());
+        let looks_like_two = elsewhere(forged);
+        assert!(!listens(&list(), &path), "there is nothing");
+        drop(looks_like_two);
+        let _ends_in_it = elsewhere(format!("x {}", path.display()));
         let bound = rustix::net::socket(
             rustix::net::AddressFamily::UNIX,
             rustix::net::SocketType::STREAM,

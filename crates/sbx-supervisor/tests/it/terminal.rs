@@ -438,6 +438,48 @@ fn clients_that_have_left_do_not_wait_for_an_agent_that_never_begins() {
     drop(first);
 }
 
+/// The most memory that a process ever had, bytes.
+fn peak(pid: u32) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kilobytes = line.unwrap().trim().trim_end_matches(" kB");
+    kilobytes.parse::<usize>().unwrap() << 10
+}
+
+#[test]
+fn a_sequence_that_never_ends_is_not_kept() {
+    let mut sandbox = sandbox();
+    let (viewer, session) = agent(&mut sandbox, SMALL);
+    drop(viewer);
+    eventually("nobody", || sessions(&sandbox).attached == 0);
+    let mut window = WINDOW as usize;
+    let mut pour = |bytes: usize, start: &str| {
+        let mut data = start.as_bytes().to_vec();
+        for _ in 0..bytes / CHUNK {
+            data.resize(CHUNK, b'x');
+            while window < CHUNK {
+                if let ToGuest::Credit { bytes, .. } = sandbox.next() {
+                    window += bytes as usize;
+                }
+            }
+            window -= CHUNK;
+            let (stream, data) = (Stream::Stdout, std::mem::take(&mut data));
+            let output = FromGuest::Output {
+                session,
+                stream,
+                data,
+            };
+            sandbox.guest.send(&output);
+        }
+        peak(sandbox.lab.pid())
+    };
+    // What it needs to pass this on it has by then.
+    pour(2 << 20, "");
+    let before = pour(2 << 20, "\x1b]2;");
+    let after = pour(32 << 20, "");
+    assert!(after - before < 4 << 20, "{before} grew to {after} bytes");
+}
+
 #[test]
 fn client_may_not_type_without_end_when_nobody_reads() {
     let mut sandbox = sandbox();

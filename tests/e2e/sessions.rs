@@ -69,6 +69,14 @@ fn exec_passes_bytes_statuses_signals_and_terminals_through() {
     assert_eq!(setting.inside("exec", "sudo -n id -u"), "0\n");
 
     terminals(&setting);
+    // A program that nobody reads any more ends (`| head -1`).
+    let mut yes = setting.installation.command(["exec", "exec", "yes"]);
+    yes.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut yes = yes.spawn().unwrap();
+    let mut stdout = yes.stdout.take().unwrap();
+    stdout.read_exact(&mut [0; 2]).unwrap();
+    drop(stdout);
+    assert_eq!(yes.wait().unwrap().code(), Some(141));
     // Several at a time.
     let many: Vec<_> = (0..8)
         .map(|n| {

@@ -1,20 +1,18 @@
 //! Reading and writing the frames of one channel life.
 
+use super::reader::Reader;
 use super::session::{End, Session};
 use super::{GuestError, opening};
-use crate::console::clean;
 use crate::state::{State, lock};
-use sbx_wire::frame::{self, Decoder, FrameError};
-use sbx_wire::guest::{
-    DockerState, ExecError, ExecRequest, FromGuest, MAX_SESSIONS, Stream, ToGuest,
-};
+use sbx_wire::frame::{self, FrameError};
+use sbx_wire::guest::{ExecRequest, MAX_SESSIONS, Stream, ToGuest};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -25,8 +23,6 @@ const EVENTS: usize = 64;
 /// Time for a program that was hung up to end, and for the guest to say so; it kills it after 5 s
 /// ([`ToGuest::Hangup`]).
 const HANG_UP: Duration = Duration::from_secs(10);
-/// Characters kept of a text from the guest.
-const TEXT: usize = 500;
 
 /// What the guest said, other than about sessions.
 #[derive(Debug)]
@@ -61,10 +57,10 @@ struct Table {
 /// A connected guest. Clones are the same guest.
 #[derive(Debug, Clone)]
 pub struct Guest {
-    epoch: u32,
+    pub(super) epoch: u32,
     frames: mpsc::Sender<Vec<u8>>,
     table: Arc<Mutex<Table>>,
-    state: State,
+    pub(super) state: State,
 }
 
 /// Room for one message in the queue.
@@ -280,11 +276,11 @@ impl Guest {
         self.count_sessions();
     }
 
-    fn find(&self, id: u32) -> Option<Session> {
+    pub(super) fn find(&self, id: u32) -> Option<Session> {
         lock(&self.table).sessions.get(&id).cloned()
     }
 
-    fn finish(&self, id: u32, end: End) {
+    pub(super) fn finish(&self, id: u32, end: End) {
         let session = lock(&self.table).sessions.remove(&id);
         if let Some(session) = session {
             session.end(end);
@@ -295,129 +291,5 @@ impl Guest {
     fn count_sessions(&self) {
         let count = u32::try_from(lock(&self.table).sessions.len()).unwrap_or(u32::MAX);
         self.state.update(|snapshot| snapshot.sessions = count);
-    }
-}
-
-struct Reader {
-    guest: Guest,
-    events: mpsc::Sender<GuestEvent>,
-}
-
-impl Reader {
-    /// Reads and writes until either breaks; then the socket is closed, whatever waits in it.
-    async fn run(
-        self,
-        mut read: OwnedReadHalf,
-        rest: Vec<u8>,
-        writing: impl Future<Output = Result<Infallible, GuestError>>,
-    ) {
-        let outcome = {
-            tokio::select! {
-                outcome = self.read(&mut read, rest) => outcome,
-                outcome = writing => outcome,
-            }
-        };
-        drop(read);
-        let error = match outcome {
-            Ok(never) => match never {},
-            Err(error) => error,
-        };
-        // The receiver is gone when the sandbox is on its way down.
-        let _ = self.events.send(GuestEvent::Broken(error)).await;
-    }
-
-    async fn read(
-        &self,
-        read: &mut OwnedReadHalf,
-        rest: Vec<u8>,
-    ) -> Result<Infallible, GuestError> {
-        let mut decoder = Decoder::new(self.guest.epoch);
-        decoder.push(&rest);
-        let mut piece = vec![0; 64 << 10];
-        loop {
-            while let Some(message) = decoder.next()? {
-                self.dispatch(message)?;
-            }
-            let count = read.read(&mut piece).await?;
-            if count == 0 {
-                return Err(GuestError::Closed);
-            }
-            decoder.push(&piece[..count]);
-        }
-    }
-
-    /// Messages about sessions that do not exist are ignored: they reach nobody and cost nothing.
-    fn dispatch(&self, message: FromGuest) -> Result<(), GuestError> {
-        let guest = &self.guest;
-        match message {
-            FromGuest::Started { session, .. } => {
-                guest.find(session).iter().for_each(Session::started);
-            }
-            FromGuest::ExecFailed { session, error } => {
-                guest.finish(session, End::Failed(clean_error(error)));
-            }
-            FromGuest::Exited { session, status } => guest.finish(session, End::Exited(status)),
-            FromGuest::Output {
-                session,
-                stream,
-                data,
-            } => {
-                if guest
-                    .find(session)
-                    .is_some_and(|session| !session.push(stream, &data))
-                {
-                    return Err(GuestError::Rule("output beyond its window"));
-                }
-            }
-            FromGuest::StdinCredit { session, bytes } => {
-                if guest
-                    .find(session)
-                    .is_some_and(|session| !session.stdin_credit(bytes))
-                {
-                    return Err(GuestError::Rule("credit beyond the window"));
-                }
-            }
-            FromGuest::Docker(state) => {
-                let state = match state {
-                    DockerState::Failed(text) => DockerState::Failed(clean(&text, TEXT)),
-                    other => other,
-                };
-                tracing::info!(?state, "docker");
-                guest.state.update(|snapshot| snapshot.docker = state);
-            }
-            FromGuest::Log(line) => tracing::info!(guest = clean(&line, TEXT)),
-            FromGuest::Booted {
-                kernel,
-                version,
-                uptime_ms,
-            } => self.tell(GuestEvent::Booted {
-                kernel: clean(&kernel, TEXT),
-                version: clean(&version, TEXT),
-                uptime_ms,
-            }),
-            FromGuest::Personalised(result) => {
-                let result = result.map_err(|text| clean(&text, TEXT));
-                self.tell(GuestEvent::Personalised(result));
-            }
-            FromGuest::Prepared(result) => {
-                let result = result.map_err(|text| clean(&text, TEXT));
-                self.tell(GuestEvent::Prepared(result));
-            }
-            FromGuest::Pong { token } => self.tell(GuestEvent::Pong(token)),
-        }
-        Ok(())
-    }
-
-    fn tell(&self, event: GuestEvent) {
-        // Dropped when the queue is full: then the guest floods, and gets no answer to what it says.
-        let _ = self.events.try_send(event);
-    }
-}
-
-fn clean_error(error: ExecError) -> ExecError {
-    match error {
-        ExecError::NotFound => ExecError::NotFound,
-        ExecError::NotExecutable(text) => ExecError::NotExecutable(clean(&text, TEXT)),
-        ExecError::BadRequest(text) => ExecError::BadRequest(clean(&text, TEXT)),
     }
 }

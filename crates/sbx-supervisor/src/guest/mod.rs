@@ -3,11 +3,13 @@
 //! | module | |
 //! |---|---|
 //! | `opening` | preamble with epoch and nonce |
-//! | [`channel`] | the task that reads and writes frames |
+//! | [`channel`] | frames to the guest, and its sessions |
+//! | `reader` | the task that reads and writes; what the guest says |
 //! | [`session`] | one running program: windows, buffers, end |
 
 pub mod channel;
 mod opening;
+mod reader;
 pub mod session;
 
 pub use channel::{Guest, GuestEvent, open};

@@ -4,6 +4,7 @@ use crate::lab::{Lab, alive, eventually, kill, within};
 use sbx_wire::launch::{Origin, SnapshotFiles, sockets};
 use sbx_wire::session::{Phase, Reply, Request};
 use std::fs;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -148,6 +149,15 @@ fn share_that_never_listens_is_not_handed_to_the_machine() {
     let status = lab.until("the share", |status| status.processes.shares[0].is_some());
     assert_eq!(status.phase, Phase::Starting("shares".into()));
     assert_eq!(status.processes.machine, None);
+}
+
+#[test]
+fn a_share_that_listens_is_handed_to_the_machine() {
+    let lab = Lab::new(SLEEPER).with_share().start();
+    lab.until("the share", |status| status.processes.shares[0].is_some());
+    let path = lab.socket(&sockets::share(0));
+    let _share = UnixListener::bind(&path).unwrap();
+    lab.until("the machine", |status| status.processes.machine.is_some());
 }
 
 #[test]

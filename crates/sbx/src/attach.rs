@@ -55,6 +55,8 @@ pub(crate) enum Ended {
     Detached,
     /// We went before the program did, as a program here ends at this signal.
     Left(u8),
+    /// Its output finds no place here.
+    Unwritten(String),
     /// The supervisor does not know such a request: it is of an earlier version.
     Unknown,
 }
@@ -188,6 +190,11 @@ pub(crate) fn conclude(ended: Ended, sandbox: &str, program: &str) -> Result<Exi
             ),
             format!("sbx stop {sandbox}, then run the command again"),
         )),
+        Ended::Unwritten(why) => Err(Report::environment(
+            "output",
+            format!("what '{program}' writes cannot be written here: {why}"),
+            "free space, or send its output elsewhere",
+        )),
         Ended::Detached => Ok(Exit::Success),
         Ended::Left(signal) => Ok(Exit::Program(ExitStatus::Signal(signal).code())),
     }
@@ -214,9 +221,17 @@ async fn receive(reader: &mut OwnedReadHalf, begin: impl Fn()) -> Ended {
                         Stream::Stdout => write(&mut stdout, &data).await,
                         Stream::Stderr => write(&mut stderr, &data).await,
                     };
-                    if written.is_err_and(|error| error.kind() == ErrorKind::BrokenPipe) {
+                    match written {
+                        Ok(()) => {}
                         // Nobody reads what it writes (`| head`).
-                        return Ended::left(SignalKind::pipe());
+                        Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                            return Ended::left(SignalKind::pipe());
+                        }
+                        // What is missing there, on a full disk say, must not look like all of it.
+                        Err(error) if stream == Stream::Stdout => {
+                            return Ended::Unwritten(error.to_string());
+                        }
+                        Err(_complaints_are_lost) => {}
                     }
                 }
                 ToClient::Exited(status) => return Ended::Exited(status),

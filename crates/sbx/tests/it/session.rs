@@ -11,6 +11,7 @@ use sbx_wire::guest::Stream;
 use sbx_wire::home::Home;
 use sbx_wire::session::{FromClient, Request, ToClient};
 use serde_json::json;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -259,6 +260,27 @@ fn a_command_whose_output_nobody_reads_any_more_ends_and_hangs_its_program_up() 
         let rest = world::finish(child);
         assert_eq!(rest.stderr, "", "a local program says nothing either");
     }
+}
+
+#[test]
+fn output_that_finds_no_room_is_an_error_and_not_the_programs_exit_code() {
+    let stage = Stage::new();
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let mut command = stage.world.command(&["exec", "box", "cat", "big"]);
+    let mut child = command.stdin(Stdio::null()).stdout(full).spawn().unwrap();
+    let mut session = stage.session();
+    session.send(&ToClient::Started).unwrap();
+    let line = b"content\n".to_vec();
+    session
+        .send(&ToClient::Output(Stream::Stdout, line))
+        .unwrap();
+    assert!(session.next::<FromClient>().is_none(), "it is still there");
+    assert_eq!(end(&mut child), Some(1));
+    let said = world::finish(child).stderr;
+    assert!(
+        said.contains("'cat'") && said.contains("No space left"),
+        "{said}"
+    );
 }
 
 /// Reads one line and closes it, as `head -1` does.

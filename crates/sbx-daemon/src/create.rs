@@ -443,7 +443,7 @@ async fn docker_template(
     let Some(bytes) = wanted.filter(|bytes| *bytes != usual) else {
         return Ok(image.docker.clone());
     };
-    let path = sandbox.dir.join("docker.ext4");
+    let path = sandbox.dir.join(launch::files::DOCKER_BASE);
     let made = path.clone();
     image::blocking(move || sbx_image::create_ext4(&made, "sbx-docker", bytes))
         .await?

@@ -171,15 +171,15 @@ impl Daemon {
         lock(&self.sandboxes).insert(sandbox.name.clone(), sandbox);
     }
 
-    /// Forgets a sandbox. Its name stays in use until what is returned is dropped.
-    pub(crate) fn forget_sandbox(self: &Arc<Self>, name: &str) -> Reservation {
+    /// Forgets a sandbox. Its name stays in use until what is returned is dropped. `None`: somebody has the name reserved
+    /// already, who made the sandbox and could not finish.
+    pub(crate) fn forget_sandbox(self: &Arc<Self>, name: &str) -> Option<Reservation> {
         let mut reserved = lock(&self.reserved);
         lock(&self.sandboxes).remove(name);
-        reserved.insert(name.to_owned());
-        Reservation {
+        reserved.insert(name.to_owned()).then(|| Reservation {
             daemon: self.clone(),
             name: name.to_owned(),
-        }
+        })
     }
 
     /// Takes away the rules and secrets that belong to a name. They would come into force for a later sandbox of it.

@@ -20,7 +20,7 @@ use sbx_wire::report::Report;
 use sbx_wire::session::Phase;
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -149,7 +149,7 @@ async fn write_documents(
             lowers: image.lowers.clone(),
             upper: dir.join(launch::files::UPPER),
             docker: dir.join(launch::files::DOCKER),
-            bases: image.bases(),
+            bases: bases(&dir, image),
         },
         programs: launch::Programs {
             qemu: found.qemu,
@@ -165,6 +165,17 @@ async fn write_documents(
     };
     files::replace_json(&sandbox.dir.join(launch::FILE), &document)?;
     Ok(notices)
+}
+
+/// What the disks of the sandbox in `dir` lie on. The disks would tell, but QEMU writes into them.
+fn bases(dir: &Path, image: &Image) -> Vec<PathBuf> {
+    let own = dir.join(launch::files::DOCKER_BASE);
+    let docker = if own.exists() {
+        own
+    } else {
+        image.docker.clone()
+    };
+    vec![image.upper.clone(), docker]
 }
 
 /// The shares with their rules, and notices for the user. Workspaces are read for that, and git is asked, which takes what it takes.

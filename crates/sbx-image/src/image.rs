@@ -38,11 +38,6 @@ pub struct Image {
 }
 
 impl Image {
-    /// Backing files of a sandbox's own disks.
-    pub fn bases(&self) -> Vec<PathBuf> {
-        vec![self.upper.clone(), self.docker.clone()]
-    }
-
     /// Joins the manifest of an image with that of its base. `None` when one lacks what it should have.
     pub(crate) fn resolve(
         images: &Path,

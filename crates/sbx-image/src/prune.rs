@@ -49,7 +49,10 @@ impl Leftovers<'_> {
             "kernels",
             interrupted(self.worker, &kernels, &kept, self.dry_run)?,
         ));
-        let unused = if self.dry_run {
+        let unused = if self.kernels.is_empty() {
+            // Without an image nobody knows; the next one is likely to want what took so long to build.
+            Vec::new()
+        } else if self.dry_run {
             kernels.unused(&kept)?
         } else {
             kernels.prune(&kept)?

@@ -260,14 +260,12 @@ fn count_threads() -> Result<usize, JailError> {
 }
 
 /// Root without its powers. The share keeps the two that let root work on a workspace that belongs to somebody else
-/// as root always could; the supervisor keeps the first for a state folder that belongs to somebody else, and the
-/// machine for the disks in it. A program that root starts has all that it may have at most, so that is less as well.
+/// as root always could. A program that root starts has all that it may have at most, so for QEMU that is nothing too.
 fn drop_capabilities(profile: Profile) -> Result<(), JailError> {
     let held = rustix::thread::capabilities(None).map_err(os("capget"))?;
     let wanted = match profile {
         Profile::Share => CapabilitySet::DAC_OVERRIDE | CapabilitySet::FOWNER,
-        Profile::Supervisor | Profile::Machine => CapabilitySet::DAC_OVERRIDE,
-        Profile::Gateway => CapabilitySet::empty(),
+        Profile::Gateway | Profile::Supervisor | Profile::Machine => CapabilitySet::empty(),
     };
     if profile == Profile::Machine && held.effective.contains(CapabilitySet::SETPCAP) {
         bound_capabilities(wanted)?;

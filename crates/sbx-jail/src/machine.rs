@@ -6,15 +6,32 @@
 
 use std::collections::BTreeMap;
 
-use libc::c_long;
+use libc::{c_int, c_long};
 use seccompiler::{BpfProgram, SeccompAction, SeccompRule, TargetArch, sock_filter};
 
 use crate::JailError;
-use crate::syscalls::{KIND, all, build, condition, errno, masked};
+use crate::syscalls::{KIND, all, any_of, build, condition, errno, masked};
 use seccompiler::{SeccompCmpArgLen, SeccompCmpOp};
 
 /// Refused with any arguments.
 const REFUSED: &[c_long] = &[
+    // What Landlock does not govern of files: who may use them, and before its ABI 3 how long they are.
+    libc::SYS_fchmod,
+    libc::SYS_fchmodat,
+    libc::SYS_fchmodat2,
+    libc::SYS_fchown,
+    libc::SYS_fchownat,
+    libc::SYS_setxattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_fsetxattr,
+    libc::SYS_removexattr,
+    libc::SYS_lremovexattr,
+    libc::SYS_fremovexattr,
+    libc::SYS_utimensat,
+    libc::SYS_truncate,
+    libc::SYS_inotify_add_watch,
+    // The lock that says that something of the sandbox still runs.
+    libc::SYS_flock,
     // Other sockets. Its monitor, channel and frames are sockets that it listens on; its shares are connected already.
     libc::SYS_connect,
     // Other processes.
@@ -31,6 +48,24 @@ const REFUSED: &[c_long] = &[
     libc::SYS_tkill,
     libc::SYS_rt_sigqueueinfo,
     libc::SYS_rt_tgsigqueueinfo,
+    libc::SYS_setpriority,
+    libc::SYS_ioprio_set,
+    libc::SYS_move_pages,
+    libc::SYS_migrate_pages,
+    // What processes of a user share besides files.
+    libc::SYS_shmget,
+    libc::SYS_shmat,
+    libc::SYS_shmctl,
+    libc::SYS_semget,
+    libc::SYS_semop,
+    libc::SYS_semtimedop,
+    libc::SYS_semctl,
+    libc::SYS_msgget,
+    libc::SYS_msgsnd,
+    libc::SYS_msgrcv,
+    libc::SYS_msgctl,
+    libc::SYS_mq_open,
+    libc::SYS_mq_unlink,
     // Other places.
     libc::SYS_chroot,
     libc::SYS_pivot_root,
@@ -92,7 +127,17 @@ const REFUSED: &[c_long] = &[
 
 /// As [`REFUSED`], where only this architecture has it.
 #[cfg(target_arch = "x86_64")]
-const REFUSED_HERE: &[c_long] = &[libc::SYS_iopl, libc::SYS_ioperm, libc::SYS_modify_ldt];
+const REFUSED_HERE: &[c_long] = &[
+    libc::SYS_chmod,
+    libc::SYS_chown,
+    libc::SYS_lchown,
+    libc::SYS_utime,
+    libc::SYS_utimes,
+    libc::SYS_futimesat,
+    libc::SYS_iopl,
+    libc::SYS_ioperm,
+    libc::SYS_modify_ldt,
+];
 #[cfg(not(target_arch = "x86_64"))]
 const REFUSED_HERE: &[c_long] = &[];
 
@@ -105,10 +150,37 @@ pub(crate) fn filters(arch: TargetArch) -> Result<([BpfProgram; 2], usize), Jail
     for nr in [libc::SYS_socket, libc::SYS_socketpair] {
         rules.insert(nr, all_but_unix_streams()?);
     }
+    rules.extend(on_others()?);
     let count = rules.len();
     let refuse = SeccompAction::Errno(errno(libc::EPERM));
     let refused = build(rules, SeccompAction::Allow, refuse, arch)?;
     Ok(([without_x32(), refused], count))
+}
+
+/// Calls that are for oneself or for others: signals, limits, whom the kernel signals, and whose end one's own is.
+fn on_others() -> Result<Vec<(c_long, Vec<SeccompRule>)>, JailError> {
+    /// `include/uapi/asm-generic/fcntl.h`, and the `ioctl` numbers of the same (`include/uapi/asm-generic/sockios.h`).
+    const F_SETSIG: c_int = 10;
+    const F_SETOWN_EX: c_int = 15;
+    const FIOSETOWN: c_int = 0x8901;
+    const SIOCSPGRP: c_int = 0x8902;
+    let dword = SeccompCmpArgLen::Dword;
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    let others = |id: c_int| {
+        let id = u64::from(id.cast_unsigned());
+        all(&[condition(0, dword.clone(), SeccompCmpOp::Ne, id)?])
+    };
+    Ok(vec![
+        // The process that QEMU becomes keeps its id.
+        (libc::SYS_tgkill, vec![others(own)?]),
+        (libc::SYS_prlimit64, vec![others(0)?]),
+        (
+            libc::SYS_fcntl,
+            any_of(1, &[libc::F_SETOWN, F_SETSIG, F_SETOWN_EX])?,
+        ),
+        (libc::SYS_ioctl, any_of(1, &[FIOSETOWN, SIOCSPGRP])?),
+        (libc::SYS_prctl, any_of(0, &[libc::PR_SET_PDEATHSIG])?),
+    ])
 }
 
 /// A datagram needs no connection to reach somebody.

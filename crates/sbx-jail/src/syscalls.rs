@@ -269,7 +269,7 @@ pub(crate) fn all(conditions: &[SeccompCondition]) -> Result<SeccompRule, JailEr
     Ok(SeccompRule::new(conditions.to_vec()).map_err(seccompiler::Error::from)?)
 }
 
-fn any_of(argument: u8, values: &[c_int]) -> Result<Vec<SeccompRule>, JailError> {
+pub(crate) fn any_of(argument: u8, values: &[c_int]) -> Result<Vec<SeccompRule>, JailError> {
     values
         .iter()
         .map(|value| all(&[equal(argument, *value)?]))

@@ -8,7 +8,7 @@ use crate::launch;
 use sbx_jail::{Jail, JailError, Profile};
 use sbx_wire::launch::{Accel, Launch, sockets};
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -28,8 +28,9 @@ const SYSTEM: [&str; 9] = [
     "/run/current-system",
     "/home/linuxbrew/.linuxbrew",
 ];
-/// What may lie beside the folder of a QEMU that is elsewhere.
-const BESIDE: [&str; 4] = ["lib", "lib64", "libexec", "share/qemu"];
+/// What lies beside the folder of a QEMU that is elsewhere. Without the first, it was not installed there: it may lie in
+/// somebody's home, and so may other things.
+const BESIDE: [&str; 4] = ["share/qemu", "lib", "lib64", "libexec"];
 /// What QEMU and its libraries look up about the host. None of it tells of another process.
 const FACTS: [&str; 12] = [
     "/etc/ld.so.cache",
@@ -56,9 +57,14 @@ pub fn become_machine(dir: &Path, arguments: &[OsString]) -> io::Error {
 
 fn confined(dir: &Path) -> io::Result<PathBuf> {
     let launch = launch::load(dir).map_err(io::Error::other)?;
-    jail(&launch).apply().map_err(|error: JailError| {
+    let enforced = jail(&launch).apply().map_err(|error: JailError| {
         io::Error::other(format!("the machine cannot be confined: {error}"))
     })?;
+    // Where QEMU's own complaints go, which it may be the reason for.
+    let _nobody_reads = writeln!(
+        io::stderr(),
+        "QEMU is confined (machine.confine): {enforced}"
+    );
     Ok(launch.programs.qemu)
 }
 
@@ -97,5 +103,8 @@ fn beside(qemu: &Path) -> Vec<PathBuf> {
     let Some(prefix) = prefix.and_then(Path::parent) else {
         return Vec::new();
     };
+    if !prefix.join(BESIDE[0]).is_dir() {
+        return Vec::new();
+    }
     BESIDE.iter().map(|name| prefix.join(name)).collect()
 }

@@ -198,6 +198,8 @@ pub mod files {
     pub const UPPER: &str = "upper.qcow2";
     /// Docker data disk.
     pub const DOCKER: &str = "docker.qcow2";
+    /// What it lies on, if its size is not the image's.
+    pub const DOCKER_BASE: &str = "docker.ext4";
 
     /// What was tried against the rules of the share with this index, a line of JSON each
     /// ([`sbx_workspace::event::Event`]).

@@ -70,7 +70,7 @@ pub(super) async fn wanted(
         lowers: image.lowers.clone(),
         upper: "/upper".into(),
         docker: "/docker".into(),
-        bases: image.bases(),
+        bases: vec![image.upper.clone(), image.docker.clone()],
     };
     let personalise = personalise(daemon, record, &image.path).await?;
     let version = qemu::version(qemu).await?.to_string();

@@ -346,8 +346,16 @@ fn machine() -> Result<(), Box<dyn std::error::Error>> {
             say(&format!("forbidden_{name}"), &raw(*nr));
         }
     }
-    say("forbidden_connect", &raw(libc::SYS_connect));
-    say("forbidden_kill", &raw(libc::SYS_kill));
+    for nr in MACHINES {
+        say(&format!("forbidden_number_{nr}"), &raw(*nr));
+    }
+    let init = |nr| raw_of(nr, 1);
+    say("forbidden_limits_of_others", &init(libc::SYS_prlimit64));
+    say("forbidden_signal_to_others", &init(libc::SYS_tgkill));
+    let parents_end = raw_of(libc::SYS_prctl, libc::PR_SET_PDEATHSIG.into());
+    say("forbidden_outliving", &parents_end);
+    let limits = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    say("own_limits", &limits.current.is_some());
     // getpid(2) by its number for x32, whether the kernel knows that or not.
     #[cfg(target_arch = "x86_64")]
     say("forbidden_x32", &raw(0x4000_0000 | libc::SYS_getpid));
@@ -394,8 +402,35 @@ const PROGRAMS: &[&str] = &[
     "seccomp",
     "personality",
     "clone_process",
-    "fchownat",
-    "setxattr",
+];
+
+/// Calls that QEMU may not make, besides those that nobody may.
+const MACHINES: &[libc::c_long] = &[
+    libc::SYS_connect,
+    libc::SYS_kill,
+    libc::SYS_tkill,
+    libc::SYS_flock,
+    libc::SYS_truncate,
+    libc::SYS_fchmod,
+    libc::SYS_fchmodat,
+    libc::SYS_fchmodat2,
+    libc::SYS_fchown,
+    libc::SYS_lsetxattr,
+    libc::SYS_fsetxattr,
+    libc::SYS_removexattr,
+    libc::SYS_utimensat,
+    libc::SYS_setpriority,
+    libc::SYS_shmget,
+    libc::SYS_semget,
+    libc::SYS_msgget,
+    libc::SYS_mq_open,
+    libc::SYS_inotify_add_watch,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_chmod,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_chown,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_utimes,
 ];
 
 /// Calls that no profile may make. With zeros for arguments none of them does anything, jailed or not.
@@ -433,11 +468,16 @@ const FORBIDDEN: &[(&str, libc::c_long)] = &[
 ];
 
 /// The error number of a call with zeros for arguments, 0 if it succeeded.
-#[expect(unsafe_code, reason = "system calls that no safe wrapper offers")]
 fn raw(number: libc::c_long) -> i32 {
+    raw_of(number, 0)
+}
+
+/// The same with this first argument.
+#[expect(unsafe_code, reason = "system calls that no safe wrapper offers")]
+fn raw_of(number: libc::c_long, first: libc::c_long) -> i32 {
     // SAFETY: all pointer arguments are null, so that the kernel can neither read nor write memory of this process;
     // the process is a probe that the jail allows nothing of this.
-    let result = unsafe { libc::syscall(number, 0, 0, 0, 0, 0, 0) };
+    let result = unsafe { libc::syscall(number, first, 0, 0, 0, 0, 0) };
     if result == -1 {
         io::Error::last_os_error().raw_os_error().unwrap_or(-1)
     } else {

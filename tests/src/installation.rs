@@ -7,7 +7,7 @@ use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Longest that one command may take, in seconds; the first ones of a machine build the image and the small kernel,
 /// which is 13 minutes of processor time.
@@ -385,6 +385,23 @@ pub(crate) fn built_programs() -> Result<PathBuf, String> {
     Ok(folder.to_path_buf())
 }
 
+/// How long copies of programs are kept: nobody runs tests of one build for so long.
+const KEPT: Duration = Duration::from_hours(48);
+
+/// Takes away what tests of earlier builds have left, some hundred megabytes each.
+fn remove_old_programs() {
+    let entries = fs::read_dir("/var/tmp").into_iter().flatten().flatten();
+    for entry in entries {
+        let made = entry.metadata().and_then(|meta| meta.modified());
+        let age = made.ok().and_then(|time| time.elapsed().ok());
+        let name = entry.file_name();
+        if name.to_string_lossy().starts_with("sbx-e2e-bin-") && age.is_some_and(|age| age > KEPT) {
+            // Somebody else's is not ours to remove.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 /// Copies the programs where every user can run them, once per build.
 fn copy_programs(built: &Path) -> Result<PathBuf, String> {
     let mut newest = 0;
@@ -397,6 +414,7 @@ fn copy_programs(built: &Path) -> Result<PathBuf, String> {
     if place.is_dir() {
         return Ok(place);
     }
+    remove_old_programs();
     fs::create_dir_all(&new).map_err(|e| format!("{}: {e}", new.display()))?;
     fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).map_err(|e| e.to_string())?;
     for name in PROGRAMS {

@@ -183,11 +183,7 @@ mod tests {
         let used = sbx_image::initramfs_path(&guest, &[], cache.path()).unwrap();
         fs::write(&used, "").unwrap();
         fs::write(below("initramfs/0.cpio"), "").unwrap();
-        let gone = [
-            "images/.building-base-0",
-            "kernels/small-0",
-            "initramfs/0.cpio",
-        ];
+        let gone = ["images/.building-base-0", "initramfs/0.cpio"];
         for dry_run in [true, false] {
             let pruning = Pruning {
                 guest: Some(guest.clone()),
@@ -200,6 +196,7 @@ mod tests {
                 assert_eq!(below(name).exists(), dry_run, "{name}");
             }
         }
-        assert!(used.exists());
+        // Without an image nobody knows which kernel the next one wants.
+        assert!(used.exists() && below("kernels/small-0").exists());
     }
 }

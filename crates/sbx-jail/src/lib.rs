@@ -260,12 +260,14 @@ fn count_threads() -> Result<usize, JailError> {
 }
 
 /// Root without its powers. The share keeps the two that let root work on a workspace that belongs to somebody else
-/// as root always could. A program that root starts has all that it may have at most, so for QEMU that is nothing too.
+/// as root always could; QEMU reads an image whose files another user has built. A program that root starts has all that
+/// it may have at most, so that is less as well.
 fn drop_capabilities(profile: Profile) -> Result<(), JailError> {
     let held = rustix::thread::capabilities(None).map_err(os("capget"))?;
     let wanted = match profile {
         Profile::Share => CapabilitySet::DAC_OVERRIDE | CapabilitySet::FOWNER,
-        Profile::Gateway | Profile::Supervisor | Profile::Machine => CapabilitySet::empty(),
+        Profile::Machine => CapabilitySet::DAC_READ_SEARCH,
+        Profile::Gateway | Profile::Supervisor => CapabilitySet::empty(),
     };
     if profile == Profile::Machine && held.effective.contains(CapabilitySet::SETPCAP) {
         bound_capabilities(wanted)?;

@@ -190,23 +190,27 @@ fn copy_private(from: &Path, to: &Path, installation: &Installation) {
     }
 }
 
-/// Gives `to` the images of `from` as hard links.
+/// Gives `to` the images of `from` as hard links, in a folder of the user who runs this: no other is taken for a cache.
 fn link_images(from: &Path, to: &Path) {
     let (from, to) = (from.join("sbx"), to.join("sbx"));
-    if from.is_dir() && !to.is_dir() {
-        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
-        let done = std::process::Command::new("cp")
-            .arg("-al")
-            .arg(&from)
-            .arg(&to)
-            .status();
-        assert!(
-            done.unwrap().success(),
-            "cannot link {} to {}",
-            from.display(),
-            to.display()
-        );
+    if !to.is_dir() {
+        std::fs::create_dir_all(&to).unwrap();
+        for entry in std::fs::read_dir(&from).into_iter().flatten() {
+            let done = std::process::Command::new("cp")
+                .arg("-al")
+                .arg(entry.unwrap().path())
+                .arg(&to)
+                .status();
+            assert!(
+                done.unwrap().success(),
+                "cannot link {} to {}",
+                from.display(),
+                to.display()
+            );
+        }
     }
+    let us = rustix::process::getuid().as_raw();
+    std::os::unix::fs::chown(&to, Some(us), None).unwrap();
 }
 
 /// Whether a process exists (and is not a zombie).

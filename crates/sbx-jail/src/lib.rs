@@ -2,7 +2,7 @@
 //!
 //! A helper opens what it needs, then calls [`Jail::apply`] before it starts a thread and before it reads the first
 //! byte from a guest. From then on, whatever takes the process over can neither start a program nor reach a file,
-//! a network or a process that the helper itself has no use for. Six layers, each one weaker alone:
+//! a network or a process that the helper itself has no use for. Five layers, each one weaker alone:
 //!
 //! | layer | stops | if the kernel lacks it |
 //! |---|---|---|

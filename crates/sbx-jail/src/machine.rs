@@ -7,11 +7,12 @@
 use std::collections::BTreeMap;
 
 use libc::{c_int, c_long};
-use seccompiler::{BpfProgram, SeccompAction, SeccompRule, TargetArch, sock_filter};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompRule, TargetArch, sock_filter,
+};
 
 use crate::JailError;
 use crate::syscalls::{KIND, all, any_of, build, condition, errno, masked};
-use seccompiler::{SeccompCmpArgLen, SeccompCmpOp};
 
 /// Refused with any arguments.
 const REFUSED: &[c_long] = &[

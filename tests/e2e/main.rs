@@ -18,6 +18,7 @@ mod fsynced;
 mod guard;
 mod kernel;
 mod kills;
+mod late;
 mod life;
 mod neighbours;
 mod network;

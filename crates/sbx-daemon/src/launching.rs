@@ -15,7 +15,7 @@ use crate::{
 use sbx_image::Image;
 use sbx_wire::api::{Event, KernelKind};
 use sbx_wire::guest::Mount;
-use sbx_wire::launch::{self, Launch, MachineSpec, Origin, ShareSpec};
+use sbx_wire::launch::{self, Accel, Launch, MachineSpec, Origin, ShareSpec};
 use sbx_wire::report::Report;
 use sbx_wire::session::Phase;
 use std::fs::OpenOptions;
@@ -26,8 +26,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::process::{Child, Command};
 
-/// Time for a machine to come up; the supervisor gives up long before.
-const READY_LIMIT: Duration = Duration::from_mins(5);
+/// Time for a supervisor to say that its machine has not come up, beyond what that has.
+const READY_MARGIN: Duration = Duration::from_mins(1);
 /// Time for a supervisor's socket to be there: it waits up to 5 s for the processes of an earlier run.
 const SOCKET_LIMIT: Duration = Duration::from_secs(20);
 /// Between two attempts to connect to a supervisor that is coming up.
@@ -45,7 +45,17 @@ pub(crate) async fn launch(
     snapshot: Option<&Snapshot>,
     events: &Events,
 ) -> Result<(), Report> {
-    match launch_with(daemon, sandbox, (None, snapshot), events).await {
+    let mut outcome = launch_with(daemon, sandbox, (None, snapshot), events).await;
+    if let Err(error) = &outcome
+        && snapshot.is_none()
+        && may_come_up(sandbox, error)
+    {
+        tracing::warn!(sandbox = sandbox.name, %error, "once more");
+        let text = format!("{error}: starting it once more");
+        events.send(Event::Notice(text)).await;
+        outcome = launch_with(daemon, sandbox, (None, None), events).await;
+    }
+    match outcome {
         // A snapshot that does not start is its caller's to replace.
         Err(error) if snapshot.is_some() => Err(error),
         Err(error) if error.code == FAILED && kernel::was_a_choice(daemon, sandbox) => {
@@ -53,6 +63,14 @@ pub(crate) async fn launch(
         }
         outcome => outcome,
     }
+}
+
+/// Whether a start that failed may succeed when it is tried again: under emulation, kernels were seen that wait for ever
+/// for the timer of a second processor while they come up.
+fn may_come_up(sandbox: &Sandbox, error: &Report) -> bool {
+    error.code == FAILED
+        && sandbox.record().accel == Accel::Tcg
+        && last_words(&sandbox.dir).is_some_and(|words| words.starts_with(launch::LATE))
 }
 
 /// [`launch`], with this kernel or the one that [`kernel::choose`] finds.
@@ -161,6 +179,7 @@ async fn write_documents(
         personalise,
         origin,
         unconfined: !settings::confined(&stored),
+        start_limit_s: u32::try_from(settings::start_limit(&stored).as_secs()).ok(),
         dir,
     };
     files::replace_json(&sandbox.dir.join(launch::FILE), &document)?;
@@ -259,7 +278,8 @@ async fn bring_up(
         let status = child.wait().await;
         tracing::info!(sandbox = name, ?status, "supervisor reaped");
     });
-    ready(sandbox, events).await?;
+    let limit = settings::start_limit(daemon.store().settings()) + READY_MARGIN;
+    ready(sandbox, events, limit).await?;
     if let Err(report) = sandbox.gateway.applied(revision, GATEWAY_LIMIT).await {
         tracing::error!(sandbox = sandbox.name, %report, "gateway after a start");
         let text =
@@ -297,7 +317,7 @@ async fn connect(
     }
 }
 
-async fn ready(sandbox: &Sandbox, events: &Events) -> Result<(), Report> {
+async fn ready(sandbox: &Sandbox, events: &Events, limit: Duration) -> Result<(), Report> {
     let mut live = sandbox.live.subscribe();
     let wait = live.wait_for(|live| match live {
         Live::Up(status, _) => match &status.phase {
@@ -312,7 +332,7 @@ async fn ready(sandbox: &Sandbox, events: &Events) -> Result<(), Report> {
         Live::Silent => false,
         Live::Stopped(_) => true,
     });
-    let outcome = tokio::time::timeout(READY_LIMIT, wait).await;
+    let outcome = tokio::time::timeout(limit, wait).await;
     match outcome {
         Ok(Ok(live)) => match &*live {
             Live::Up(status, _) => match &status.phase {
@@ -325,7 +345,10 @@ async fn ready(sandbox: &Sandbox, events: &Events) -> Result<(), Report> {
             )),
             Live::Silent => Err(failed(sandbox, "its supervisor does not answer")),
         },
-        _ => Err(failed(sandbox, "it took more than 5 minutes")),
+        _ => {
+            let seen = format!("it took more than {} s", limit.as_secs());
+            Err(failed(sandbox, &seen))
+        }
     }
 }
 

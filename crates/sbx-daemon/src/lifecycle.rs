@@ -8,6 +8,7 @@ use crate::launching;
 use crate::reconcile::{REMOVING, remove as remove_folder};
 use crate::removal;
 use crate::sandbox::{Live, Sandbox};
+use crate::settings;
 use crate::supervisor_link::Connection;
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Signal, pidfd_send_signal};
@@ -27,8 +28,8 @@ const GRACE: Duration = Duration::from_secs(10);
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 /// Time for killed processes to be gone.
 const GONE_LIMIT: Duration = Duration::from_secs(10);
-/// Time for another start of the same sandbox, begun under an earlier daemon.
-const START_LIMIT: Duration = Duration::from_mins(5);
+/// Time for another start of the same sandbox, begun under an earlier daemon, beyond what a machine has to come up.
+const START_MARGIN: Duration = Duration::from_mins(3);
 /// Between two looks at the locks of a sandbox.
 const POLL: Duration = Duration::from_millis(10);
 
@@ -60,7 +61,8 @@ pub(crate) async fn ensure_running(
     {
         tracing::warn!(sandbox = sandbox.name, "found running");
     }
-    settle(sandbox, events).await;
+    let limit = settings::start_limit(daemon.store().settings()) + START_MARGIN;
+    settle(sandbox, events, limit).await;
     if sandbox.is_running() {
         return Ok(false);
     }
@@ -80,7 +82,7 @@ pub(crate) async fn ensure_running(
 }
 
 /// Waits while the machine is on its way up or down.
-async fn settle(sandbox: &Sandbox, events: &Events) {
+async fn settle(sandbox: &Sandbox, events: &Events, start_limit: Duration) {
     let mut live = sandbox.live.subscribe();
     let settled = live.wait_for(|live| match live {
         Live::Up(status, _) => {
@@ -96,7 +98,7 @@ async fn settle(sandbox: &Sandbox, events: &Events) {
     let limit = if matches!(sandbox.live(), Live::Silent) {
         GONE_LIMIT
     } else {
-        START_LIMIT
+        start_limit
     };
     let _ = tokio::time::timeout(limit, settled).await;
 }

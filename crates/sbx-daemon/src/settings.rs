@@ -3,6 +3,7 @@
 mod guarding;
 mod machine;
 mod ssh;
+mod times;
 mod upstreams;
 
 use crate::store::StoredSetting;
@@ -17,6 +18,8 @@ pub(crate) use guarding::{hide, masks, mounts, protect};
 use machine::wanted_kernel;
 pub(crate) use machine::{WantedKernel, confined, kernel};
 pub(crate) use ssh::{KeyUse, Ssh, ssh};
+use times::{AUTO_STOP_DEFAULT, START_DEFAULT, auto_stop, start_limit_of};
+pub(crate) use times::{auto_stop_s, start_limit};
 use upstreams::{extra_roots, overrides, resolvers};
 
 pub(crate) const BROWSER: &str = "browser.open";
@@ -26,6 +29,7 @@ pub(crate) const RESOLVERS: &str = "upstream.resolvers";
 pub(crate) const UDP_EGRESS: &str = "feature.udp-egress";
 pub(crate) const CONFINE: &str = "machine.confine";
 pub(crate) const KERNEL: &str = "machine.kernel";
+pub(crate) const START_LIMIT: &str = "machine.startLimit";
 pub(crate) const AUTO_STOP: &str = "sandbox.autoStop";
 pub(crate) const DETACH_KEYS: &str = "session.detachKeys";
 pub(crate) const DOCKER_VOLUME: &str = "sandbox.disk.dockerVolume";
@@ -45,12 +49,6 @@ const DOCKER_BYTES: std::ops::RangeInclusive<u64> = 512 << 20..=4 << 40;
 /// Default of the Docker volume.
 const DOCKER_DEFAULT: &str = "10g";
 
-/// Default of the time without sessions: long enough to read a diff or fetch a coffee between two
-/// commands without a restart, which costs seconds and every process inside; short enough that a forgotten
-/// sandbox gives its memory back.
-const AUTO_STOP_DEFAULT: &str = "15m";
-/// Longest such time that can be set, seconds: a week.
-const AUTO_STOP_MAX_S: u64 = 7 * 24 * 3600;
 /// Default of the keys: one that is kept back from no program while it is unclear what it means.
 const DETACH_DEFAULT: &str = "ctrl-\\";
 
@@ -102,6 +100,15 @@ const KEYS: &[Key] = &[
         restart: false,
         description: "Kernel of machines started from now on: stock (Debian's), small (built from Debian's source), or auto: small once it was built and seen to start no later",
         check: |text| wanted_kernel(text).map(|_| plain(text.trim().to_ascii_lowercase())),
+    },
+    Key {
+        name: START_LIMIT,
+        kind: "string",
+        default: START_DEFAULT,
+        example: "5m",
+        restart: false,
+        description: "Time for a machine started from now on to take orders, 5s to 30m; one under emulation that does not is started once more",
+        check: |text| start_limit_of(text).map(|_| plain(text.trim().to_ascii_lowercase())),
     },
     Key {
         name: AUTO_STOP,
@@ -417,44 +424,12 @@ pub(crate) fn docker_volume(stored: &BTreeMap<String, StoredSetting>) -> Option<
     docker_bytes(&stored.get(DOCKER_VOLUME)?.value).ok()
 }
 
-/// Seconds that a sandbox runs on after its last session; `None`: until it is stopped.
-pub(crate) fn auto_stop_s(stored: &BTreeMap<String, StoredSetting>) -> Option<u64> {
-    let text = stored
-        .get(AUTO_STOP)
-        .map_or(AUTO_STOP_DEFAULT, |stored| &stored.value);
-    // Stored values passed the check; with one that a hand changed since, nothing is stopped by itself.
-    auto_stop(text).unwrap_or_default()
-}
-
 /// Keys that detach a terminal.
 pub(crate) fn detach_keys(stored: &BTreeMap<String, StoredSetting>) -> String {
     stored
         .get(DETACH_KEYS)
         .map_or(DETACH_DEFAULT, |stored| &stored.value)
         .to_owned()
-}
-
-fn auto_stop(text: &str) -> Result<Option<u64>, String> {
-    let lower = text.trim().to_ascii_lowercase();
-    if lower == "never" {
-        return Ok(None);
-    }
-    let (number, factor) = match lower.chars().last() {
-        Some('s') => (&lower[..lower.len() - 1], 1),
-        Some('m') => (&lower[..lower.len() - 1], 60),
-        Some('h') => (&lower[..lower.len() - 1], 3600),
-        _ if lower == "0" => ("0", 1),
-        _ => ("", 1),
-    };
-    let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-    let seconds = number.parse::<u64>().ok().filter(|_| digits);
-    seconds
-        .and_then(|seconds| seconds.checked_mul(factor))
-        .filter(|seconds| *seconds <= AUTO_STOP_MAX_S)
-        .map(Some)
-        .ok_or_else(|| {
-            format!("{text:?} is neither never nor a time such as 90s, 15m or 8h, at most 168h")
-        })
 }
 
 fn flag(text: &str) -> Result<bool, String> {
@@ -506,30 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn times_without_sessions_are_read_and_bounded() {
-        for (text, seconds) in [
-            ("0", Some(0)),
-            ("90s", Some(90)),
-            ("15M", Some(900)),
-            ("168h", Some(AUTO_STOP_MAX_S)),
-            (" never ", None),
-        ] {
-            assert_eq!(auto_stop(text), Ok(seconds), "{text}");
-        }
-        for bad in [
-            "",
-            "m",
-            "15",
-            "-1m",
-            "+1m",
-            "1.5h",
-            "169h",
-            "1d",
-            "99999999999999999999h",
-        ] {
-            assert!(auto_stop(bad).is_err(), "{bad}");
-        }
-        assert_eq!(auto_stop_s(&BTreeMap::new()), Some(900));
+    fn one_key_detaches_unless_others_are_set() {
         let keys: Result<DetachKeys, _> = detach_keys(&BTreeMap::new()).parse();
         assert_eq!(keys.unwrap().keys().len(), 1);
     }

@@ -48,7 +48,18 @@ pub struct Launch {
     /// QEMU is started as any program is, without a jail (setting `machine.confine`).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unconfined: bool,
+    /// Time from the start to a guest that takes orders, seconds (setting `machine.startLimit`); without it 120. A
+    /// machine from a snapshot has a limit of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_limit_s: Option<u32>,
 }
+
+/// Time for a start when the document says none, seconds.
+pub const START_LIMIT_S: u32 = 120;
+
+/// How the reason of a start that took too long begins, in `last-exit`: such a machine may come up when it is started
+/// again, others will not.
+pub const LATE: &str = "the sandbox did not start: not ready after ";
 
 /// How a machine comes to life, and what for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

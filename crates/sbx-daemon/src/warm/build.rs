@@ -13,8 +13,8 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-/// From nothing to a written snapshot. It runs at low priority, beside whatever the user does.
-const LIMIT: Duration = Duration::from_mins(5);
+/// From a machine that has come up to a written snapshot. It runs at low priority, beside whatever the user does.
+const LIMIT: Duration = Duration::from_mins(3);
 /// Space that has to be free beside the memory of the machine, which is mostly zero, MiB.
 const MIN_FREE_MIB: u64 = 2048;
 /// What stays of an attempt that failed, until the next one or the next daemon.
@@ -105,7 +105,8 @@ async fn run(
         create_overlay(&found.qemu_img, &wanted.upper, &snapshot.upper, None),
         create_overlay(&found.qemu_img, &wanted.docker, &snapshot.docker, None),
     )?;
-    let unconfined = !settings::confined(daemon.store().settings());
+    let stored = daemon.store().settings().clone();
+    let start_limit = settings::start_limit(&stored);
     let document = Launch {
         schema: launch::SCHEMA,
         id: id.to_owned(),
@@ -125,15 +126,16 @@ async fn run(
         auto_stop_s: None,
         personalise: wanted.personalise.clone(),
         origin: Origin::Save(snapshot.files),
-        unconfined,
+        unconfined: !settings::confined(&stored),
+        start_limit_s: u32::try_from(start_limit.as_secs()).ok(),
         dir,
     };
     files::replace_json(&building.join(launch::FILE), &document)?;
-    supervise(daemon, building).await
+    supervise(daemon, building, start_limit + LIMIT).await
 }
 
 /// Runs a supervisor to its end.
-async fn supervise(daemon: &Daemon, building: &Path) -> Result<(), Report> {
+async fn supervise(daemon: &Daemon, building: &Path, limit: Duration) -> Result<(), Report> {
     let program = programs::supervisor(&daemon.programs)?;
     let mut command = launching::supervisor(Path::new("nice"), building)?;
     command.args(["-n", NICE]).arg(&program).arg(building);
@@ -160,7 +162,7 @@ async fn supervise(daemon: &Daemon, building: &Path) -> Result<(), Report> {
             Ok(status) => crate::sandbox::last_words(building).unwrap_or_else(|| status.to_string()),
             Err(error) => error.to_string(),
         },
-        () = tokio::time::sleep(LIMIT) => format!("it took more than {} s", LIMIT.as_secs()),
+        () = tokio::time::sleep(limit) => format!("it took more than {} s", limit.as_secs()),
         _ = ending.wait_for(|ending| *ending) => "the daemon was stopped".to_owned(),
     };
     // Its helpers die with it, a moment later.

@@ -28,8 +28,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Attempts at one snapshot in a daemon's life. What failed twice will fail again.
-const ATTEMPTS: u32 = 2;
+/// Attempts at one snapshot, one after the other: under emulation a machine now and then does not come up, and the next
+/// one mostly does.
+const AT_ONCE: u32 = 2;
+/// Attempts at one snapshot in a daemon's life. What failed so often will fail again.
+const ATTEMPTS: u32 = 2 * AT_ONCE;
 
 /// Time for a snapshot to be given up when the daemon ends.
 const LEAVE: Duration = Duration::from_secs(2);
@@ -62,6 +65,22 @@ impl Warm {
         let failed = failed.map(|(key, (_, why))| format!("{key}: {why}"));
         let pending = state.pending.iter().map(|(key, _)| key.clone());
         (pending.collect(), failed.collect())
+    }
+
+    /// What came of an attempt.
+    fn note(&self, key: &str, made: Result<(), Report>) {
+        let mut state = self.state();
+        match made {
+            Ok(()) => {
+                state.failed.remove(key);
+            }
+            Err(report) => {
+                tracing::warn!(key, %report, "no snapshot");
+                let failures = state.failed.get(key).map_or(0, |(n, _)| *n);
+                let failure = (failures + 1, report.message);
+                state.failed.insert(key.to_owned(), failure);
+            }
+        }
     }
 
     /// Keys of the images that snapshots are being made from.
@@ -149,19 +168,16 @@ pub(crate) fn make_later(daemon: &Arc<Daemon>, wanted: Wanted) {
     let daemon = daemon.clone();
     tokio::spawn(async move {
         let _turn = daemon.warm.turn.lock().await;
-        let made = build::make(&daemon, &wanted).await;
-        let mut state = daemon.warm.state();
-        state.pending.retain(|(pending, _)| *pending != key);
-        match made {
-            Ok(()) => {
-                state.failed.remove(&key);
-            }
-            Err(report) => {
-                tracing::warn!(key, %report, "no snapshot");
-                let failures = state.failed.get(&key).map_or(0, |(n, _)| *n);
-                state.failed.insert(key, (failures + 1, report.message));
+        for _ in 0..AT_ONCE {
+            let made = build::make(&daemon, &wanted).await;
+            let done = made.is_ok() || *daemon.ending.borrow();
+            daemon.warm.note(&key, made);
+            if done {
+                break;
             }
         }
+        let mut state = daemon.warm.state();
+        state.pending.retain(|(pending, _)| *pending != key);
     });
 }
 

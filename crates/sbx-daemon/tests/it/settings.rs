@@ -23,6 +23,7 @@ fn every_setting_is_listed_with_default_type_and_description() {
         "feature.udp-egress",
         "machine.confine",
         "machine.kernel",
+        "machine.startLimit",
         "sandbox.autoStop",
         "sandbox.disk.dockerVolume",
         "sandbox.warmStart",

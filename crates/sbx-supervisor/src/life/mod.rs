@@ -8,12 +8,14 @@
 //! | `save` | making the snapshot |
 //! | `full_disk` | a machine that waits for space |
 //! | `helpers` | what the end of each helper means |
+//! | `late` | what a machine was doing that did not come up |
 //! | `clock` | noticing that time was lost |
 
 mod boot;
 mod clock;
 mod full_disk;
 mod helpers;
+mod late;
 mod restore;
 mod save;
 
@@ -27,15 +29,13 @@ use full_disk::FullDisk;
 use helpers::Helpers;
 use sbx_machine::qmp::{Event, Qmp};
 use sbx_wire::guest::ToGuest;
-use sbx_wire::launch::{Launch, Origin};
+use sbx_wire::launch::{LATE, Launch, Origin, START_LIMIT_S};
 use sbx_wire::session::Phase;
 use std::time::Duration;
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
-/// Time from the start to the guest being ready: long, because ten emulated guests may start at a time.
-pub const START_LIMIT: Duration = Duration::from_mins(2);
 /// Grace of a guest whose share or channel is broken, or that waits for space: it can hardly unmount anything.
 const BROKEN_GRACE: Duration = Duration::from_secs(3);
 /// Time for QEMU to end after `quit`, and for helpers after SIGTERM.
@@ -57,6 +57,8 @@ pub struct StopRequest {
 enum EndReason {
     #[error("the sandbox did not start: {0}")]
     Start(String),
+    #[error("{LATE}{} s", .0.as_secs())]
+    Late(Duration),
     #[error("the guest shut down")]
     ShutDown,
     #[error("the machine ended: {0}")]
@@ -162,7 +164,7 @@ impl Life {
     /// The reason, and the console's last lines where they may say more.
     fn explain(&self, reason: &EndReason) -> String {
         match reason {
-            EndReason::Start(_) | EndReason::Machine(_) => {
+            EndReason::Start(_) | EndReason::Late(_) | EndReason::Machine(_) => {
                 let lines = self.console.last_lines(6).join(" | ");
                 if lines.is_empty() {
                     reason.to_string()
@@ -184,15 +186,23 @@ impl Life {
 
     async fn drive_until_error(&mut self) -> Result<std::convert::Infallible, EndReason> {
         let limit = match self.launch.origin {
-            Origin::Boot | Origin::Save(_) => START_LIMIT,
+            Origin::Boot | Origin::Save(_) => {
+                let seconds = self.launch.start_limit_s.unwrap_or(START_LIMIT_S);
+                Duration::from_secs(seconds.into())
+            }
             Origin::Restore(_) => restore::LIMIT,
         };
-        let late = |_| EndReason::Start(format!("not ready after {} s", limit.as_secs()));
         if matches!(self.launch.origin, Origin::Save(_)) {
-            timeout(limit, self.save()).await.map_err(late)??;
+            match timeout(limit, self.save()).await {
+                Ok(saved) => saved?,
+                Err(_) => return Err(self.late(limit).await),
+            }
             return Err(EndReason::Saved);
         }
-        let (events, qmp_events) = timeout(limit, self.start()).await.map_err(late)??;
+        let (events, qmp_events) = match timeout(limit, self.start()).await {
+            Ok(started) => started?,
+            Err(_) => return Err(self.late(limit).await),
+        };
         let ready_ms = self.state.age_ms();
         let guest = self.guest.clone();
         self.state.update(|snapshot| {
@@ -202,6 +212,11 @@ impl Life {
         });
         tracing::info!(ready_ms, "running");
         self.watch_over(events, qmp_events).await
+    }
+
+    async fn late(&self, limit: Duration) -> EndReason {
+        self.log_what_holds_it_up().await;
+        EndReason::Late(limit)
     }
 
     async fn watch_over(

@@ -106,6 +106,7 @@ impl Lab {
             personalise: personalise(),
             origin: Origin::Boot,
             unconfined: false,
+            start_limit_s: None,
         };
         Self {
             root,

@@ -45,6 +45,7 @@ fn the_launch_document_is_as_in_schema_1() {
         personalise: personalise(),
         origin: Origin::Boot,
         unconfined: false,
+        start_limit_s: None,
     };
     frozen::json("launch-v1.txt", "launch", &[("-json", launch)]);
     let files = SnapshotFiles {

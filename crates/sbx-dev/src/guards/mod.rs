@@ -10,6 +10,7 @@
 
 mod adapter;
 mod gateway;
+mod jail;
 mod life;
 mod policy;
 mod share;
@@ -47,6 +48,8 @@ struct Part {
     tests: &'static [&'static str],
     /// What is built again without a guard, for cargo.
     without: &'static [&'static str],
+    /// Its tests take no list of names: all of them are run.
+    whole: bool,
     guards: &'static [&'static [Guard]],
 }
 
@@ -62,6 +65,7 @@ const PARTS: &[Part] = &[
         package: "sbx-gateway",
         tests: &["--test", "it"],
         without: &["build", "--bin", "sbx-gateway"],
+        whole: false,
         guards: &[
             policy::GUARDS,
             adapter::GUARDS,
@@ -75,7 +79,15 @@ const PARTS: &[Part] = &[
         package: "sbx-share",
         tests: &["--lib", "--test", "it"],
         without: &["test", "--no-run", "--lib", "--test", "it"],
+        whole: false,
         guards: &[share::GUARDS, share_tree::GUARDS],
+    },
+    Part {
+        package: "sbx-jail",
+        tests: &["--test", "it"],
+        without: &["test", "--no-run", "--test", "it"],
+        whole: true,
+        guards: &[jail::GUARDS],
     },
 ];
 
@@ -257,9 +269,10 @@ impl Bench {
     fn failing(&self, tests: &[&str]) -> Result<Vec<String>> {
         let mut text = String::new();
         for program in &self.tests {
+            let named = if self.part.whole { &[][..] } else { tests };
             let output = Command::new(program)
                 .args(["--exact", "--test-threads", "2"])
-                .args(tests)
+                .args(named)
                 .env("RUST_BACKTRACE", "0")
                 .current_dir(Path::new(COPY).join("crates").join(self.part.package))
                 .output();
@@ -344,7 +357,13 @@ mod tests {
                     "{at}"
                 );
                 for test in guard.tests {
-                    let (module, name) = test.rsplit_once("::").unwrap();
+                    let Some((module, name)) = test.rsplit_once("::") else {
+                        // One of a table.
+                        let table = fs::read_to_string(folder.join("tests/it/facts.rs"));
+                        let found = table.unwrap().contains(&format!("\"{test}\""));
+                        assert!(found, "{at} {test}");
+                        continue;
+                    };
                     let module = module.strip_suffix("::tests").unwrap_or(module);
                     let file = module.replace("::", "/");
                     let text = fs::read_to_string(folder.join(format!("tests/it/{file}.rs")))

@@ -109,7 +109,7 @@ impl Report {
 
     /// What holds in every profile of ours.
     fn expect_jail(&self) -> Result<(), String> {
-        self.expect_forbidden(30)?;
+        self.expect_forbidden(36)?;
         self.expect(&[
             ("no_new_privs", "1"),
             ("core_limit", "0"),
@@ -186,7 +186,7 @@ fn supervisor_sockets() -> Result<(), String> {
 
 fn machine() -> Result<(), String> {
     let report = Report::of("machine")?;
-    report.expect_forbidden(50)?;
+    report.expect_forbidden(95)?;
     report.expect(&[
         ("read", "ok"),
         ("write", "ok"),
@@ -218,6 +218,8 @@ fn machine() -> Result<(), String> {
         ("read_outside", EACCES),
         ("read_etc", EACCES),
         ("write_outside", EACCES),
+        ("write_program", EACCES),
+        ("write_beside_sockets", EACCES),
         ("listen_elsewhere", EACCES),
         ("rename", EACCES),
         ("exec_elsewhere", EACCES),

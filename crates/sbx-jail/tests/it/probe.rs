@@ -168,6 +168,9 @@ fn common(jail: Jail) -> Result<(), Box<dyn std::error::Error>> {
     for (name, nr) in FORBIDDEN {
         say(&format!("forbidden_{name}"), &raw(*nr));
     }
+    for (name, nr, arguments) in FORBIDDEN_SO {
+        say(&format!("forbidden_{name}"), &raw_with(*nr, *arguments));
+    }
     say("read_outside", &outcome(fs::read(outside().join("there"))));
     say("read_etc", &outcome(fs::read("/etc/passwd")));
     say(
@@ -347,13 +350,12 @@ fn machine() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
     for nr in MACHINES {
-        say(&format!("forbidden_number_{nr}"), &raw(*nr));
+        let refused = raw_with(*nr, [-1, 0, 0]);
+        say(&format!("forbidden_number_{nr}"), &refused);
     }
-    let init = |nr| raw_of(nr, 1);
-    say("forbidden_limits_of_others", &init(libc::SYS_prlimit64));
-    say("forbidden_signal_to_others", &init(libc::SYS_tgkill));
-    let parents_end = raw_of(libc::SYS_prctl, libc::PR_SET_PDEATHSIG.into());
-    say("forbidden_outliving", &parents_end);
+    for (name, nr, arguments) in ON_OTHERS {
+        say(&format!("forbidden_{name}"), &raw_with(*nr, *arguments));
+    }
     let limits = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     say("own_limits", &limits.current.is_some());
     // getpid(2) by its number for x32, whether the kernel knows that or not.
@@ -367,6 +369,10 @@ fn machine() -> Result<(), Box<dyn std::error::Error>> {
     say("read_etc", &outcome(fs::read("/etc/passwd")));
     let new = fs::write(outside().join("new"), "x");
     say("write_outside", &outcome(new));
+    let program = fs::File::options().write(true).open("/usr/bin/env");
+    say("write_program", &outcome(program));
+    let beside = fs::write(sockets.join("file"), "x");
+    say("write_beside_sockets", &outcome(beside));
     say("null", &outcome(fs::write("/dev/null", "x")));
     say("listen", &outcome(UnixListener::bind(sockets.join("s"))));
     let other = UnixListener::bind(inside().join("s"));
@@ -382,7 +388,8 @@ fn machine() -> Result<(), Box<dyn std::error::Error>> {
     say("unix_datagram_pair", &outcome(UnixDatagram::pair()));
     say("unix_datagram", &outcome(UnixDatagram::unbound()));
     say("udp", &outcome(std::net::UdpSocket::bind("127.0.0.1:0")));
-    let tcp = std::net::TcpStream::connect("127.0.0.1:9");
+    // sendto(2) can connect such a one (MSG_FASTOPEN).
+    let tcp = socket(AddressFamily::INET, SocketType::STREAM, None);
     say("tcp_socket", &outcome(tcp));
     say("exec", &outcome(Command::new("/bin/true").status()));
     let program = Command::new(&elsewhere).status();
@@ -404,11 +411,54 @@ const PROGRAMS: &[&str] = &[
     "clone_process",
 ];
 
-/// Calls that QEMU may not make, besides those that nobody may.
+/// Calls that QEMU may not make, besides those that nobody may. With -1 for the first argument, which is no descriptor and
+/// no address, none of them does anything, jailed or not.
 const MACHINES: &[libc::c_long] = &[
     libc::SYS_connect,
     libc::SYS_kill,
     libc::SYS_tkill,
+    libc::SYS_process_vm_writev,
+    libc::SYS_process_madvise,
+    libc::SYS_process_mrelease,
+    libc::SYS_kcmp,
+    libc::SYS_pidfd_open,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_rt_sigqueueinfo,
+    libc::SYS_rt_tgsigqueueinfo,
+    libc::SYS_ioprio_set,
+    libc::SYS_move_pages,
+    libc::SYS_migrate_pages,
+    libc::SYS_shmat,
+    libc::SYS_shmctl,
+    libc::SYS_semop,
+    libc::SYS_semctl,
+    libc::SYS_msgsnd,
+    libc::SYS_msgrcv,
+    libc::SYS_msgctl,
+    libc::SYS_mq_unlink,
+    libc::SYS_open_tree,
+    libc::SYS_move_mount,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_mount_setattr,
+    libc::SYS_name_to_handle_at,
+    libc::SYS_fanotify_init,
+    libc::SYS_quotactl,
+    libc::SYS_swapon,
+    libc::SYS_setresuid,
+    libc::SYS_setresgid,
+    libc::SYS_setfsuid,
+    libc::SYS_request_key,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    libc::SYS_kexec_file_load,
+    libc::SYS_delete_module,
+    libc::SYS_reboot,
+    libc::SYS_syslog,
+    libc::SYS_clock_settime,
+    libc::SYS_adjtimex,
     libc::SYS_flock,
     libc::SYS_truncate,
     libc::SYS_fchmod,
@@ -432,6 +482,44 @@ const MACHINES: &[libc::c_long] = &[
     #[cfg(target_arch = "x86_64")]
     libc::SYS_utimes,
 ];
+
+/// What QEMU may do to itself and to nobody else.
+const ON_OTHERS: &[(&str, libc::c_long, [libc::c_long; 3])] = &[
+    ("limits_of_others", libc::SYS_prlimit64, [1, 0, 0]),
+    ("signal_to_others", libc::SYS_tgkill, [1, 0, 0]),
+    (
+        "outliving",
+        libc::SYS_prctl,
+        [libc::PR_SET_PDEATHSIG as _, 0, 0],
+    ),
+    (
+        "signals_to_others",
+        libc::SYS_fcntl,
+        [0, libc::F_SETOWN as _, 0],
+    ),
+    ("signals_by_device", libc::SYS_ioctl, [0, 0x8901, 0]),
+];
+
+/// What no helper may do with these arguments. Without the jail each of them succeeds, or fails for another reason.
+const FORBIDDEN_SO: &[(&str, libc::c_long, [libc::c_long; 3])] = &[
+    ("new_code", libc::SYS_mprotect, [0, 0, libc::PROT_EXEC as _]),
+    (
+        "namespace",
+        libc::SYS_clone,
+        [(THREAD | libc::CLONE_NEWUSER) as _, 0, 0],
+    ),
+    ("prctl", libc::SYS_prctl, [libc::PR_SET_DUMPABLE as _, 0, 0]),
+    ("own_limits", libc::SYS_prlimit64, [0, 0, 1]),
+    ("ioctl", libc::SYS_ioctl, [0, 0x8901, 0]),
+    (
+        "owner_of_signals",
+        libc::SYS_fcntl,
+        [0, libc::F_SETOWN as _, 0],
+    ),
+];
+
+/// What makes a thread.
+const THREAD: libc::c_int = libc::CLONE_THREAD | libc::CLONE_VM | libc::CLONE_SIGHAND;
 
 /// Calls that no profile may make. With zeros for arguments none of them does anything, jailed or not.
 const FORBIDDEN: &[(&str, libc::c_long)] = &[
@@ -469,15 +557,16 @@ const FORBIDDEN: &[(&str, libc::c_long)] = &[
 
 /// The error number of a call with zeros for arguments, 0 if it succeeded.
 fn raw(number: libc::c_long) -> i32 {
-    raw_of(number, 0)
+    raw_with(number, [0; 3])
 }
 
-/// The same with this first argument.
+/// The same with these first arguments.
 #[expect(unsafe_code, reason = "system calls that no safe wrapper offers")]
-fn raw_of(number: libc::c_long, first: libc::c_long) -> i32 {
-    // SAFETY: all pointer arguments are null, so that the kernel can neither read nor write memory of this process;
-    // the process is a probe that the jail allows nothing of this.
-    let result = unsafe { libc::syscall(number, first, 0, 0, 0, 0, 0) };
+fn raw_with(number: libc::c_long, [a, b, c]: [libc::c_long; 3]) -> i32 {
+    // SAFETY: every argument that the kernel takes for a pointer is null, 1 or -1, where nothing is mapped: it can neither
+    // read nor write memory of this process. A range of no bytes changes no page; the one clone has no stack and flags
+    // that the kernel refuses together.
+    let result = unsafe { libc::syscall(number, a, b, c, 0, 0, 0) };
     if result == -1 {
         io::Error::last_os_error().raw_os_error().unwrap_or(-1)
     } else {

@@ -131,7 +131,7 @@ impl<'a> Search<'a> {
         let below = path.strip_prefix(self.root).ok()?;
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
         let file = open(self.top.as_ref()?, below, flags).ok()?;
-        crate::guard::whole(File::from(file), limit).ok().flatten()
+        sbx_files::whole(File::from(file), limit).ok().flatten()
     }
 
     /// Shows each directory from one on that is `start` below another, and which of the names that matter are in it.

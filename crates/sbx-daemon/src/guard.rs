@@ -6,7 +6,6 @@ use crate::record::Record;
 use crate::sandbox::Sandbox;
 use crate::store::StoredSetting;
 use crate::{git_settings, image, masks, settings, stand_ins};
-use rustix::fs::{Mode, OFlags, open};
 use sbx_wire::api::{Guarded, GuardedEvent};
 use sbx_wire::launch::ShareSpec;
 use sbx_wire::launch::files::share_events;
@@ -146,7 +145,7 @@ fn ignore_file(root: &Path) -> Result<Vec<Pattern>, Report> {
             format!("correct or remove {shown}"),
         )
     };
-    let content = match read(&path, hide::MAX_FILE) {
+    let content = match sbx_files::plain(&path, hide::MAX_FILE) {
         Ok(Some(content)) => content,
         Ok(None) => {
             return Err(refuse(format!(
@@ -169,27 +168,6 @@ fn ignore_file(root: &Path) -> Result<Vec<Pattern>, Report> {
     let text = String::from_utf8(content)
         .map_err(|_| refuse(format!("{} is not UTF-8", path.display())))?;
     hide::list(&text).map_err(|error| refuse(format!("{}, {error}", path.display())))
-}
-
-/// A regular file of at most so many bytes; a link is not followed. `None`: it is another.
-pub(crate) fn read(path: &Path, limit: usize) -> io::Result<Option<Vec<u8>>> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = match open(path, flags, Mode::empty()) {
-        Ok(fd) => File::from(fd),
-        Err(rustix::io::Errno::LOOP) => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
-    whole(file, limit)
-}
-
-/// The same of an open file.
-pub(crate) fn whole(file: File, limit: usize) -> io::Result<Option<Vec<u8>>> {
-    if !file.metadata()?.is_file() {
-        return Ok(None);
-    }
-    let mut content = Vec::new();
-    file.take(limit as u64 + 1).read_to_end(&mut content)?;
-    Ok((content.len() <= limit).then_some(content))
 }
 
 /// What was tried in a sandbox. Lines that cannot be read are left out.

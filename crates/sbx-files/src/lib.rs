@@ -1,6 +1,9 @@
-//! Files that are never seen half-written, and never readable by others.
+//! Files that are never seen half-written, and never readable by others; and files that somebody else may have put
+//! something in the place of.
 #![forbid(unsafe_code)]
 
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use rustix::io::Errno;
 use sbx_wire::report::Report;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -150,6 +153,42 @@ pub fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(content))
 }
 
+/// A regular file of at most so many bytes, where somebody else may have put something: neither followed as a link nor
+/// waited for as a pipe. `None`: it is another.
+pub fn plain(path: &Path, limit: usize) -> io::Result<Option<Vec<u8>>> {
+    opened(path, OFlags::NOFOLLOW, ResolveFlags::empty(), limit)
+}
+
+/// [`plain`], where no folder on the way may be a link either. The working directory, where a relative path begins, is
+/// what it is.
+pub fn plain_without_links(path: &Path, limit: usize) -> io::Result<Option<Vec<u8>>> {
+    opened(path, OFlags::empty(), ResolveFlags::NO_SYMLINKS, limit)
+}
+
+fn opened(
+    path: &Path,
+    flags: OFlags,
+    resolve: ResolveFlags,
+    limit: usize,
+) -> io::Result<Option<Vec<u8>>> {
+    let flags = flags | OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    match openat2(CWD, path, flags, Mode::empty(), resolve) {
+        Ok(fd) => whole(File::from(fd), limit),
+        Err(Errno::LOOP) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What an open file holds, if it is a regular one of at most so many bytes.
+pub fn whole(file: File, limit: usize) -> io::Result<Option<Vec<u8>>> {
+    if !file.metadata()?.is_file() {
+        return Ok(None);
+    }
+    let mut content = Vec::new();
+    file.take(limit as u64 + 1).read_to_end(&mut content)?;
+    Ok((content.len() <= limit).then_some(content))
+}
+
 /// What reading a JSON state file found.
 #[derive(Debug)]
 pub enum Found<T> {
@@ -232,7 +271,8 @@ pub fn io_report(what: &str, path: &Path, error: &io::Error) -> Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
+    use rustix::fs::{FileType, mknodat};
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     #[test]
     fn replaced_file_is_private_and_a_leftover_of_a_crash_is_no_obstacle() {
@@ -274,6 +314,29 @@ mod tests {
             assert!(kept.insert(aside));
         }
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
+    }
+
+    #[test]
+    fn only_a_regular_file_that_is_no_link_and_not_too_long_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir(at("folder")).unwrap();
+        fs::write(at("folder/file"), "text").unwrap();
+        symlink("folder/file", at("link")).unwrap();
+        symlink("folder", at("way")).unwrap();
+        mknodat(CWD, at("pipe"), FileType::Fifo, Mode::RWXU, 0).unwrap();
+        let text = Some(b"text".to_vec());
+        for read in [plain, plain_without_links] {
+            assert_eq!(read(&at("folder/file"), 4).unwrap(), text);
+            assert_eq!(read(&at("folder/file"), 3).unwrap(), None);
+            for other in ["folder", "link", "pipe"] {
+                assert_eq!(read(&at(other), 9).unwrap(), None, "{other}");
+            }
+            let missing = read(&at("missing"), 9).unwrap_err();
+            assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+        }
+        assert_eq!(plain(&at("way/file"), 9).unwrap(), text);
+        assert_eq!(plain_without_links(&at("way/file"), 9).unwrap(), None);
     }
 
     #[test]

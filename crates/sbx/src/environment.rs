@@ -1,7 +1,12 @@
 //! `-e KEY=VALUE`, `-e KEY` (copied from the host) and `--env-file`.
 
 use sbx_wire::report::Report;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+/// Longest file of variables, bytes; a sandbox takes less.
+const MAX_FILE: usize = 1 << 20;
+/// What such a file is.
+const LINES: &str = "name a readable file of KEY=VALUE lines";
 
 /// Variables for the sandbox, as flags.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -9,7 +14,8 @@ pub(crate) struct EnvironmentArgs {
     /// Set a variable: KEY=VALUE, or KEY to copy it from this environment; repeatable
     #[arg(short = 'e', long = "env", value_name = "KEY[=VALUE]")]
     env: Vec<String>,
-    /// Read variables from a file of KEY=VALUE lines; repeatable, later files win, --env wins over files
+    /// Read variables from a file of KEY=VALUE lines (no link, no pipe; a KEY alone is refused); repeatable, later files
+    /// win, --env wins over files
     #[arg(long = "env-file", value_name = "FILE")]
     env_file: Vec<PathBuf>,
 }
@@ -19,24 +25,43 @@ impl EnvironmentArgs {
     pub(crate) fn resolve(&self) -> Result<Vec<(String, String)>, Report> {
         let mut variables = Vec::new();
         for file in &self.env_file {
-            let text = std::fs::read_to_string(file).map_err(|error| {
-                Report::user(
-                    "env-file",
-                    format!("cannot read {}: {error}", file.display()),
-                    "name a readable file of KEY=VALUE lines",
-                )
-            })?;
-            for line in text.lines().map(str::trim) {
-                if !line.is_empty() && !line.starts_with('#') {
-                    variables.extend(parse(line)?);
-                }
-            }
+            variables.extend(of_file(file)?);
         }
         for item in &self.env {
             variables.extend(parse(item)?);
         }
         Ok(variables)
     }
+}
+
+/// The lines of a file. It may lie in a workspace, where a guest writes it and puts others in its place: it is no way
+/// to variables and files of the host, and nothing to wait for.
+fn of_file(path: &Path) -> Result<Vec<(String, String)>, Report> {
+    let refuse = |problem: String, hint: &str| {
+        Report::user("env-file", format!("{} {problem}", path.display()), hint)
+    };
+    let content = sbx_files::plain_without_links(path, MAX_FILE)
+        .map_err(|error| refuse(format!("cannot be read: {error}"), LINES))?
+        .ok_or_else(|| {
+            let kib = MAX_FILE >> 10;
+            let problem = format!("is no plain file of at most {kib} KiB, or reached by a link");
+            refuse(problem, "name the file itself, not a link to it or a pipe")
+        })?;
+    let text = String::from_utf8(content).map_err(|_| refuse("is not UTF-8".into(), LINES))?;
+    let mut variables = Vec::new();
+    for (index, line) in text.lines().map(str::trim).enumerate() {
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        if !line.contains('=') {
+            return Err(refuse(
+                format!("has no '=' in line {}", index + 1),
+                "write KEY=VALUE; -e KEY passes this environment's own value",
+            ));
+        }
+        variables.extend(parse(line)?);
+    }
+    Ok(variables)
 }
 
 /// `given` over `defaults`: each variable once, the user's word counts.
@@ -77,6 +102,8 @@ fn parse(item: &str) -> Result<Option<(String, String)>, Report> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    use std::os::unix::fs::symlink;
 
     #[test]
     fn each_variable_is_given_once_and_the_user_s_word_counts() {
@@ -86,6 +113,45 @@ mod tests {
                 .collect()
         };
         assert_eq!(over(list("A=1 B=2"), list("C=3 A=4")), list("B=2 C=3 A=4"));
+    }
+
+    #[test]
+    fn a_file_gives_what_it_says_and_nothing_of_the_host() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(".env");
+        std::fs::write(&path, "# keys\n\n A=1=2 \r\nB=\n").unwrap();
+        let of = |text: &[(&str, &str)]| -> Vec<(String, String)> {
+            let pair = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+            text.iter().map(pair).collect()
+        };
+        assert_eq!(of_file(&path).unwrap(), of(&[("A", "1=2"), ("B", "")]));
+        // Set here, and named by whoever writes the file.
+        std::fs::write(&path, "A=1\nPATH\n").unwrap();
+        let report = of_file(&path).unwrap_err();
+        assert!(
+            report.message.ends_with("has no '=' in line 2"),
+            "{report:?}"
+        );
+        assert!(report.hint.unwrap().contains("-e KEY"));
+    }
+
+    #[test]
+    fn links_pipes_and_endless_files_are_refused_without_waiting() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::create_dir(at("real")).unwrap();
+        std::fs::write(at("real/file"), "A=1\n").unwrap();
+        symlink("real/file", at("link")).unwrap();
+        symlink("real", at("way")).unwrap();
+        mknodat(CWD, at("pipe"), FileType::Fifo, Mode::RWXU, 0).unwrap();
+        std::fs::write(at("long"), "#".repeat(MAX_FILE + 1)).unwrap();
+        for name in ["link", "way/file", "pipe", "long", "real"] {
+            let report = of_file(&at(name)).unwrap_err();
+            assert!(report.message.contains("is no plain file"), "{report:?}");
+        }
+        assert!(of_file(&at("real/file")).is_ok());
+        let report = of_file(&at("missing")).unwrap_err();
+        assert!(report.message.contains("cannot be read"), "{report:?}");
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use super::Follow;
 use super::bounds::{Bound, MAX_ENTRIES};
-use crate::guard::read;
 use crate::links::{self, Ways};
 use crate::unreadable::absent;
 use sbx_wire::report::Report;
@@ -91,7 +90,7 @@ impl Follow<'_> {
 
     /// The line in a file that leads to a git directory.
     pub(super) fn text(&mut self, path: &Path) -> Option<String> {
-        let content = read(path, git_link::MAX_BYTES);
+        let content = sbx_files::plain(path, git_link::MAX_BYTES);
         let content = content.inspect_err(|error| self.unreadable.note(path, error));
         let text = String::from_utf8(content.ok()??).ok()?;
         Some(text.trim_end_matches(['\n', '\r']).to_owned())
@@ -162,5 +161,5 @@ fn content(path: &Path) -> io::Result<Option<Vec<u8>>> {
         .read(true)
         .custom_flags(flags.bits().cast_signed())
         .open(path)?;
-    crate::guard::whole(file, git_config::MAX_BYTES)
+    sbx_files::whole(file, git_config::MAX_BYTES)
 }

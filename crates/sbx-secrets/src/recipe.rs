@@ -17,7 +17,7 @@ pub struct Recipe {
 
 impl Recipe {
     /// What a list says in the place of the value: where it comes from and how often; of a command, which may have something
-    /// secret in it, only the program.
+    /// secret in it, only the program, and not even that where it is not plainly one.
     pub fn shown(&self) -> String {
         let how = match self.refresh {
             Refresh::OnDemand => "on demand".to_owned(),
@@ -25,13 +25,29 @@ impl Recipe {
         };
         match &self.origin {
             Origin::Command(line) => {
-                let program: String = line.split_whitespace().next().unwrap_or_default().into();
-                format!("{program} ... ({how})")
+                format!("{} ... ({how})", program(line).unwrap_or("command"))
             }
             Origin::OnePassword { reference, .. } => format!("{reference} ({how})"),
             Origin::AwsSecretsManager { arn, .. } => format!("{arn} ({how})"),
         }
     }
+}
+
+/// The program that a command line starts, behind the variables that it sets for it. `None`: the line is more than
+/// that; quotes, say, whose words may belong to anything.
+fn program(line: &str) -> Option<&str> {
+    let of = |text: &str, further: &str| {
+        text.chars()
+            .all(|c| c.is_ascii_alphanumeric() || further.contains(c))
+    };
+    // A value of several words, or with a command behind it, would have something else look like the program.
+    let is_variable = |word: &&str| {
+        word.split_once('=').is_some_and(|(name, value)| {
+            !name.is_empty() && of(name, "_") && of(value, "._-+/~:@%,=")
+        })
+    };
+    let word = line.split_whitespace().find(|word| !is_variable(word))?;
+    of(word, "._-+/~").then_some(word)
 }
 
 /// A command may have something secret in it.
@@ -222,6 +238,35 @@ mod tests {
             "vault://x",
         ] {
             assert!(Origin::of_reference(bad, none).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn of_a_command_only_a_plain_program_is_shown() {
+        let shown = |line: &str| {
+            let origin = Origin::of_command(line).unwrap();
+            let refresh = Refresh::OnDemand;
+            Recipe { origin, refresh }.shown()
+        };
+        for (line, program) in [
+            ("vault kv get -field=k s", "vault"),
+            ("VAULT_TOKEN=hvs.SECRET vault kv get s", "vault"),
+            (" A=SECRET B=SECRET ~/bin/get-key", "~/bin/get-key"),
+            ("A=SECRET", "command"),
+            ("A='SECRET SECRET' vault", "command"),
+            ("A=\"SECRET SECRET\" vault", "command"),
+            ("A=SECRET\\ SECRET vault", "command"),
+            ("A=$(echo SECRET) vault", "command"),
+            ("A=`echo SECRET` vault", "command"),
+            ("A=1;vault SECRET", "command"),
+            ("A=1&&vault SECRET", "command"),
+            ("$SECRET", "command"),
+            ("'SECRET SECRET' x", "command"),
+            ("https://u:SECRET@host", "command"),
+            ("TOKEN+=SECRET vault", "command"),
+            ("echo;SECRET", "command"),
+        ] {
+            assert_eq!(shown(line), format!("{program} ... (on demand)"), "{line}");
         }
     }
 

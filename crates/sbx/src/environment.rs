@@ -27,8 +27,8 @@ impl EnvironmentArgs {
         for file in &self.env_file {
             variables.extend(of_file(file)?);
         }
-        for item in &self.env {
-            variables.extend(parse(item)?);
+        for (index, item) in self.env.iter().enumerate() {
+            variables.extend(parse(item, || format!("argument {} of -e", index + 1))?);
         }
         Ok(variables)
     }
@@ -59,7 +59,8 @@ fn of_file(path: &Path) -> Result<Vec<(String, String)>, Report> {
                 "write KEY=VALUE; -e KEY passes this environment's own value",
             ));
         }
-        variables.extend(parse(line)?);
+        let place = || format!("line {} of {}", index + 1, path.display());
+        variables.extend(parse(line, place)?);
     }
     Ok(variables)
 }
@@ -74,7 +75,9 @@ pub(crate) fn over(
     defaults
 }
 
-fn parse(item: &str) -> Result<Option<(String, String)>, Report> {
+/// Of `KEY=VALUE` both, of `KEY` what this environment has. `place` says in an error where it stands; the text itself,
+/// which may be a key, or a line of one, is not shown.
+fn parse(item: &str, place: impl FnOnce() -> String) -> Result<Option<(String, String)>, Report> {
     let (key, value) = match item.split_once('=') {
         Some((key, value)) => (key, Some(value.to_owned())),
         None => (item, std::env::var(item).ok()),
@@ -85,8 +88,8 @@ fn parse(item: &str) -> Result<Option<(String, String)>, Report> {
     if !usable {
         return Err(Report::user(
             "env",
-            format!("{item:?} does not name an environment variable"),
-            "write KEY=VALUE with KEY of letters, digits and '_'",
+            format!("{} does not name an environment variable", place()),
+            "write KEY=VALUE with KEY of letters, digits and '_', and nothing before it",
         ));
     }
     if value.as_ref().is_some_and(|value| value.contains('\0')) {
@@ -109,7 +112,7 @@ mod tests {
     fn each_variable_is_given_once_and_the_user_s_word_counts() {
         let list = |text: &str| -> Vec<(String, String)> {
             text.split(' ')
-                .filter_map(|item| parse(item).unwrap())
+                .filter_map(|item| parse(item, String::new).unwrap())
                 .collect()
         };
         assert_eq!(over(list("A=1 B=2"), list("C=3 A=4")), list("B=2 C=3 A=4"));
@@ -156,10 +159,31 @@ mod tests {
 
     #[test]
     fn values_may_hold_equal_signs_and_names_may_not_hold_blanks() {
+        let parse = |item| parse(item, String::new);
         assert_eq!(parse("A=b=c").unwrap(), Some(("A".into(), "b=c".into())));
         assert_eq!(parse("SBX_SURELY_NOT_SET_ANYWHERE").unwrap(), None);
         assert!(parse("A B=c").is_err());
         assert!(parse("=c").is_err());
         assert!(parse("1A=c").is_err());
+    }
+
+    #[test]
+    fn what_is_refused_is_named_by_its_place_and_not_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(".env");
+        // The last line of a key has an equal sign too.
+        for line in ["export KEY=s3cret", "MIIEs3cret/8==", "s3cret"] {
+            std::fs::write(&path, format!("A=1\n{line}\n")).unwrap();
+            let report = format!("{:?}", of_file(&path).unwrap_err());
+            assert!(!report.contains("s3cret"), "{report}");
+            assert!(report.contains("line 2"), "{report}");
+            let given = EnvironmentArgs {
+                env: vec!["A=1".into(), format!("{line}-")],
+                env_file: Vec::new(),
+            };
+            let report = format!("{:?}", given.resolve().unwrap_err());
+            assert!(!report.contains("s3cret"), "{report}");
+            assert!(report.contains("argument 2"), "{report}");
+        }
     }
 }

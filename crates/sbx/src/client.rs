@@ -1,13 +1,11 @@
 //! The command's side of the local API: HTTP/1.1 over the daemon's Unix socket, the daemon started when it
 //! is not there.
 
+use crate::answer::{Lines, exchange, lines, lost};
 use crate::printer::Printer;
 use crate::socket;
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
-use sbx_wire::api::{Attach, Event};
+use hyper::Method;
+use sbx_wire::api::{Attach, DaemonStatus, Event, Shutdown};
 use sbx_wire::home::Home;
 use sbx_wire::report::Report;
 use serde::Serialize;
@@ -20,10 +18,17 @@ use tokio::net::UnixStream;
 
 /// Time that a daemon may take until its socket answers.
 const DAEMON_START: Duration = Duration::from_secs(20);
+/// Where a daemon says how it is.
+const STATUS: &str = "/v1/status";
+/// Time for a daemon to say how it is: it asks nobody for that.
+const ANSWERED: Duration = Duration::from_secs(5);
+/// The same of one that may just have been started, and looks for its sandboxes first.
+const STARTED: Duration = Duration::from_mins(1);
+/// Time for what a stop of every sandbox takes beyond the time that programs get when one is named: a start that is
+/// under way, the usual time of programs, machines, disks that go.
+const STOPPED: Duration = Duration::from_mins(2);
 /// Between two looks at whether the socket answers yet.
 const POLL: Duration = Duration::from_millis(15);
-/// Longest answer that is read, bytes.
-const MAX_ANSWER: usize = 64 << 20;
 
 /// Speaks to one daemon.
 #[derive(Debug, Clone)]
@@ -63,8 +68,7 @@ impl Client {
         body: &B,
     ) -> Result<T, Report> {
         let stream = self.connect_or_start().await?;
-        let response = send(stream, method, path, body).await?;
-        read_json(response).await
+        exchange(stream, method, path, body, None).await
     }
 
     /// A request whose answer is a stream of [`Event`]s.
@@ -75,14 +79,7 @@ impl Client {
         printer: &mut Printer,
     ) -> Result<Attach, Report> {
         let stream = self.connect_or_start().await?;
-        let response = send(stream, Method::POST, path, body).await?;
-        if response.status() != StatusCode::OK {
-            return Err(read_json::<serde_json::Value>(response)
-                .await
-                .err()
-                .unwrap_or_else(lost));
-        }
-        let mut lines = Lines::new(response);
+        let mut lines = lines(stream, Method::POST, path, body).await?;
         while let Some(event) = lines.next().await? {
             match event {
                 Event::Progress(progress) => printer.progress(&progress),
@@ -111,43 +108,60 @@ impl Client {
                 None => return Ok(None),
             }
         };
-        let response = send(stream, Method::GET, path, &()).await?;
-        if response.status() != StatusCode::OK {
-            return Err(read_json::<serde_json::Value>(response)
-                .await
-                .err()
-                .unwrap_or_else(lost));
+        lines(stream, Method::GET, path, &()).await.map(Some)
+    }
+
+    /// How the daemon is, which is started if need be.
+    pub(crate) async fn status(&self) -> Result<DaemonStatus, Report> {
+        let stream = self.connect_or_start().await?;
+        exchange(stream, Method::GET, STATUS, &(), Some(STARTED)).await
+    }
+
+    /// How the daemon is that runs; `None` when none does.
+    pub(crate) async fn status_if_running(&self) -> Result<Option<DaemonStatus>, Report> {
+        self.running(Method::GET, STATUS, &(), ANSWERED).await
+    }
+
+    /// Tells the daemon to end, and waits until it answers nobody. False: none runs.
+    pub(crate) async fn shut_down(&self, body: &Shutdown) -> Result<bool, Report> {
+        // One that does not say how it is stops nothing either. Of another version it says it in other words.
+        let said: Option<serde_json::Value> =
+            self.running(Method::GET, STATUS, &(), ANSWERED).await?;
+        if said.is_none() {
+            return Ok(false);
         }
-        Ok(Some(Lines::new(response)))
-    }
-
-    /// Whether a daemon answers, without starting one.
-    pub(crate) async fn get_if_running<T: DeserializeOwned>(
-        &self,
-        path: &str,
-    ) -> Result<Option<T>, Report> {
-        let Some(stream) = self.connect().await? else {
-            return Ok(None);
+        let grace = Duration::from_secs(body.grace_s.unwrap_or_default().into());
+        let limit = if body.stop_sandboxes {
+            grace + STOPPED
+        } else {
+            ANSWERED
         };
-        let response = send(stream, Method::GET, path, &()).await?;
-        read_json(response).await.map(Some)
+        let path = "/v1/shutdown";
+        let told: Option<serde_json::Value> = self.running(Method::POST, path, body, limit).await?;
+        if told.is_none() {
+            return Ok(false);
+        }
+        self.wait_until_gone().await?;
+        Ok(true)
     }
 
-    /// `POST` to a daemon that runs; `None` when none does.
-    pub(crate) async fn post_if_running<B: Serialize, T: DeserializeOwned>(
+    /// A request to a daemon that runs, which it answers within a time; `None` when none does.
+    async fn running<B: Serialize, T: DeserializeOwned>(
         &self,
+        method: Method,
         path: &str,
         body: &B,
+        limit: Duration,
     ) -> Result<Option<T>, Report> {
         let Some(stream) = self.connect().await? else {
             return Ok(None);
         };
-        let response = send(stream, Method::POST, path, body).await?;
-        read_json(response).await.map(Some)
+        let answer = exchange(stream, method, path, body, Some(limit)).await;
+        answer.map(Some)
     }
 
     /// Waits until no daemon answers any more.
-    pub(crate) async fn wait_until_gone(&self) -> Result<(), Report> {
+    async fn wait_until_gone(&self) -> Result<(), Report> {
         let deadline = Instant::now() + Duration::from_mins(1);
         while self.connect().await?.is_some() {
             if Instant::now() > deadline {
@@ -252,98 +266,6 @@ pub(crate) fn beside_us(program: &str) -> Result<std::path::PathBuf, Report> {
             "./dev setup",
         )
     })
-}
-
-async fn send<B: Serialize>(
-    stream: UnixStream,
-    method: Method,
-    path: &str,
-    body: &B,
-) -> Result<Response<Incoming>, Report> {
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|_| lost())?;
-    tokio::spawn(connection);
-    let body = serde_json::to_vec(body)
-        .map_err(|error| Report::bug("json", format!("cannot encode the request: {error}")))?;
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header("host", "sbx")
-        .header("content-type", "application/json")
-        .body(Full::new(Bytes::from(body)))
-        .map_err(|error| Report::bug("api", format!("cannot build the request: {error}")))?;
-    sender.send_request(request).await.map_err(|_| lost())
-}
-
-async fn read_json<T: DeserializeOwned>(response: Response<Incoming>) -> Result<T, Report> {
-    let status = response.status();
-    let body = http_body_util::Limited::new(response.into_body(), MAX_ANSWER)
-        .collect()
-        .await
-        .map_err(|_| lost())?
-        .to_bytes();
-    if status.is_success() {
-        return serde_json::from_slice(&body).map_err(|error| other_version(&error));
-    }
-    Err(serde_json::from_slice(&body).unwrap_or_else(|_| {
-        Report::bug(
-            "api",
-            format!("the daemon answered {status} without a reason"),
-        )
-    }))
-}
-
-/// A streamed answer: one JSON document a line.
-pub(crate) struct Lines {
-    body: Incoming,
-    buffer: Vec<u8>,
-}
-
-impl Lines {
-    fn new(response: Response<Incoming>) -> Self {
-        Self {
-            body: response.into_body(),
-            buffer: Vec::new(),
-        }
-    }
-
-    /// The next document; `None` at the end. Nothing is lost when the future is dropped.
-    pub(crate) async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Report> {
-        loop {
-            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = self.buffer.drain(..=end).collect();
-                let document = serde_json::from_slice(&line);
-                return document.map(Some).map_err(|error| other_version(&error));
-            }
-            let Some(frame) = self.body.frame().await else {
-                return Ok(None);
-            };
-            let frame = frame.map_err(|_| lost())?;
-            if let Ok(data) = frame.into_data() {
-                self.buffer.extend_from_slice(&data);
-            }
-            if self.buffer.len() > MAX_ANSWER {
-                return Err(Report::bug("api", "the daemon sent an endless line"));
-            }
-        }
-    }
-}
-
-fn other_version(error: &serde_json::Error) -> Report {
-    Report::environment(
-        "api-version",
-        format!("the daemon's answer is not understood: {error}"),
-        "sbx daemon restart",
-    )
-}
-
-fn lost() -> Report {
-    Report::environment(
-        "daemon-lost",
-        "the daemon went away during the request",
-        "run the command again; `sbx daemon status` names the log",
-    )
 }
 
 /// Percent-encodes one path segment or query value (RFC 3986, 2.3: unreserved stay).

@@ -2,6 +2,7 @@
 //! [`printer::Printer`], every failure is a [`Report`], every exit code an [`exit::Exit`].
 #![forbid(unsafe_code)]
 
+mod answer;
 mod attach;
 mod cli;
 mod client;

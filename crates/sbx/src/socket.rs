@@ -3,20 +3,45 @@
 
 use rustix::process::geteuid;
 use sbx_wire::report::Report;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 use tokio::net::UnixStream;
 
 /// Code of the report about a socket of somebody else.
 pub(crate) const FOREIGN: &str = "runtime-folder";
 
+/// Code of the report about one of ours that cannot be reached or does not answer.
+pub(crate) const UNREACHABLE: &str = "unreachable";
+/// Time for a listener to take one of those that wait for it.
+const TAKEN: Duration = Duration::from_secs(5);
+/// Between two attempts.
+const AGAIN: Duration = Duration::from_millis(15);
+
 /// Connects; `None`: nobody listens there.
 ///
 /// # Errors
-/// When whoever listens is another user. Nothing has been sent then.
+/// When whoever listens is another user; nothing has been sent then. When nobody knows whether anybody listens.
 pub(crate) async fn connect(socket: &Path) -> Result<Option<UnixStream>, Report> {
-    let Ok(stream) = UnixStream::connect(socket).await else {
-        return Ok(None);
+    let deadline = Instant::now() + TAKEN;
+    let stream = loop {
+        match UnixStream::connect(socket).await {
+            Ok(stream) => break stream,
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::NotFound | ErrorKind::ConnectionRefused
+                ) =>
+            {
+                return Ok(None);
+            }
+            // Too many wait there already (`unix(7)`, EAGAIN).
+            Err(error) if error.kind() == ErrorKind::WouldBlock && Instant::now() < deadline => {
+                tokio::time::sleep(AGAIN).await;
+            }
+            Err(error) => return Err(unreachable(socket, &error)),
+        }
     };
     // The kernel's word for whoever called `listen` (`unix(7)`, SO_PEERCRED).
     let listener = stream.peer_cred().ok().map(|peer| peer.uid());
@@ -25,6 +50,15 @@ pub(crate) async fn connect(socket: &Path) -> Result<Option<UnixStream>, Report>
     } else {
         Err(foreign(socket, listener))
     }
+}
+
+fn unreachable(socket: &Path, error: &io::Error) -> Report {
+    let folder = socket.parent().unwrap_or(socket).display();
+    Report::environment(
+        UNREACHABLE,
+        format!("cannot connect to {}: {error}", socket.display()),
+        format!("see that {folder} is a folder that you can use; sbx diagnose tells more"),
+    )
 }
 
 fn foreign(socket: &Path, listener: Option<u32>) -> Report {

@@ -70,11 +70,8 @@ fn foreground() -> Result<Exit, Report> {
 }
 
 async fn start(context: &mut Context, policy: Option<String>) -> Result<Exit, Report> {
-    let already = context
-        .client
-        .get_if_running::<DaemonStatus>("/v1/status")
-        .await?;
-    let status: DaemonStatus = context.client.get("/v1/status").await?;
+    let already = context.client.status_if_running().await?;
+    let status = context.client.status().await?;
     if let (Some(preset), false) = (policy, status.policy_initialized) {
         let body = PolicyInit {
             preset,
@@ -98,17 +95,12 @@ async fn stop(context: &mut Context) -> Result<Exit, Report> {
         stop_sandboxes: true,
         grace_s: None,
     };
-    match context
-        .client
-        .post_if_running::<_, serde_json::Value>("/v1/shutdown", &body)
-        .await?
-    {
-        Some(_) => {
-            context.client.wait_until_gone().await?;
-            context.printer.line("Daemon stopped");
-        }
-        None => context.printer.line("Daemon is not running"),
-    }
+    let stopped = context.client.shut_down(&body).await?;
+    context.printer.line(if stopped {
+        "Daemon stopped"
+    } else {
+        "Daemon is not running"
+    });
     Ok(Exit::Success)
 }
 
@@ -126,22 +118,12 @@ pub(super) async fn replace(context: &Context) -> Result<DaemonStatus, Report> {
         stop_sandboxes: false,
         grace_s: None,
     };
-    if context
-        .client
-        .post_if_running::<_, serde_json::Value>("/v1/shutdown", &body)
-        .await?
-        .is_some()
-    {
-        context.client.wait_until_gone().await?;
-    }
-    context.client.get("/v1/status").await
+    context.client.shut_down(&body).await?;
+    context.client.status().await
 }
 
 async fn status(context: &mut Context, as_json: bool) -> Result<Exit, Report> {
-    let status = context
-        .client
-        .get_if_running::<DaemonStatus>("/v1/status")
-        .await?;
+    let status = context.client.status_if_running().await?;
     match (&status, as_json) {
         (Some(status), true) => context.printer.json(status)?,
         (None, true) => context.printer.json(&json!({ "status": "stopped" }))?,

@@ -4,9 +4,8 @@
 use super::Context;
 use crate::client::beside_us;
 use crate::exit::Exit;
-use crate::socket::FOREIGN;
+use crate::socket::{FOREIGN, UNREACHABLE};
 use crate::table;
-use sbx_wire::api::DaemonStatus;
 use sbx_wire::diagnosis::{Check, Diagnosis, Group, Outcome, Repair};
 use sbx_wire::report::Report;
 use sbx_wire::time::rfc3339;
@@ -150,11 +149,7 @@ fn without_helper(report: &Report) -> Diagnosis {
 async fn daemon(context: &Context) -> Check {
     let check = |status, message: String| Check::new(Group::Connection, DAEMON, status, message);
     let ours = env!("CARGO_PKG_VERSION");
-    match context
-        .client
-        .get_if_running::<DaemonStatus>("/v1/status")
-        .await
-    {
+    match context.client.status_if_running().await {
         Ok(Some(status)) if status.version != ours => check(
             Outcome::Fail,
             format!("the daemon is of version {}, sbx of {ours}", status.version),
@@ -169,13 +164,13 @@ async fn daemon(context: &Context) -> Check {
             Outcome::Skip,
             "no daemon runs; commands start it when they need it".to_owned(),
         ),
-        // What somebody else listens at does not end with a daemon of ours.
+        // What somebody else listens at does not end with a daemon of ours, and a silent one not because it is told to.
         Err(Report {
             code,
             message,
             hint: Some(hint),
             ..
-        }) if code == FOREIGN => check(Outcome::Fail, message).hint(hint),
+        }) if code == FOREIGN || code == UNREACHABLE => check(Outcome::Fail, message).hint(hint),
         Err(report) => {
             check(Outcome::Fail, report.message).hint("sbx daemon restart; sandboxes keep running")
         }

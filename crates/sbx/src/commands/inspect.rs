@@ -20,7 +20,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(context: &mut Context, args: Args) -> Result<Exit, Report> {
     let sandbox = lookup::one(&context.client, &args.sandbox).await?;
-    let daemon: DaemonStatus = context.client.get("/v1/status").await?;
+    let daemon = context.client.status().await?;
     let mut value = shape(&sandbox, &daemon);
     let guarded = guarding::of(context, &sandbox.name).await;
     if let (Ok(guarded), Some(object)) = (guarded, value.as_object_mut()) {

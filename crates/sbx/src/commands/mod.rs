@@ -21,7 +21,7 @@ use crate::cli::{Command, Global};
 use crate::client::Client;
 use crate::exit::Exit;
 use crate::printer::Printer;
-use sbx_wire::api::{DaemonStatus, PolicyInit};
+use sbx_wire::api::PolicyInit;
 use sbx_wire::home::Home;
 use sbx_wire::report::Report;
 
@@ -54,7 +54,7 @@ impl Context {
 
     /// Commands that touch sandboxes need a policy: asks for one on a terminal, fails otherwise.
     pub(crate) async fn require_policy(&mut self) -> Result<(), Report> {
-        let status: DaemonStatus = self.client.get("/v1/status").await?;
+        let status = self.client.status().await?;
         if status.policy_initialized {
             return Ok(());
         }

@@ -69,27 +69,16 @@ async fn stop(context: &mut Context) {
         stop_sandboxes: true,
         grace_s: Some(GRACE_S),
     };
-    let asked = context
-        .client
-        .post_if_running::<_, serde_json::Value>("/v1/shutdown", &body)
-        .await;
-    let ended = match asked {
-        Ok(Some(_)) => context.client.wait_until_gone().await,
-        Ok(None) => Ok(()),
-        Err(report) => {
-            context.printer.notice(&format!("note: {report}"));
-            // Without its sandboxes, then.
-            let body = Shutdown {
-                stop_sandboxes: false,
-                grace_s: None,
-            };
-            let _: Result<Option<serde_json::Value>, Report> =
-                context.client.post_if_running("/v1/shutdown", &body).await;
-            context.client.wait_until_gone().await
-        }
-    };
-    if let Err(report) = ended {
+    if let Err(report) = context.client.shut_down(&body).await {
         context.printer.notice(&format!("note: {report}"));
+        // Without its sandboxes, then.
+        let body = Shutdown {
+            stop_sandboxes: false,
+            grace_s: None,
+        };
+        if let Err(report) = context.client.shut_down(&body).await {
+            context.printer.notice(&format!("note: {report}"));
+        }
     }
 }
 

@@ -2,7 +2,6 @@
 
 use super::Context;
 use crate::exit::Exit;
-use sbx_wire::api::DaemonStatus;
 use sbx_wire::report::Report;
 use serde_json::json;
 
@@ -17,12 +16,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(context: &mut Context, args: Args) -> Result<Exit, Report> {
     let client = env!("CARGO_PKG_VERSION");
     // A version question must not start a daemon.
-    let daemon = context
-        .client
-        .get_if_running::<DaemonStatus>("/v1/status")
-        .await
-        .ok()
-        .flatten();
+    let daemon = context.client.status_if_running().await.ok().flatten();
     if args.json {
         let server = match &daemon {
             Some(daemon) => json!({ "version": daemon.version, "state": "running" }),

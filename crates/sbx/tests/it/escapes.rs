@@ -2,7 +2,6 @@
 
 use crate::terminal::at_terminal;
 use crate::world::World;
-use sbx_wire::home::Home;
 use serde_json::json;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -34,13 +33,7 @@ fn a_path_in_an_error_carries_no_escapes_and_no_lines_of_its_own() {
 /// A daemon whose steps, notices and errors name such a file.
 fn serve(world: &mut World) -> UnixListener {
     world.runtime = Some(world.folder("run"));
-    let (root, runtime) = (world.home(), world.runtime.clone());
-    let lookup = |name: &str| match name {
-        "SBX_HOME" => Some(root.clone().into()),
-        "XDG_RUNTIME_DIR" => runtime.clone().map(Into::into),
-        _ => None,
-    };
-    let home = Home::from_env(lookup, 0).unwrap();
+    let home = world.folders();
     std::fs::create_dir_all(&home.runtime).unwrap();
     let listener = UnixListener::bind(home.daemon_socket()).unwrap();
     let served = listener.try_clone().unwrap();

@@ -15,6 +15,7 @@ mod secret;
 mod secret_aws;
 mod session;
 mod settings;
+mod silent;
 mod stranger;
 mod terminal;
 mod world;

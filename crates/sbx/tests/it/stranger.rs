@@ -88,21 +88,13 @@ impl Stranger {
     }
 }
 
-/// The runtime folder of a world without `XDG_RUNTIME_DIR`.
-fn runtime(world: &World) -> PathBuf {
-    let home = world.home();
-    let lookup = |name: &str| (name == "SBX_HOME").then(|| home.clone().into_os_string());
-    let uid = rustix::process::geteuid().as_raw();
-    sbx_wire::home::Home::from_env(lookup, uid).unwrap().runtime
-}
-
 #[test]
 fn a_socket_at_which_another_user_listens_is_told_nothing() {
     if !possible() {
         return;
     }
     let world = World::new();
-    let runtime = runtime(&world);
+    let runtime = world.folders().runtime;
     let stranger = Stranger::listen(runtime.join("daemon.sock"));
     let made = format!("{} belongs to another user (uid 65534)", runtime.display());
     world

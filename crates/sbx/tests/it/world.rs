@@ -1,5 +1,6 @@
 //! A home of its own for each test, with the daemon that the first command starts.
 
+use sbx_wire::home::Home;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -75,6 +76,16 @@ impl World {
 
     pub(crate) fn home(&self) -> PathBuf {
         self.root.path().join("home")
+    }
+
+    /// Its folders, as the command finds them.
+    pub(crate) fn folders(&self) -> Home {
+        let lookup = |name: &str| match name {
+            "SBX_HOME" => Some(self.home().into()),
+            "XDG_RUNTIME_DIR" => self.runtime.clone().map(Into::into),
+            _ => None,
+        };
+        Home::from_env(lookup, rustix::process::geteuid().as_raw()).unwrap()
     }
 
     pub(crate) fn folder(&self, name: &str) -> PathBuf {

@@ -1,7 +1,7 @@
 //! `sbx policy log --follow`: one line a record, as they are written.
 
 use super::log::{Args, proxy};
-use crate::client::Lines;
+use crate::answer::Lines;
 use crate::commands::Context;
 use crate::exit::Exit;
 use crate::printer::Printer;

@@ -5,7 +5,7 @@ use crate::client::encode;
 use crate::commands::Context;
 use crate::exit::Exit;
 use crate::table;
-use sbx_wire::api::{DaemonStatus, PolicyState, RuleView};
+use sbx_wire::api::{PolicyState, RuleView};
 use sbx_wire::report::Report;
 use serde_json::json;
 
@@ -68,7 +68,7 @@ pub(crate) async fn run(context: &mut Context, args: Args) -> Result<Exit, Repor
         return Ok(Exit::Success);
     }
     if !state.initialized {
-        let status: DaemonStatus = context.client.get("/v1/status").await?;
+        let status = context.client.status().await?;
         for notice in &status.notices {
             context
                 .printer

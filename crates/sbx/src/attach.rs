@@ -3,6 +3,7 @@
 
 use crate::detach::{Typed, Watch};
 use crate::exit::Exit;
+use crate::printer::unwritten;
 use crate::signals::{Signals, Stage};
 use crate::socket::connect;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
@@ -190,11 +191,7 @@ pub(crate) fn conclude(ended: Ended, sandbox: &str, program: &str) -> Result<Exi
             ),
             format!("sbx stop {sandbox}, then run the command again"),
         )),
-        Ended::Unwritten(why) => Err(Report::environment(
-            "output",
-            format!("what '{program}' writes cannot be written here: {why}"),
-            "free space, or send its output elsewhere",
-        )),
+        Ended::Unwritten(why) => Err(unwritten(&format!("what '{program}' writes"), &why)),
         Ended::Detached => Ok(Exit::Success),
         Ended::Left(signal) => Ok(Exit::Program(ExitStatus::Signal(signal).code())),
     }

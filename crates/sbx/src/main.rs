@@ -60,7 +60,7 @@ fn run() -> exit::Exit {
     let result = runtime.block_on(commands::dispatch(&mut context, cli.command));
     runtime.shutdown_background();
     match result {
-        Ok(exit) => exit,
+        Ok(exit) => context.printer.conclude(exit),
         Err(report) => context.printer.report(&report),
     }
 }

@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use sbx_wire::api::Progress;
 use sbx_wire::report::{Blame, Report};
 use serde::Serialize;
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::time::Duration;
 
 /// Prints, and knows whether a person is watching.
@@ -15,6 +15,8 @@ pub(crate) struct Printer {
     debug: bool,
     bar: Option<ProgressBar>,
     last_step: String,
+    /// Why data is missing where it was to go; the first reason.
+    unwritten: Option<String>,
 }
 
 impl Printer {
@@ -23,19 +25,35 @@ impl Printer {
             debug,
             bar: None,
             last_step: String::new(),
+            unwritten: None,
         }
     }
 
-    /// A line of data. A reader that has gone away is not an error of ours: the rest is dropped.
+    /// A line of data. A reader that has gone away is not an error of ours: the rest is dropped. What finds no room is
+    /// one at the end of the command ([`Printer::conclude`]).
     pub(crate) fn line(&mut self, text: &str) {
-        let _reader_gone = self.line_to_reader(text);
+        let _over = self.line_to_reader(text);
     }
 
-    /// [`Printer::line`] for output without end. False: the reader has gone away.
+    /// [`Printer::line`] for output without end. False: there is no use in more.
     pub(crate) fn line_to_reader(&mut self, text: &str) -> bool {
         self.finish_progress();
         let mut out = std::io::stdout().lock();
-        writeln!(out, "{text}").and_then(|()| out.flush()).is_ok()
+        let written = writeln!(out, "{text}").and_then(|()| out.flush());
+        if let Err(error) = &written
+            && error.kind() != ErrorKind::BrokenPipe
+        {
+            self.unwritten.get_or_insert_with(|| error.to_string());
+        }
+        written.is_ok()
+    }
+
+    /// How a command ends whose work ended like this: what is missing in its data must not look like all of it.
+    pub(crate) fn conclude(&mut self, exit: Exit) -> Exit {
+        match self.unwritten.take() {
+            Some(why) => self.report(&unwritten("the output", &why)),
+            None => exit,
+        }
     }
 
     /// One JSON document, indented.
@@ -109,4 +127,13 @@ impl Printer {
             bar.finish_and_clear();
         }
     }
+}
+
+/// Data that finds no place on our side: a full disk, say. `what` it is, as a sentence begins.
+pub(crate) fn unwritten(what: &str, why: &str) -> Report {
+    Report::environment(
+        "output",
+        format!("{what} cannot be written here: {why}"),
+        "free space, or send the output elsewhere",
+    )
 }

@@ -1,6 +1,7 @@
 //! A disk without room or without inodes: on a small file system of its own, in a namespace that the test made.
 
-use crate::world::{Done, World, done};
+use crate::world::{Done, World, done, finish};
+use std::fs::File;
 use std::process::Command;
 
 /// Runs a shell script in which `$SBX_HOME` lies on a file system with these options, `sbx` is the command, `try` runs
@@ -122,4 +123,28 @@ fn attack_71_a_full_disk_refuses_each_change_as_a_whole_and_the_daemon_starts_on
 #[test]
 fn attack_71_a_disk_without_inodes_refuses_each_change_as_a_whole_and_the_daemon_starts_on_it() {
     survives("size=64m,nr_inodes=60");
+}
+
+#[test]
+fn data_that_finds_no_room_is_an_error_and_data_that_nobody_reads_is_none() {
+    let world = World::with_policy();
+    let commands: [&[&str]; 4] = [
+        &["policy", "ls", "--json"],
+        &["settings", "list"],
+        &["secret", "ls"],
+        &["version", "--json"],
+    ];
+    for arguments in commands {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let done = finish(world.command(arguments).stdout(full).spawn().unwrap());
+        assert_eq!(done.code, 1, "{arguments:?}: {done:?}");
+        let begins = "error: the output cannot be written here: ";
+        assert!(done.stderr.starts_with(begins), "{done:?}");
+        assert!(done.stderr.contains("\n  try: free space"), "{done:?}");
+
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let done = finish(world.command(arguments).stdout(writer).spawn().unwrap());
+        assert_eq!((done.code, done.stderr.as_str()), (0, ""), "{arguments:?}");
+    }
 }

@@ -1,6 +1,6 @@
 //! `sbx policy log`, over records as gateways write them.
 
-use crate::world::World;
+use crate::world::{World, finish};
 use serde_json::{Value, json};
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -222,4 +222,18 @@ fn a_followed_log_ends_when_nobody_reads_it_any_more() {
         world.sbx(&["policy", "ls"]).ok();
     }
     assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_followed_log_that_finds_no_room_ends_with_the_reason() {
+    let world = planted();
+    write(&world, LATER, "a.example", true);
+    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut command = world.command(&["policy", "log", "--follow", "--since", "1d"]);
+    let done = finish(command.stdout(full).spawn().unwrap());
+    assert_eq!(done.code, 1, "{done:?}");
+    assert!(
+        done.stderr.contains("error: the output cannot be written"),
+        "{done:?}"
+    );
 }

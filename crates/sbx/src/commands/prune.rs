@@ -75,18 +75,54 @@ fn plan(sandboxes: Vec<Sandbox>, filter: Option<Until>) -> Plan {
 
 pub(crate) async fn run(context: &mut Context, args: Args) -> Result<Exit, Report> {
     let plan = plan(lookup::all(&context.client).await?, args.filter);
-    let cache = if args.images && args.dry_run {
+    // Whether there is anything to ask about; images that go with sandboxes are asked about with them.
+    let asks = plan.remove.is_empty() && !args.force;
+    let found = if args.images && (args.dry_run || asks) {
         Some(prune_cache(context, true).await?)
     } else {
         None
     };
     if args.dry_run {
-        return dry_run(context, &args, &plan, cache.as_ref());
+        return dry_run(context, &args, &plan, found.as_ref());
     }
-    if !plan.remove.is_empty() && !confirmed(context, &args, &plan)? {
+    let nothing = plan.remove.is_empty() && found.as_ref().is_none_or(is_empty);
+    if !nothing && !confirmed(context, &args, &plan)? {
         context.printer.notice("Nothing was removed");
         return Ok(Exit::Failure);
     }
+    let (removed, failed) = remove(context, &args, &plan).await;
+    let cache = match found {
+        // Nobody was asked, so nothing goes that came in the meantime.
+        Some(found) if nothing => Ok(Some(found)),
+        _ if args.images => prune_cache(context, false).await.map(Some),
+        _ => Ok(None),
+    };
+    // What was removed before is told all the same.
+    let problem = cache.as_ref().err().cloned();
+    let cache = cache.unwrap_or_default();
+    if args.json {
+        let mut document = json!({ "removed": removed, "failed": failed });
+        add(&mut document, &plan, cache.as_ref());
+        if let (Some(problem), Some(object)) = (&problem, document.as_object_mut()) {
+            object.insert("images_error".to_owned(), json!(problem));
+        }
+        context.printer.json(&document)?;
+    } else {
+        skipped(context, &plan);
+        say_cache(context, "Removed", cache.as_ref());
+        if removed.is_empty() && failed.is_empty() {
+            context.printer.notice("No stopped sandboxes to remove");
+        }
+    }
+    match problem {
+        Some(problem) => Err(problem),
+        None if failed.is_empty() => Ok(Exit::Success),
+        None => Ok(Exit::Failure),
+    }
+}
+
+/// Removes the sandboxes of a plan. Returns those that are gone and those that are not.
+async fn remove(context: &mut Context, args: &Args, plan: &Plan) -> (Vec<Value>, Vec<Value>) {
     let (mut removed, mut failed) = (Vec::new(), Vec::new());
     for sandbox in &plan.remove {
         let (name, id) = (encode(&sandbox.name), encode(&sandbox.id));
@@ -104,27 +140,11 @@ pub(crate) async fn run(context: &mut Context, args: Args) -> Result<Exit, Repor
             }
         }
     }
-    let cache = if args.images {
-        Some(prune_cache(context, false).await?)
-    } else {
-        None
-    };
-    if args.json {
-        let mut document = json!({ "removed": removed, "failed": failed });
-        add(&mut document, &plan, cache.as_ref());
-        context.printer.json(&document)?;
-    } else {
-        skipped(context, &plan);
-        say_cache(context, "Removed", cache.as_ref());
-        if removed.is_empty() && failed.is_empty() {
-            context.printer.notice("No stopped sandboxes to remove");
-        }
-    }
-    Ok(if failed.is_empty() {
-        Exit::Success
-    } else {
-        Exit::Failure
-    })
+    (removed, failed)
+}
+
+fn is_empty(cache: &PrunedCache) -> bool {
+    cache.images.is_empty() && cache.snapshots.is_empty() && cache.leftovers.is_empty()
 }
 
 fn dry_run(
@@ -158,17 +178,23 @@ fn confirmed(context: &mut Context, args: &Args, plan: &Plan) -> Result<bool, Re
         return Ok(true);
     }
     let names: Vec<&str> = plan.remove.iter().map(|s| s.name.as_str()).collect();
-    let list = names.join(" ");
+    let mut parts = Vec::new();
+    if !names.is_empty() {
+        parts.push(format!("{} and everything in it", names.join(" ")));
+    }
+    if args.images {
+        parts.push("the images and snapshots that no sandbox needs".to_owned());
+    }
+    let what = parts.join(", and ");
     if args.json || !prompt::possible(context.no_input) {
+        let images = if args.images { " --images" } else { "" };
         return Err(Report::user(
             "confirmation",
-            format!("removing {list} needs a confirmation and there is no terminal to ask on"),
-            "sbx prune --force, after a look at sbx prune --dry-run",
+            format!("removing {what} needs a confirmation and there is no terminal to ask on"),
+            format!("sbx prune{images} --force, after a look at sbx prune{images} --dry-run"),
         ));
     }
-    Ok(prompt::confirm(&format!(
-        "Remove {list} and everything in it?"
-    )))
+    Ok(prompt::confirm(&format!("Remove {what}?")))
 }
 
 async fn prune_cache(context: &Context, dry_run: bool) -> Result<PrunedCache, Report> {

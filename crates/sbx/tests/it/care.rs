@@ -1,5 +1,6 @@
 //! `sbx diagnose`, `prune` and `reset`: with a daemon, without one, and with one that cannot start.
 
+use crate::terminal::at_terminal;
 use crate::world::World;
 use serde_json::{Value, json};
 use std::fs;
@@ -152,24 +153,27 @@ fn a_state_of_a_newer_version_is_made_usable_by_repair_and_kept_aside() {
     assert_eq!(kept.len(), 2, "{kept:?}");
 }
 
+/// Plants a sandbox like the planted one, which stopped at a time.
+fn plant_another(world: &World, id: &str, name: &str, stopped_s: Option<u64>) {
+    let from = state(world).join("sandboxes").join(ID);
+    let to = state(world).join("sandboxes").join(id);
+    fs::create_dir(&to).unwrap();
+    let text = fs::read_to_string(from.join("sandbox.json")).unwrap();
+    let text = text.replace(ID, id).replace("planted", name);
+    fs::write(to.join("sandbox.json"), text).unwrap();
+    if let Some(seconds) = stopped_s {
+        fs::write(to.join("last-exit"), "stopped\n").unwrap();
+        let file = fs::File::options().write(true).open(to.join("last-exit"));
+        let at = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+        file.unwrap().set_modified(at).unwrap();
+    }
+}
+
 #[test]
 fn prune_removes_what_stopped_before_a_time_and_never_what_it_does_not_know() {
     let world = World::with_policy();
     world.plant("planted");
-    let plant = |id: &str, name: &str, stopped_s: Option<u64>| {
-        let from = state(&world).join("sandboxes").join(ID);
-        let to = state(&world).join("sandboxes").join(id);
-        fs::create_dir(&to).unwrap();
-        let text = fs::read_to_string(from.join("sandbox.json")).unwrap();
-        let text = text.replace(ID, id).replace("planted", name);
-        fs::write(to.join("sandbox.json"), text).unwrap();
-        if let Some(seconds) = stopped_s {
-            fs::write(to.join("last-exit"), "stopped\n").unwrap();
-            let file = fs::File::options().write(true).open(to.join("last-exit"));
-            let at = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
-            file.unwrap().set_modified(at).unwrap();
-        }
-    };
+    let plant = |id, name, stopped_s| plant_another(&world, id, name, stopped_s);
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let now = now.unwrap().as_secs();
     plant("00000000000b", "old", Some(now - 20 * 86_400));
@@ -222,9 +226,20 @@ fn prune_of_images_keeps_what_sandboxes_lie_on_and_removes_the_rest() {
     assert_eq!(would["images"], json!(["base-unused", "shell-unused"]));
     assert_eq!(would["snapshots"], json!(["some-key"]));
     assert!(snapshot.exists());
+    // Also where no sandbox is to be removed, nothing goes unasked.
+    for arguments in [&["prune", "--images"][..], &["prune", "--images", "--json"]] {
+        world.sbx(arguments).refused("needs a confirmation");
+    }
+    let (code, text) = at_terminal(&world, &["prune", "--images"]);
+    let question = "Remove the images and snapshots that no sandbox needs? [y/N]";
+    assert!(text.contains(question), "{text}");
+    assert_eq!(code, Some(1), "silence was taken for a yes");
+    assert!(images.join("base-unused").exists() && snapshot.exists());
     let done = world.sbx(&["prune", "--images", "-f"]).ok();
     assert!(done.contains("Removed image base-unused"), "{done}");
     assert!(!images.join("base-unused").exists() && !snapshot.exists());
+    // With nothing to remove there is nothing to ask.
+    world.sbx(&["prune", "--images"]).ok();
     // A sandbox whose image is not whole: nobody knows what that lies on.
     world.plant("planted");
     world.sbx(&["daemon", "restart"]).ok();
@@ -233,6 +248,27 @@ fn prune_of_images_keeps_what_sandboxes_lie_on_and_removes_the_rest() {
         .sbx(&["prune", "--images", "--dry-run"])
         .refused("base-0");
     assert!(images.join("base-1").exists());
+}
+
+#[test]
+fn what_prune_removed_is_told_although_images_could_not_be_removed() {
+    let world = settled();
+    plant_another(&world, "00000000000b", "old", Some(86_400));
+    // The old one goes. Nobody knows what the other one lies on.
+    fs::create_dir_all(world.home().join("cache/images/base-1")).unwrap();
+    let done = world.sbx(&[
+        "prune",
+        "--filter",
+        "until=168h",
+        "--images",
+        "--force",
+        "--json",
+    ]);
+    assert_eq!(done.code, 1, "{done:?}");
+    let report: Value = serde_json::from_str(&done.stdout).unwrap_or_else(|_| panic!("{done:?}"));
+    assert_eq!(report["removed"][0]["name"], "old", "{report:#}");
+    assert!(report["images_error"]["message"].is_string(), "{report:#}");
+    assert!(done.stderr.contains("error: "), "{done:?}");
 }
 
 #[test]

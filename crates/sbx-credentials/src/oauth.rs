@@ -277,7 +277,10 @@ impl Issued {
             .or_else(|| claims(self.id.as_deref()))
             .or_else(|| answer.first(&["authId", "auth_id"]).map(str::to_owned))
             .or_else(|| claims(Some(&self.access)))?;
-        let shown: String = found.chars().filter(|c| !c.is_control()).take(80).collect();
+        // It is shown: nothing in it may turn the direction of what follows.
+        let turns = |c: &char| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        let shown = found.chars().filter(|c| !c.is_control() && !turns(c));
+        let shown: String = shown.take(80).collect();
         Some(shown).filter(|shown| !shown.is_empty())
     }
 }

@@ -135,4 +135,8 @@ fn accounts_are_told_apart_by_what_the_answer_says_of_them() {
     let id = format!(r#"{{{token},"id_token":"{id}"}}"#);
     assert_eq!(account(&id).as_deref(), Some("b@two.test"));
     assert_eq!(account(&format!("{{{token}}}")), None);
+    // It is shown.
+    let turned =
+        format!("{{{token},\"account\":{{\"id\":\"a\u{202e}\u{2066}\u{200f}\u{61c}\u{9b}b\"}}}}");
+    assert_eq!(account(&turned).as_deref(), Some("ab"));
 }

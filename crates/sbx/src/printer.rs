@@ -1,7 +1,7 @@
 //! The one place that prints: data on standard output, everything else on standard error.
 
 use crate::exit::Exit;
-use crate::table::safe;
+use crate::table::{safe, safe_json};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use sbx_wire::api::Progress;
 use sbx_wire::report::{Blame, Report};
@@ -60,7 +60,7 @@ impl Printer {
     pub(crate) fn json<T: Serialize>(&mut self, value: &T) -> Result<(), Report> {
         let text = serde_json::to_string_pretty(value)
             .map_err(|error| Report::bug("json", format!("cannot print JSON: {error}")))?;
-        self.line(&text);
+        self.line(&safe_json(&text));
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use crate::terminal::at_terminal;
 use crate::world::World;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 
@@ -53,7 +53,29 @@ fn answer(mut stream: UnixStream) {
         length = value.map_or(length, |value| value.trim().parse().unwrap());
     }
     reader.read_exact(&mut vec![0; length]).unwrap();
-    let documents = if head.starts_with("GET /v1/status ") {
+    let documents = if head.starts_with("GET /v1/secrets ") {
+        vec![json!({
+            "store": "x",
+            "secrets": [{
+                "scope": "(global)", "type": "oauth", "name": "x", "secret": NAME, "store": NAME,
+            }],
+            "custom": [{
+                "scope": "(global)", "name": "c", "targets": [NAME], "env": "E", "placeholder": NAME, "secret": NAME, "in_body": false,
+                "store": NAME,
+            }],
+        })]
+    } else if head.starts_with("GET /v1/policy/log/follow") {
+        let record = json!({
+            "time_ms": 4_000_000_000_000_u64, "sandbox": "box", "type": "network", "host": NAME, "port": 443,
+            "proxy": "forward", "allowed": false, "rule": null, "rule_text": NAME, "method": "GET", "path": NAME,
+            "reason": NAME, "generation": 1,
+        });
+        vec![
+            json!("following"),
+            json!({"record": record}),
+            json!({"end": NAME}),
+        ]
+    } else if head.starts_with("GET /v1/status ") {
         vec![json!({
             "status": "running", "socket": "/s", "logs": "/l", "pid": 2, "version": "1",
             "uptime_s": 1, "policy_initialized": true, "notices": [NAME],
@@ -73,6 +95,15 @@ fn answer(mut stream: UnixStream) {
     sent.unwrap();
 }
 
+fn holds(document: &Value, text: &str) -> bool {
+    match document {
+        Value::String(found) => found == text,
+        Value::Array(items) => items.iter().any(|item| holds(item, text)),
+        Value::Object(fields) => fields.values().any(|field| holds(field, text)),
+        _ => false,
+    }
+}
+
 #[test]
 fn what_the_daemon_says_carries_no_escapes_to_a_file_or_a_terminal() {
     let mut world = World::new();
@@ -90,6 +121,26 @@ fn what_the_daemon_says_carries_no_escapes_to_a_file_or_a_terminal() {
     let status = world.sbx(&["daemon", "status"]).ok();
     is_plain(&status);
     assert!(status.contains(&format!("Notice: {SHOWN}")), "{status}");
+
+    for arguments in [
+        &["secret", "ls"][..],
+        &["daemon", "status", "--json"],
+        &["secret", "ls", "--json"],
+        &["policy", "log", "--follow", "--since", "1d"],
+        &["policy", "log", "--follow", "--since", "1d", "--json"],
+    ] {
+        let done = world.sbx(arguments);
+        is_plain(&done.stdout);
+        is_plain(&done.stderr);
+        let text = done.ok();
+        if !arguments.contains(&"--json") {
+            assert!(text.contains(SHOWN), "{text}");
+            continue;
+        }
+        // The values are what they were.
+        let document: Value = serde_json::from_str(&text).unwrap();
+        assert!(holds(&document, NAME), "{document:#}");
+    }
 
     let (_, text) = at_terminal(&world, &["create", "shell", &folder]);
     // Its own line of progress is moved and cleared by escapes of its own.

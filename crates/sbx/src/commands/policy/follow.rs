@@ -138,7 +138,7 @@ fn line(args: &Args, record: &EgressRecord) -> String {
             object.insert("time".to_owned(), json!(time));
         }
         // One line: the encoder escapes what would end it.
-        return value.to_string();
+        return table::safe_json(&value.to_string());
     }
     let host = table::safe(&record.host);
     let host = match record.port {

@@ -47,10 +47,11 @@ pub(super) async fn run(context: &mut Context, args: LsArgs) -> Result<Exit, Rep
     } else if args.quiet {
         let names = secrets.secrets.iter().map(|row| &row.name);
         for name in names.chain(secrets.custom.iter().map(|row| &row.name)) {
-            printer.line(name);
+            printer.line(&table::safe(name));
         }
     } else if secrets.secrets.is_empty() && secrets.custom.is_empty() {
         let scope = scope.as_deref().unwrap_or("all");
+        let scope = table::safe(scope);
         printer.line(&format!("No secrets found for scope \"{scope}\"."));
     } else {
         printer.line(&tables(&secrets));
@@ -74,22 +75,13 @@ fn tables(secrets: &Secrets) -> String {
 }
 
 fn row(row: &SecretRow) -> Vec<String> {
-    vec![
-        row.scope.clone(),
-        row.kind.clone(),
-        row.name.clone(),
-        row.secret.clone(),
-        row.store.clone(),
-    ]
+    let cells = [&row.scope, &row.kind, &row.name, &row.secret, &row.store];
+    cells.map(|cell| table::safe(cell)).to_vec()
 }
 
 fn custom_row(row: &CustomRow) -> Vec<String> {
-    vec![
-        row.scope.clone(),
-        row.targets.join(","),
-        row.env.clone().unwrap_or_default(),
-        row.placeholder.clone(),
-        row.secret.clone(),
-        row.store.clone(),
-    ]
+    let (targets, env) = (row.targets.join(","), row.env.clone().unwrap_or_default());
+    let (placeholder, secret) = (&row.placeholder, &row.secret);
+    let cells = [&row.scope, &targets, &env, placeholder, secret, &row.store];
+    cells.map(|cell| table::safe(cell)).to_vec()
 }

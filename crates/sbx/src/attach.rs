@@ -54,19 +54,12 @@ pub(crate) enum Ended {
     Busy,
     /// The agent goes on without us.
     Detached,
-    /// We went before the program did, as a program here ends at this signal.
-    Left(u8),
+    /// We went before the program did, at this signal.
+    Left(SignalKind),
     /// Its output finds no place here.
     Unwritten(String),
     /// The supervisor does not know such a request: it is of an earlier version.
     Unknown,
-}
-
-impl Ended {
-    /// See [`Ended::Left`].
-    pub(crate) fn left(signal: SignalKind) -> Self {
-        Self::Left(u8::try_from(signal.as_raw_value()).unwrap_or_default())
-    }
 }
 
 /// How this terminal takes part.
@@ -125,7 +118,7 @@ pub(crate) async fn converse(
     };
     let mut ended = tokio::select! {
         ended = receive(&mut reader, begin) => ended,
-        kind = signals.pass_on(sender.clone(), part, &stage) => Ended::left(kind),
+        kind = signals.pass_on(sender.clone(), part, &stage) => Ended::Left(kind),
     };
     if matches!(ended, Ended::Unknown) && connect(socket).await?.is_none() {
         // It did not hang up: it ended.
@@ -193,7 +186,7 @@ pub(crate) fn conclude(ended: Ended, sandbox: &str, program: &str) -> Result<Exi
         )),
         Ended::Unwritten(why) => Err(unwritten(&format!("what '{program}' writes"), &why)),
         Ended::Detached => Ok(Exit::Success),
-        Ended::Left(signal) => Ok(Exit::Program(ExitStatus::Signal(signal).code())),
+        Ended::Left(signal) => Ok(Exit::signal(signal)),
     }
 }
 
@@ -222,7 +215,7 @@ async fn receive(reader: &mut OwnedReadHalf, begin: impl Fn()) -> Ended {
                         Ok(()) => {}
                         // Nobody reads what it writes (`| head`).
                         Err(error) if error.kind() == ErrorKind::BrokenPipe => {
-                            return Ended::left(SignalKind::pipe());
+                            return Ended::Left(SignalKind::pipe());
                         }
                         // What is missing there, on a full disk say, must not look like all of it.
                         Err(error) if stream == Stream::Stdout => {

@@ -1,5 +1,8 @@
 //! Exit codes, as a type. They are stable: scripts rely on them.
 
+use sbx_wire::guest::ExitStatus;
+use tokio::signal::unix::SignalKind;
+
 /// How the command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -14,6 +17,12 @@ pub(crate) enum Exit {
 }
 
 impl Exit {
+    /// The command went as a program here ends at this signal.
+    pub(crate) fn signal(kind: SignalKind) -> Self {
+        let number = u8::try_from(kind.as_raw_value()).unwrap_or_default();
+        Self::Program(ExitStatus::Signal(number).code())
+    }
+
     /// The number.
     pub(crate) fn code(self) -> i32 {
         match self {

@@ -39,7 +39,8 @@ fn run() -> exit::Exit {
             };
         }
     };
-    let mut context = match commands::Context::new(&cli.global) {
+    let (leave, mut left) = tokio::sync::mpsc::channel(1);
+    let mut context = match commands::Context::new(&cli.global, leave) {
         Ok(context) => context,
         Err(report) => return printer::Printer::new(false).report(&report),
     };
@@ -57,7 +58,12 @@ fn run() -> exit::Exit {
             return context.printer.report(&report);
         }
     };
-    let result = runtime.block_on(commands::dispatch(&mut context, cli.command));
+    let result = runtime.block_on(async {
+        tokio::select! {
+            result = commands::dispatch(&mut context, cli.command) => result,
+            Some(kind) = left.recv() => Ok(exit::Exit::signal(kind)),
+        }
+    });
     runtime.shutdown_background();
     match result {
         Ok(exit) => context.printer.conclude(exit),

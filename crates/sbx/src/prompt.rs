@@ -1,9 +1,12 @@
 //! Questions to the person at the terminal. Without a terminal, or with `--no-input`, a question is an error
 //! that names the command to run instead.
 
-use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+use crate::signals::Signals;
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use sbx_wire::report::Report;
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, IsTerminal, StderrLock, Write};
+use tokio::signal::unix::SignalKind;
+use tokio::sync::mpsc;
 
 /// Whether questions may be asked.
 pub(crate) fn possible(no_input: bool) -> bool {
@@ -42,22 +45,48 @@ pub(crate) fn choose<'a>(question: &str, options: &[&'a str], default: usize) ->
         .copied()
 }
 
-/// Reads a value that is not echoed: the whole line, as from a pipe.
-pub(crate) fn hidden(question: &str) -> Result<String, Report> {
-    let stdin = rustix::stdio::stdin();
-    let before = tcgetattr(stdin).ok();
-    if let Some(before) = &before {
-        let mut quiet = before.clone();
-        quiet.local_modes.remove(LocalModes::ECHO);
-        let _still_echoing = tcsetattr(stdin, OptionalActions::Now, &quiet);
-    }
-    let answer = line(question);
-    if let Some(before) = &before {
-        let _gone = tcsetattr(stdin, OptionalActions::Now, before);
-        let _gone = writeln!(std::io::stderr());
-    }
+/// Reads a value that is not echoed: the whole line, as from a pipe. From then on signals that end the command go to
+/// `leave`; whoever drops this at one has the terminal as it was.
+pub(crate) async fn hidden(
+    question: &str,
+    leave: mpsc::Sender<SignalKind>,
+) -> Result<String, Report> {
+    // They stay caught: what was once caught does not end a process by itself any more.
+    let signals = Signals::catch();
+    tokio::spawn(async move { leave.send(signals.any().await).await });
+    let quiet = Quiet::enter();
+    let question = question.to_owned();
+    // A thread that still reads does not hold up the end of the command.
+    let answer = tokio::task::spawn_blocking(move || line(&question)).await;
+    drop(quiet);
+    let answer = answer.ok().flatten();
     let answer = answer.map(|line| line.trim_end_matches(['\r', '\n']).to_owned());
     answer.ok_or_else(|| Report::user("no-value", "no value was typed", "run the command again"))
+}
+
+/// A terminal that does not echo; it does again, on a new line, when this is dropped.
+struct Quiet(Option<Termios>);
+
+impl Quiet {
+    fn enter() -> Self {
+        let stdin = rustix::stdio::stdin();
+        let before = tcgetattr(stdin).ok();
+        if let Some(before) = &before {
+            let mut quiet = before.clone();
+            quiet.local_modes.remove(LocalModes::ECHO);
+            let _still_echoing = tcsetattr(stdin, OptionalActions::Now, &quiet);
+        }
+        Self(before)
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            let _gone = tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, before);
+            let _gone = writeln!(std::io::stderr());
+        }
+    }
 }
 
 fn ask(question: &str) -> Option<String> {
@@ -66,8 +95,9 @@ fn ask(question: &str) -> Option<String> {
 
 /// What is typed, with the line's end; `None`: nobody types any more.
 fn line(question: &str) -> Option<String> {
-    let mut err = std::io::stderr().lock();
-    write!(err, "{question}").and_then(|()| err.flush()).ok()?;
+    let ask = |mut err: StderrLock<'_>| write!(err, "{question}").and_then(|()| err.flush());
+    // Others write there while this one waits.
+    ask(std::io::stderr().lock()).ok()?;
     let mut line = String::new();
     let read = std::io::stdin().lock().read_line(&mut line).ok()?;
     (read > 0).then_some(line)

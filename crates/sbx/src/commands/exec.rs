@@ -88,7 +88,7 @@ pub(crate) async fn ask(
             // What the attempt before does with signals is in force until we end.
             tokio::select! {
                 started = start(context, &attach.sandbox.name, Start::default()) => started.map(drop)?,
-                kind = Signals::catch().any() => return Ok(Ended::left(kind)),
+                kind = Signals::catch().any() => return Ok(Ended::Left(kind)),
             }
         }
         ended = attach::converse(&attach.socket, request, part).await?;

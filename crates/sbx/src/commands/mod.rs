@@ -24,6 +24,8 @@ use crate::printer::Printer;
 use sbx_wire::api::PolicyInit;
 use sbx_wire::home::Home;
 use sbx_wire::report::Report;
+use tokio::signal::unix::SignalKind;
+use tokio::sync::mpsc;
 
 /// What every verb works with.
 #[derive(Debug)]
@@ -31,10 +33,12 @@ pub(crate) struct Context {
     pub(crate) printer: Printer,
     pub(crate) client: Client,
     pub(crate) no_input: bool,
+    /// Takes the signal at which the command is to end at once.
+    pub(crate) leave: mpsc::Sender<SignalKind>,
 }
 
 impl Context {
-    pub(crate) fn new(global: &Global) -> Result<Self, Report> {
+    pub(crate) fn new(global: &Global, leave: mpsc::Sender<SignalKind>) -> Result<Self, Report> {
         let uid = rustix::process::getuid().as_raw();
         let home = Home::from_env(|name| std::env::var_os(name), uid).map_err(|error| {
             Report::environment(
@@ -49,6 +53,7 @@ impl Context {
             printer,
             client: Client::new(home),
             no_input: global.no_input,
+            leave,
         })
     }
 

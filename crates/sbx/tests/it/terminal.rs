@@ -2,8 +2,9 @@
 
 use crate::world::World;
 use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -127,4 +128,29 @@ fn blanks_around_a_typed_value_are_refused_as_around_a_piped_one_and_not_left_ou
     }
     let (code, text) = typing(&world, &set, "a-value-0123456789\n");
     assert_eq!(code, Some(0), "{text}");
+}
+
+#[test]
+fn a_signal_at_a_hidden_question_ends_the_command_and_the_terminal_echoes_again() {
+    let world = World::with_policy();
+    for (signal, number) in [(Signal::INT, 2), (Signal::TERM, 15), (Signal::HUP, 1)] {
+        let terminal = Terminal::new();
+        let side = terminal.open();
+        let echoes = || {
+            let modes = tcgetattr(&side).unwrap().local_modes;
+            modes.contains(LocalModes::ECHO)
+        };
+        let mut child = terminal.spawn(world.command(&["secret", "set", "anthropic"]));
+        let mut asked = Vec::new();
+        while !String::from_utf8_lossy(&asked).contains("(not shown)") {
+            let mut byte = [0];
+            (&terminal.master).read_exact(&mut byte).unwrap();
+            asked.extend(byte);
+        }
+        assert!(!echoes(), "{signal:?}");
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(128 + number));
+        assert!(echoes(), "{signal:?}");
+    }
+    assert_eq!(world.sbx(&["secret", "ls", "-q"]).ok(), "");
 }

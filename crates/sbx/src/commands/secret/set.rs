@@ -125,12 +125,10 @@ pub(super) async fn run(context: &mut Context, args: SetArgs) -> Result<Exit, Re
     let fetched = args.source.fetched();
     let value = match &fetched {
         Some(_) => None,
-        None => Some(value::obtain(
-            context,
-            args.token,
-            &described(&service),
-            &command,
-        )?),
+        None => {
+            let what = described(&service);
+            Some(value::obtain(context, args.token, &what, &command).await?)
+        }
     };
     let body = SetSecret {
         service,
@@ -184,7 +182,7 @@ async fn registry(context: &mut Context, host: String, args: SetArgs) -> Result<
         let text = value::from_stdin()?;
         SecretText::new(text.trim_end_matches(['\r', '\n']).to_owned())
     } else {
-        value::obtain(context, None, &host, &command)?
+        value::obtain(context, None, &host, &command).await?
     };
     let body = SetRegistry {
         registry: host,

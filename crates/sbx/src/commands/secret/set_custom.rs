@@ -45,7 +45,7 @@ pub(super) async fn run(context: &mut Context, args: SetCustomArgs) -> Result<Ex
                 "sbx secret set-custom --host {}",
                 args.hosts.join(" --host ")
             );
-            Some(value::obtain(context, args.value, &what, &command)?)
+            Some(value::obtain(context, args.value, &what, &command).await?)
         }
     };
     let body = SetCustom {

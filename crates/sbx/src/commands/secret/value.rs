@@ -10,7 +10,7 @@ use std::io::{IsTerminal, Read};
 const MAX_SECRET: u64 = 64 << 10;
 
 /// The value: `given` on the command line, else from standard input or asked for. `command`: what to run instead.
-pub(super) fn obtain(
+pub(super) async fn obtain(
     context: &mut Context,
     given: Option<String>,
     what: &str,
@@ -24,7 +24,8 @@ pub(super) fn obtain(
             text
         }
         None if prompt::possible(context.no_input) => {
-            prompt::hidden(&format!("Value for {what} (not shown): "))?
+            let question = format!("Value for {what} (not shown): ");
+            prompt::hidden(&question, context.leave.clone()).await?
         }
         None if std::io::stdin().is_terminal() => {
             return Err(Report::user(

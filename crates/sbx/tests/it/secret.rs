@@ -110,6 +110,29 @@ fn keys_are_imported_from_the_environment_when_asked_for_and_shown_by_their_end(
 }
 
 #[test]
+fn one_key_that_is_refused_keeps_no_other_from_being_imported_and_told() {
+    let world = World::with_policy();
+    let mut command = world.command(&["secret", "import", "--all"]);
+    command
+        .env("ANTHROPIC_API_KEY", KEY)
+        .env("GITHUB_TOKEN", "ghp_0123456789abcdefghijklmnopqr stuv ")
+        .env("OPENAI_API_KEY", "sk-0123456789abcdefghijklmnopqrstuv");
+    let done = world::finish(command.spawn().unwrap());
+    assert_eq!(done.code, 1, "{done:?}");
+    let result = |name: &str| {
+        let line = done.stdout.lines().find(|line| line.starts_with(name));
+        line.unwrap_or_else(|| panic!("no {name}: {done:?}"))
+            .to_owned()
+    };
+    assert!(result("anthropic").ends_with("  stored"), "{done:?}");
+    assert!(result("github").contains("  refused: "), "{done:?}");
+    assert!(result("openai").ends_with("  stored"), "{done:?}");
+    assert!(done.stderr.contains("error: "), "{done:?}");
+    let names = world.sbx(&["secret", "ls", "-q"]).ok();
+    assert_eq!(names, "anthropic\nopenai\n");
+}
+
+#[test]
 fn a_key_in_several_variables_is_imported_whole_and_shown_by_its_ends() {
     let world = World::with_policy();
     let import = |token: &str| {

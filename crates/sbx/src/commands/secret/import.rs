@@ -47,6 +47,7 @@ pub(super) async fn run(context: &mut Context, args: ImportArgs) -> Result<Exit,
     }
     let stored: Secrets = context.client.get("/v1/secrets").await?;
     let mut rows = Vec::new();
+    let mut exit = Exit::Success;
     for Found {
         service,
         variable,
@@ -60,36 +61,53 @@ pub(super) async fn run(context: &mut Context, args: ImportArgs) -> Result<Exit,
             if !args.all {
                 return Err(exists_already(service));
             }
-            "kept as it is"
+            "kept as it is".to_owned()
         } else if args.dry_run {
-            "would be stored"
+            "would be stored".to_owned()
         } else {
-            let body = SetSecret {
-                service: service.name.to_owned(),
-                value: Some(value),
-                fetched: None,
-                sandbox: None,
-                short_lived: None,
-                endpoints: Vec::new(),
-                force: args.force,
-                person: person(context),
-            };
-            let answer: StoredSecret = context.client.post("/v1/secrets", &body).await?;
-            for notice in &answer.notices {
-                context.printer.notice(notice);
+            match store(context, service, value, args.force).await {
+                Ok(()) => "stored".to_owned(),
+                // Others are stored already: all are told.
+                Err(report) if args.all => {
+                    exit = context.printer.report(&report);
+                    format!("refused: {}", table::safe(&report.message))
+                }
+                Err(report) => return Err(report),
             }
-            "stored"
         };
         rows.push(vec![
             service.name.to_owned(),
             variable.to_owned(),
             tail,
-            outcome.to_owned(),
+            outcome,
         ]);
     }
     let heads = ["NAME", "VARIABLE", "SECRET", "RESULT"];
     context.printer.line(&table::render(&heads, &rows));
-    Ok(Exit::Success)
+    Ok(exit)
+}
+
+async fn store(
+    context: &mut Context,
+    service: &Service,
+    value: SecretText,
+    force: bool,
+) -> Result<(), Report> {
+    let body = SetSecret {
+        service: service.name.to_owned(),
+        value: Some(value),
+        fetched: None,
+        sandbox: None,
+        short_lived: None,
+        endpoints: Vec::new(),
+        force,
+        person: person(context),
+    };
+    let answer: StoredSecret = context.client.post("/v1/secrets", &body).await?;
+    for notice in &answer.notices {
+        context.printer.notice(notice);
+    }
+    Ok(())
 }
 
 /// The one service that is meant; `None`: all of them.

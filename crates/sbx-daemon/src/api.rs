@@ -42,6 +42,7 @@ pub(crate) fn router(daemon: Arc<Daemon>) -> Router {
         .route("/v1/sandboxes/{name}", get(sandboxes::inspect))
         .route("/v1/sandboxes/{name}", delete(sandboxes::remove))
         .route("/v1/sandboxes/{name}/guard", get(sandboxes::guard))
+        .route("/v1/sandboxes/{name}/guard/told", post(sandboxes::told))
         .route("/v1/sandboxes/{name}/start", post(sandboxes::start))
         .route("/v1/sandboxes/{name}/stop", post(sandboxes::stop))
         .route("/v1/cache/prune", post(cache::prune))

@@ -2,11 +2,12 @@
 
 use crate::daemon::Daemon;
 use crate::error::io_report;
+use crate::files::{self, Found};
 use crate::record::Record;
 use crate::sandbox::Sandbox;
 use crate::store::StoredSetting;
 use crate::{git_settings, image, masks, settings, stand_ins};
-use sbx_wire::api::{Guarded, GuardedEvent};
+use sbx_wire::api::{GuardTold, Guarded, GuardedEvent};
 use sbx_wire::launch::ShareSpec;
 use sbx_wire::launch::files::share_events;
 use sbx_wire::report::Report;
@@ -23,6 +24,8 @@ use std::path::Path;
 const MAX_RULES: usize = 64 << 10;
 /// Most bytes read of a share's file of events; it writes no more.
 const MAX_EVENTS: u64 = 2 << 20;
+/// Document in a sandbox's folder: how many lines of each share's file of events somebody was told.
+const TOLD: &str = "guard-told.json";
 
 /// Gives a share of a sandbox its rules. `folder`: the sandbox's own. Returns what could not be done, for the user.
 ///
@@ -177,23 +180,49 @@ pub(crate) async fn report(daemon: &Daemon, sandbox: &Sandbox) -> Result<Guarded
     image::blocking(move || tried(&stored, &record, &dir)).await
 }
 
+/// Takes note of what somebody was told. While the sandbox is about to start, to end or to go nothing is noted: that is
+/// told once more.
+pub(crate) async fn told(daemon: &Daemon, name: &str, told: GuardTold) -> Result<(), Report> {
+    let sandbox = daemon.sandbox(name)?;
+    let Ok(_gate) = sandbox.gate.try_lock() else {
+        return Ok(());
+    };
+    // Looked at under the gate: nobody removes it now.
+    if daemon.sandbox(name)?.record().id == told.id {
+        let path = sandbox.dir.join(TOLD);
+        image::blocking(move || files::replace_json(&path, &told.counted)).await??;
+    }
+    Ok(())
+}
+
 /// [`report`], on a thread that may wait.
 fn tried(stored: &BTreeMap<String, StoredSetting>, record: &Record, dir: &Path) -> Guarded {
     let (shares, _) = crate::personalise::shares(record);
-    let mut events = Vec::new();
+    let told = match files::read_json::<Vec<u64>>(&dir.join(TOLD)) {
+        Found::Good(counted) => counted,
+        Found::Missing | Found::Corrupt(_) => Vec::new(),
+    };
+    let (mut events, mut counted) = (Vec::new(), Vec::new());
     for (index, share) in shares.iter().enumerate() {
-        let Ok(file) = File::open(dir.join(share_events(index))) else {
-            continue;
-        };
         let mut text = Vec::new();
-        let _cut = file.take(MAX_EVENTS).read_to_end(&mut text);
-        let lines = text.split(|byte| *byte == b'\n');
-        events.extend(lines.filter_map(|line| {
-            Some(GuardedEvent {
-                workspace: share.host.clone(),
-                event: serde_json::from_slice(line).ok()?,
-            })
-        }));
+        if let Ok(file) = File::open(dir.join(share_events(index))) {
+            let _cut = file.take(MAX_EVENTS).read_to_end(&mut text);
+        }
+        let told = told.get(index).copied().unwrap_or_default();
+        let mut lines = 0;
+        // One that is just being written is for the next time.
+        let whole = |line: &&[u8]| line.ends_with(b"\n");
+        for line in text.split_inclusive(|byte| *byte == b'\n').filter(whole) {
+            lines += 1;
+            if let Ok(event) = serde_json::from_slice(line) {
+                events.push(GuardedEvent {
+                    workspace: share.host.clone(),
+                    told: lines <= told,
+                    event,
+                });
+            }
+        }
+        counted.push(lines);
     }
     events.sort_by_key(|entry| entry.event.unix_ms);
     // No share starts with a setting that cannot be read.
@@ -201,5 +230,6 @@ fn tried(stored: &BTreeMap<String, StoredSetting>, record: &Record, dir: &Path) 
     Guarded {
         protect: record.guarding.protect.unwrap_or_else(chosen),
         events,
+        counted,
     }
 }

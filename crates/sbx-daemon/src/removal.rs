@@ -116,6 +116,7 @@ mod tests {
     fn guarded(modes: impl Iterator<Item = Mode>) -> Guarded {
         let event = |mode| GuardedEvent {
             workspace: "/w".into(),
+            told: false,
             event: Event {
                 unix_ms: 1,
                 path: "x".to_owned(),

@@ -9,6 +9,8 @@
 //! | `GET /v1/sandboxes/{name}` | | [`Sandbox`] |
 //! | `POST /v1/sandboxes/{name}/start` | [`Start`] | stream of [`Event`], ends with `Done(Attach)` |
 //! | `POST /v1/sandboxes/{name}/stop` | | [`Stopped`] |
+//! | `GET /v1/sandboxes/{name}/guard` | | [`Guarded`] |
+//! | `POST /v1/sandboxes/{name}/guard/told` | [`GuardTold`] | `{}` |
 //! | `DELETE /v1/sandboxes/{name}?force=true&only_stopped=ID` | | `{}` |
 //! | `POST /v1/cache/prune` | [`PruneCache`] | [`PrunedCache`] |
 //! | `POST /v1/policy/init` | [`PolicyInit`] | `{}` |
@@ -264,6 +266,18 @@ pub struct Guarded {
     pub protect: Level,
     /// Each with the workspace that it is about.
     pub events: Vec<GuardedEvent>,
+    /// How many lines that is of each workspace, for [`GuardTold`].
+    #[serde(default)]
+    pub counted: Vec<u64>,
+}
+
+/// Somebody was told so much of [`Guarded`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GuardTold {
+    /// The sandbox's id: another one may have its name by now.
+    pub id: String,
+    /// See [`Guarded::counted`].
+    pub counted: Vec<u64>,
 }
 
 /// One of [`Guarded`].
@@ -271,6 +285,9 @@ pub struct Guarded {
 pub struct GuardedEvent {
     /// Host directory.
     pub workspace: PathBuf,
+    /// Whether somebody was told of it.
+    #[serde(default)]
+    pub told: bool,
     /// What was tried.
     #[serde(flatten)]
     pub event: sbx_workspace::event::Event,

@@ -2,14 +2,13 @@
 
 use crate::commands::Context;
 use crate::table::safe;
-use sbx_wire::api::{Guarded, GuardedEvent};
+use sbx_wire::api::{GuardTold, Guarded, GuardedEvent, Sandbox};
 use sbx_wire::report::Report;
 use sbx_workspace::mask::Mask;
 use sbx_workspace::protect::Level;
 use sbx_workspace::rules::Guarding;
 use sbx_workspace::{Mode, Pattern, hide};
 use serde_json::{Value, json};
-use std::time::SystemTime;
 
 /// Most lines about what was tried.
 const LINES: usize = 20;
@@ -48,14 +47,6 @@ impl GuardingArgs {
     }
 }
 
-/// Milliseconds since the Unix epoch.
-pub(crate) fn now() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| {
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    })
-}
-
 /// What was tried in a sandbox since it was made.
 pub(crate) async fn of(context: &Context, name: &str) -> Result<Guarded, Report> {
     context
@@ -64,17 +55,30 @@ pub(crate) async fn of(context: &Context, name: &str) -> Result<Guarded, Report>
         .await
 }
 
-/// Says what was tried since then, also of a sandbox that is gone with its session (`run --rm`).
-pub(crate) async fn tell(context: &mut Context, name: &str, since: u64) {
-    let Ok(guarded) = of(context, name).await else {
-        return;
+/// Says what was tried and nobody was told of yet, whenever it was, also of a sandbox that is gone with its session
+/// (`run --rm`).
+pub(crate) async fn tell(context: &mut Context, sandbox: &Sandbox) {
+    let name = &sandbox.name;
+    let guarded = match of(context, name).await {
+        Ok(guarded) => guarded,
+        Err(report) => {
+            let note = format!("note: changes to guarded files are not listed: {report}");
+            context.printer.notice(&note);
+            return;
+        }
     };
-    let later = guarded
-        .events
-        .iter()
-        .filter(|entry| entry.event.unix_ms >= since);
-    for line in lines(&later.collect::<Vec<_>>(), name) {
+    let news: Vec<&GuardedEvent> = guarded.events.iter().filter(|entry| !entry.told).collect();
+    for line in lines(&news, name) {
         context.printer.notice(&line);
+    }
+    if !news.is_empty() {
+        let path = format!("/v1/sandboxes/{name}/guard/told");
+        let body = GuardTold {
+            id: sandbox.id.clone(),
+            counted: guarded.counted,
+        };
+        // One that is gone has nothing to be told of any more; else it is told once more.
+        let _again: Result<Value, Report> = context.client.post(&path, &body).await;
     }
 }
 
@@ -135,6 +139,7 @@ mod tests {
     fn event(path: &str, mode: Mode) -> GuardedEvent {
         GuardedEvent {
             workspace: "/w".into(),
+            told: false,
             event: Event {
                 unix_ms: 1,
                 path: path.to_owned(),

@@ -62,6 +62,11 @@ pub(super) async fn guard(
     }
 }
 
+pub(super) async fn told(State(daemon): Shared, Path(name): Path<String>, body: Bytes) -> Nothing {
+    guard::told(&daemon, &name, parse(&body)?).await?;
+    Ok(nothing())
+}
+
 pub(super) async fn create(State(daemon): Shared, body: Bytes) -> ApiResult<Response> {
     let request: Create = parse(&body)?;
     let remove = request.remove;

@@ -113,8 +113,8 @@ fn sandbox_run_to_be_removed_is_gone_when_it_has_ended_and_after_a_killed_daemon
     }
 }
 
-#[test]
-fn what_was_tried_in_a_sandbox_that_went_at_its_end_can_be_asked_for() {
+/// The planted sandbox, with a workspace, and its folder.
+fn planted_with_workspace() -> (Daemon, std::path::PathBuf) {
     let mut daemon = planted();
     let dir = daemon.state().join("sandboxes").join(ID);
     let document = dir.join("sandbox.json");
@@ -123,15 +123,58 @@ fn what_was_tried_in_a_sandbox_that_went_at_its_end_can_be_asked_for() {
     std::fs::write(&document, record.to_string()).unwrap();
     daemon.restart();
     daemon.init("deny-all");
+    (daemon, dir)
+}
+
+/// A line of a share's file of events.
+fn event(unix_ms: u64, path: &str) -> String {
+    let event = json!({
+        "unix_ms": unix_ms, "path": path, "action": "create", "mode": "block", "why": "protected: x",
+    });
+    format!("{event}\n")
+}
+
+#[test]
+fn what_somebody_was_told_is_marked_and_what_comes_later_is_not() {
+    let (mut daemon, dir) = planted_with_workspace();
+    let events = dir.join("share0.events");
+    let asked = |daemon: &Daemon| daemon.get("/v1/sandboxes/one/guard").ok();
+    let told = |daemon: &Daemon, id: &str, counted: &Value| {
+        let body = json!({"id": id, "counted": counted});
+        daemon.post("/v1/sandboxes/one/guard/told", &body).ok();
+    };
+    let marks = |answer: &Value| -> Vec<bool> {
+        let events = answer["events"].as_array().unwrap();
+        let told = |event: &Value| event["told"].as_bool().unwrap();
+        events.iter().map(told).collect()
+    };
+    // The second one is not whole yet.
+    let (first, second) = (event(5, "a"), event(6, "b"));
+    std::fs::write(&events, format!("{first}{}", &second[..9])).unwrap();
+    let answer = asked(&daemon);
+    assert_eq!(marks(&answer), [false]);
+    told(&daemon, "another", &answer["counted"]);
+    assert_eq!(marks(&asked(&daemon)), [false]);
+    told(&daemon, ID, &answer["counted"]);
+    assert_eq!(marks(&asked(&daemon)), [true]);
+    // Also when the clock was set back, and with another daemon.
+    std::fs::write(&events, format!("{first}{second}{}", event(1, "c"))).unwrap();
+    daemon.restart();
+    let answer = asked(&daemon);
+    let paths = |at: usize| answer["events"][at]["path"].clone();
+    assert_eq!([paths(0), paths(1), paths(2)], ["c", "a", "b"]);
+    assert_eq!(marks(&answer), [false, true, false]);
+}
+
+#[test]
+fn what_was_tried_in_a_sandbox_that_went_at_its_end_can_be_asked_for() {
+    let (mut daemon, dir) = planted_with_workspace();
     let _watchers = supervisor(&daemon.runtime().join(ID), 0);
     daemon.restart();
     daemon
         .post("/v1/sandboxes/one/start", &json!({"remove": true}))
         .ok();
-    let event = json!({
-        "unix_ms": 5, "path": ".git/hooks/x", "action": "create", "mode": "block", "why": "protected: x",
-    });
-    std::fs::write(dir.join("share0.events"), format!("{event}\n")).unwrap();
+    std::fs::write(dir.join("share0.events"), event(5, ".git/hooks/x")).unwrap();
     let asked = || daemon.get("/v1/sandboxes/one/guard").ok();
     let before = asked();
     assert_eq!(before["events"][0]["path"], ".git/hooks/x", "{before}");

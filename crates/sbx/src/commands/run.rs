@@ -67,7 +67,6 @@ pub(crate) async fn run(context: &mut Context, args: Args) -> Result<Exit, Repor
     };
     let program = request.argv.first();
     let program = program.map(|word| String::from_utf8_lossy(word).into_owned());
-    let since = guarding::now();
     let ended = if request.terminal.is_some() {
         agent(context, &attach, request, &args).await?
     } else {
@@ -84,7 +83,7 @@ pub(crate) async fn run(context: &mut Context, args: Args) -> Result<Exit, Repor
         }
         _ => {}
     }
-    guarding::tell(context, name, since).await;
+    guarding::tell(context, &attach.sandbox).await;
     attach::conclude(ended, name, program.as_deref().unwrap_or_default())
 }
 

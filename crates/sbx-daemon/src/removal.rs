@@ -28,7 +28,7 @@ impl Reports {
             // What was made needs looking at.
             guarded
                 .events
-                .sort_by_key(|entry| entry.event.mode == Mode::Block);
+                .sort_by_key(|entry| (!entry.event.is_full(), entry.event.mode == Mode::Block));
             guarded.events.truncate(MAX_EVENTS);
         }
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);

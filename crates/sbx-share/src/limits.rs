@@ -65,11 +65,19 @@ pub const MAX_COPY: u64 = 16 * 1024 * 1024;
 /// Bytes of log one server process writes. Beyond: nothing more is logged.
 pub const MAX_LOG: usize = 1024 * 1024;
 
-/// Events of guarded files that one server process says: each file and action once. Beyond: the refusals stand, unsaid.
+/// Events of guarded files that one server process says of what it refuses, and again of what is made. Beyond: that the
+/// list is full is said; the refusals stand, unsaid.
 pub const MAX_EVENTS: usize = 10_000;
 
-/// Bytes of a share's file of events, over all its starts. Beyond: as [`MAX_EVENTS`].
+/// Bytes of a share's file of events, over all its starts, as long as refusals are said; twice that for what is made.
+/// Beyond: as [`MAX_EVENTS`].
 pub const MAX_EVENT_BYTES: usize = 1024 * 1024;
+
+/// Of those, kept for the last events, which say that the list is full.
+pub const LAST_EVENTS: usize = 4096;
+
+/// Time after which the same change of the same file, where it is made, is said again.
+pub const EVENT_AGAIN_MS: u64 = 10_000;
 
 /// Bytes of the state that is taken over from a saved machine: a full table of long names. Beyond: it is refused.
 pub const MAX_STATE: u64 = 512 * 1024 * 1024;

@@ -37,6 +37,9 @@ impl std::fmt::Display for Action {
     }
 }
 
+/// Reason of an event about the workspace itself: there is no room for more of its mode.
+const FULL: &str = "the list is full: what follows is not in it";
+
 /// One line of a share's file of events, as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
@@ -50,4 +53,22 @@ pub struct Event {
     pub mode: Mode,
     /// The pattern, or what else was the reason.
     pub why: String,
+}
+
+impl Event {
+    /// The last one of its mode. Who does not know it shows a change of the workspace's root, and why.
+    pub fn full(unix_ms: u64, mode: Mode) -> Self {
+        Self {
+            unix_ms,
+            path: String::new(),
+            action: Action::Change,
+            mode,
+            why: FULL.to_owned(),
+        }
+    }
+
+    /// Whether it is [`Event::full`].
+    pub fn is_full(&self) -> bool {
+        self.path.is_empty() && self.why == FULL
+    }
 }

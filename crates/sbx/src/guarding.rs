@@ -9,10 +9,11 @@ use sbx_workspace::protect::Level;
 use sbx_workspace::rules::Guarding;
 use sbx_workspace::{Mode, Pattern, hide};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 /// Most lines about what was tried.
 const LINES: usize = 20;
-/// Most events that `inspect` shows; the newest.
+/// Most events that `inspect` shows without `--json`; the newest.
 const SHOWN: usize = 100;
 
 /// For a new sandbox.
@@ -67,7 +68,11 @@ pub(crate) async fn tell(context: &mut Context, sandbox: &Sandbox) {
             return;
         }
     };
-    let news: Vec<&GuardedEvent> = guarded.events.iter().filter(|entry| !entry.told).collect();
+    let news: Vec<&GuardedEvent> = guarded
+        .events
+        .iter()
+        .filter(|entry| is_news(entry))
+        .collect();
     for line in lines(&news, name) {
         context.printer.notice(&line);
     }
@@ -82,28 +87,43 @@ pub(crate) async fn tell(context: &mut Context, sandbox: &Sandbox) {
     }
 }
 
+/// What nobody was told of; and each time that changes which were made cannot be told of any more.
+fn is_news(entry: &GuardedEvent) -> bool {
+    !entry.told || entry.event.is_full() && entry.event.mode == Mode::Report
+}
+
 fn lines(events: &[&GuardedEvent], name: &str) -> Vec<String> {
-    let refused = events
-        .iter()
-        .filter(|entry| entry.event.mode == Mode::Block)
-        .count();
-    let made = events.len() - refused;
     if events.is_empty() {
         return Vec::new();
     }
+    let count = |mode| {
+        let of_mode = |entry: &&&GuardedEvent| entry.event.mode == mode && !entry.event.is_full();
+        events.iter().filter(of_mode).count()
+    };
+    let (refused, made) = (count(Mode::Block), count(Mode::Report));
     let mut lines = vec![format!(
         "changes to guarded files in sandbox '{name}': {refused} refused, {made} made"
     )];
-    // What was made needs looking at, so it comes first.
-    let (first, second): (Vec<&GuardedEvent>, Vec<&GuardedEvent>) = events
-        .iter()
-        .partition(|entry| entry.event.mode == Mode::Report);
-    for entry in first.iter().chain(&second).take(LINES) {
+    // What was made needs looking at, so it comes first; before it, that there is more.
+    let mut sorted = events.to_vec();
+    sorted.sort_by_key(|entry| (!entry.event.is_full(), entry.event.mode == Mode::Block));
+    let mut full = BTreeSet::new();
+    sorted.retain(|entry| {
+        let of = (&entry.workspace, entry.event.mode == Mode::Block);
+        // Each start may have said it.
+        !entry.event.is_full() || full.insert(of)
+    });
+    for entry in sorted.iter().take(LINES) {
         let event = &entry.event;
         let word = match event.mode {
             Mode::Report => "made",
             Mode::Block => "refused",
         };
+        if event.is_full() {
+            let workspace = safe(&entry.workspace.display().to_string());
+            lines.push(format!("  {word:<8} {workspace}: {}", safe(&event.why)));
+            continue;
+        }
         let path = entry.workspace.join(&event.path);
         lines.push(format!(
             "  {word:<8} {:<10} {} ({})",
@@ -112,8 +132,8 @@ fn lines(events: &[&GuardedEvent], name: &str) -> Vec<String> {
             safe(&event.why)
         ));
     }
-    if events.len() > LINES {
-        let more = events.len() - LINES;
+    if sorted.len() > LINES {
+        let more = sorted.len() - LINES;
         lines.push(format!(
             "  … and {more} more; sbx inspect {name} --json shows them while the sandbox is there"
         ));
@@ -121,9 +141,10 @@ fn lines(events: &[&GuardedEvent], name: &str) -> Vec<String> {
     lines
 }
 
-/// For `inspect`.
-pub(crate) fn shape(guarded: &Guarded) -> Value {
-    let skipped = guarded.events.len().saturating_sub(SHOWN);
+/// For `inspect`: all of it as JSON, the newest of it for people.
+pub(crate) fn shape(guarded: &Guarded, all: bool) -> Value {
+    let shown = if all { usize::MAX } else { SHOWN };
+    let skipped = guarded.events.len().saturating_sub(shown);
     json!({
         "protect": guarded.protect,
         "events": guarded.events[skipped..],
@@ -169,6 +190,53 @@ mod tests {
         );
         assert!(!lines[1].contains('\u{1b}'));
         assert!(lines[2].contains("refused") && lines[2].contains("/w/.git/hooks/x"));
+    }
+
+    #[test]
+    fn a_list_that_is_full_is_said_first_and_each_time_where_changes_were_made() {
+        let of = |mode, told| GuardedEvent {
+            told,
+            event: Event::full(1, mode),
+            ..event("", mode)
+        };
+        let (made, refused) = (of(Mode::Report, true), of(Mode::Block, true));
+        assert!(is_news(&made) && !is_news(&refused) && is_news(&of(Mode::Block, false)));
+        let other = event("x", Mode::Report);
+        assert!(
+            is_news(&other)
+                && !is_news(&GuardedEvent {
+                    told: true,
+                    ..other.clone()
+                })
+        );
+        let lines = lines(&[&other, &made, &made], "box");
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        assert!(lines[0].ends_with("0 refused, 1 made"), "{lines:?}");
+        assert!(
+            lines[1].starts_with("  made     /w: the list is full"),
+            "{lines:?}"
+        );
+        assert!(lines[2].contains("/w/x"), "{lines:?}");
+    }
+
+    #[test]
+    fn inspect_shows_everything_as_json() {
+        let events: Vec<_> = (0..SHOWN + 5)
+            .map(|n| event(&n.to_string(), Mode::Block))
+            .collect();
+        let guarded = Guarded {
+            events,
+            ..Guarded::default()
+        };
+        let count = |all| {
+            let shown = shape(&guarded, all);
+            (
+                shown["events"].as_array().unwrap().len(),
+                shown["events_not_shown"].as_u64(),
+            )
+        };
+        assert_eq!(count(true), (SHOWN + 5, Some(0)));
+        assert_eq!(count(false), (SHOWN, Some(5)));
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub(crate) async fn run(context: &mut Context, args: Args) -> Result<Exit, Repor
     let mut value = shape(&sandbox, &daemon);
     let guarded = guarding::of(context, &sandbox.name).await;
     if let (Ok(guarded), Some(object)) = (guarded, value.as_object_mut()) {
-        object.insert("guard".to_owned(), guarding::shape(&guarded));
+        object.insert("guard".to_owned(), guarding::shape(&guarded, args.json));
     }
     if args.json {
         context.printer.json(&value)?;

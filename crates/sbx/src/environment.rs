@@ -1,6 +1,7 @@
 //! `-e KEY=VALUE`, `-e KEY` (copied from the host) and `--env-file`.
 
 use sbx_wire::report::Report;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 /// Longest file of variables, bytes; a sandbox takes less.
@@ -14,7 +15,7 @@ pub(crate) struct EnvironmentArgs {
     /// Set a variable: KEY=VALUE, or KEY to copy it from this environment; repeatable
     #[arg(short = 'e', long = "env", value_name = "KEY[=VALUE]")]
     env: Vec<String>,
-    /// Read variables from a file of KEY=VALUE lines (no link, no pipe; a KEY alone is refused); repeatable, later files
+    /// Read variables from a file of KEY=VALUE lines (no link, no named pipe; a KEY alone is refused); repeatable, later files
     /// win, --env wins over files
     #[arg(long = "env-file", value_name = "FILE")]
     env_file: Vec<PathBuf>,
@@ -40,12 +41,20 @@ fn of_file(path: &Path) -> Result<Vec<(String, String)>, Report> {
     let refuse = |problem: String, hint: &str| {
         Report::user("env-file", format!("{} {problem}", path.display()), hint)
     };
-    let content = sbx_files::plain_without_links(path, MAX_FILE)
+    let content = if is_own_descriptor(path) {
+        read_to_end(path)
+    } else {
+        sbx_files::plain_without_links(path, MAX_FILE)
+    };
+    let content = content
         .map_err(|error| refuse(format!("cannot be read: {error}"), LINES))?
         .ok_or_else(|| {
             let kib = MAX_FILE >> 10;
             let problem = format!("is no plain file of at most {kib} KiB, or reached by a link");
-            refuse(problem, "name the file itself, not a link to it or a pipe")
+            refuse(
+                problem,
+                "name the file itself, not a link to it or a named pipe",
+            )
         })?;
     let text = String::from_utf8(content).map_err(|_| refuse("is not UTF-8".into(), LINES))?;
     let mut variables = Vec::new();
@@ -63,6 +72,20 @@ fn of_file(path: &Path) -> Result<Vec<(String, String)>, Report> {
         variables.extend(parse(line, place)?);
     }
     Ok(variables)
+}
+
+/// Whether whoever called us has opened it: a shell's `<(command)`, standard input. No guest puts anything there.
+fn is_own_descriptor(path: &Path) -> bool {
+    let number = path.strip_prefix("/dev/fd").ok().and_then(Path::to_str);
+    path == Path::new("/dev/stdin") || number.is_some_and(|number| number.parse::<u32>().is_ok())
+}
+
+/// All of it, if it is not too much; to its end, whatever it is.
+fn read_to_end(path: &Path) -> std::io::Result<Option<Vec<u8>>> {
+    let mut content = Vec::new();
+    let file = std::fs::File::open(path)?;
+    file.take(MAX_FILE as u64 + 1).read_to_end(&mut content)?;
+    Ok((content.len() <= MAX_FILE).then_some(content))
 }
 
 /// `given` over `defaults`: each variable once, the user's word counts.
@@ -106,6 +129,8 @@ fn parse(item: &str, place: impl FnOnce() -> String) -> Result<Option<(String, S
 mod tests {
     use super::*;
     use rustix::fs::{CWD, FileType, Mode, mknodat};
+    use std::io::Write as _;
+    use std::os::fd::AsRawFd as _;
     use std::os::unix::fs::symlink;
 
     #[test]
@@ -155,6 +180,23 @@ mod tests {
         assert!(of_file(&at("real/file")).is_ok());
         let report = of_file(&at("missing")).unwrap_err();
         assert!(report.message.contains("cannot be read"), "{report:?}");
+    }
+
+    #[test]
+    fn what_the_caller_has_opened_is_read_to_its_end() {
+        let (read, mut write) = std::io::pipe().unwrap();
+        let path = format!("/dev/fd/{}", read.as_raw_fd());
+        let text = std::thread::spawn(move || {
+            // More than a pipe holds.
+            let text = format!("A=1\n#{}\nB=2\n", "-".repeat(200_000));
+            write.write_all(text.as_bytes()).unwrap();
+        });
+        let found = of_file(Path::new(&path)).unwrap();
+        text.join().unwrap();
+        assert_eq!(found.len(), 2, "{found:?}");
+        for other in ["/dev/fd/../null", "/dev/fd", "/dev/null"] {
+            assert!(of_file(Path::new(other)).is_err(), "{other}");
+        }
     }
 
     #[test]

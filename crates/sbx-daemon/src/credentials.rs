@@ -243,6 +243,7 @@ pub(crate) fn for_gateway(daemon: &Daemon, sandbox: &Sandbox) -> ForGateway {
         credentials.push(Credential {
             replace: Some(Replace {
                 body: custom.in_body,
+                login: false,
             }),
             ..base
         });

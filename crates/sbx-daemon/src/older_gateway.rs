@@ -24,22 +24,42 @@ pub(crate) struct Older {
 
 /// For gateways that do not understand a configuration, the newest first; none, if all of them do.
 pub(crate) fn older(config: &GatewayConfig) -> Vec<Older> {
-    let endpoints = before_endpoints(config);
+    let logins = before_logins(config);
     // One that knows less knows nothing of what came later either.
-    let without = endpoints.as_ref().map_or(config, |older| &older.config);
+    let without = logins.as_ref().map_or(config, |older| &older.config);
+    let endpoints = before_endpoints(without);
+    let without = endpoints.as_ref().map_or(without, |older| &older.config);
     let handing_in = before_handing_in(without);
     let without = handing_in.as_ref().map_or(without, |older| &older.config);
     let registries = before_registries(without);
     let without = registries.as_ref().map_or(without, |older| &older.config);
     let signatures = before_signatures(without);
     let first = first(config);
-    endpoints
+    logins
         .into_iter()
+        .chain(endpoints)
         .chain(handing_in)
         .chain(registries)
         .chain(signatures)
         .chain(first)
         .collect()
+}
+
+/// For those that would write the token of a sign-in anywhere in a head. `None`: it is not needed.
+fn before_logins(config: &GatewayConfig) -> Option<Older> {
+    let of_sign_in = |one: &Credential| one.replace.is_some_and(|replace| replace.login);
+    if !config.credentials.iter().any(of_sign_in) {
+        return None;
+    }
+    let mut older = config.clone();
+    for credential in older.credentials.iter_mut().filter(|one| of_sign_in(one)) {
+        credential.replace = None;
+        close(credential);
+    }
+    Some(Older {
+        config: older,
+        complete: false,
+    })
 }
 
 /// For those that sign for hosts of AWS alone. `None`: it is not needed.
@@ -196,4 +216,78 @@ fn closing(hosts: &[String]) -> Option<Rule> {
 
 fn is_pattern(host: &str) -> bool {
     host.starts_with('.') || host.contains(['*', '?', '['])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sbx_wire::gateway::{Authority, GatewayFile, Replace, Upstream};
+    use sbx_wire::secret::SecretText;
+    use serde_json::json;
+
+    #[test]
+    fn a_gateway_that_would_write_a_sign_in_s_token_anywhere_has_its_hosts_closed() {
+        let policy = json!({"generation": 7, "rules": [], "governed": false});
+        let custom = Credential {
+            service: "custom".to_owned(),
+            hosts: vec!["api.test".to_owned()],
+            header: String::new(),
+            format: String::new(),
+            placeholder: "placeholder".to_owned(),
+            value: SecretText::new("value".to_owned()),
+            basic_user: None,
+            replace: Some(Replace {
+                body: false,
+                login: false,
+            }),
+            unavailable: None,
+            on_demand: false,
+            conversation: false,
+            aws: None,
+            registry: None,
+        };
+        let sign_in = Credential {
+            replace: Some(Replace {
+                body: false,
+                login: true,
+            }),
+            on_demand: true,
+            ..custom.clone()
+        };
+        let mut config = GatewayConfig {
+            file: GatewayFile {
+                sandbox: "box".to_owned(),
+                policy: serde_json::from_value(policy).unwrap(),
+                upstream: Upstream::default(),
+                credential_hosts: vec!["api.test".to_owned()],
+            },
+            credentials: vec![custom.clone()],
+            withdrawn: Vec::new(),
+            issuers: Vec::new(),
+            authority: Authority {
+                certificate_pem: String::new(),
+                not_after_s: 0,
+                root_pem: String::new(),
+            },
+        };
+        // One of the first version knows neither of them.
+        let complete = |config: &GatewayConfig| -> Vec<bool> {
+            older(config).iter().map(|one| one.complete).collect()
+        };
+        assert_eq!(complete(&config), [false]);
+        config.credentials.push(sign_in);
+        assert_eq!(complete(&config), [false, false]);
+        let credentials = older(&config).remove(0).config.credentials;
+        let [same, closed] = &credentials[..] else {
+            panic!("{credentials:?}")
+        };
+        assert_eq!(same.replace, custom.replace);
+        assert_eq!(same.value.expose(), "value");
+        assert_eq!((closed.replace, closed.on_demand), (None, false));
+        assert_eq!(
+            (closed.value.expose(), closed.header.as_str()),
+            ("", "authorization")
+        );
+        assert_eq!(closed.unavailable.as_deref(), Some(TOO_OLD));
+    }
 }

@@ -70,7 +70,7 @@ reasons! {
     BadHello = "bad-client-hello", false;
     /// A request that cannot be parsed without doubt.
     BadRequest = "bad-request", false;
-    /// A placeholder was on its way to a host that its credential is not bound to.
+    /// A placeholder was on its way to a host that its credential is not bound to, or in a place where it stands for nothing.
     PlaceholderToUnboundHost = "placeholder-to-unbound-host", false;
     /// A placeholder for which nothing is stored any more.
     CredentialWithdrawn = "credential-withdrawn", false;

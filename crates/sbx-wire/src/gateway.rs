@@ -308,13 +308,17 @@ pub const SHORT_LIVED_ADDRESS: std::net::Ipv4Addr = std::net::Ipv4Addr::new(169,
 pub const SHORT_LIVED_PATH: &str = "/sbx/aws";
 
 /// Where the placeholder of a [`Credential`] is replaced: in header values (also inside of `Basic`) and in the URL's
-/// path and query.
+/// path and query. Never in those of the handshake of a WebSocket, which is answered with a hash of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Replace {
     /// Also in the body.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub body: bool,
+    /// Nowhere but where it is a whole login: behind `Bearer` or `token` in `Authorization`, as the user or the password
+    /// of `Basic` there, as all of a header for keys. Requests that have it elsewhere in the head are refused.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub login: bool,
 }
 
 /// An endpoint whose answers hold new credentials, as a token endpoint's do (RFC 6749, section 3.2).

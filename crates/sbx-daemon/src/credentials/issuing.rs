@@ -75,7 +75,10 @@ pub(super) fn credentials(issued: &Issued<'_>, keys: &[Credential]) -> Vec<Crede
             let held = sign_ins::held(sign_in, value);
             let hosts = resources(sign_in);
             credentials.push(Credential {
-                replace: Some(Replace { body: false }),
+                replace: Some(Replace {
+                    body: false,
+                    login: true,
+                }),
                 conversation: kept.conversation,
                 ..super::base(&secret.key.name, hosts, placeholder, held)
             });

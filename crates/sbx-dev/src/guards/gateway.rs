@@ -173,6 +173,15 @@ pub(super) const GUARDS: &[Guard] = &[
         ],
     },
     Guard {
+        what: "a sign-in's placeholder stands where a login does",
+        file: "crates/sbx-gateway/src/relay/http.rs",
+        text: "if let Some(denial) = supply::misplaced(&grant, parts) {",
+        instead: "if let Some(denial) = supply::misplaced(&grant, parts).filter(|_| false) {",
+        tests: &[
+            "attacks_places::attack_57_a_sign_in_s_token_is_written_into_logins_and_nowhere_else",
+        ],
+    },
+    Guard {
         what: "bodies are looked into",
         file: "crates/sbx-gateway/src/relay/guarded_body.rs",
         text: "if bound.strays.is_none() && write.is_none() {",
@@ -214,8 +223,8 @@ pub(super) const GUARDS: &[Guard] = &[
     Guard {
         what: "a key of the guest's own does not go along",
         file: "crates/sbx-gateway/src/connector/message.rs",
-        text: "        for name in KEY_HEADERS.into_iter().chain(written_over) {",
-        instead: "        for name in KEY_HEADERS.into_iter().take(0).chain(written_over) {",
+        text: "        for name in key_headers().chain(written_over) {",
+        instead: "        for name in key_headers().take(0).chain(written_over) {",
         tests: &[
             "attacks_credentials::attack_63_a_key_of_the_guests_own_is_replaced_and_that_is_recorded",
         ],

@@ -153,12 +153,10 @@ fn authority(target: &Target, tls: bool) -> String {
 }
 
 /// Headers that clients put keys into. Where a credential is written, the guest's own ones do not go along.
-const KEY_HEADERS: [HeaderName; 4] = [
-    AUTHORIZATION,
-    HeaderName::from_static("x-api-key"),
-    HeaderName::from_static("x-goog-api-key"),
-    HeaderName::from_static("api-key"),
-];
+fn key_headers() -> impl Iterator<Item = HeaderName> {
+    let of_keys = substitute::KEY_HEADERS.map(HeaderName::from_static);
+    of_keys.into_iter().chain([AUTHORIZATION])
+}
 
 /// Writes the credentials: first in the place of placeholders, then over whatever the guest sent. Every other header that
 /// still carries one of the placeholders is taken out, and the guest's own keys beside a written one are.
@@ -167,9 +165,12 @@ fn write_credentials(
     headers: &mut HeaderMap,
     path: &mut PathAndQuery,
 ) -> Result<Written, hyper::http::Error> {
-    let mut written = Written::default();
+    let mut written = Written {
+        own_replaced: leave_one_login(supplied, headers),
+        ..Written::default()
+    };
     for one in supplied {
-        if matches!(one.credential.form, Form::Replace { .. }) && replace(one, headers, path)? {
+        if replace(one, headers, path)? {
             written.add(&one.credential.service);
         }
     }
@@ -192,7 +193,7 @@ fn write_credentials(
         .collect();
     if !over.is_empty() {
         let written_over = over.iter().map(|(name, ..)| name.clone());
-        for name in KEY_HEADERS.into_iter().chain(written_over) {
+        for name in key_headers().chain(written_over) {
             // What took a placeholder's place is not the guest's.
             let guests = headers.remove(name).filter(|value| !value.is_sensitive());
             written.own_replaced |= guests.is_some();
@@ -205,6 +206,36 @@ fn write_credentials(
     Ok(written)
 }
 
+/// Where a sign-in's placeholder is the login, takes out what the guest has put beside it: a request is of one account.
+/// Returns whether there was anything.
+fn leave_one_login(supplied: &[Supplied], headers: &mut HeaderMap) -> bool {
+    let logs_in = |one: &Supplied| {
+        let mut values = headers.values();
+        matches!(one.credential.form, Form::Login)
+            && values.any(|value| one.credential.is_in(value.as_bytes()))
+    };
+    if !supplied.iter().any(logs_in) {
+        return false;
+    }
+    let stands = |value: &HeaderValue| {
+        let mut credentials = supplied.iter().map(|one| &one.credential);
+        credentials.any(|credential| credential.is_in(value.as_bytes()))
+    };
+    let mut any = false;
+    for name in key_headers() {
+        let all: Vec<HeaderValue> = headers.get_all(&name).iter().cloned().collect();
+        if all.iter().all(stands) {
+            continue;
+        }
+        any = true;
+        headers.remove(&name);
+        for value in all.into_iter().filter(stands) {
+            headers.append(name.clone(), value);
+        }
+    }
+    any
+}
+
 /// Replaces the placeholder in headers and the URL. Returns whether it stood there.
 fn replace(
     one: &Supplied,
@@ -213,14 +244,16 @@ fn replace(
 ) -> Result<bool, hyper::http::Error> {
     let (placeholder, value) = (&one.credential.placeholder, one.material.text.expose());
     let mut any = false;
-    for header in headers.values_mut() {
-        if let Some(text) = substitute::in_header(header.as_bytes(), placeholder, value) {
+    for (name, header) in headers.iter_mut() {
+        if let Some(text) = one.credential.in_header(name, header.as_bytes(), value) {
             *header = HeaderValue::try_from(text)?;
             header.set_sensitive(true);
             any = true;
         }
     }
-    if let Some(text) = substitute::in_url(path.as_str(), placeholder, value) {
+    if matches!(one.credential.form, Form::Replace { .. })
+        && let Some(text) = substitute::in_url(path.as_str(), placeholder, value)
+    {
         *path = PathAndQuery::try_from(text)?;
         any = true;
     }

@@ -45,7 +45,7 @@ impl BoundCredential {
     pub fn aws(&self) -> Option<&AwsForm> {
         match &self.form {
             Form::Aws(form) => Some(form),
-            Form::Header { .. } | Form::Replace { .. } | Form::Registry(_) => None,
+            Form::Header { .. } | Form::Replace { .. } | Form::Login | Form::Registry(_) => None,
         }
     }
 }

@@ -6,7 +6,7 @@ use hyper::header::{HeaderName, HeaderValue};
 use sbx_credentials::sigv4::{self, Keys, Placeholder};
 use sbx_credentials::stray::Strays;
 use sbx_policy::{Port, Target};
-use sbx_wire::gateway::{Aws, Credential, Registry};
+use sbx_wire::gateway::{Aws, Credential, Registry, Replace};
 use sbx_wire::secret::SecretText;
 
 use super::registries::{Endpoint, RegistryForm};
@@ -86,7 +86,11 @@ fn form(credential: &Credential) -> Result<Form, &'static str> {
     }
     if let Some(replace) = credential.replace {
         return if credential.header.is_empty() && credential.format.is_empty() {
-            Ok(Form::Replace { body: replace.body })
+            match replace {
+                Replace { login: false, body } => Ok(Form::Replace { body }),
+                Replace { body: false, .. } => Ok(Form::Login),
+                _ => Err("it is replaced both in logins alone and in bodies"),
+            }
         } else {
             Err("it is both written into a header and replaced")
         };
@@ -181,7 +185,7 @@ impl BoundCredential {
                 keys = Some(found.map_err(|_| "the value is no key of AWS")?);
                 None
             }
-            Form::Replace { .. } => {
+            Form::Replace { .. } | Form::Login => {
                 HeaderValue::from_str(value.expose()).map_err(|_| unfit)?;
                 None
             }

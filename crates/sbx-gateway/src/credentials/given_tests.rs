@@ -18,7 +18,10 @@ fn credential(service: &str, host: &str) -> Arc<BoundCredential> {
         placeholder: format!("sbx-placeholder-{service}"),
         value: SecretText::new(String::new()),
         basic_user: None,
-        replace: Some(sbx_wire::gateway::Replace { body: false }),
+        replace: Some(sbx_wire::gateway::Replace {
+            body: false,
+            login: false,
+        }),
         unavailable: None,
         on_demand: true,
         conversation: false,

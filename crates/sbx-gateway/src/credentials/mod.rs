@@ -7,6 +7,7 @@ mod bound;
 pub mod given;
 mod hosts;
 pub mod issuers;
+mod places;
 pub mod registries;
 mod sought;
 mod supplied;
@@ -16,7 +17,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hyper::header::{AUTHORIZATION, HeaderName};
-use hyper::http::request::Parts;
 use sbx_credentials::stray::Strays;
 use sbx_policy::{HttpRequest, Target};
 use sbx_wire::gateway::{Credential, HandedIn, Issuer, Withdrawn};
@@ -86,15 +86,8 @@ impl BoundCredential {
     fn stays_at(&self, target: &Target) -> bool {
         match &self.form {
             Form::Registry(form) => form.target == *target,
-            Form::Header { .. } | Form::Replace { .. } | Form::Aws(_) => true,
+            Form::Header { .. } | Form::Replace { .. } | Form::Login | Form::Aws(_) => true,
         }
-    }
-
-    /// Whether the head of a request holds its placeholder.
-    pub fn is_in_head(&self, parts: &Parts) -> bool {
-        let mut values = parts.headers.values();
-        values.any(|value| self.is_in(value.as_bytes()))
-            || self.is_in(parts.uri.to_string().as_bytes())
     }
 }
 
@@ -115,6 +108,8 @@ pub enum Form {
         /// Also in the body.
         body: bool,
     },
+    /// Into the place of its placeholder, where that is a whole login and nowhere else.
+    Login,
     /// Requests that are signed with the placeholder are signed anew.
     Aws(AwsForm),
     /// Into requests to a registry of images, and where its tokens are issued.
@@ -127,7 +122,7 @@ impl Form {
         match self {
             Self::Header { name, .. } => Some(name.clone()),
             Self::Registry(_) => Some(AUTHORIZATION),
-            Self::Replace { .. } | Self::Aws(_) => None,
+            Self::Replace { .. } | Self::Login | Self::Aws(_) => None,
         }
     }
 }

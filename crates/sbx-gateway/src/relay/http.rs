@@ -270,6 +270,9 @@ impl Inspected {
         if let Some(owner) = grant.bound.stray(parts) {
             return Err(denied(supply::stray(&grant, owner)));
         }
+        if let Some(denial) = supply::misplaced(&grant, parts) {
+            return Err(denied(denial));
+        }
         Ok((grant, path))
     }
 

@@ -195,7 +195,7 @@ impl Inspected {
 fn signer(supplied: &[Supplied]) -> Option<(&Supplied, &AwsForm)> {
     supplied.iter().find_map(|one| match &one.credential.form {
         Form::Aws(form) => Some((one, form)),
-        Form::Header { .. } | Form::Replace { .. } | Form::Registry(_) => None,
+        Form::Header { .. } | Form::Replace { .. } | Form::Login | Form::Registry(_) => None,
     })
 }
 

@@ -36,7 +36,7 @@ pub(super) async fn supply<B: Body>(
                 let known = &gateway.registries;
                 Some(credential.registry_use(form, &grant.target, parts, known))
             }
-            Form::Header { .. } | Form::Replace { .. } | Form::Aws(_) => None,
+            Form::Header { .. } | Form::Replace { .. } | Form::Login | Form::Aws(_) => None,
         };
         match registry {
             Some(Use::Nothing) => continue,
@@ -100,6 +100,7 @@ fn is_needed<B: Body>(credential: &BoundCredential, parts: &Parts, body: &B) -> 
             let more = !body.is_end_stream() || asks_for_websocket(parts);
             in_body && more || credential.is_in_head(parts)
         }
+        Form::Login => credential.is_in_head(parts),
     }
 }
 
@@ -114,6 +115,19 @@ fn unavailable(grant: &Grant, credential: &BoundCredential, why: &str) -> Denial
         Reason::CredentialUnavailable,
         text,
     )
+}
+
+/// What is said about a placeholder that may go there, but not in the place where it stands in the head: the host might
+/// keep what it is sent there, show it, or answer what tells of it.
+pub(super) fn misplaced(grant: &Grant, parts: &Parts) -> Option<Denial> {
+    let mut credentials = grant.bound.credentials.iter();
+    let credential = credentials.find(|one| one.is_misplaced(parts))?;
+    let service = &credential.service;
+    let text = format!(
+        "The request carries the placeholder of {service} in a place where it stands for nothing"
+    );
+    let reason = Reason::PlaceholderToUnboundHost;
+    Some(Denial::new(&grant.generation, &grant.target, reason, text))
 }
 
 /// What is said about a placeholder that must not go there.

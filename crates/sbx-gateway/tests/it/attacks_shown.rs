@@ -37,7 +37,10 @@ fn custom(in_body: bool, value: &str) -> Credential {
         hosts: vec![API.to_owned(), ALSO.to_owned()],
         header: String::new(),
         format: String::new(),
-        replace: Some(Replace { body: in_body }),
+        replace: Some(Replace {
+            body: in_body,
+            login: false,
+        }),
         value: SecretText::new(value.to_owned()),
         ..anthropic(API)
     }

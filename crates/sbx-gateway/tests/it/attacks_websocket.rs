@@ -329,7 +329,10 @@ fn attack_57_a_placeholder_in_a_message_stays_one_unless_somebody_chose_otherwis
     let in_body = Credential {
         header: String::new(),
         format: String::new(),
-        replace: Some(Replace { body: true }),
+        replace: Some(Replace {
+            body: true,
+            login: false,
+        }),
         value: SecretText::new("va\"lue/+x".to_owned()),
         ..other()
     };

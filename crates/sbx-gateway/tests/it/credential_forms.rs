@@ -82,7 +82,10 @@ fn a_custom_secret_is_replaced_where_it_stands_and_only_there() {
         service: "custom".to_owned(),
         header: String::new(),
         format: String::new(),
-        replace: Some(Replace { body: false }),
+        replace: Some(Replace {
+            body: false,
+            login: false,
+        }),
         value: SecretText::new("va/lue+of it".to_owned()),
         ..anthropic(API)
     };

@@ -15,6 +15,7 @@ mod attacks_ip;
 mod attacks_life;
 mod attacks_limits;
 mod attacks_names;
+mod attacks_places;
 mod attacks_shown;
 mod attacks_tls;
 mod attacks_websocket;

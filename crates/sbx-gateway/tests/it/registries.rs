@@ -348,7 +348,10 @@ fn storage() -> Credential {
         header: String::new(),
         format: String::new(),
         placeholder: "placeholder-of-the-storage".to_owned(),
-        replace: Some(sbx_wire::gateway::Replace { body: false }),
+        replace: Some(sbx_wire::gateway::Replace {
+            body: false,
+            login: false,
+        }),
         ..anthropic(STORAGE)
     }
 }

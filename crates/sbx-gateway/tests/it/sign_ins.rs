@@ -100,6 +100,16 @@ fn attack_58_a_sign_in_stays_on_the_host_and_its_placeholder_works_where_the_tok
             let told = host.call_elsewhere(token).await;
             assert_eq!(told.reason, "placeholder-to-unbound-host", "{told:?}");
         }
+        // Nor is it where it is good, in another place than a login.
+        let request = Request::get(format!("/v1/files/{access}"))
+            .header("host", API)
+            .header(
+                "authorization",
+                "Bearer sk-ant-oat01-a-token-of-the-guests-own",
+            )
+            .body(Full::default());
+        let told = host.request(API, request.unwrap()).await;
+        assert_eq!(told.reason, "placeholder-to-unbound-host", "{told:?}");
         let rows = host.sign_ins();
         assert_eq!(rows.len(), 1, "{rows:?}");
         assert_eq!(

@@ -23,7 +23,10 @@ fn anywhere() -> Credential {
     Credential {
         header: String::new(),
         format: String::new(),
-        replace: Some(Replace { body: true }),
+        replace: Some(Replace {
+            body: true,
+            login: false,
+        }),
         ..anthropic(API)
     }
 }

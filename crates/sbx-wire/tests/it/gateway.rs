@@ -79,7 +79,10 @@ fn config_of_all_forms() -> GatewayConfig {
         Credential {
             header: String::new(),
             format: String::new(),
-            replace: Some(Replace { body: true }),
+            replace: Some(Replace {
+                body: true,
+                login: false,
+            }),
             on_demand: true,
             ..one.clone()
         },
@@ -93,6 +96,22 @@ fn config_of_all_forms() -> GatewayConfig {
         service: "github".into(),
         placeholder: "gho_placeholder".into(),
     });
+    config
+}
+
+/// What somebody signed in for.
+fn config_of_a_sign_in() -> GatewayConfig {
+    let mut config = config();
+    let one = config.credentials[0].clone();
+    config.credentials = vec![Credential {
+        header: String::new(),
+        format: String::new(),
+        replace: Some(Replace {
+            body: false,
+            login: true,
+        }),
+        ..one
+    }];
     config
 }
 
@@ -187,6 +206,9 @@ fn command_name(command: &Command) -> &'static str {
         Command::Configure(config) if hands_in(config) => "configure-aws-handed-in",
         Command::Configure(config) if has_scope(config) => "configure-aws-endpoint",
         Command::Configure(config) if config.credentials[0].aws.is_some() => "configure-aws",
+        Command::Configure(config) if config.credentials[0].replace.is_some() => {
+            "configure-sign-in"
+        }
         Command::Configure(config) if config.credentials[0].registry.is_some() => {
             "configure-registries"
         }
@@ -267,6 +289,7 @@ fn commands_are_encoded_as_in_version_1() {
         Command::Configure(Box::new(config_that_hands_in())),
         Command::Configure(Box::new(config_of_an_endpoint())),
         Command::Configure(Box::new(config_of_registries())),
+        Command::Configure(Box::new(config_of_a_sign_in())),
         Command::AwaitValue,
         Command::Value {
             service: "custom".into(),

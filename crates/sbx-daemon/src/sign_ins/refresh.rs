@@ -104,10 +104,6 @@ async fn one_at_a_time(daemon: &Arc<Daemon>, key: &Key, when: When) -> Result<Se
         }
         Err(Trouble::Ended(why)) => {
             tracing::warn!(service, name = key.name, scope = %key.scope, why, "sign-in ended");
-            let removed = daemon.secrets().remove(|other| other == key);
-            if let Err(report) = removed {
-                tracing::error!(%report, "sign-in not removed");
-            }
             daemon.sign_ins.forget(key);
             drop(failed);
             told(daemon, key).await;
@@ -137,16 +133,49 @@ async fn told(daemon: &Arc<Daemon>, key: &Key) {
     }
 }
 
-/// How the service's sign-ins are kept that were issued by this host.
+/// How the service's sign-ins are kept that are known by this host ([`sbx_credentials::services::Endpoint::home`]).
 pub(crate) fn kept(service: &str, host: &str) -> Option<&'static Kept> {
     let endpoints = Service::find(service)?.issuing.iter();
-    let mut kept = endpoints.filter(|endpoint| endpoint.host == host);
+    let mut kept = endpoints.filter(|endpoint| endpoint.home() == host);
     kept.find_map(|endpoint| endpoint.kept)
 }
 
+/// Asks for another token, and stores what came of it. Where somebody has signed in again meanwhile that says nothing about
+/// what is stored now, which is what it gives then.
 async fn attempt(daemon: &Daemon, secret: &Secret, sign_in: &SignIn) -> Result<Secret, Trouble> {
-    let ended = |why: &str| Trouble::Ended(why.to_owned());
-    let kept = kept(&sign_in.service, &sign_in.host).ok_or_else(|| ended(OVER))?;
+    let outcome = ask(daemon, sign_in).await;
+    let key = &secret.key;
+    let mut vault = daemon.secrets();
+    let stored = vault.get(key).cloned();
+    let stored = stored.ok_or_else(|| Trouble::Ended("it is not stored any more".to_owned()))?;
+    let (now, _) = of(&stored).ok_or_else(|| Trouble::Ended(OVER.to_owned()))?;
+    if now.refresh != sign_in.refresh {
+        return Ok(stored);
+    }
+    match outcome {
+        Ok((answer, issued)) => {
+            let new = with_answer(key.clone(), now.clone(), &issued, answer)
+                .map_err(|report| Trouble::Later(report.message))?;
+            vault.put(new.clone()).map_err(|report| {
+                tracing::error!(%report, "a refreshed token cannot be stored");
+                Trouble::Later("the host cannot store it".to_owned())
+            })?;
+            Ok(new)
+        }
+        Err(trouble) => {
+            if matches!(trouble, Trouble::Ended(_))
+                && let Err(report) = vault.remove(|other| other == key)
+            {
+                tracing::error!(%report, "sign-in not removed");
+            }
+            Err(trouble)
+        }
+    }
+}
+
+async fn ask(daemon: &Daemon, sign_in: &SignIn) -> Result<(Document, Issued), Trouble> {
+    let kept = kept(&sign_in.service, &sign_in.host);
+    let kept = kept.ok_or_else(|| Trouble::Ended(OVER.to_owned()))?;
     let (Some(refreshed), Some(refresh)) = (&kept.refreshed, &sign_in.refresh) else {
         return Err(Trouble::Later(OVER.to_owned()));
     };
@@ -162,18 +191,7 @@ async fn attempt(daemon: &Daemon, secret: &Secret, sign_in: &SignIn) -> Result<S
         body: body(sign_in, refresh, client, refreshed.json),
     };
     let told = token_endpoint::ask(daemon, &question).await;
-    let (answer, issued) = understood(&told.map_err(Trouble::Later)?, refreshed.host, kept)?;
-    let new = with_answer(secret.key.clone(), sign_in.clone(), &issued, answer)
-        .map_err(|report| Trouble::Later(report.message))?;
-    let mut vault = daemon.secrets();
-    if vault.get(&secret.key).is_none() {
-        return Err(ended("it is not stored any more"));
-    }
-    vault.put(new.clone()).map_err(|report| {
-        tracing::error!(%report, "a refreshed token cannot be stored");
-        Trouble::Later("the host cannot store it".to_owned())
-    })?;
-    Ok(new)
+    understood(&told.map_err(Trouble::Later)?, refreshed.host, kept)
 }
 
 fn body(sign_in: &SignIn, refresh: &SecretText, client: Option<&str>, json: bool) -> SecretText {

@@ -379,6 +379,59 @@ fn a_sign_in_that_its_issuer_has_ended_is_withdrawn() {
     });
 }
 
+/// Refresh tokens that the server was sent.
+fn refreshes(host: &Host) -> Vec<String> {
+    let requests = host.server.recorder().requests();
+    let bodies = requests.iter().filter_map(|request| request.body.as_ref());
+    let refreshes = bodies.filter(|body| body["grant_type"] == "refresh_token");
+    refreshes
+        .map(|body| text(body, "refresh_token").to_owned())
+        .collect()
+}
+
+#[test]
+fn a_refresh_that_another_sign_in_has_overtaken_neither_replaces_nor_ends_it() {
+    let host = claude(Options {
+        lifetime: SHORT,
+        ..Options::default()
+    });
+    run(async {
+        for (count, account, ended) in [(1, "a@one.test", false), (2, "b@two.test", true)] {
+            let begun = Instant::now();
+            let first = sign_in(&host, "code-1", account).await;
+            until(begun, Duration::from_millis(2500)).await;
+            host.server.hold(true);
+            let placeholder = text(&first, "refresh_token");
+            let before = refreshes(&host).len();
+            let again = async {
+                wait_for("a refresh", || refreshes(&host).len() > before).await;
+                if ended {
+                    host.server.revoke(account);
+                }
+                let again = sign_in(&host, "code-2", account).await;
+                let mut newest = host.server.tokens();
+                host.server.hold(false);
+                let refresh = newest.pop().unwrap();
+                (again, newest.pop().unwrap(), refresh)
+            };
+            let (told, (again, access, refresh_token)) =
+                tokio::join!(refresh(&host, placeholder), again);
+            assert_eq!(told.status, 200, "{told:?}");
+            assert_eq!(host.server.counts().refused, u32::from(ended));
+            assert_eq!(told.json()["access_token"], again["access_token"]);
+            // What is stored is of the later one: both of its tokens.
+            granted(&host.call(API, text(&again, "access_token")).await, account);
+            let requests = host.server.recorder().requests();
+            let sent = requests.last().unwrap().header("authorization").unwrap();
+            assert_eq!(sent, format!("Bearer {access}"));
+            assert_eq!(host.sign_ins().len(), count);
+            tokio::time::sleep(Duration::from_millis(2500)).await;
+            assert_eq!(refresh(&host, placeholder).await.status, 200);
+            assert_eq!(refreshes(&host).last(), Some(&refresh_token));
+        }
+    });
+}
+
 #[test]
 fn what_cannot_be_refreshed_is_used_until_it_is_over_and_then_said_to_be() {
     let hosts = ["api.github.com", "api.individual.githubcopilot.com"];

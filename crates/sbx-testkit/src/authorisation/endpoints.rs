@@ -1,7 +1,7 @@
 //! Requests and answers.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use hyper::body::Incoming;
@@ -18,6 +18,8 @@ use crate::recorder::{Event, Recorder};
 pub(super) const NAME: &str = "authorisation";
 /// Largest body that is read.
 const LIMIT: usize = 64 * 1024;
+/// How often one that is held looks whether it still is.
+const HELD: Duration = Duration::from_millis(5);
 const SOMEBODY: &str = "me@example.test";
 
 /// Answers one request.
@@ -177,6 +179,9 @@ async fn refresh(state: &State, parts: &Parts, asked: &Asked<'_>) -> Reply {
         inner.options.delay
     };
     tokio::time::sleep(delay).await;
+    while state.lock().held {
+        tokio::time::sleep(HELD).await;
+    }
     let mut inner = state.lock();
     inner.now -= 1;
     let (left, status) = inner.failing;

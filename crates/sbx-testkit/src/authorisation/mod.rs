@@ -120,6 +120,11 @@ impl AuthorisationStandIn {
         self.state.lock().options.delay = delay;
     }
 
+    /// Whether refreshes wait from now on, until this is said again.
+    pub fn hold(&self, held: bool) {
+        self.state.lock().held = held;
+    }
+
     /// The next so many refreshes fail with this status, and the refresh token stays good.
     pub fn fail(&self, refreshes: u32, status: u16) {
         self.state.lock().failing = (refreshes, status);

@@ -66,6 +66,7 @@ pub(super) struct State(Mutex<Inner>);
 pub(super) struct Inner {
     pub(super) options: Options,
     pub(super) failing: (u32, u16),
+    pub(super) held: bool,
     pub(super) counts: Counts,
     pub(super) given: Vec<String>,
     pub(super) now: u32,
@@ -81,6 +82,7 @@ impl State {
         Self(Mutex::new(Inner {
             options,
             failing: (0, 0),
+            held: false,
             counts: Counts::default(),
             given: Vec::new(),
             now: 0,

@@ -83,6 +83,15 @@ pub struct Endpoint {
     pub kept: Option<&'static Kept>,
 }
 
+impl Endpoint {
+    /// The host by which what it issues is known: of the endpoint that refreshes it, which may be the same under another
+    /// name, else its own. What a service issues under one is kept in one way.
+    pub fn home(&self) -> &'static str {
+        let refreshed = self.kept.and_then(|kept| kept.refreshed.as_ref());
+        refreshed.map_or(self.host, |refreshed| refreshed.host)
+    }
+}
+
 /// What becomes of an answer that is kept.
 #[derive(Debug)]
 pub struct Kept {

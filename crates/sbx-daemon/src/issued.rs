@@ -6,7 +6,8 @@ use crate::gateway_link::{RETRY, connect, receive, send};
 use crate::sandbox::Sandbox;
 use crate::sign_ins::{self, New, Trouble, When};
 use sbx_credentials::oauth::{Document, Issued};
-use sbx_credentials::services::Service;
+use sbx_credentials::services::{Endpoint, Service};
+use sbx_policy::{PathPattern, RequestPath};
 use sbx_secrets::{Key, Scope};
 use sbx_wire::gateway::{Answer, Command};
 use sbx_wire::secret::SecretText;
@@ -71,29 +72,42 @@ async fn deal(daemon: Arc<Daemon>, sandbox: Arc<Sandbox>, answer: Answer) -> Res
             service,
             body,
             host,
+            path,
             asked,
-            ..
         } => {
             let asked = asked.and_then(|asked| Document::parse(asked.expose()));
-            keep(&daemon, &sandbox, (&service, &host), &body, asked.as_ref()).await
+            let from = endpoint(&service, &host, &path).ok_or(NOT_KEPT)?;
+            keep(&daemon, &sandbox, from, &body, asked.as_ref()).await
         }
         Answer::Exchange { service, body } => exchange(&daemon, &sandbox, &service, &body).await,
         _ => Err(NOT_KEPT.to_owned()),
     }
 }
 
+/// Whose answer it is: a host may issue several things. The path is compared as the gateway compares it.
+fn endpoint(
+    service: &str,
+    host: &str,
+    path: &str,
+) -> Option<(&'static Service, &'static Endpoint)> {
+    let service = Service::find(service)?;
+    let path = RequestPath::parse(path).ok()?;
+    let is_asked = |one: &&Endpoint| {
+        let pattern = one.path.parse::<PathPattern>();
+        one.host == host && one.kept.is_some() && pattern.is_ok_and(|one| one.denies(&path))
+    };
+    let endpoint = service.issuing.iter().find(is_asked)?;
+    Some((service, endpoint))
+}
+
 /// Keeps what was issued.
 async fn keep(
     daemon: &Arc<Daemon>,
     sandbox: &Arc<Sandbox>,
-    (service, host): (&str, &str),
+    (service, endpoint): (&'static Service, &'static Endpoint),
     body: &SecretText,
     asked: Option<&Document>,
 ) -> Result<Told, String> {
-    let service = Service::find(service).ok_or(NOT_KEPT)?;
-    let mut endpoints = service.issuing.iter();
-    let endpoint = endpoints.find(|one| one.host == host && one.kept.is_some());
-    let endpoint = endpoint.ok_or(NOT_KEPT)?;
     let kept = endpoint.kept.ok_or(NOT_KEPT)?;
     let answer = Document::parse(body.expose());
     let answer = answer.ok_or("what it answered is neither JSON nor a form")?;

@@ -102,7 +102,7 @@ pub(crate) fn store(daemon: &Daemon, scope: &Scope, new: New<'_>) -> Result<Secr
         account.is_some()
             && one.account == account
             && one.service == new.service.name
-            && one.host == new.endpoint.host
+            && one.host == new.endpoint.home()
             && one.client == client
     });
     let (key, mut sign_in) = match before {
@@ -112,7 +112,7 @@ pub(crate) fn store(daemon: &Daemon, scope: &Scope, new: New<'_>) -> Result<Secr
             let scope = scope.clone();
             (
                 Key { name, scope },
-                unnamed(new.service.name, new.endpoint.host),
+                unnamed(new.service.name, new.endpoint.home()),
             )
         }
     };

@@ -329,7 +329,7 @@ pub struct Issuer {
     pub service: String,
     /// Its hosts, as in [`Credential::hosts`].
     pub hosts: Vec<String>,
-    /// Methods, as in the network rules, e.g. `POST` or `*`.
+    /// Methods, as in the network rules, e.g. `POST` or `ANY`.
     pub methods: String,
     /// Path pattern, as in the network rules, e.g. `/app/installations/*/access_tokens`.
     pub path: String,

@@ -16,11 +16,11 @@ const fn refused(host: &'static str, methods: &'static str, path: &'static str) 
     }
 }
 
-/// A `POST` whose answer is kept.
+/// One whose answer is kept, whichever method it takes.
 const fn kept(host: &'static str, path: &'static str, kept: &'static Kept) -> Endpoint {
     Endpoint {
         host,
-        methods: "POST",
+        methods: "ANY",
         path,
         kept: Some(kept),
     }
@@ -58,19 +58,18 @@ const CLAUDE: &[&str] = &[
 const CLAUDE_PATH: &str = "/v1/oauth/token";
 const CLAUDE_CODE: Option<&str> = Some("9d1c250a-e61b-44d9-88ed-5944d1962f5e");
 
-/// Claude Code signs in at the first, older ones at the second; who has an account without a subscription has a key made.
+const CLAUDE_KEPT: Kept = oauth(
+    CLAUDE,
+    "platform.claude.com",
+    CLAUDE_PATH,
+    CLAUDE_CODE,
+    true,
+);
+
+/// Claude Code signs in at the first, older ones at the second; the next two are other names of the same, which other
+/// clients use. Who has an account without a subscription has a key made.
 pub(super) const ANTHROPIC: &[Endpoint] = &[
-    kept(
-        "platform.claude.com",
-        CLAUDE_PATH,
-        &oauth(
-            CLAUDE,
-            "platform.claude.com",
-            CLAUDE_PATH,
-            CLAUDE_CODE,
-            true,
-        ),
-    ),
+    kept("platform.claude.com", CLAUDE_PATH, &CLAUDE_KEPT),
     kept(
         "console.anthropic.com",
         CLAUDE_PATH,
@@ -82,6 +81,8 @@ pub(super) const ANTHROPIC: &[Endpoint] = &[
             true,
         ),
     ),
+    kept("api.anthropic.com", CLAUDE_PATH, &CLAUDE_KEPT),
+    kept("claude.ai", CLAUDE_PATH, &CLAUDE_KEPT),
     kept(
         "api.anthropic.com",
         "/api/oauth/claude_cli/create_api_key",
@@ -208,26 +209,28 @@ pub(super) const GITHUB: &[Endpoint] = &[
     ),
 ];
 
-/// Of the models' API, and where users sign in to use it.
+const GOOGLE_KEPT: Kept = oauth(
+    &[
+        "cloudcode-pa.googleapis.com",
+        "generativelanguage.googleapis.com",
+        "aiplatform.googleapis.com",
+        "vertexai.googleapis.com",
+        "www.googleapis.com",
+        "openidconnect.googleapis.com",
+    ],
+    "oauth2.googleapis.com",
+    "/token",
+    None,
+    false,
+);
+
+/// Of the models' API, and where users sign in to use it: under the name of today, and under those that older libraries and
+/// others use.
 pub(super) const GOOGLE: &[Endpoint] = &[
-    kept(
-        "oauth2.googleapis.com",
-        "/token",
-        &oauth(
-            &[
-                "cloudcode-pa.googleapis.com",
-                "generativelanguage.googleapis.com",
-                "aiplatform.googleapis.com",
-                "vertexai.googleapis.com",
-                "www.googleapis.com",
-                "openidconnect.googleapis.com",
-            ],
-            "oauth2.googleapis.com",
-            "/token",
-            None,
-            false,
-        ),
-    ),
+    kept("oauth2.googleapis.com", "/token", &GOOGLE_KEPT),
+    kept("oauth2.mtls.googleapis.com", "/token", &GOOGLE_KEPT),
+    kept("www.googleapis.com", "/oauth2/*/token", &GOOGLE_KEPT),
+    kept("accounts.google.com", "/o/oauth2/**/token", &GOOGLE_KEPT),
     refused(
         "generativelanguage.googleapis.com",
         "POST",
@@ -252,18 +255,26 @@ pub(super) const CODEX: Consent = Consent {
     callback: "/auth/callback",
 };
 
-/// Codex signs in; refused: keys of an organisation, and those for a program in a browser.
+const OPENAI_HOSTS: &[&str] = &["chatgpt.com", "www.chatgpt.com", "api.openai.com"];
+
+/// Codex signs in at the first; the second is that of older clients. Refused: keys of an organisation, and those for a
+/// program in a browser.
 pub(super) const OPENAI: &[Endpoint] = &[
     kept(
         "auth.openai.com",
         "/oauth/token",
         &oauth(
-            &["chatgpt.com", "www.chatgpt.com", "api.openai.com"],
+            OPENAI_HOSTS,
             "auth.openai.com",
             "/oauth/token",
             Some(CODEX_CLIENT),
             true,
         ),
+    ),
+    kept(
+        "auth0.openai.com",
+        "/oauth/token",
+        &oauth(OPENAI_HOSTS, "auth0.openai.com", "/oauth/token", None, true),
     ),
     refused("api.openai.com", "POST", "/v1/organization/admin_api_keys"),
     refused(

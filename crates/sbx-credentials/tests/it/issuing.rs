@@ -7,21 +7,29 @@ use sbx_credentials::services::TABLE;
 const CALLS: &[(&str, &str, &str, &str, bool)] = &[
     (
         "anthropic",
-        "POST",
+        "ANY",
         "platform.claude.com",
         "/v1/oauth/token",
         true,
     ),
     (
         "anthropic",
-        "POST",
+        "ANY",
         "console.anthropic.com",
         "/v1/oauth/token",
         true,
     ),
     (
         "anthropic",
-        "POST",
+        "ANY",
+        "api.anthropic.com",
+        "/v1/oauth/token",
+        true,
+    ),
+    ("anthropic", "ANY", "claude.ai", "/v1/oauth/token", true),
+    (
+        "anthropic",
+        "ANY",
         "api.anthropic.com",
         "/api/oauth/claude_cli/create_api_key",
         true,
@@ -34,31 +42,31 @@ const CALLS: &[(&str, &str, &str, &str, bool)] = &[
         true,
     ),
     ("cursor", "GET", "api2.cursor.sh", "/auth/poll", true),
-    ("cursor", "POST", "api2.cursor.sh", "/oauth/token", true),
+    ("cursor", "ANY", "api2.cursor.sh", "/oauth/token", true),
     (
         "cursor",
-        "POST",
+        "ANY",
         "api2.cursor.sh",
         "/auth/exchange_user_api_key",
         true,
     ),
     (
         "droid",
-        "POST",
+        "ANY",
         "api.workos.com",
         "/user_management/authenticate",
         true,
     ),
     (
         "github",
-        "POST",
+        "ANY",
         "github.com",
         "/login/oauth/access_token",
         true,
     ),
     (
         "github",
-        "POST",
+        "ANY",
         "api.github.com",
         "/app/installations/*/access_tokens",
         true,
@@ -105,7 +113,28 @@ const CALLS: &[(&str, &str, &str, &str, bool)] = &[
         "/**/actions/runners/generate-jitconfig",
         false,
     ),
-    ("google", "POST", "oauth2.googleapis.com", "/token", true),
+    ("google", "ANY", "oauth2.googleapis.com", "/token", true),
+    (
+        "google",
+        "ANY",
+        "oauth2.mtls.googleapis.com",
+        "/token",
+        true,
+    ),
+    (
+        "google",
+        "ANY",
+        "www.googleapis.com",
+        "/oauth2/*/token",
+        true,
+    ),
+    (
+        "google",
+        "ANY",
+        "accounts.google.com",
+        "/o/oauth2/**/token",
+        true,
+    ),
     (
         "google",
         "POST",
@@ -120,7 +149,8 @@ const CALLS: &[(&str, &str, &str, &str, bool)] = &[
         "/*/authTokens",
         false,
     ),
-    ("openai", "POST", "auth.openai.com", "/oauth/token", true),
+    ("openai", "ANY", "auth.openai.com", "/oauth/token", true),
+    ("openai", "ANY", "auth0.openai.com", "/oauth/token", true),
     (
         "openai",
         "POST",
@@ -165,7 +195,7 @@ const CALLS: &[(&str, &str, &str, &str, bool)] = &[
     ),
     (
         "openrouter",
-        "POST",
+        "ANY",
         "openrouter.ai",
         "/api/v1/auth/keys",
         true,
@@ -196,4 +226,25 @@ fn every_call_that_is_answered_with_a_credential_is_in_the_table() {
     });
     let calls: Vec<_> = calls.collect();
     assert_eq!(calls, CALLS);
+}
+
+#[test]
+fn what_a_service_issues_under_one_home_is_kept_in_one_way() {
+    let mut aliases = 0;
+    for service in TABLE {
+        let kept = || {
+            service
+                .issuing
+                .iter()
+                .filter_map(|one| Some((one, one.kept?)))
+        };
+        for (one, how) in kept() {
+            aliases += usize::from(one.home() != one.host);
+            for (other, other_how) in kept().filter(|(other, _)| other.home() == one.home()) {
+                let what = format!("{} {} and {}", service.name, one.path, other.path);
+                assert_eq!(format!("{how:?}"), format!("{other_how:?}"), "{what}");
+            }
+        }
+    }
+    assert!(aliases >= 5, "{aliases}");
 }

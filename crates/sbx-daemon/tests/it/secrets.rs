@@ -125,12 +125,17 @@ fn gateway_file_names_the_hosts_of_a_secret_and_not_its_value() {
     // Where one signs in is among them in any case.
     let bare = hosts();
     assert_eq!(bare[0], bare[1]);
-    for host in ["platform.claude.com", "auth.openai.com", "github.com"] {
+    for host in [
+        "platform.claude.com",
+        "claude.ai",
+        "auth.openai.com",
+        "github.com",
+    ] {
         assert!(bare[0].iter().any(|other| other == host), "{bare:?}");
     }
     let hosts = || {
         hosts().map(|mut all| {
-            all.retain(|host| host == "claude.ai" || host.starts_with("mcp-proxy"));
+            all.retain(|host| host.starts_with("mcp-proxy"));
             all.join(" ")
         })
     };
@@ -138,7 +143,7 @@ fn gateway_file_names_the_hosts_of_a_secret_and_not_its_value() {
     let mut own = set("anthropic", VALUE, false);
     own["sandbox"] = json!("two");
     daemon.post("/v1/secrets", &own).ok();
-    let bound = "claude.ai mcp-proxy.anthropic.com";
+    let bound = "mcp-proxy.anthropic.com";
     assert_eq!(hosts(), ["", bound]);
     daemon
         .post("/v1/secrets", &set("anthropic", VALUE, false))
@@ -163,14 +168,14 @@ fn gateway_file_names_the_hosts_of_a_secret_and_not_its_value() {
     assert_eq!(
         fs::read_to_string(dirs[0].join("gateway.json"))
             .unwrap()
-            .matches("claude.ai")
+            .matches("mcp-proxy")
             .count(),
         1
     );
     let remove = json!({"service": "anthropic", "sandbox": null});
     daemon.post("/v1/secrets/remove", &remove).ok();
     let text = fs::read_to_string(dirs[0].join("gateway.json")).unwrap();
-    assert!(!text.contains("claude.ai"), "{text}");
+    assert!(!text.contains("mcp-proxy"), "{text}");
 }
 
 #[test]

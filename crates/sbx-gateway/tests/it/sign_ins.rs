@@ -576,17 +576,93 @@ fn asked(endpoint: &Endpoint) -> Request<Full<Bytes>> {
     } else {
         ""
     };
-    let body = if endpoint.methods == "GET" {
+    let method = match endpoint.methods {
+        "ANY" => "POST",
+        one => one,
+    };
+    let body = if method == "GET" {
         Bytes::new()
     } else {
         Bytes::from_static(b"{\"grant_type\":\"authorization_code\",\"code\":\"code\"}")
     };
     Request::builder()
-        .method(endpoint.methods)
+        .method(method)
         .uri(format!("{path}{poll}"))
         .header("host", endpoint.host)
         .body(Full::new(body))
         .unwrap()
+}
+
+#[test]
+fn attack_58_other_names_of_a_token_endpoint_are_captured_and_its_other_paths_told_apart() {
+    let key = "/api/oauth/claude_cli/create_api_key";
+    let host = Host::start(
+        &[LOGIN, API, "claude.ai"],
+        Options {
+            keys: vec![(key.to_owned(), "raw_key".to_owned())],
+            lifetime: SHORT,
+            ..Options::default()
+        },
+    );
+    run(async {
+        let body = |code: &str| json!({ "grant_type": "authorization_code", "code": code, "client_id": "client-1" });
+        let mut issued = Vec::new();
+        for (number, (at, path, method)) in [
+            (API, PATH, "POST"),
+            (API, "/V1//oauth/%74oken", "PUT"),
+            ("claude.ai", PATH, "POST"),
+            (LOGIN, PATH, "PATCH"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            host.server
+                .agree("code", &format!("{}@one.test", number % 2));
+            let request = Request::builder()
+                .method(method)
+                .uri(path)
+                .header("host", at)
+                .header("content-type", "application/json")
+                .body(Full::new(Bytes::from(body("code").to_string())));
+            let told = host.request(at, request.unwrap()).await;
+            assert_eq!(told.status, 200, "{at} {path}: {told:?}");
+            no_token(&host, &told);
+            issued.push(told.json());
+        }
+        // Whoever signed in under one name has signed in under each.
+        assert_eq!(host.sign_ins().len(), 2);
+        for one in [0, 1] {
+            assert_eq!(issued[one]["access_token"], issued[one + 2]["access_token"]);
+            let access = text(&issued[one], "access_token");
+            granted(&host.call(API, access).await, &format!("{one}@one.test"));
+        }
+        // At the same host, a key: of another name in the answer, and nothing refreshes it.
+        let made = host.post_json(API, key, &json!({})).await;
+        assert_eq!(made.status, 200, "{made:?}");
+        no_token(&host, &made);
+        let made = made.json();
+        let raw_key = text(&made, "raw_key");
+        granted(&host.call(API, raw_key).await, "me@example.test");
+        assert_eq!(host.sign_ins().len(), 3);
+        // What was issued under another name is refreshed as any other, wherever the guest asks.
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        for at in [API, LOGIN] {
+            let token = text(&issued[0], "refresh_token");
+            let asked = json!({ "grant_type": "refresh_token", "refresh_token": token });
+            let told = host.post_json(at, PATH, &asked).await;
+            assert_eq!((told.status, told.reason.as_str()), (200, ""), "{told:?}");
+            no_token(&host, &told);
+        }
+        assert!(host.server.counts().refreshes >= 1);
+        let requests = host.server.recorder().requests();
+        let refreshed = requests.iter().filter(|request| {
+            let body = request.body.as_ref();
+            body.is_some_and(|body| body["grant_type"] == "refresh_token")
+        });
+        for request in refreshed {
+            assert_eq!(request.header("host"), Some(LOGIN));
+        }
+    });
 }
 
 #[test]

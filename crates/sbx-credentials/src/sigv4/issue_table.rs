@@ -1,12 +1,17 @@
 //! The calls whose answers are credentials of AWS: keys, tokens that are as good, passwords of its databases and
-//! registries.
+//! registries, private keys that open its machines and devices, links that sign in whoever opens them.
+//!
+//! A key that a call makes anew counts like one that there was before, as `iam:CreateAccessKey` does: what is issued stays
+//! outside. Whoever may make one may often bring a public key of his own instead (`ec2:ImportKeyPair`), which is answered with
+//! no secret; what the key of AWS may do is for IAM to say.
 //!
 //! Source: the published models of the services' interfaces, searched for answers with members such as
-//! `secretAccessKey`, `accessToken`, `authorizationToken`, `servicePassword` and `dbPassword`. Left out are tokens that a
-//! service gives to the users of somebody's own application (Cognito user pools) and to notebooks.
+//! `secretAccessKey`, `accessToken`, `authorizationToken`, `servicePassword`, `dbPassword`, `privateKey`, `KeyMaterial`,
+//! `AuthorizedUrl` and `PresignedURL`. Left out are tokens and links that a service gives to the users of somebody's own
+//! application (Cognito user pools, embedded pages), and to notebooks, keys that encrypt data (KMS), and certificates (ACM).
 
 /// Services whose calls may be forms.
-pub(super) const QUERY: &[&str] = &["iam", "redshift", "sts"];
+pub(super) const QUERY: &[&str] = &["ec2", "iam", "redshift", "sts"];
 
 /// Services that stores of others than AWS are besides, at the same host.
 pub(super) const STORES: &[&str] = &["iam", "sts"];
@@ -23,9 +28,12 @@ pub(super) const ACTIONS: &[&str] = &[
     "cognito-identity:GetCredentialsForIdentity",
     "cognito-identity:GetOpenIdToken",
     "cognito-identity:GetOpenIdTokenForDeveloperIdentity",
+    "ec2:CreateKeyPair",
     "ecr:GetAuthorizationToken",
     "ecr-public:GetAuthorizationToken",
     "elasticmapreduce:GetClusterSessionCredentials",
+    "elasticmapreduce:GetOnClusterAppUIPresignedURL",
+    "elasticmapreduce:GetPersistentAppUIPresignedURL",
     "elasticmapreduce:GetSessionEndpoint",
     "gamelift:CreateBuild",
     "gamelift:GetComputeAccess",
@@ -39,9 +47,12 @@ pub(super) const ACTIONS: &[&str] = &[
     "iam:ResetServiceSpecificCredential",
     "IoTSecuredTunneling:OpenTunnel",
     "IoTSecuredTunneling:RotateTunnelAccessToken",
+    "kinesisanalytics:CreateApplicationPresignedUrl",
     "license-manager:GetAccessToken",
     "lightsail:CreateBucketAccessKey",
     "lightsail:CreateContainerServiceRegistryLogin",
+    "lightsail:CreateKeyPair",
+    "lightsail:DownloadDefaultKeyPair",
     "lightsail:GetBucketAccessKeys",
     "lightsail:GetInstanceAccessDetails",
     "lightsail:GetRelationalDatabaseMasterUserPassword",
@@ -50,6 +61,11 @@ pub(super) const ACTIONS: &[&str] = &[
     "redshift:GetIdentityCenterAuthToken",
     "redshift-serverless:GetCredentials",
     "redshift-serverless:GetIdentityCenterAuthToken",
+    "sagemaker:CreatePartnerAppPresignedUrl",
+    "sagemaker:CreatePresignedDomainUrl",
+    "sagemaker:CreatePresignedMlflowAppUrl",
+    "sagemaker:CreatePresignedMlflowTrackingServerUrl",
+    "sagemaker:CreatePresignedNotebookInstanceUrl",
     "ssm:GetAccessToken",
     "sts:AssumeRole",
     "sts:AssumeRoleWithSAML",
@@ -67,6 +83,8 @@ pub(super) const PATHS: &[(&str, &str)] = &[
     ("account-access:GetRoleCredentials", "access/credentials"),
     ("airflow:CreateCliToken", "clitoken/*"),
     ("airflow:CreateWebLoginToken", "webtoken/*"),
+    ("amplifyuibuilder:ExchangeCodeForToken", "tokens/*"),
+    ("amplifyuibuilder:RefreshToken", "tokens/*/refresh"),
     ("awsssoportal:GetRoleCredentials", "federation/credentials"),
     ("bedrock-agentcore:GetResourceApiKey", "identities/api-key"),
     (
@@ -98,6 +116,10 @@ pub(super) const PATHS: &[(&str, &str)] = &[
     (
         "datazone:GetEnvironmentCredentials",
         "v2/domains/*/environments/*/credentials",
+    ),
+    (
+        "datazone:GetIamPortalLoginUrl",
+        "v2/domains/*/get-portal-login-url",
     ),
     (
         "deadline:AssumeFleetRoleForRead",
@@ -138,6 +160,11 @@ pub(super) const PATHS: &[(&str, &str)] = &[
     (
         "finspace-api:GetProgrammaticAccessCredentials",
         "credentials/programmatic",
+    ),
+    ("iot:CreateKeysAndCertificate", "keys-and-certificate"),
+    (
+        "iot:CreateProvisioningClaim",
+        "provisioning-templates/*/provisioning-claim",
     ),
     (
         "lakeformation:AssumeDecoratedRoleWithSAML",

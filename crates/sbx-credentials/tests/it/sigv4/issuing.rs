@@ -62,6 +62,16 @@ fn forms_are_recognised_in_the_query_and_in_the_body() {
             "Action=CreateAccessKey",
             Some("iam:CreateAccessKey"),
         ),
+        (
+            "https://ec2.us-east-1.amazonaws.com/",
+            "Action=CreateKeyPair&KeyName=x&Version=2016-11-15",
+            Some("ec2:CreateKeyPair"),
+        ),
+        (
+            "https://ec2.us-east-1.amazonaws.com/",
+            "Action=DescribeKeyPairs&Version=2016-11-15",
+            None,
+        ),
         ("https://iam.amazonaws.com/", "Action=ListUsers", None),
         (
             "https://redshift.us-east-1.amazonaws.com/",
@@ -138,6 +148,26 @@ fn targets_and_paths_are_recognised() {
             "https://123456789012.s3-control.us-east-1.amazonaws.com/v20180820/accessgrantsinstance/dataaccess",
             "",
             Some("s3:GetDataAccess"),
+        ),
+        (
+            "https://lightsail.us-east-1.amazonaws.com/",
+            "Lightsail_20161128.DownloadDefaultKeyPair",
+            Some("lightsail:DownloadDefaultKeyPair"),
+        ),
+        (
+            "https://api.sagemaker.us-east-1.amazonaws.com/",
+            "SageMaker.CreatePresignedDomainUrl",
+            Some("sagemaker:CreatePresignedDomainUrl"),
+        ),
+        (
+            "https://iot.us-east-1.amazonaws.com/keys-and-certificate?setAsActive=true",
+            "",
+            Some("iot:CreateKeysAndCertificate"),
+        ),
+        (
+            "https://iot.us-east-1.amazonaws.com/provisioning-templates/t",
+            "",
+            None,
         ),
         (
             "https://bedrock-runtime.us-east-1.amazonaws.com/model/m/converse",

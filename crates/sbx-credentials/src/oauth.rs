@@ -10,8 +10,25 @@ use serde_json::{Map, Value};
 const LONGEST: usize = 16 << 10;
 /// Shortest: a shorter one would be found by accident.
 const SHORTEST: usize = 16;
-/// Longest beginning that a placeholder has in common with what it stands for, bytes.
-const BEGINNING: usize = 16;
+/// Beginnings that say of a token what it is, which a placeholder has in common with it. Of any other token nothing is known
+/// to be the same in all of its kind.
+const BEGINNINGS: [&str; 15] = [
+    "sk-ant-oat01-",
+    "sk-ant-ort01-",
+    "sk-ant-api03-",
+    "sk-or-v1-",
+    "ya29.",
+    "1//",
+    "rt_",
+    "gho_",
+    "ghu_",
+    "ghs_",
+    "ghr_",
+    "ghp_",
+    "github_pat_",
+    "key_",
+    "crsr_",
+];
 
 /// What is asked or answered: JSON, or a form (the older answers of GitHub).
 #[derive(Clone, PartialEq, Eq)]
@@ -287,7 +304,8 @@ impl Issued {
 
 /// A placeholder for a token. One whose claims are in it keeps them, because clients read them, and has another signature:
 /// a JSON Web Token (RFC 7519), and a token of Copilot. One of GitHub has the checksum that its clients verify. Any other
-/// has the beginning that says what it is, and random text of the same length behind. `fill` gives random bytes.
+/// has the beginning that says what it is, if that is known, and random text of the same length behind. `fill` gives random
+/// bytes.
 ///
 /// # Errors
 /// That of `fill`.
@@ -309,11 +327,10 @@ pub fn placeholder<E>(
         // Long enough not to be guessed, whatever the algorithm.
         return Ok(format!("{claims}{}", random(signature.len().max(43))?));
     }
-    let start = &token.as_bytes()[..BEGINNING.min(token.len() / 2)];
-    let mark = start.iter().rposition(|byte| b"-_.".contains(byte));
-    let kept = mark.map_or(0, |at| at + 1);
-    let length = (token.len() - kept).max(32);
-    Ok(format!("{}{}", &token[..kept], random(length)?))
+    let mut known = BEGINNINGS.iter();
+    let kept = known.find(|one| token.starts_with(**one)).unwrap_or(&"");
+    let length = (token.len() - kept.len()).max(32);
+    Ok(format!("{kept}{}", random(length)?))
 }
 
 /// The part of a placeholder that nobody else has: all of it, or the signature behind claims.

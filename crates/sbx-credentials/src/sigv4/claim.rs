@@ -1,6 +1,6 @@
 //! What a request says about its signature, and whether that may be.
 
-use http::header::HOST;
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName};
 
 use super::canonical::{self, PathForm};
@@ -16,6 +16,10 @@ use super::time::Timestamp;
 pub const MAX_SKEW: u64 = 15 * 60;
 /// The digest of the body, or what stands for it.
 pub(super) const CONTENT: &str = "x-amz-content-sha256";
+
+/// Whoever is between could put another body there.
+const UNSIGNED_IN_CLEAR: Refusal =
+    Refusal::Unsupported("A body that is not signed, in clear text,");
 
 /// The head of a request as it is on one side of the gateway.
 #[derive(Debug, Clone, Copy)]
@@ -105,12 +109,14 @@ impl Claim {
         let content = self.content.as_deref().map(str::as_bytes).or(header);
         let presigned = matches!(self.place, Place::Query(_));
         let Some(content) = content else {
-            let unsigned = presigned && endpoint.is_s3();
-            return Ok(if unsigned {
-                Payload::Unsigned
+            if !presigned || !endpoint.is_s3() {
+                return Ok(Payload::Whole);
+            }
+            return if tls || !may_have_body(head) {
+                Ok(Payload::Unsigned)
             } else {
-                Payload::Whole
-            });
+                Err(UNSIGNED_IN_CLEAR)
+            };
         };
         if let Some(digest) = Digest::parse(content) {
             return Ok(Payload::Digest(digest));
@@ -140,9 +146,7 @@ impl Claim {
         }
         let chunks = matches!(payload, Payload::Chunks { .. });
         if !chunks && !tls {
-            return Err(Refusal::Unsupported(
-                "A body that is not signed, in clear text,",
-            ));
+            return Err(UNSIGNED_IN_CLEAR);
         }
         if presigned && payload != Payload::Unsigned {
             return Err(Refusal::Unsupported("A presigned URL for a body in chunks"));
@@ -193,6 +197,12 @@ impl Claim {
         }
         Ok(())
     }
+}
+
+/// Whether a request of HTTP/1.1, which alone is spoken in clear text, may have a body (RFC 9112, section 6.3).
+fn may_have_body(head: &Head<'_>) -> bool {
+    let mut lengths = head.headers.get_all(CONTENT_LENGTH).iter();
+    lengths.any(|length| length != "0") || head.headers.contains_key(TRANSFER_ENCODING)
 }
 
 impl Endpoint {

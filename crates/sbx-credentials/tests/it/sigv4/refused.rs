@@ -2,7 +2,7 @@
 
 use http::HeaderMap;
 use proptest::prelude::*;
-use sbx_credentials::sigv4::{Claim, Refusal};
+use sbx_credentials::sigv4::{Claim, Payload, Refusal};
 
 use super::library::Library;
 use super::{DATE, ID, Request, SECRET, Trial, placeholder};
@@ -195,6 +195,30 @@ fn bodies_that_are_not_covered_pass_to_s3_alone_and_over_tls_alone() {
         "",
     ] {
         payload("s3", bucket, content, true).unwrap_err();
+    }
+    // A presigned URL need not say that it leaves the body out.
+    let presigned = |header: Option<(&'static str, &str)>, tls: bool| {
+        let request = Request::new("PUT", &format!("https://{bucket}/key"), &[]);
+        let library = Library {
+            key: (ID, SECRET, None),
+            service: "s3",
+            presigned: true,
+        };
+        let mut request = library.sign(&request, SignableBody::UnsignedPayload);
+        if let Some((name, value)) = header {
+            request.set(name, value);
+        }
+        let claim = Claim::of(&request.head()).unwrap().unwrap();
+        let endpoint = sbx_credentials::sigv4::Endpoint::of(bucket).unwrap();
+        claim.payload(&endpoint, &request.head(), tls)
+    };
+    for body in [("content-length", "2"), ("transfer-encoding", "chunked")] {
+        assert_eq!(presigned(Some(body), true), Ok(Payload::Unsigned));
+        let refused = presigned(Some(body), false).unwrap_err();
+        assert!(matches!(refused, Refusal::Unsupported(_)), "{refused}");
+    }
+    for none in [None, Some(("content-length", "0"))] {
+        assert_eq!(presigned(none, false), Ok(Payload::Unsigned));
     }
 }
 

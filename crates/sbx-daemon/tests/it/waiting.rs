@@ -51,7 +51,10 @@ fn others_are_answered_while_a_workspace_is_searched() {
     // An error: nothing is begun after the search.
     fs::write(&list, b"\xff").unwrap();
     let traced = daemon.path("traced");
-    script(&traced, &held_up(&program(), ("open,openat", ""), &list));
+    script(
+        &traced,
+        &held_up(&program(), ("open,openat,openat2", ""), &list),
+    );
     daemon.restart_as(&traced, |command| command);
     daemon.init("deny-all");
 

@@ -214,18 +214,20 @@ fn what_was_tried_is_said(setting: &Setting) {
     );
     assert!(about("create", ".env"), "{events:#?}");
 
-    // Said at the end of `run`, about this run only.
-    let run = setting.installation.sbx([
-        "run",
-        "--name",
-        "guarded",
-        "--",
-        "-c",
-        "echo evil > .git/hooks/post-rewrite; true",
-    ]);
-    assert!(run.ok(), "{run}");
-    assert!(run.stderr.contains("1 refused, 0 made"), "{run}");
-    assert!(run.stderr.contains(".git/hooks/post-rewrite"), "{run}");
+    // Said at the end of `run`, whenever it was tried, and once.
+    let run = |line: &str| {
+        let words = ["run", "--name", "guarded", "--", "-c", line];
+        setting.installation.sbx(words)
+    };
+    let first = run("true");
+    assert!(first.ok() && first.stderr.contains("pre-commit"), "{first}");
+    let second = run("echo evil > .git/hooks/post-rewrite; true");
+    assert!(second.ok(), "{second}");
+    assert!(second.stderr.contains("1 refused, 0 made"), "{second}");
+    assert!(
+        second.stderr.contains(".git/hooks/post-rewrite"),
+        "{second}"
+    );
 
     // Also of a sandbox that goes with it.
     let run = setting.installation.sbx([

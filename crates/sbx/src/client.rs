@@ -24,9 +24,6 @@ const STATUS: &str = "/v1/status";
 const ANSWERED: Duration = Duration::from_secs(5);
 /// The same of one that may just have been started, and looks for its sandboxes first.
 const STARTED: Duration = Duration::from_mins(1);
-/// Time for what a stop of every sandbox takes beyond the time that programs get when one is named: a start that is
-/// under way, the usual time of programs, machines, disks that go.
-const STOPPED: Duration = Duration::from_mins(2);
 /// Between two looks at whether the socket answers yet.
 const POLL: Duration = Duration::from_millis(15);
 
@@ -69,6 +66,17 @@ impl Client {
     ) -> Result<T, Report> {
         let stream = self.connect_or_start().await?;
         exchange(stream, method, path, body, None).await
+    }
+
+    /// A request that is answered at once or is not worth waiting for.
+    pub(crate) async fn promptly<B: Serialize, T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &B,
+    ) -> Result<T, Report> {
+        let stream = self.connect_or_start().await?;
+        exchange(stream, method, path, body, Some(ANSWERED)).await
     }
 
     /// A request whose answer is a stream of [`Event`]s.
@@ -130,19 +138,35 @@ impl Client {
         if said.is_none() {
             return Ok(false);
         }
-        let grace = Duration::from_secs(body.grace_s.unwrap_or_default().into());
-        let limit = if body.stop_sandboxes {
-            grace + STOPPED
-        } else {
-            ANSWERED
-        };
-        let path = "/v1/shutdown";
-        let told: Option<serde_json::Value> = self.running(Method::POST, path, body, limit).await?;
-        if told.is_none() {
+        let Some(stream) = self.connect().await? else {
             return Ok(false);
-        }
+        };
+        let limit = (!body.stop_sandboxes).then_some(ANSWERED);
+        let told = exchange(stream, Method::POST, "/v1/shutdown", body, limit);
+        let _: serde_json::Value = self.while_it_answers(told).await?;
         self.wait_until_gone().await?;
         Ok(true)
+    }
+
+    /// What comes of a request that takes as long as it takes, as stops do: as long as the daemon says how it is.
+    async fn while_it_answers<T>(
+        &self,
+        request: impl Future<Output = Result<T, Report>>,
+    ) -> Result<T, Report> {
+        tokio::pin!(request);
+        loop {
+            tokio::select! {
+                answer = &mut request => return answer,
+                () = tokio::time::sleep(ANSWERED) => {}
+            }
+            let alive = self.running(Method::GET, STATUS, &(), ANSWERED);
+            tokio::select! {
+                answer = &mut request => return answer,
+                alive = alive => {
+                    let _: Option<serde_json::Value> = alive?;
+                }
+            }
+        }
     }
 
     /// A request to a daemon that runs, which it answers within a time; `None` when none does.

@@ -2,6 +2,7 @@
 
 use crate::commands::Context;
 use crate::table::safe;
+use hyper::Method;
 use sbx_wire::api::{GuardTold, Guarded, GuardedEvent, Sandbox};
 use sbx_wire::report::Report;
 use sbx_workspace::mask::Mask;
@@ -60,7 +61,9 @@ pub(crate) async fn of(context: &Context, name: &str) -> Result<Guarded, Report>
 /// (`run --rm`).
 pub(crate) async fn tell(context: &mut Context, sandbox: &Sandbox) {
     let name = &sandbox.name;
-    let guarded = match of(context, name).await {
+    let path = format!("/v1/sandboxes/{name}/guard");
+    let asked = context.client.promptly(Method::GET, &path, &()).await;
+    let guarded: Guarded = match asked {
         Ok(guarded) => guarded,
         Err(report) => {
             let note = format!("note: changes to guarded files are not listed: {report}");
@@ -73,17 +76,20 @@ pub(crate) async fn tell(context: &mut Context, sandbox: &Sandbox) {
         .iter()
         .filter(|entry| is_news(entry))
         .collect();
+    // Where the terminal is gone nobody has read them.
+    let mut told = !news.is_empty();
     for line in lines(&news, name) {
-        context.printer.notice(&line);
+        told &= context.printer.notice_to_reader(&line);
     }
-    if !news.is_empty() {
-        let path = format!("/v1/sandboxes/{name}/guard/told");
+    if told {
+        let path = format!("{path}/told");
         let body = GuardTold {
             id: sandbox.id.clone(),
             counted: guarded.counted,
         };
         // One that is gone has nothing to be told of any more; else it is told once more.
-        let _again: Result<Value, Report> = context.client.post(&path, &body).await;
+        let _again: Result<Value, Report> =
+            context.client.promptly(Method::POST, &path, &body).await;
     }
 }
 

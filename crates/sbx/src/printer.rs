@@ -66,8 +66,13 @@ impl Printer {
 
     /// A line for the person at the terminal. What it says may have been named by anybody.
     pub(crate) fn notice(&mut self, text: &str) {
+        let _reader_gone = self.notice_to_reader(text);
+    }
+
+    /// [`Printer::notice`], where it matters whether it went anywhere. False: nobody reads it.
+    pub(crate) fn notice_to_reader(&mut self, text: &str) -> bool {
         self.finish_progress();
-        let _reader_gone = writeln!(std::io::stderr().lock(), "{}", safe(text));
+        writeln!(std::io::stderr().lock(), "{}", safe(text)).is_ok()
     }
 
     /// A line under `--debug`.

@@ -94,8 +94,13 @@ impl Events {
         }
         if budget.full {
             line = self::line(&Event::full(unix_ms, mode));
-            // Without room for that either, an earlier start has said it.
-            if said.bytes.saturating_add(line.len()) > 2 * MAX_EVENT_BYTES {
+            // Without room for that either, an earlier start has said it: that refusals are not said takes no room from the
+            // other.
+            let last = match mode {
+                Mode::Block => 2 * MAX_EVENT_BYTES - LAST_EVENTS / 2,
+                Mode::Report => 2 * MAX_EVENT_BYTES,
+            };
+            if said.bytes.saturating_add(line.len()) > last {
                 return;
             }
         }
@@ -184,6 +189,28 @@ mod tests {
         }
         let length = file.metadata().unwrap().len();
         assert!(length <= 2 * bound, "{length}");
+    }
+
+    #[test]
+    fn that_refusals_are_not_said_takes_no_room_from_what_is_made() {
+        let mut file = tempfile::tempfile().unwrap();
+        let say = |file: &File, mode, path: &str| {
+            let events = Events::new(Some(file.try_clone().unwrap()));
+            events.say_at(1, Action::Write, mode, path.as_bytes(), String::new());
+        };
+        // As far as changes that are made may go, but for the next one.
+        let long = "x".repeat(3000);
+        let room = (2 * MAX_EVENT_BYTES - LAST_EVENTS - 1000) as u64;
+        while file.metadata().unwrap().len() + 3200 < room {
+            say(&file, Mode::Report, &long);
+        }
+        for _ in 0..200 {
+            say(&file, Mode::Block, "refused");
+        }
+        assert_eq!(count(&mut file, Mode::Report).1, 0);
+        say(&file, Mode::Report, &long);
+        say(&file, Mode::Report, &long);
+        assert!(count(&mut file, Mode::Report).1 >= 1);
     }
 
     #[test]

@@ -193,10 +193,11 @@ impl Life {
             Origin::Restore(_) => restore::LIMIT,
         };
         if matches!(self.launch.origin, Origin::Save(_)) {
-            match timeout(limit, self.save()).await {
-                Ok(saved) => saved?,
+            let said = match timeout(limit, self.come_up()).await {
+                Ok(said) => said?,
                 Err(_) => return Err(self.late(limit).await),
-            }
+            };
+            self.save(said).await?;
             return Err(EndReason::Saved);
         }
         let (events, qmp_events) = match timeout(limit, self.start()).await {

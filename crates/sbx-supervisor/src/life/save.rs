@@ -16,16 +16,26 @@ use tokio::time::timeout;
 /// For QEMU to write the rest of its disks and to end; others may need the processor more.
 const QUIT_LIMIT: Duration = Duration::from_secs(20);
 
+/// What a guest says: the first of it, and the rest.
+type Said = (GuestEvent, mpsc::Receiver<GuestEvent>);
+
 impl Life {
-    /// Writes the snapshot that the launch document names and ends the machine.
-    pub(super) async fn save(&mut self) -> Result<(), EndReason> {
+    /// Starts the machine that is to be a snapshot. Returns what its guest says, and the first of it.
+    pub(super) async fn come_up(&mut self) -> Result<Said, EndReason> {
         self.state.phase(Phase::Starting("machine".to_owned()));
         self.link.order(Order::Start(Role::Machine)).await?;
         let _events = self.connect_monitor().await?;
         self.state.phase(Phase::Starting("guest".to_owned()));
         let (guest, mut events) = self.connect_guest().await?;
         let request = self.launch.personalise.prepare();
-        self.attend(prepare(&guest, &mut events, request)).await?;
+        let first = self.attend(greet(&guest, &mut events, request)).await?;
+        Ok((first, events))
+    }
+
+    /// Waits until the guest is ready to be anybody's, writes the snapshot that the launch document names and ends the
+    /// machine. Whoever wanted it says how long that may take.
+    pub(super) async fn save(&mut self, (first, mut events): Said) -> Result<(), EndReason> {
+        self.attend(prepared(first, &mut events)).await?;
         self.state.phase(Phase::Starting("snapshot".to_owned()));
         let qmp = self.qmp.clone();
         let saved = async {
@@ -60,16 +70,25 @@ impl Life {
     }
 }
 
-async fn prepare(
+/// Tells the guest what it is to be prepared for, and waits until it says something.
+async fn greet(
     guest: &Guest,
     events: &mut mpsc::Receiver<GuestEvent>,
     mut request: Prepare,
-) -> Result<(), String> {
+) -> Result<GuestEvent, String> {
     request.unix_ns = unix_ns();
     let message = ToGuest::Prepare(Box::new(request));
     let sent = guest.send(&message).await;
     sent.map_err(|error| error.to_string())?;
-    while let Some(event) = events.recv().await {
+    events.recv().await.ok_or_else(|| CLOSED.to_owned())
+}
+
+async fn prepared(
+    first: GuestEvent,
+    events: &mut mpsc::Receiver<GuestEvent>,
+) -> Result<(), String> {
+    let mut next = Some(first);
+    while let Some(event) = next {
         match event {
             GuestEvent::Prepared(Ok(())) => return Ok(()),
             GuestEvent::Prepared(Err(why)) => {
@@ -78,6 +97,9 @@ async fn prepare(
             GuestEvent::Broken(error) => return Err(error.to_string()),
             _ => {}
         }
+        next = events.recv().await;
     }
-    Err("the guest channel was closed".to_owned())
+    Err(CLOSED.to_owned())
 }
+
+const CLOSED: &str = "the guest channel was closed";

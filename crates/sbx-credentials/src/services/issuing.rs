@@ -99,18 +99,17 @@ pub(super) const ANTHROPIC: &[Endpoint] = &[
 const COPILOT_HOSTS: &[&str] = &[".githubcopilot.com", "copilot.github.com"];
 
 /// The token that Copilot's clients have a token of GitHub exchanged for.
-pub(super) const COPILOT: &[Endpoint] = &[Endpoint {
-    host: "api.github.com",
-    methods: "GET",
-    path: "/copilot_internal/v2/token",
-    kept: Some(&Kept {
+pub(super) const COPILOT: &[Endpoint] = &[kept(
+    "api.github.com",
+    "/copilot_internal/v2/token",
+    &Kept {
         sign_in: true,
         resources: COPILOT_HOSTS,
         conversation: true,
         token: &["token"],
         refreshed: None,
-    }),
-}];
+    },
+)];
 
 const CURSOR_HOSTS: &[&str] = &[
     "api2.cursor.sh",
@@ -128,12 +127,7 @@ const CURSOR_KEPT: Kept = oauth(
 
 /// The refresh and the exchange of a key are not confirmed.
 pub(super) const CURSOR: &[Endpoint] = &[
-    Endpoint {
-        host: "api2.cursor.sh",
-        methods: "GET",
-        path: "/auth/poll",
-        kept: Some(&CURSOR_KEPT),
-    },
+    kept("api2.cursor.sh", "/auth/poll", &CURSOR_KEPT),
     kept("api2.cursor.sh", "/oauth/token", &CURSOR_KEPT),
     kept(
         "api2.cursor.sh",

@@ -36,12 +36,12 @@ const CALLS: &[(&str, &str, &str, &str, bool)] = &[
     ),
     (
         "copilot",
-        "GET",
+        "ANY",
         "api.github.com",
         "/copilot_internal/v2/token",
         true,
     ),
-    ("cursor", "GET", "api2.cursor.sh", "/auth/poll", true),
+    ("cursor", "ANY", "api2.cursor.sh", "/auth/poll", true),
     ("cursor", "ANY", "api2.cursor.sh", "/oauth/token", true),
     (
         "cursor",

@@ -127,10 +127,11 @@ pub(super) const GUARDS: &[Guard] = &[
     Guard {
         what: "what would have a server take another method or path is refused where rules look at those",
         file: "crates/sbx-gateway/src/adapter/request.rs",
-        text: "OVERRIDES.into_iter().find(is_there)",
-        instead: "OVERRIDES.into_iter().find(is_there).filter(|name| name.is_empty())",
+        text: "names.find(|name| parts.headers.contains_key(**name))",
+        instead: "names.find(|name| name.is_empty())",
         tests: &[
             "withdrawn::headers_that_change_method_or_path_are_refused_where_rules_look_at_them",
+            "issuers::a_header_for_the_method_matters_where_methods_do",
         ],
     },
     Guard {

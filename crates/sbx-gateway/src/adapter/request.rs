@@ -180,27 +180,39 @@ pub fn quote(head: &[u8]) -> Quoted {
     }
 }
 
-/// Headers by which servers and frameworks take another method or path.
-const OVERRIDES: [&str; 5] = [
+/// Headers by which servers and frameworks take another method.
+const METHOD_OVERRIDES: [&str; 3] = [
     "x-http-method-override",
     "x-http-method",
     "x-method-override",
-    "x-original-url",
-    "x-rewrite-url",
 ];
+/// The same of paths.
+const PATH_OVERRIDES: [&str; 2] = ["x-original-url", "x-rewrite-url"];
 
 /// The request as rules look at it.
 pub fn judged(parts: &Parts) -> Result<HttpRequest, RequestError> {
-    let is_there = |name: &&str| parts.headers.contains_key(*name);
-    if let Some(name) = OVERRIDES.into_iter().find(is_there) {
-        return Err(RequestError::Override(name));
-    }
+    refuse_header(parts, &METHOD_OVERRIDES)?;
+    judged_by_path(parts)
+}
+
+/// [`judged`] where no method matters. Clients put requests with long URLs into the body of a `POST`, with the method that
+/// is meant in a header.
+pub fn judged_by_path(parts: &Parts) -> Result<HttpRequest, RequestError> {
+    refuse_header(parts, &PATH_OVERRIDES)?;
     let path = match parts.uri.path() {
         // `OPTIONS *` is about the server as a whole.
         "*" | "" => "/",
         path => path,
     };
     Ok(HttpRequest::parse(parts.method.as_str(), path)?)
+}
+
+fn refuse_header(parts: &Parts, names: &[&'static str]) -> Result<(), RequestError> {
+    let mut names = names.iter();
+    match names.find(|name| parts.headers.contains_key(**name)) {
+        Some(name) => Err(RequestError::Override(name)),
+        None => Ok(()),
+    }
 }
 
 /// An authority without its user information, which ends at the last `@` (RFC 3986, section 3.2.1).

@@ -1,7 +1,7 @@
 //! Endpoints that issue credentials: what they answer goes to the daemon first, or they are not asked at all.
 
 use sbx_credentials::stray::Strays;
-use sbx_policy::{HttpMatch, HttpRequest, Target};
+use sbx_policy::{HttpMatch, HttpRequest, Methods, Target};
 use sbx_wire::gateway::{Answer, Issuer};
 use sbx_wire::secret::SecretText;
 
@@ -117,6 +117,11 @@ impl BoundIssuer {
 
     pub(super) fn is_at(&self, target: &Target) -> bool {
         self.hosts.contains(target)
+    }
+
+    /// Whether it depends on the method.
+    pub(super) fn minds_methods(&self) -> bool {
+        self.requests.methods != Methods::ANY
     }
 
     /// Whether the request is one of those that are answered with credentials. Where the path may be read in more than

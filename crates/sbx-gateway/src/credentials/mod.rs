@@ -272,6 +272,12 @@ impl Credentials {
         self.issuers.iter().any(|issuer| issuer.is_at(target))
     }
 
+    /// Whether the target issues them to requests with some methods only.
+    pub fn issues_by_method(&self, target: &Target) -> bool {
+        let mut issuers = self.issuers.iter();
+        issuers.any(|issuer| issuer.is_at(target) && issuer.minds_methods())
+    }
+
     /// The issuer that the request asks.
     pub fn issuer(&self, target: &Target, request: &HttpRequest) -> Option<&Arc<BoundIssuer>> {
         let mut issuers = self.issuers.iter();

@@ -6,8 +6,8 @@ use sbx_credentials::substitute;
 
 use super::{BoundCredential, Form};
 
-/// Beginning of the headers of a WebSocket's handshake. One of them is answered with a hash of what stands in it.
-const WEBSOCKET: &str = "sec-websocket-";
+/// The header of a WebSocket's handshake that is answered with a hash of what stands in it (RFC 6455, section 4.2.2).
+const WEBSOCKET_KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
 
 impl BoundCredential {
     /// Whether the head of a request holds its placeholder.
@@ -22,11 +22,11 @@ impl BoundCredential {
 
     /// A header's value with the credential's for the placeholder. `None`: nothing is written there.
     pub fn in_header(&self, name: &HeaderName, text: &[u8], value: &str) -> Option<Vec<u8>> {
-        let (name, placeholder) = (name.as_str(), self.placeholder.as_str());
+        let placeholder = self.placeholder.as_str();
         match self.form {
-            Form::Replace { .. } if name.starts_with(WEBSOCKET) => None,
+            Form::Replace { .. } if name == WEBSOCKET_KEY => None,
             Form::Replace { .. } => substitute::in_header(text, placeholder, value),
-            Form::Login => substitute::in_login(name, text, placeholder, value),
+            Form::Login => substitute::in_login(name.as_str(), text, placeholder, value),
             Form::Header { .. } | Form::Aws(_) | Form::Registry(_) => None,
         }
     }
@@ -35,7 +35,7 @@ impl BoundCredential {
     pub fn is_misplaced(&self, parts: &Parts) -> bool {
         let stands = |(name, value): (&HeaderName, &HeaderValue)| {
             let stray = match self.form {
-                Form::Replace { .. } => name.as_str().starts_with(WEBSOCKET),
+                Form::Replace { .. } => name == WEBSOCKET_KEY,
                 _ => self.in_header(name, value.as_bytes(), "").is_none(),
             };
             stray && self.is_in(value.as_bytes())

@@ -177,7 +177,11 @@ impl Inspected {
         let credentials = &grant.generation.credentials;
         let mut issuer = None;
         if credentials.has_issuer(&grant.target) {
-            let judged = request::judged(parts);
+            let judged = if credentials.issues_by_method(&grant.target) {
+                request::judged(parts)
+            } else {
+                request::judged_by_path(parts)
+            };
             let http = judged.map_err(|error| self.refuse(&grant.generation, parts, &error))?;
             issuer = credentials.issuer(&grant.target, &http).cloned();
         }

@@ -196,27 +196,35 @@ fn a_sign_in_s_token_stands_in_every_form_of_a_login_and_what_is_beside_it_does_
 }
 
 #[test]
-fn attack_57_no_value_is_written_into_the_handshake_of_a_websocket() {
+fn attack_57_no_value_is_written_into_the_key_of_a_websocket() {
     let upstream = EchoUpstream::start_tls(&[API]).unwrap();
     twice(
         setup(&upstream, false).start(),
         &[upstream.recorder()],
         async |round| {
-            for name in ["sec-websocket-key", "sec-websocket-protocol"] {
-                let upgrade = [
-                    ("connection", "Upgrade".to_owned()),
-                    ("upgrade", "websocket".to_owned()),
-                    ("sec-websocket-version", "13".to_owned()),
-                    ("authorization", format!("Bearer {PLACEHOLDER}")),
-                    (name, PLACEHOLDER.to_owned()),
-                ];
-                let told = ask(round, b"http/1.1", "/ws", &upgrade).await;
-                let wanted = (403, "placeholder-to-unbound-host".to_owned());
-                assert_eq!(told, wanted, "{name}");
-                round
-                    .blocked_inside("placeholder-to-unbound-host", API)
-                    .await;
-            }
+            let mut upgrade = vec![
+                ("connection", "Upgrade".to_owned()),
+                ("upgrade", "websocket".to_owned()),
+                ("sec-websocket-version", "13".to_owned()),
+                ("authorization", format!("Bearer {PLACEHOLDER}")),
+                ("sec-websocket-key", PLACEHOLDER.to_owned()),
+            ];
+            let told = ask(round, b"http/1.1", "/ws", &upgrade).await;
+            let wanted = (403, "placeholder-to-unbound-host".to_owned());
+            assert_eq!(told, wanted);
+            round
+                .blocked_inside("placeholder-to-unbound-host", API)
+                .await;
+            // Some clients log in by what they call their protocol.
+            upgrade.truncate(3);
+            upgrade.push(("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==".to_owned()));
+            upgrade.push(("sec-websocket-protocol", format!("key.{PLACEHOLDER}")));
+            let (status, reason) = ask(round, b"http/1.1", "/ws", &upgrade).await;
+            assert_ne!(status, 403, "{reason}");
+            let asked = upstream.recorder().requests();
+            let protocol = asked.last().unwrap().header("sec-websocket-protocol");
+            assert_eq!(protocol, Some(format!("key.{VALUE}").as_str()));
+            round.forget_so_far().await;
         },
     );
 }

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::Request;
+use hyper::header::HeaderValue;
 use sbx_testkit::EchoUpstream;
 use sbx_wire::gateway::{Answer, Command, Issuer};
 use sbx_wire::secret::SecretText;
@@ -220,4 +221,31 @@ fn attack_58_an_issuer_that_nobody_keeps_is_not_asked() {
                 .await;
         },
     );
+}
+
+#[test]
+fn a_header_for_the_method_matters_where_methods_do() {
+    let upstream = EchoUpstream::start_tls(&[LOGIN]).unwrap();
+    for (methods, path, header, status) in [
+        ("POST", "/other", "x-http-method-override", 400),
+        ("ANY", "/other", "x-http-method-override", 200),
+        ("ANY", "/other", "x-original-url", 400),
+        // Nobody takes it over here: it is not sent on, either.
+        ("ANY", "/keys/new", "x-http-method-override", 403),
+    ] {
+        let mut setup = setup(&upstream);
+        for issuer in &mut setup.issuers {
+            methods.clone_into(&mut issuer.methods);
+        }
+        let lab = setup.start();
+        run(async {
+            let stream = lab.connect("login.test:443").await.unwrap();
+            let stream = lab.tls(stream, LOGIN, &[b"http/1.1"]).await.unwrap();
+            let mut request = post(path, LOGIN, "");
+            let headers = request.headers_mut();
+            headers.insert(header, HeaderValue::from_static("GET"));
+            let answer = send(&mut h1(stream).await, request).await.unwrap();
+            assert_eq!(answer.status(), status, "{methods} {path} {header}");
+        });
+    }
 }

@@ -218,6 +218,7 @@ pub(crate) fn namespace(frames: &Path) -> Result<Namespace, String> {
         mac: GUEST_MAC,
         mtu: u16::try_from(MTU).map_err(|e| e.to_string())?,
         files: Vec::new(),
+        more: Vec::new(),
     })
     .map_err(|e| e.to_string())
 }

@@ -173,7 +173,9 @@ impl Generation {
         Ok(Self {
             number: file.policy.generation,
             sandbox: file.sandbox.into(),
-            evaluator: Evaluator::of(file.policy).opening_udp(file.upstream.udp_egress),
+            evaluator: Evaluator::of(file.policy)
+                .opening_udp(file.upstream.udp_egress)
+                .knowing_what_is_near(sbx_policy::what_is_near),
             address_ports,
             overrides,
             synthetic,

@@ -36,12 +36,21 @@ pub enum AddressClass {
     Unspecified,
     /// Multicast and broadcast. Never opened.
     Multicast,
+    /// An address of this machine beyond its loopback. Opened only by a rule with exactly this address.
+    Own,
+    /// A global IPv6 address on a link of this machine.
+    Neighbour,
 }
 
 impl AddressClass {
     /// Whether a rule that names the address can open it.
     pub fn can_be_opened(self) -> bool {
         !matches!(self, Self::Gateway | Self::Unspecified | Self::Multicast)
+    }
+
+    /// Whether it says all there is to say, so that where this machine is makes no difference.
+    pub(crate) fn is_final(self) -> bool {
+        !self.can_be_opened() || matches!(self, Self::Metadata | Self::Loopback)
     }
 }
 
@@ -59,6 +68,8 @@ impl fmt::Display for AddressClass {
             Self::EmbeddedV4 => "an IPv6 address that stands for an IPv4 one",
             Self::Unspecified => "unspecified",
             Self::Multicast => "multicast or broadcast",
+            Self::Own => "this machine's own, which no range opens",
+            Self::Neighbour => "on a network of this machine",
         })
     }
 }
@@ -128,7 +139,7 @@ const V6_BLOCKS: [(Ipv6Net, AddressClass); 14] = [
 ];
 
 /// Global unicast is all that IANA hands out (RFC 4291, section 2.4).
-const V6_GLOBAL: Ipv6Net = v6([0x2000, 0, 0, 0, 0, 0, 0, 0], 3, AddressClass::Public).0;
+pub(crate) const V6_GLOBAL: Ipv6Net = v6([0x2000, 0, 0, 0, 0, 0, 0, 0], 3, AddressClass::Public).0;
 
 const fn v4(octets: [u8; 4], prefix: u8, class: AddressClass) -> (Ipv4Net, AddressClass) {
     let [a, b, c, d] = octets;
@@ -143,7 +154,7 @@ const fn v6(s: [u16; 8], prefix: u8, class: AddressClass) -> (Ipv6Net, AddressCl
     (Ipv6Net::new_assert(address, prefix), class)
 }
 
-/// The kind of an address.
+/// The kind of an address, wherever this machine is: never [`AddressClass::Own`] or [`AddressClass::Neighbour`].
 pub fn classify(ip: IpAddr) -> AddressClass {
     block(ip).map_or(AddressClass::Public, |(_, class)| class)
 }

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use crate::address::{AddressClass, block, embedded_v4, is_metadata_name};
 use crate::datagram::never_by_udp;
 use crate::document::PolicyDocument;
@@ -25,6 +27,7 @@ pub struct Evaluator {
     index: Index,
     /// Whether rules may open UDP.
     udp: bool,
+    near: fn(IpAddr) -> Option<(IpNet, AddressClass)>,
 }
 
 impl Evaluator {
@@ -39,6 +42,7 @@ impl Evaluator {
             generation: document.generation,
             index: Index::new(document),
             udp: false,
+            near: |_| None,
         }
     }
 
@@ -46,6 +50,17 @@ impl Evaluator {
     #[must_use]
     pub fn opening_udp(mut self, open: bool) -> Self {
         self.udp = open;
+        self
+    }
+
+    /// Whom to ask where an address lies as seen from this machine: [`crate::what_is_near`], for those whose answers
+    /// count. Until this is said nothing is near.
+    #[must_use]
+    pub fn knowing_what_is_near(
+        mut self,
+        near: fn(IpAddr) -> Option<(IpNet, AddressClass)>,
+    ) -> Self {
+        self.near = near;
         self
     }
 
@@ -220,6 +235,7 @@ impl Evaluator {
             return Err(refused);
         }
         let block = block(ip);
+        let block = self.narrowed(ip, block);
         let (mut deny, mut allow) = (Best::default(), Best::default());
         self.index.matching_nets(ip, |entry| {
             if !question.is_met_by(entry) {
@@ -228,15 +244,17 @@ impl Evaluator {
             match entry.decision {
                 Decision::Deny => deny.offer(entry),
                 Decision::Allow => {
-                    let named = |net: &ipnet::IpNet| block.is_some_and(|(b, _)| b.contains(net));
+                    let named = |net: &IpNet| block.is_some_and(|(b, _)| b.contains(net));
                     if entry.net().is_some_and(named) {
                         allow.offer(entry);
                     }
                 }
             }
         });
-        // A name can lead to the host's loopback: then denials of the host service count.
-        if Host::from(ip) == Host::HostService {
+        // A name can lead to the host's loopback, and other addresses are the host's as well: denials of the host
+        // service count there.
+        let own = block.is_some_and(|(_, class)| class == AddressClass::Own);
+        if own || Host::from(ip) == Host::HostService {
             self.index.matching(&Host::HostService, |entry| {
                 if entry.decision == Decision::Deny && question.is_met_by(entry) {
                     deny.offer(entry);
@@ -263,6 +281,21 @@ impl Evaluator {
             self.check_address(IpAddr::V4(v4), question)?;
         }
         Ok(Some(rule))
+    }
+
+    /// The block of an address (see [`block`]), with what only this machine knows.
+    fn narrowed(
+        &self,
+        ip: IpAddr,
+        block: Option<(IpNet, AddressClass)>,
+    ) -> Option<(IpNet, AddressClass)> {
+        if block.is_some_and(|(_, class)| class.is_final()) {
+            return block;
+        }
+        let near = (self.near)(ip);
+        // A special block says more than that it lies on a link of the machine.
+        near.filter(|(_, class)| block.is_none() || *class == AddressClass::Own)
+            .or(block)
     }
 
     fn host_may_resolve(&self, sandbox: &str, host: &Host) -> Verdict {

@@ -1,6 +1,6 @@
 //! What may leave a sandbox: names, rules, presets and the one evaluator.
 //!
-//! Pure: no I/O, no clock, no async. Text from outside is parsed once into types that can only be
+//! Pure: no clock, no async, and no I/O but for [`what_is_near`], which a decision asks only if it is told to. Text from outside is parsed once into types that can only be
 //! valid ([`HostName`], [`Target`], [`ResourcePattern`], [`Rule`]); everything after that compares
 //! canonical values. `policy check`, the proxy, DNS and the log all ask the same [`Evaluator`].
 //!
@@ -19,6 +19,7 @@ mod http;
 mod index;
 mod intent;
 mod label;
+mod near;
 mod nearest;
 mod pattern;
 mod pattern_error;
@@ -43,6 +44,7 @@ pub use host::{
 pub use http::{HttpMatch, HttpMatchError, HttpRequest, Method, Methods, PathPattern};
 pub use intent::{Intent, IntentKind};
 pub use label::LabelError;
+pub use near::what_is_near;
 pub use nearest::{Miss, Nearest};
 pub use pattern::{HostPattern, ResourcePattern};
 pub use pattern_error::PatternError;

@@ -10,7 +10,7 @@
 
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Read};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -26,6 +26,8 @@ pub struct Options {
     pub address: Ipv4Addr,
     /// Prefix length of its network.
     pub prefix: u8,
+    /// Further addresses of `eth0`, with their prefix lengths.
+    pub more: Vec<(IpAddr, u8)>,
     /// The default route.
     pub gateway: Ipv4Addr,
     /// Ethernet address of `eth0`.
@@ -75,6 +77,9 @@ impl Namespace {
             .args(["--gateway", &options.gateway.to_string()])
             .args(["--mac", &mac])
             .args(["--mtu", &options.mtu.to_string()]);
+        for (address, prefix) in &options.more {
+            command.args(["--more", &format!("{address}/{prefix}")]);
+        }
         for (source, place) in &options.files {
             let mut pair = source.clone().into_os_string();
             pair.push("=");

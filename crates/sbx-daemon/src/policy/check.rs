@@ -23,7 +23,9 @@ pub(crate) fn check(policy: &Policy, udp: bool, request: &Check) -> Result<Check
     })?;
     let http = http_request(request, transport)?;
     // With the rules for other sandboxes: they do not decide, but one of them may be what was meant.
-    let evaluator = Evaluator::new(&policy.document).opening_udp(udp);
+    let evaluator = Evaluator::new(&policy.document)
+        .opening_udp(udp)
+        .knowing_what_is_near(sbx_policy::what_is_near);
     Ok(sbx_policy::check(
         &evaluator,
         request.sandbox.as_deref(),

@@ -485,7 +485,9 @@ fn check_doors_dns_and_record_agree_on_random_requests() {
                 governed,
             };
             tokio::task::block_in_place(|| swap(round.lab, &policy, udp));
-            let evaluator = Evaluator::new(&policy).opening_udp(udp);
+            let evaluator = Evaluator::new(&policy)
+                .opening_udp(udp)
+                .knowing_what_is_near(sbx_policy::what_is_near);
             for _ in 0..REQUESTS {
                 let ask = drawn(&runner, ask());
                 let expected = expected(&evaluator, &ask);

@@ -35,6 +35,7 @@ mod hello;
 mod host;
 mod issuers;
 mod lab;
+mod near;
 mod packets;
 mod parked;
 mod pins;

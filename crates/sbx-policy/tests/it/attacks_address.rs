@@ -1,8 +1,11 @@
 //! Attacks on addresses, by the number they have in the project's list of attack cases.
 
+use std::net::IpAddr;
+
+use ipnet::IpNet;
 use sbx_policy::{AddressClass, HostName, PatternError, ReasonCode, ResourcePattern, classify};
 
-use crate::support::{allowed, ask, evaluator, ip, resolved};
+use crate::support::{allowed, ask, evaluator, intent, ip, resolved};
 
 #[test]
 fn attack_43_metadata_needs_a_rule_with_exactly_that_address() {
@@ -180,4 +183,77 @@ fn attack_44_ipv6_forms_of_ipv4_are_closed_and_open_nothing_behind_them() {
         ResourcePattern::parse("::ffff:10.0.0.1"),
         Err(PatternError::MappedV4(_))
     ));
+}
+
+/// A machine that has 203.0.113.5, 192.168.1.5 and an address in 2001:db8:1::/64.
+fn near(ip: IpAddr) -> Option<(IpNet, AddressClass)> {
+    match ip.to_string().as_str() {
+        "203.0.113.5" | "192.168.1.5" | "2001:db8:1::5" => Some((ip.into(), AddressClass::Own)),
+        text if text.starts_with("2001:db8:1::") => {
+            Some(("2001:db8:1::/64".parse().unwrap(), AddressClass::Neighbour))
+        }
+        _ => None,
+    }
+}
+
+#[test]
+fn attack_44_an_address_of_the_host_needs_a_rule_with_exactly_that_address() {
+    let wide = [
+        "allow **",
+        "allow 203.0.113.0/24",
+        "allow 192.168.1.0/24",
+        "allow 2001:db8:1::/64",
+    ];
+    let wide = [
+        &wide[..],
+        &["allow 0.0.0.0/0", "allow ::/0", "allow localhost:3000"],
+    ]
+    .concat();
+    for (address, target) in [
+        ("203.0.113.5", "203.0.113.5:3000"),
+        ("192.168.1.5", "192.168.1.5:3000"),
+        ("2001:db8:1::5", "[2001:db8:1::5]:3000"),
+    ] {
+        let knowing = |rules: &[&str]| evaluator(rules).knowing_what_is_near(near);
+        assert!(
+            ask(&evaluator(&wide), target).is_allowed(),
+            "who does not know"
+        );
+        let verdict = ask(&knowing(&wide), target);
+        assert_eq!(verdict.reason, ReasonCode::AddressBlocked, "{address}");
+        assert_eq!(
+            verdict.blocked_address,
+            Some((ip(address), AddressClass::Own))
+        );
+        let named = intent("a.test:3000").with_resolved(vec![ip(address)]);
+        let verdict = knowing(&wide).decide(&named);
+        assert_eq!(verdict.reason, ReasonCode::AddressBlocked, "{address}");
+        // The rule that opens it, and the denial of the host's services that closes it again.
+        let exact = format!("allow {address}");
+        let verdict = ask(&knowing(&[&exact]), target);
+        assert_eq!(verdict.pinned, [ip(address)]);
+        assert!(
+            knowing(&["allow a.test", &exact])
+                .decide(&named)
+                .is_allowed()
+        );
+        for deny in ["deny localhost", "deny host.docker.internal:3000"] {
+            let verdict = ask(&knowing(&[&exact, deny]), target);
+            assert_eq!(verdict.reason, ReasonCode::DenyRule, "{deny} {address}");
+        }
+    }
+    assert!(allowed(&["allow 192.168.1.0/24"], "192.168.1.6:3000"));
+}
+
+#[test]
+fn attack_44_a_neighbour_by_ipv6_needs_a_rule_within_the_link() {
+    let target = "[2001:db8:1::99]:443";
+    let knowing = |rules: &[&str]| ask(&evaluator(rules).knowing_what_is_near(near), target);
+    let verdict = knowing(&["allow **", "allow ::/0", "allow 2001:db8::/32"]);
+    assert_eq!(verdict.reason, ReasonCode::AddressBlocked);
+    for named in ["allow 2001:db8:1::/64", "allow 2001:db8:1::99"] {
+        assert!(knowing(&[named]).is_allowed(), "{named}");
+    }
+    let elsewhere = evaluator(&["allow **"]).knowing_what_is_near(near);
+    assert!(ask(&elsewhere, "[2001:db8:2::99]:443").is_allowed());
 }

@@ -21,6 +21,7 @@ fn options(folder: &Path) -> Options {
         frames: folder.join("frames"),
         address: Ipv4Addr::from(ADDRESS),
         prefix: 24,
+        more: Vec::new(),
         gateway: Ipv4Addr::from(GATEWAY),
         mac: MAC,
         mtu: 65_520,

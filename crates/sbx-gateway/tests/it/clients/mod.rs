@@ -140,6 +140,7 @@ impl Town {
                 frames: frames.to_owned(),
                 address: GUEST,
                 prefix: PREFIX,
+                more: Vec::new(),
                 gateway: GATEWAY,
                 mac: crate::guest::MAC.0,
                 mtu: u16::try_from(MTU).unwrap(),

@@ -50,6 +50,9 @@ struct Hold {
     /// Prefix length of its network
     #[arg(long)]
     prefix: u8,
+    /// Further address with its prefix length; may be repeated
+    #[arg(long)]
+    more: Vec<String>,
     /// Default route
     #[arg(long)]
     gateway: Ipv4Addr,
@@ -145,9 +148,10 @@ impl Hold {
             gateway,
             mac,
             mtu,
+            more,
             ..
         } = self;
-        let lines = format!(
+        let mut lines = format!(
             "link set lo up\n\
              link add {INTERFACE} address {mac} mtu {mtu} type veth peer name {FAR_END} mtu 65535\n\
              link set {FAR_END} addrgenmode none arp off up\n\
@@ -155,6 +159,11 @@ impl Hold {
              address add {address}/{prefix} dev {INTERFACE}\n\
              route add default via {gateway} dev {INTERFACE} onlink\n"
         );
+        for address in more {
+            // Only IPv6 looks for duplicates, and then the address cannot be used at first.
+            let nodad = if address.contains(':') { "nodad" } else { "" };
+            lines.push_str(&format!("address add {address} dev {INTERFACE} {nodad}\n"));
+        }
         let failed = |error: io::Error| format!("cannot run ip (package iproute2): {error}");
         let mut ip = Command::new("ip")
             .args(["-batch", "-"])

@@ -74,18 +74,26 @@ impl fmt::Display for AddressClass {
     }
 }
 
-/// Metadata services: EC2 and most clouds, ECS tasks, EKS pods, Alibaba, Oracle's and GCP's are the
-/// first one; then their IPv6 forms.
-const METADATA_V4: [Ipv4Addr; 4] = [
+/// Metadata services: EC2 and most clouds (GCP and OpenStack too), ECS tasks, EKS pods, Alibaba, Azure's host, Scaleway,
+/// Tencent, Oracle.
+const METADATA_V4: [Ipv4Addr; 8] = [
     Ipv4Addr::new(169, 254, 169, 254),
     Ipv4Addr::new(169, 254, 170, 2),
     Ipv4Addr::new(169, 254, 170, 23),
     Ipv4Addr::new(100, 100, 100, 200),
+    Ipv4Addr::new(168, 63, 129, 16),
+    Ipv4Addr::new(169, 254, 42, 42),
+    Ipv4Addr::new(169, 254, 0, 23),
+    Ipv4Addr::new(192, 0, 0, 192),
 ];
-const METADATA_V6: [Ipv6Addr; 3] = [
+/// Their IPv6 forms: EC2, EKS pods, GCP, Scaleway, Oracle, OpenStack.
+const METADATA_V6: [Ipv6Addr; 6] = [
     Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
     Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23),
     Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42),
+    Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe),
+    Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0xa9fe, 0xa9fe),
 ];
 
 /// Names of metadata services. A wildcard does not cover them.

@@ -71,7 +71,10 @@ fn attack_43_metadata_services_need_a_rule_with_exactly_their_address() {
         "allow ::/0",
         "allow 169.254.0.0/16",
         "allow 100.64.0.0/10",
+        "allow 168.63.129.0/24",
+        "allow 192.0.0.0/24",
         "allow fd00::/8",
+        "allow fe80::/10",
     ];
     let setup = Setup::new(&wide).name("rebind.test", &[Ipv4Addr::new(169, 254, 169, 254)]);
     twice(setup.start(), &[], async |round| {
@@ -79,7 +82,14 @@ fn attack_43_metadata_services_need_a_rule_with_exactly_their_address() {
             "169.254.169.254",
             "169.254.170.2",
             "100.100.100.200",
+            "168.63.129.16",
+            "169.254.42.42",
+            "169.254.0.23",
+            "192.0.0.192",
             "fd00:ec2::254",
+            "fd00:42::42",
+            "fd00:c1::a9fe:a9fe",
+            "fe80::a9fe:a9fe",
         ] {
             closed(round, address, "address-blocked").await;
         }

@@ -13,15 +13,24 @@ fn attack_43_metadata_needs_a_rule_with_exactly_that_address() {
         "169.254.169.254",
         "169.254.170.2",
         "100.100.100.200",
+        "168.63.129.16",
+        "169.254.42.42",
+        "169.254.0.23",
+        "192.0.0.192",
         "fd00:ec2::254",
+        "fd00:42::42",
+        "fd00:c1::a9fe:a9fe",
+        "fe80::a9fe:a9fe",
     ];
     let wide = [
         "allow **",
         "allow 169.254.0.0/16",
         "allow 100.64.0.0/10",
         "allow 100.100.100.200/31",
+        "allow 168.63.0.0/16",
+        "allow 192.0.0.0/24",
     ];
-    let wide_v6 = ["allow fd00::/8", "allow fd00:ec2::/32"];
+    let wide_v6 = ["allow fd00::/8", "allow fd00:ec2::/32", "allow fe80::/10"];
     for address in addresses {
         assert_eq!(classify(ip(address)), AddressClass::Metadata);
         let target = if address.contains(':') {
@@ -37,8 +46,10 @@ fn attack_43_metadata_needs_a_rule_with_exactly_that_address() {
         );
     }
     // Reached by a name, too: the name is allowed, its address is not.
-    let verdict = resolved(&["allow **"], "rebind.test", &["169.254.169.254"]);
-    assert_eq!(verdict.reason, ReasonCode::AddressBlocked);
+    for address in ["169.254.169.254", "168.63.129.16"] {
+        let verdict = resolved(&["allow **"], "rebind.test", &[address]);
+        assert_eq!(verdict.reason, ReasonCode::AddressBlocked, "{address}");
+    }
     for wildcard in ["allow **", "allow **.internal", "allow *.google.internal"] {
         assert!(
             !allowed(&[wildcard], "metadata.google.internal"),

@@ -194,19 +194,39 @@ pub(crate) fn is_metadata_name(name: &str) -> bool {
     METADATA_NAMES.contains(&name)
 }
 
-/// The IPv4 address that an IPv6 one stands for, if it does: a deny on the former covers the latter.
-pub(crate) fn embedded_v4(ip: IpAddr) -> Option<Ipv4Addr> {
-    let IpAddr::V6(v6) = ip else { return None };
+/// The IPv4 addresses that an IPv6 one may stand for: a deny on any of the former covers the latter.
+pub(crate) fn embedded_v4(ip: IpAddr) -> Vec<Ipv4Addr> {
+    let IpAddr::V6(v6) = ip else {
+        return Vec::new();
+    };
     let octets = v6.octets();
     let at = |i: usize| Ipv4Addr::new(octets[i], octets[i + 1], octets[i + 2], octets[i + 3]);
     let segments = v6.segments();
     match segments {
         // 6to4 (RFC 3056) keeps it behind the prefix.
-        [0x2002, ..] => Some(at(2)),
+        [0x2002, ..] => vec![at(2)],
         // Teredo (RFC 4380) keeps it last, inverted.
-        [0x2001, 0, ..] => Some(Ipv4Addr::from(!u32::from(at(12)))),
-        // NAT64 (RFC 6052, RFC 8215), mapped, translated and compatible keep it last.
-        [0x64, 0xff9b, ..] | [0, 0, 0, 0, ..] => Some(at(12)),
-        _ => None,
+        [0x2001, 0, ..] => vec![Ipv4Addr::from(!u32::from(at(12)))],
+        // Local NAT64 (RFC 8215): how long the translator's prefix is nobody but it knows.
+        [0x64, 0xff9b, 1, ..] => behind_local_nat64(octets),
+        // NAT64 (RFC 6052), mapped, translated and compatible keep it last.
+        [0x64, 0xff9b, ..] | [0, 0, 0, 0, ..] => vec![at(12)],
+        _ => Vec::new(),
     }
+}
+
+/// Where a prefix of 48, 56, 64 or 96 bits puts it (RFC 6052, section 2.2; byte 8 is left out). One in 0.0.0.0/8 is what
+/// the zeros of another length look like and no destination, unless there is no other.
+fn behind_local_nat64(octets: [u8; 16]) -> Vec<Ipv4Addr> {
+    let at = |[a, b, c, d]: [usize; 4]| Ipv4Addr::new(octets[a], octets[b], octets[c], octets[d]);
+    let last = at([12, 13, 14, 15]);
+    let mut found = [[6, 7, 9, 10], [7, 9, 10, 11], [9, 10, 11, 12]]
+        .map(at)
+        .to_vec();
+    found.push(last);
+    found.retain(|v4| v4.octets()[0] != 0);
+    if found.is_empty() {
+        found.push(last);
+    }
+    found
 }

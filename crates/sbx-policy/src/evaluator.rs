@@ -277,7 +277,7 @@ impl Evaluator {
             return Err(Verdict::address_blocked(ip, class));
         };
         // Opening a translation prefix does not open what lies behind it.
-        if let Some(v4) = embedded_v4(ip) {
+        for v4 in embedded_v4(ip) {
             self.check_address(IpAddr::V4(v4), question)?;
         }
         Ok(Some(rule))

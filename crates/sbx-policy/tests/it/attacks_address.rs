@@ -187,6 +187,30 @@ fn attack_44_ipv6_forms_of_ipv4_are_closed_and_open_nothing_behind_them() {
         let denied = [&open[..], &["deny 192.0.2.1"]].concat();
         assert!(!resolved(&denied, "a.test", &[form]).is_allowed(), "{form}");
     }
+    // Below the local prefix of NAT64 it may stand at each of the places that there are.
+    let local = ["allow a.test", "allow 64:ff9b:1::/48"];
+    for form in [
+        "64:ff9b:1:a9fe:a9:fe00:808:808",
+        "64:ff9b:1:8a9:fe:a9fe:808:808",
+        "64:ff9b:1:808:a9:fea9:fe08:808",
+        "64:ff9b:1:808:8:800:a9fe:a9fe",
+        "64:ff9b:1:a9fe:a9:fe00::",
+        "64:ff9b:1::a9:fea9:fe00:0",
+        "64:ff9b:1::1",
+    ] {
+        assert!(!resolved(&local, "a.test", &[form]).is_allowed(), "{form}");
+    }
+    for (form, v4) in [
+        ("64:ff9b:1:808:4:400::", "8.8.4.4"),
+        ("64:ff9b:1:8:8:404::", "8.8.4.4"),
+        ("64:ff9b:1:0:8:804:400::", "8.8.4.4"),
+        ("64:ff9b:1::808:404", "8.8.4.4"),
+    ] {
+        assert!(resolved(&local, "a.test", &[form]).is_allowed(), "{form}");
+        let deny = format!("deny {v4}");
+        let denied = [&local[..], &[&deny]].concat();
+        assert!(!resolved(&denied, "a.test", &[form]).is_allowed(), "{form}");
+    }
     let denied = [&rules[..], &["deny 192.0.2.0/24"]].concat();
     let verdict = resolved(&denied, "a.test", &["64:ff9b::c000:201"]);
     assert_eq!(verdict.reason, ReasonCode::DenyRule);

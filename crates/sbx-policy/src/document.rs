@@ -124,6 +124,18 @@ impl PolicyDocument {
         Ok(cautions)
     }
 
+    /// The same policy without the rules for other sandboxes: it decides alike for the one that is named. With no name,
+    /// the rules for all.
+    #[must_use]
+    pub fn reduced_to(&self, sandbox: Option<&str>) -> Self {
+        let concerns = |rule: &&Rule| rule.scope.sandbox().is_none_or(|own| Some(own) == sandbox);
+        Self {
+            generation: self.generation,
+            rules: self.rules.iter().filter(concerns).cloned().collect(),
+            governed: self.governed,
+        }
+    }
+
     /// A rule that says already what `rule` does, whatever either is called.
     pub fn same(&self, rule: &Rule) -> Option<&Rule> {
         let said = |rule: &Rule| {

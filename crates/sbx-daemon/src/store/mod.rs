@@ -15,7 +15,7 @@ mod open;
 use crate::files;
 use crate::record::Record;
 use database::Database;
-use sbx_policy::{PolicyDocument, Rule};
+use sbx_policy::PolicyDocument;
 use sbx_wire::home::Home;
 use sbx_wire::report::Report;
 use serde::{Deserialize, Serialize};
@@ -40,15 +40,7 @@ pub(crate) struct Policy {
 impl Policy {
     /// The rules in force for one sandbox: global ones and its own.
     pub(crate) fn for_sandbox(&self, name: Option<&str>) -> PolicyDocument {
-        let concerns = |rule: &&Rule| rule.scope.sandbox().is_none_or(|own| Some(own) == name);
-        let rules = self
-            .document
-            .rules
-            .iter()
-            .filter(concerns)
-            .cloned()
-            .collect();
-        PolicyDocument::new(self.document.generation, rules)
+        self.document.reduced_to(name)
     }
 }
 

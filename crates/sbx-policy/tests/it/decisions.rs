@@ -84,6 +84,29 @@ fn under_an_organisation_only_its_allows_count_and_every_deny() {
 }
 
 #[test]
+fn a_governed_policy_decides_alike_whole_and_reduced_to_its_sandbox() {
+    let mine = format!("allow b.test @sandbox:{SANDBOX}");
+    let rules = [
+        "allow a.test",
+        &mine,
+        "allow c.test @org",
+        "deny c.test @sandbox:other",
+    ];
+    let whole = PolicyDocument {
+        governed: true,
+        ..document(&rules)
+    };
+    let reduced = whole.reduced_to(Some(SANDBOX));
+    assert_eq!(reduced.rules.len(), 3);
+    assert_eq!(whole.reduced_to(None).rules.len(), 2);
+    let (whole, reduced) = (Evaluator::new(&whole), Evaluator::new(&reduced));
+    for (host, expected) in [("a.test", false), ("b.test", false), ("c.test", true)] {
+        assert_eq!(ask(&whole, host).is_allowed(), expected, "{host}");
+        assert_eq!(ask(&reduced, host).is_allowed(), expected, "{host}");
+    }
+}
+
+#[test]
 fn allows_are_for_tcp_and_denies_for_both_unless_said() {
     let udp = |rules: Vec<sbx_policy::Rule>| {
         let evaluator = Evaluator::new(&PolicyDocument::new(1, rules)).opening_udp(true);

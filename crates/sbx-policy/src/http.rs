@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::request_path::RequestPath;
+use crate::request_path::{RequestPath, without_parameters};
 use crate::text::serde_as_text;
 
 /// Longest path pattern in bytes.
@@ -170,14 +170,16 @@ impl PathPattern {
         })
     }
 
-    /// Whether a deny covers the path. A server may ignore case and `;parameters`, so a deny does.
+    /// Whether a deny covers the path. A server may ignore case and `;parameters`, or take `%2F` and `\` for `/`, so a
+    /// deny does.
     pub fn denies(&self, path: &RequestPath) -> bool {
-        self.covers(path.segments(), &|pattern, segment| {
+        let same = |pattern: &str, segment: &str| {
             let pattern = pattern.to_lowercase();
             let segment = segment.to_lowercase();
-            let bare = segment.split(';').next().unwrap_or(&segment);
+            let bare = without_parameters(&segment);
             segment_matches(&pattern, &segment) || segment_matches(&pattern, bare)
-        })
+        };
+        path.readings().any(|reading| self.covers(reading, &same))
     }
 
     fn covers(&self, path: &[Box<str>], same: &dyn Fn(&str, &str) -> bool) -> bool {

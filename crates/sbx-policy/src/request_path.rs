@@ -43,6 +43,8 @@ pub struct RequestPath {
     /// Decoded, except that `%2F` and bytes outside of ASCII stay encoded. A trailing slash is
     /// dropped: rules do not tell `/a/` from `/a`.
     segments: Box<[Box<str>]>,
+    /// The segments as other servers may see them, where that differs: none, or two.
+    other_readings: Box<[Box<[Box<str>]>]>,
 }
 
 impl RequestPath {
@@ -73,9 +75,10 @@ impl RequestPath {
         if slash || kept.is_empty() {
             wire.push('/');
         }
-        let segments = kept.into_iter().map(|s| s.judged.into()).collect();
+        let segments: Box<[Box<str>]> = kept.into_iter().map(|s| s.judged.into()).collect();
         Ok(Self {
             wire: wire.into(),
+            other_readings: other_readings(&segments),
             segments,
         })
     }
@@ -88,12 +91,44 @@ impl RequestPath {
     pub(crate) fn segments(&self) -> &[Box<str>] {
         &self.segments
     }
+
+    /// Every reading of the path that a server may have: the segments first, then those where an encoded slash or a
+    /// backslash separates, and a segment of parameters alone is none.
+    pub(crate) fn readings(&self) -> impl Iterator<Item = &[Box<str>]> {
+        let others = self.other_readings.iter().map(|reading| &**reading);
+        std::iter::once(self.segments()).chain(others)
+    }
 }
 
 impl fmt::Display for RequestPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.wire)
     }
+}
+
+/// Servers cut parameters off before they decode, or after. No piece is a dot segment: [`check_decoded`] refused it.
+fn other_readings(segments: &[Box<str>]) -> Box<[Box<[Box<str>]>]> {
+    let differs = |s: &str| s.contains("%2F") || s.contains("%5C") || s.starts_with(';');
+    if !segments.iter().any(|segment| differs(segment)) {
+        return Box::default();
+    }
+    let whole = separated(segments.iter().map(|segment| &**segment));
+    let bare = separated(segments.iter().map(|segment| without_parameters(segment)));
+    [whole, bare].into()
+}
+
+fn separated<'a>(segments: impl Iterator<Item = &'a str>) -> Box<[Box<str>]> {
+    segments
+        .flat_map(|segment| segment.split("%2F"))
+        .flat_map(|piece| piece.split("%5C"))
+        .filter(|piece| !without_parameters(piece).is_empty())
+        .map(Into::into)
+        .collect()
+}
+
+/// The segment up to its first `;`.
+pub(crate) fn without_parameters(segment: &str) -> &str {
+    segment.split(';').next().unwrap_or(segment)
 }
 
 struct Segment {

@@ -151,7 +151,20 @@ pub(crate) fn intent() -> impl Strategy<Value = Intent> {
     let addresses = prop::collection::vec(prop::sample::select(&ADDRESSES[..]), 0..4);
     let request = (
         prop::sample::select(&["GET", "POST", "PURGE"][..]),
-        prop::sample::select(&["/", "/a", "/A;x", "/a/b", "/b/../a"][..]),
+        prop::sample::select(
+            &[
+                "/",
+                "/a",
+                "/A;x",
+                "/a/b",
+                "/b/../a",
+                "/a%2Fb",
+                "/%2fa",
+                "/a\\B",
+                "/;v/a",
+                "/a;x%5Cy/b",
+            ][..],
+        ),
     );
     let sandbox = prop::sample::select(&["one", "two", ""][..]);
     (

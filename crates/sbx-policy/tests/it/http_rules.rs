@@ -66,6 +66,16 @@ fn an_http_deny_carves_out_of_a_network_allow() {
         "//admin",
         "/ADMIN/x",
         "/admin;a=b/x",
+        "/admin%2Fx",
+        "/admin%2fx",
+        "/%2Fadmin/x",
+        "/admin\\x",
+        "/admin%5cx",
+        "/;v/admin/x",
+        "/%2F;v/admin",
+        "/admin;a%2Fb/x",
+        "/;a%2Fb/admin",
+        "/%3bv/ADMIN%2Fx",
     ] {
         assert!(!request(&rules, "GET", path), "{path}");
     }
@@ -74,6 +84,28 @@ fn an_http_deny_carves_out_of_a_network_allow() {
         Inspection::Required
     );
     assert!(!connection(&rules, IntentKind::Opaque).is_allowed());
+}
+
+#[test]
+fn a_deny_covers_every_reading_of_a_path_and_an_allow_one() {
+    let covers = |pattern: &str, path: &str| {
+        let pattern: PathPattern = pattern.parse().unwrap();
+        let path = RequestPath::parse(path).unwrap();
+        (pattern.denies(&path), pattern.allows(&path))
+    };
+    let denied_alone = (true, false);
+    assert_eq!(covers("/a/b", "/a%2Fb"), denied_alone);
+    assert_eq!(covers("/a/b/c", "/a%2Fb%5Cc"), denied_alone);
+    // Parameters are cut off before `%2F` is decoded, or after, or not at all.
+    assert_eq!(covers("/a/x", "/a;p%2Fq/x"), denied_alone);
+    assert_eq!(covers("/a/q/x", "/a;p%2Fq/x"), denied_alone);
+    assert_eq!(covers("/a/c/x", "/a%2Fc;p%2Fq/x"), denied_alone);
+    assert_eq!(covers("/a;p/q", "/a;p%2Fq"), denied_alone);
+    // The first reading still counts, and nothing is covered that no reading has.
+    assert_eq!(covers("/repos/*", "/repos/a%2Fsecret"), (true, true));
+    assert_eq!(covers("/a/b", "/a%2Fbc"), (false, false));
+    let twice = HttpRequest::parse("GET", "/admin%252Fx");
+    assert_eq!(twice, Err(PathError::DoubleEncoding));
 }
 
 #[test]

@@ -94,14 +94,26 @@ fn covers(http: &HttpMatch, request: &HttpRequest, exactly: bool) -> bool {
     let method =
         methods == "ANY" || method.is_some_and(|m| methods.split(',').any(|word| word == m));
     let path = request.path.to_string();
-    let segments: Vec<String> = path
-        .split('/')
-        .filter(|s| !s.is_empty())
-        .map(str::to_owned)
-        .collect();
     let pattern = http.path.to_string();
     let pattern: Vec<&str> = pattern.split('/').filter(|s| !s.is_empty()).collect();
-    method && path_matches(&pattern, &segments, exactly)
+    let mut readings = vec![path.clone()];
+    if !exactly {
+        let slashes = |path: &str| path.replace("%2F", "/").replace("%5C", "/");
+        let bare: Vec<&str> = path
+            .split('/')
+            .map(|s| s.split(';').next().unwrap())
+            .collect();
+        readings.extend([slashes(&path), slashes(&bare.join("/"))]);
+    }
+    let passes = |(n, reading): (usize, &String)| {
+        let segments: Vec<String> = reading
+            .split('/')
+            .filter(|s| !s.is_empty() && (n == 0 || !s.starts_with(';')))
+            .map(str::to_owned)
+            .collect();
+        path_matches(&pattern, &segments, exactly)
+    };
+    method && readings.iter().enumerate().any(passes)
 }
 
 fn path_matches(pattern: &[&str], path: &[String], exactly: bool) -> bool {

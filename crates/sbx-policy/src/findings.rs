@@ -89,11 +89,11 @@ impl<'a> Findings<'a> {
         match (entry.http(), stage) {
             (None, _) => now.offer(entry),
             (Some(http), Stage::Request(request)) => {
-                let path = match entry.decision {
-                    Decision::Deny => http.path.denies(&request.path),
-                    Decision::Allow => http.path.allows(&request.path),
+                let covered = match entry.decision {
+                    Decision::Deny => http.denies(request),
+                    Decision::Allow => http.allows(request),
                 };
-                if path && http.methods.contains(request.method) {
+                if covered {
                     now.offer(entry);
                 }
             }

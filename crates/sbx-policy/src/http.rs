@@ -274,11 +274,29 @@ pub struct HttpMatch {
     pub path: PathPattern,
 }
 
+impl HttpMatch {
+    /// Whether an allow with it covers the request: exactly as it is sent.
+    pub fn allows(&self, request: &HttpRequest) -> bool {
+        self.methods.contains(request.method) && self.path.allows(&request.path)
+    }
+
+    /// Whether a deny with it covers the request: also as a server may read it that is less exact, about the letters of
+    /// the method as well.
+    pub fn denies(&self, request: &HttpRequest) -> bool {
+        let method = [request.method, request.any_case]
+            .into_iter()
+            .any(|method| self.methods.contains(method));
+        method && self.path.denies(&request.path)
+    }
+}
+
 /// One HTTP request, as far as rules look at it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpRequest {
     /// The method; `None` for one that no list of methods can name.
     pub method: Option<Method>,
+    /// The method that it is to a server which ignores case.
+    any_case: Option<Method>,
     /// The normalised path; what is judged is what has to be sent.
     pub path: RequestPath,
 }
@@ -288,6 +306,7 @@ impl HttpRequest {
     pub fn parse(method: &str, path: &str) -> Result<Self, crate::PathError> {
         Ok(Self {
             method: Method::of_request(method),
+            any_case: Method::of_request(&method.to_ascii_uppercase()),
             path: RequestPath::parse(path)?,
         })
     }

@@ -65,7 +65,8 @@ fn http_request(request: &Check, transport: Transport) -> Result<Option<HttpRequ
     let path = request.path.clone().or_else(in_url);
     let path = path.unwrap_or_else(|| "/".to_owned());
     let path = path.split('#').next().unwrap_or("/");
-    HttpRequest::parse(&method.to_ascii_uppercase(), path)
+    // As it is given: the case of a method counts, and the gateway sends what the guest writes.
+    HttpRequest::parse(method, path)
         .map(Some)
         .map_err(|error| refuse(error.to_string()))
 }

@@ -272,7 +272,7 @@ fn rules_with_method_and_path_are_judged_by_request_and_removed_with_the_same_wo
         true
     );
     assert_eq!(
-        ask("https://api.example/v1/x?q", Some("post"), None)["rule_id"],
+        ask("https://api.example/v1/x?q", Some("POST"), None)["rule_id"],
         first["id"]
     );
     assert_eq!(ask("api.example", Some("DELETE"), None)["path"], "/");

@@ -124,10 +124,10 @@ impl BoundIssuer {
         self.requests.methods != Methods::ANY
     }
 
-    /// Whether the request is one of those that are answered with credentials. Where the path may be read in more than
-    /// one way, one of them is enough.
+    /// Whether the request is one of those that are answered with credentials. Where it may be read in more than one way,
+    /// one of them is enough.
     pub(super) fn is_asked(&self, request: &HttpRequest) -> bool {
-        self.requests.methods.contains(request.method) && self.requests.path.denies(&request.path)
+        self.requests.denies(request)
     }
 
     /// Whether a request's body carries a placeholder that the daemon exchanges.

@@ -150,7 +150,7 @@ pub(crate) fn intent() -> impl Strategy<Value = Intent> {
     let transport = prop_oneof![3 => Just(Transport::Tcp), 1 => Just(Transport::Udp)];
     let addresses = prop::collection::vec(prop::sample::select(&ADDRESSES[..]), 0..4);
     let request = (
-        prop::sample::select(&["GET", "POST", "PURGE"][..]),
+        prop::sample::select(&["GET", "POST", "PURGE", "get"][..]),
         prop::sample::select(
             &[
                 "/",

@@ -87,6 +87,21 @@ fn an_http_deny_carves_out_of_a_network_allow() {
 }
 
 #[test]
+fn a_deny_covers_a_method_in_every_case_and_an_allow_in_its_own() {
+    let rules = [
+        rule("a", "allow api.test"),
+        http_rule("d", "deny api.test", "DELETE", "/x"),
+    ];
+    for method in ["DELETE", "delete", "Delete"] {
+        assert!(!request(&rules, method, "/x"), "{method}");
+        assert!(request(&rules, method, "/y"), "{method}");
+    }
+    assert!(request(&rules, "get", "/x") && request(&rules, "purge", "/x"));
+    let rules = [http_rule("a", "allow api.test", "DELETE", "/x")];
+    assert!(request(&rules, "DELETE", "/x") && !request(&rules, "delete", "/x"));
+}
+
+#[test]
 fn a_deny_covers_every_reading_of_a_path_and_an_allow_one() {
     let covers = |pattern: &str, path: &str| {
         let pattern: PathPattern = pattern.parse().unwrap();

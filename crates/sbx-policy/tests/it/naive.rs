@@ -90,9 +90,13 @@ fn spells(pattern: &str, text: &str) -> bool {
 
 fn covers(http: &HttpMatch, request: &HttpRequest, exactly: bool) -> bool {
     let methods = http.methods.to_string();
-    let method = request.method.map(|method| method.to_string());
-    let method =
-        methods == "ANY" || method.is_some_and(|m| methods.split(',').any(|word| word == m));
+    let listed = |token: &str| methods.split(',').any(|word| word == token);
+    let method = methods == "ANY"
+        || match request.method {
+            Some(method) => listed(&method.to_string()),
+            // The one of the generated methods that is another's in lower case.
+            None => !exactly && *request == get_in_lower_case(request) && listed("GET"),
+        };
     let path = request.path.to_string();
     let pattern = http.path.to_string();
     let pattern: Vec<&str> = pattern.split('/').filter(|s| !s.is_empty()).collect();
@@ -114,6 +118,10 @@ fn covers(http: &HttpMatch, request: &HttpRequest, exactly: bool) -> bool {
         path_matches(&pattern, &segments, exactly)
     };
     method && readings.iter().enumerate().any(passes)
+}
+
+fn get_in_lower_case(like: &HttpRequest) -> HttpRequest {
+    HttpRequest::parse("get", like.path.as_str()).unwrap()
 }
 
 fn path_matches(pattern: &[&str], path: &[String], exactly: bool) -> bool {

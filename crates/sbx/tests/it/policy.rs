@@ -197,8 +197,13 @@ fn rules_with_method_and_path_are_listed_checked_and_removed() {
             .code
     };
     assert_eq!(
-        code(&["api.example", "--method", "post", "--path", "/v1/x"]),
+        code(&["api.example", "--method", "POST", "--path", "/v1/x"]),
         0
+    );
+    // What the gateway would do with it: methods are case-sensitive.
+    assert_eq!(
+        code(&["api.example", "--method", "post", "--path", "/v1/x"]),
+        1
     );
     assert_eq!(code(&["https://api.example/v1/x", "--method", "GET"]), 0);
     assert_eq!(

@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::limits;
@@ -12,12 +13,24 @@ pub struct RecordFile {
     path: PathBuf,
     file: File,
     size: u64,
+    /// The file ends in the middle of a line: what comes next has to begin a new one.
+    torn: bool,
     /// Size at which it is rotated, in bytes.
     limit: u64,
 }
 
 fn append(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).open(path)
+}
+
+/// Whether the last line has no end, or may have none: somebody was killed, or the host was, while it was written.
+fn is_torn(path: &Path, size: u64) -> bool {
+    let Some(at) = size.checked_sub(1) else {
+        return false;
+    };
+    let mut last = [0];
+    let read = File::open(path).and_then(|file| file.read_exact_at(&mut last, at));
+    read.is_err() || last != *b"\n"
 }
 
 impl RecordFile {
@@ -27,6 +40,7 @@ impl RecordFile {
         let size = file.metadata()?.len();
         Ok(Self {
             path: path.to_owned(),
+            torn: is_torn(path, size),
             file,
             size,
             limit: limits::RECORD_FILE,
@@ -67,6 +81,14 @@ impl RecordFile {
     }
 
     fn append(&mut self, lines: &[u8]) -> io::Result<()> {
+        if self.torn {
+            self.append_whole(b"\n")?;
+            self.torn = false;
+        }
+        self.append_whole(lines)
+    }
+
+    fn append_whole(&mut self, lines: &[u8]) -> io::Result<()> {
         if let Err(error) = self.file.write_all(lines) {
             // A disk that is full may have taken a part.
             let _ = self.file.set_len(self.size);
@@ -88,6 +110,7 @@ impl RecordFile {
         }
         std::fs::rename(&new, &self.path)?;
         self.size = file.metadata()?.len();
+        self.torn = is_torn(&self.path, self.size);
         self.file = file;
         Ok(())
     }
@@ -145,6 +168,19 @@ mod tests {
         let all: Vec<u8> = (4..8).flat_map(line).collect();
         file.write(&all).unwrap();
         assert_eq!((numbers(&old), numbers(&path)), ("345".into(), "67".into()));
+    }
+
+    #[test]
+    fn what_follows_half_a_line_is_a_line_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("egress.jsonl");
+        for (before, after) in [("{\"time", "{\"time\nx\ny\n"), ("z\n", "z\nx\ny\n")] {
+            std::fs::write(&path, before).unwrap();
+            let mut file = RecordFile::open(&path).unwrap();
+            file.write(b"x\n").unwrap();
+            file.write(b"y\n").unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), after);
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 pub(crate) const MAX_READ: u64 = 32 << 20;
 /// Longest line that counts, bytes.
 pub(crate) const MAX_LINE: usize = 64 << 10;
-/// Most rows of one sandbox; further destinations are left out.
+/// Most rows of one sandbox and decision; those not seen for longest are left out, and counted.
 const MAX_ROWS: usize = 10_000;
 /// Longest text that is handed on, characters.
 const MAX_TEXT: usize = 512;
@@ -90,7 +90,8 @@ pub(crate) fn parse(sandbox: &str, line: &[u8]) -> Option<EgressRecord> {
 /// Reads and aggregates the wanted records of `sandboxes` (name and folder); newest rows first, at most `limit` per
 /// section (0: all). Blocks.
 pub(crate) fn read(sandboxes: &[(String, PathBuf)], filter: &Filter, limit: usize) -> PolicyLog {
-    let mut rows = Vec::new();
+    let (mut allowed, mut blocked) = (Vec::new(), Vec::new());
+    let mut left_out = 0;
     for (name, dir) in sandboxes {
         let mut groups = Groups::default();
         let (newest, older) = paths(dir);
@@ -98,17 +99,18 @@ pub(crate) fn read(sandboxes: &[(String, PathBuf)], filter: &Filter, limit: usiz
             // A log that is not there yet, or is just being rotated, has nothing to say.
             let _ = groups.read(name, path, filter);
         }
-        rows.extend(groups.rows.into_values());
+        for (of, rows) in [
+            (groups.allowed, &mut allowed),
+            (groups.blocked, &mut blocked),
+        ] {
+            left_out += of.finish(rows);
+        }
     }
-    rows.sort_by(|a, b| {
-        b.last
-            .time_ms
-            .cmp(&a.last.time_ms)
-            .then_with(|| a.host.cmp(&b.host))
-    });
-    let (allowed, blocked): (Vec<LogRow>, Vec<LogRow>) =
-        rows.into_iter().partition(|row| row.last.allowed);
     let limited = |mut rows: Vec<LogRow>| {
+        rows.sort_by(|a, b| {
+            let newest_first = b.last.time_ms.cmp(&a.last.time_ms);
+            newest_first.then_with(|| a.host.cmp(&b.host))
+        });
         if limit > 0 {
             rows.truncate(limit);
         }
@@ -117,14 +119,17 @@ pub(crate) fn read(sandboxes: &[(String, PathBuf)], filter: &Filter, limit: usiz
     PolicyLog {
         blocked_hosts: limited(blocked),
         allowed_hosts: limited(allowed),
+        left_out,
     }
 }
 
-type GroupKey = (String, u16, ProxyKind, bool, String, Option<String>);
+type GroupKey = (String, u16, ProxyKind, String, Option<String>);
 
+/// Apart, so that what was blocked, of which a guest can make any number, pushes nothing out that passed.
 #[derive(Default)]
 struct Groups {
-    rows: BTreeMap<GroupKey, LogRow>,
+    allowed: Rows,
+    blocked: Rows,
 }
 
 impl Groups {
@@ -147,35 +152,78 @@ impl Groups {
     }
 
     fn add(&mut self, sandbox: &str, record: EgressRecord) {
+        let rows = if record.allowed {
+            &mut self.allowed
+        } else {
+            &mut self.blocked
+        };
+        rows.add(sandbox, record);
+    }
+}
+
+#[derive(Default)]
+struct Rows {
+    /// With the number of the record that was the last of the row: the order in the file, which no record can lie about.
+    by_key: BTreeMap<GroupKey, (u64, LogRow)>,
+    records: u64,
+    left_out: u64,
+}
+
+impl Rows {
+    fn add(&mut self, sandbox: &str, record: EgressRecord) {
+        self.records += 1;
         let key = (
             record.host.clone(),
             record.port,
             record.proxy,
-            record.allowed,
             record.reason.clone(),
             record.rule.clone(),
         );
         let seen = rfc3339(record.time_ms / 1000);
-        if let Some(row) = self.rows.get_mut(&key) {
+        if let Some((number, row)) = self.by_key.get_mut(&key) {
+            *number = self.records;
             row.count_since += 1;
             row.last_seen = seen;
             row.last = record;
-        } else if self.rows.len() < MAX_ROWS {
-            let rule = record.rule_text.clone().or_else(|| record.rule.clone());
-            let row = LogRow {
-                vm_name: sandbox.to_owned(),
-                kind: record.kind.clone(),
-                host: destination(&record.host, record.port),
-                proxy_type: record.proxy,
-                rule: rule.unwrap_or_else(|| "-".to_owned()),
-                reason: record.reason.clone(),
-                last_seen: seen.clone(),
-                since: seen,
-                count_since: 1,
-                last: record,
-            };
-            self.rows.insert(key, row);
+            return;
         }
+        let rule = record.rule_text.clone().or_else(|| record.rule.clone());
+        let row = LogRow {
+            vm_name: sandbox.to_owned(),
+            kind: record.kind.clone(),
+            host: destination(&record.host, record.port),
+            proxy_type: record.proxy,
+            rule: rule.unwrap_or_else(|| "-".to_owned()),
+            reason: record.reason.clone(),
+            last_seen: seen.clone(),
+            since: seen,
+            count_since: 1,
+            last: record,
+        };
+        self.by_key.insert(key, (self.records, row));
+        // Many at once: to look for the oldest at every record would take too long.
+        if self.by_key.len() >= 2 * MAX_ROWS {
+            self.leave_out();
+        }
+    }
+
+    /// Keeps the [`MAX_ROWS`] rows that were seen last.
+    fn leave_out(&mut self) {
+        let excess = self.by_key.len().saturating_sub(MAX_ROWS);
+        if excess == 0 {
+            return;
+        }
+        let mut numbers: Vec<u64> = self.by_key.values().map(|(number, _)| *number).collect();
+        let (_, oldest_kept, _) = numbers.select_nth_unstable(excess);
+        self.by_key.retain(|_, (number, _)| *number >= *oldest_kept);
+        self.left_out += excess as u64;
+    }
+
+    /// Hands the rows on, and says how many were left out.
+    fn finish(mut self, rows: &mut Vec<LogRow>) -> u64 {
+        self.leave_out();
+        rows.extend(self.by_key.into_values().map(|(_, row)| row));
+        self.left_out
     }
 }
 
@@ -321,6 +369,36 @@ mod tests {
             ("a.example:443", "a.example")
         );
         assert_eq!(row.last_seen, "1970-01-01T00:00:01Z");
+    }
+
+    #[test]
+    fn many_blocked_places_hide_neither_what_passed_nor_the_newest_and_are_counted() {
+        let (dir, newest) = folder();
+        let blocked = |n: usize| {
+            let host = format!("r{n}.invalid");
+            GOOD.replace("a.example", &host).replace("true", "false") + "\n"
+        };
+        // More than twice as many as there may be: the first one is seen again at the end.
+        let numbers = (0..=2 * MAX_ROWS).chain([0]);
+        let text: String = numbers.map(blocked).chain([GOOD.to_owned()]).collect();
+        std::fs::write(newest, text).unwrap();
+        let sandboxes = [("box".to_owned(), dir.path().to_owned())];
+        let log = read(&sandboxes, &Filter::default(), 0);
+        assert_eq!(log.allowed_hosts.len(), 1);
+        assert_eq!(log.blocked_hosts.len(), MAX_ROWS);
+        for n in [0, MAX_ROWS + 2, 2 * MAX_ROWS] {
+            let host = format!("r{n}.invalid");
+            assert!(
+                log.blocked_hosts.iter().any(|row| row.last.host == host),
+                "{host}"
+            );
+        }
+        assert_eq!(log.left_out, MAX_ROWS as u64 + 2);
+        let limited = read(&sandboxes, &Filter::default(), 10);
+        assert_eq!(
+            (limited.allowed_hosts.len(), limited.blocked_hosts.len()),
+            (1, 10)
+        );
     }
 
     #[test]

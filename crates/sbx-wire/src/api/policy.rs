@@ -239,6 +239,10 @@ pub struct PolicyLog {
     pub blocked_hosts: Vec<LogRow>,
     /// Passed.
     pub allowed_hosts: Vec<LogRow>,
+    /// Rows that were left out because there were too many, the oldest first; those beyond the limit that was asked
+    /// for are not among them.
+    #[serde(default)]
+    pub left_out: u64,
 }
 
 /// One row of the log.

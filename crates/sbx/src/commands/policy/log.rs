@@ -86,6 +86,13 @@ pub(crate) async fn run(context: &mut Context, args: Args) -> Result<Exit, Repor
     for rows in [&mut log.blocked_hosts, &mut log.allowed_hosts] {
         rows.retain(|row| args.wants(&row.kind));
     }
+    if log.left_out > 0 {
+        let text = format!(
+            "{} rows are left out, those not seen for longest",
+            log.left_out
+        );
+        context.printer.notice(&text);
+    }
     if args.json {
         context.printer.json(&log)?;
     } else if args.quiet {

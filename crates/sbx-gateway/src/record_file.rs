@@ -19,6 +19,15 @@ pub struct RecordFile {
     limit: u64,
 }
 
+/// Lines that could not be written.
+#[derive(Debug)]
+pub struct Unwritten {
+    /// Bytes that were, whole lines.
+    pub written: usize,
+    /// What the disk says.
+    pub error: io::Error,
+}
+
 fn append(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).open(path)
 }
@@ -50,19 +59,27 @@ impl RecordFile {
     /// Appends lines: as many as fit with one write, so that readers never see half of one, and the others to a new file.
     ///
     /// # Errors
-    /// What the disk says. The lines are lost then, and the file ends with a whole line all the same.
-    pub fn write(&mut self, mut lines: &[u8]) -> io::Result<()> {
-        while !lines.is_empty() {
-            let room = self.limit.saturating_sub(self.size);
-            let mut fit = whole_lines(lines, usize::try_from(room).unwrap_or(usize::MAX));
-            if fit == 0 {
-                fit = self.make_room(lines)?;
+    /// What the disk says, and how much of it is written all the same. The file ends with a whole line.
+    pub fn write(&mut self, lines: &[u8]) -> Result<(), Unwritten> {
+        let mut written = 0;
+        while written < lines.len() {
+            match self.write_some(&lines[written..]) {
+                Ok(some) => written += some,
+                Err(error) => return Err(Unwritten { written, error }),
             }
-            let (now, later) = lines.split_at(fit);
-            self.append(now)?;
-            lines = later;
         }
         Ok(())
+    }
+
+    /// Appends the lines that fit into one file, and says how many bytes they have.
+    fn write_some(&mut self, lines: &[u8]) -> io::Result<usize> {
+        let room = self.limit.saturating_sub(self.size);
+        let mut fit = whole_lines(lines, usize::try_from(room).unwrap_or(usize::MAX));
+        if fit == 0 {
+            fit = self.make_room(lines)?;
+        }
+        self.append(&lines[..fit])?;
+        Ok(fit)
     }
 
     /// Begins a new file. Bytes of the first line at least, which go to it; or to the old one if there is none.
@@ -91,7 +108,7 @@ impl RecordFile {
     fn append_whole(&mut self, lines: &[u8]) -> io::Result<()> {
         if let Err(error) = self.file.write_all(lines) {
             // A disk that is full may have taken a part.
-            let _ = self.file.set_len(self.size);
+            self.torn |= self.file.set_len(self.size).is_err();
             return Err(error);
         }
         self.size += lines.len() as u64;

@@ -130,22 +130,85 @@ struct Untold {
     generation: u64,
 }
 
+/// Records that found no place, on the disk or in memory, since the last that counted them.
+#[derive(Debug)]
+struct Lost {
+    count: u64,
+    first_ms: u64,
+    last_ms: u64,
+    sandbox: String,
+    generation: u64,
+}
+
 /// What is on its way to the file.
 #[derive(Debug)]
 struct Out {
     file: RecordFile,
-    /// Whole lines.
+    /// Whole lines. Those that cannot be written wait here, up to [`limits::RECORDS_WAITING`] and a line.
     lines: Vec<u8>,
     /// When the first of them was added.
     since_ms: u64,
+    /// The last attempt to write failed.
+    failing: bool,
+    lost: Option<Lost>,
 }
 
 impl Out {
-    fn write(&mut self) {
-        if let Err(error) = self.file.write(&self.lines) {
-            tracing::error!(%error, "records are lost");
+    fn add(&mut self, sandbox: &str, event: &Event, now: u64) {
+        if self.lines.is_empty() {
+            self.since_ms = now;
         }
-        self.lines.clear();
+        let before = self.lines.len();
+        match serde_json::to_writer(&mut self.lines, &event.record(sandbox, now)) {
+            Ok(()) => self.lines.push(b'\n'),
+            Err(error) => {
+                tracing::error!(%error, "a record is lost");
+                self.lines.truncate(before);
+            }
+        }
+    }
+
+    fn lose(&mut self, sandbox: &str, event: &Event, now: u64) {
+        let lost = self.lost.get_or_insert_with(|| Lost {
+            count: 0,
+            first_ms: now,
+            last_ms: now,
+            sandbox: sandbox.to_owned(),
+            generation: event.generation,
+        });
+        lost.count += 1;
+        lost.last_ms = now;
+    }
+
+    /// Writes what waits, and behind it how much was lost.
+    fn write(&mut self) {
+        if self.write_lines()
+            && let Some(lost) = self.lost.take()
+        {
+            let seconds = lost.last_ms.abs_diff(lost.first_ms).div_ceil(1000);
+            let host = format!("({} records lost within {seconds} s)", lost.count);
+            let (proxy, reason) = (ProxyKind::Network, Reason::RecordsLost);
+            let event = Event::at(host, 0, proxy, reason, lost.generation);
+            self.add(&lost.sandbox, &event, lost.last_ms);
+            self.write_lines();
+        }
+    }
+
+    fn write_lines(&mut self) -> bool {
+        let Err(failed) = self.file.write(&self.lines) else {
+            self.lines.clear();
+            self.failing = false;
+            return true;
+        };
+        self.lines.drain(..failed.written);
+        if !std::mem::replace(&mut self.failing, true) {
+            tracing::error!(error = %failed.error, "records cannot be written");
+        }
+        false
+    }
+
+    fn waits(&self) -> bool {
+        !self.lines.is_empty() || self.lost.is_some()
     }
 }
 
@@ -173,6 +236,8 @@ impl Records {
             file: RecordFile::open(path)?,
             lines: Vec::new(),
             since_ms: 0,
+            failing: false,
+            lost: None,
         };
         Ok(Self {
             out: Mutex::new(out),
@@ -182,28 +247,25 @@ impl Records {
         })
     }
 
-    /// Writes an event down.
+    /// Writes an event down. If that cannot be done now it waits, as far as there is room, and is counted beyond that.
     pub fn push(&self, sandbox: &str, event: &Event) {
         let now = now_ms();
         let mut out = lock(&self.out);
-        if out.lines.is_empty() {
-            out.since_ms = now;
-        }
-        let before = out.lines.len();
-        match serde_json::to_writer(&mut out.lines, &event.record(sandbox, now)) {
-            Ok(()) => out.lines.push(b'\n'),
-            Err(error) => {
-                tracing::error!(%error, "a record is lost");
-                out.lines.truncate(before);
-            }
-        }
-        let old = u128::from(now.abs_diff(out.since_ms)) >= limits::RECORD_GATHER.as_millis();
-        let full = out.lines.len() >= limits::RECORDS_WAITING;
-        let wait = !(event.is_urgent() || old || full);
-        if !wait {
+        if out.failing {
+            // Perhaps there is room again.
             out.write();
         }
-        self.waiting.store(wait, Ordering::Release);
+        if out.failing && out.lines.len() >= limits::RECORDS_WAITING {
+            out.lose(sandbox, event, now);
+        } else {
+            out.add(sandbox, event, now);
+            let old = u128::from(now.abs_diff(out.since_ms)) >= limits::RECORD_GATHER.as_millis();
+            let full = out.lines.len() >= limits::RECORDS_WAITING;
+            if event.is_urgent() || old || full {
+                out.write();
+            }
+        }
+        self.waiting.store(out.waits(), Ordering::Release);
     }
 
     /// Writes what waits: a thread that is about to sleep calls it, and the end of the process.
@@ -211,7 +273,7 @@ impl Records {
         if self.waiting.load(Ordering::Acquire) {
             let mut out = lock(&self.out);
             out.write();
-            self.waiting.store(false, Ordering::Release);
+            self.waiting.store(out.waits(), Ordering::Release);
         }
     }
 
@@ -243,8 +305,10 @@ impl Records {
         self.push(sandbox, event);
     }
 
-    /// One record for all drops that have none of their own; to be called every [`limits::DROP_RECORD_EVERY`].
+    /// One record for all drops that have none of their own, and another attempt to write what could not be written; to
+    /// be called every [`limits::DROP_RECORD_EVERY`].
     pub fn tell_untold(&self) {
+        self.write_waiting();
         let untold = std::mem::take(&mut *lock(&self.untold));
         if untold.count > 0 {
             let host = format!("({} dropped packets)", untold.count);
@@ -308,6 +372,44 @@ mod tests {
         let all = written(&folder);
         assert_eq!(all.len(), pushed + 1);
         assert_eq!(all.last().map(|record| record.allowed), Some(false));
+    }
+
+    /// A folder in place of the next file, and the file in use so large that it takes nothing more.
+    fn obstruct(folder: &tempfile::TempDir) -> (Records, std::path::PathBuf) {
+        let path = folder.path().join("egress.jsonl");
+        let file = std::fs::File::create(&path).unwrap();
+        // A hole: it ends in no line, and is longer than it may get.
+        file.set_len(2 * limits::RECORD_FILE).unwrap();
+        let obstacle = folder.path().join("egress.jsonl.new");
+        std::fs::create_dir(&obstacle).unwrap();
+        (Records::open(&path).unwrap(), obstacle)
+    }
+
+    #[test]
+    fn what_cannot_be_written_waits_and_what_finds_no_room_is_counted_in_a_record() {
+        let folder = tempfile::tempdir().unwrap();
+        let (records, obstacle) = obstruct(&folder);
+        let pushed = 2 * limits::RECORDS_WAITING / 100;
+        for _ in 0..pushed {
+            records.push("box", &event(Reason::AllowRule));
+        }
+        std::fs::remove_dir(&obstacle).unwrap();
+        records.write_waiting();
+        let all = written(&folder);
+        let (told, kept) = all.split_last().unwrap();
+        assert!(!kept.is_empty() && kept.iter().all(|record| record.allowed));
+        assert_eq!(
+            (told.reason.as_str(), told.allowed),
+            ("records-lost", false)
+        );
+        let count = format!("({} records lost within ", pushed - kept.len());
+        assert!(told.host.starts_with(&count), "{}", told.host);
+        assert_eq!(told.sandbox, "box");
+        // Once, and then everything is as before.
+        records.push("box", &event(Reason::DenyRule));
+        let after = written(&folder);
+        assert_eq!(after.len(), all.len() + 1);
+        assert_eq!(after.last().unwrap().reason, "deny-rule");
     }
 
     #[test]

@@ -116,6 +116,7 @@ pub async fn decide(
     if !verdict.is_allowed() {
         return Err(Denial::of(generation, target, &verdict));
     }
+    recordable(gateway, generation, target)?;
     if dialled_elsewhere(attempt) {
         return Err(not_pinned(generation, target));
     }
@@ -212,7 +213,10 @@ pub fn decide_raw(
         }
     }
     match (granted, denied) {
-        (Some(grant), _) if grant.bound.credentials.is_empty() && !grant.inspect => Ok(grant),
+        (Some(grant), _) if grant.bound.credentials.is_empty() && !grant.inspect => {
+            recordable(gateway, generation, &grant.target)?;
+            Ok(grant)
+        }
         (Some(grant), _) => Err(Denial::new(
             generation,
             &grant.target,
@@ -231,6 +235,22 @@ pub fn decide_raw(
         )),
     }
 }
+
+/// What could not be written down does not happen: a guest may have filled the disk so that nobody sees it.
+fn recordable(
+    gateway: &Gateway,
+    generation: &Arc<Generation>,
+    target: &Target,
+) -> Result<(), Denial> {
+    if gateway.records.can_write() {
+        return Ok(());
+    }
+    let reason = Reason::RecordsUnwritten;
+    Err(Denial::new(generation, target, reason, UNWRITTEN))
+}
+
+/// What is said then.
+pub const UNWRITTEN: &str = "The gateway cannot write its records, so nothing new passes until it can: perhaps the disk of the host is full";
 
 /// Whether a transparent client names a place other than the one that it dialled. What a name leads to is looked at when
 /// it is known.

@@ -105,6 +105,8 @@ reasons! {
     ConnectionLimit = "connection-limit", false;
     /// Dropped packets to more places than are told apart; the host says how many packets.
     TooManyPlaces = "too-many-places", false;
+    /// Allowed, but it could not be written down.
+    RecordsUnwritten = "records-unwritten", false;
     /// Records that could not be written and are gone; the host says how many, and in what time.
     RecordsLost = "records-lost", false;
     /// A DNS question of a kind that is never asked upstream.

@@ -221,6 +221,8 @@ pub struct Records {
     out: Mutex<Out>,
     /// Something waits, so that to ask costs nothing.
     waiting: AtomicBool,
+    /// The last attempt to write failed; the same.
+    failing: AtomicBool,
     drops: Mutex<Drops>,
     untold: Mutex<Untold>,
 }
@@ -242,6 +244,7 @@ impl Records {
         Ok(Self {
             out: Mutex::new(out),
             waiting: AtomicBool::new(false),
+            failing: AtomicBool::new(false),
             drops: Mutex::default(),
             untold: Mutex::default(),
         })
@@ -265,7 +268,23 @@ impl Records {
                 out.write();
             }
         }
+        self.note(&out);
+    }
+
+    /// Whether what happens now can be written down: false while the disk is full, say. Tries it, if it failed before.
+    pub fn can_write(&self) -> bool {
+        if !self.failing.load(Ordering::Acquire) {
+            return true;
+        }
+        let mut out = lock(&self.out);
+        out.write();
+        self.note(&out);
+        !out.failing
+    }
+
+    fn note(&self, out: &Out) {
         self.waiting.store(out.waits(), Ordering::Release);
+        self.failing.store(out.failing, Ordering::Release);
     }
 
     /// Writes what waits: a thread that is about to sleep calls it, and the end of the process.
@@ -273,7 +292,7 @@ impl Records {
         if self.waiting.load(Ordering::Acquire) {
             let mut out = lock(&self.out);
             out.write();
-            self.waiting.store(out.waits(), Ordering::Release);
+            self.note(&out);
         }
     }
 

@@ -173,6 +173,13 @@ pub(super) const GUARDS: &[Guard] = &[
         ],
     },
     Guard {
+        what: "what cannot be written down does not happen",
+        file: "crates/sbx-gateway/src/decision.rs",
+        text: "    if gateway.records.can_write() {",
+        instead: "    if gateway.records.can_write() || true {",
+        tests: &["unwritten::nothing_new_passes_while_it_cannot_be_written_down"],
+    },
+    Guard {
         what: "a sign-in's placeholder stands where a login does",
         file: "crates/sbx-gateway/src/relay/http.rs",
         text: "if let Some(denial) = supply::misplaced(&grant, parts) {",

@@ -9,6 +9,7 @@ use sbx_wire::gateway::ProxyKind;
 use sbx_wire::ssh_agent::{self, MAX_REQUEST, PATH, Reply};
 
 use super::browser::is_for_us;
+use crate::decision::UNWRITTEN;
 use crate::gateway::Gateway;
 use crate::limits;
 use crate::reason::Reason;
@@ -46,6 +47,12 @@ pub(super) async fn ask(gateway: Arc<Gateway>, request: Request<Incoming>) -> Re
         ssh_agent::Request::Keys => None,
         ssh_agent::Request::Sign { purpose, .. } => Some(purpose.to_string()),
     };
+    if let Some(purpose) = &purpose
+        && !gateway.records.can_write()
+    {
+        record(&gateway, Reason::RecordsUnwritten, purpose);
+        return answer(&refused(UNWRITTEN));
+    }
     let desk = &gateway.ssh_agent;
     let handled = desk.hand(request, limits::SSH_AGENT_TAKEN, limits::SSH_AGENT);
     let reply = handled

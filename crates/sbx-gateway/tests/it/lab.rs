@@ -293,10 +293,10 @@ impl Drop for Lab {
         if std::thread::panicking() {
             let log = std::fs::read_to_string(self.path("log")).unwrap_or_default();
             let records = std::fs::read_to_string(self.path("records/egress.jsonl"));
-            println!(
-                "--- gateway log\n{log}--- records\n{}",
-                records.unwrap_or_default()
-            );
+            let records = records.unwrap_or_default();
+            let lines: Vec<&str> = records.lines().rev().take(1000).collect();
+            println!("--- gateway log\n{log}--- records, the last first");
+            println!("{}", lines.join("\n"));
         }
     }
 }

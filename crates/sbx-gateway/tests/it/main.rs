@@ -48,6 +48,7 @@ mod ssh_agent;
 mod tape;
 mod transparent;
 mod udp;
+mod unwritten;
 mod ways;
 mod wire;
 mod withdrawn;

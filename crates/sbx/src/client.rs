@@ -21,7 +21,7 @@ const DAEMON_START: Duration = Duration::from_secs(20);
 /// Where a daemon says how it is.
 const STATUS: &str = "/v1/status";
 /// Time for a daemon to say how it is: it asks nobody for that.
-const ANSWERED: Duration = Duration::from_secs(5);
+const ANSWERED: Duration = Duration::from_secs(10);
 /// The same of one that may just have been started, and looks for its sandboxes first.
 const STARTED: Duration = Duration::from_mins(1);
 /// Between two looks at whether the socket answers yet.

@@ -58,8 +58,6 @@ pub(super) async fn make(daemon: &Daemon, wanted: &Wanted) -> Result<(), Report>
         }
         return Err(error);
     }
-    leave_only(&building, &folder::PARTS)?;
-    sync(&building)?;
     let machine = &wanted.machine;
     let manifest = folder::manifest(
         &wanted.key,
@@ -67,7 +65,14 @@ pub(super) async fn make(daemon: &Daemon, wanted: &Wanted) -> Result<(), Report>
         machine.cpus,
         machine.memory_mib,
     );
-    folder::commit(cache, &building, &manifest)?;
+    let cache = cache.clone();
+    // Gigabytes are written and removed: nobody waits for that.
+    image::blocking(move || {
+        leave_only(&building, &folder::PARTS)?;
+        sync(&building)?;
+        folder::commit(&cache, &building, &manifest)
+    })
+    .await??;
     tracing::info!(
         key = wanted.key,
         template = wanted.template,

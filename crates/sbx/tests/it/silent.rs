@@ -23,25 +23,21 @@ fn a_daemon_that_is_silent_is_named_within_seconds_and_no_command_waits_for_it()
             held.push(stream);
         }
     });
-    let named = format!("(pid {}) has not answered within 5 s", std::process::id());
+    let named = format!("(pid {}) has not answered within 10 s", std::process::id());
     let begin = Instant::now();
     let report = world.sbx(&["diagnose"]);
     let line = format!("fail  daemon: the daemon {named}");
     assert!(report.stdout.contains(&line), "{report:?}");
     assert!(report.stdout.contains("kill -KILL"), "{report:?}");
-    for arguments in [
-        &["daemon", "status"][..],
-        &["daemon", "restart"],
-        &["daemon", "stop"],
-    ] {
-        world.sbx(arguments).refused(&named);
+    for arguments in [["daemon", "restart"], ["daemon", "stop"]] {
+        world.sbx(&arguments).refused(&named);
     }
     // Nothing of ours holds the state.
     let reset = world.sbx(&["reset", "--force"]);
     assert!(reset.stderr.contains(&named), "{reset:?}");
     assert!(reset.ok().ends_with("Reset done\n"));
     let took = begin.elapsed();
-    assert!(took < Duration::from_mins(1), "{took:?}");
+    assert!(took < Duration::from_mins(2), "{took:?}");
     std::fs::remove_file(&socket).unwrap();
     assert!(!silent.is_finished());
 }

@@ -66,11 +66,12 @@ pub(crate) async fn launch(
 }
 
 /// Whether a start that failed may succeed when it is tried again: under emulation, kernels were seen that wait for ever
-/// for the timer of a second processor while they come up.
+/// for the timer of a second processor while they come up, and one that met an exception in an interrupt.
 fn may_come_up(sandbox: &Sandbox, error: &Report) -> bool {
     error.code == FAILED
         && sandbox.record().accel == Accel::Tcg
-        && last_words(&sandbox.dir).is_some_and(|words| words.starts_with(launch::LATE))
+        && last_words(&sandbox.dir)
+            .is_some_and(|words| words.starts_with(launch::LATE) || words.contains(PANIC))
 }
 
 /// [`launch`], with this kernel or the one that [`kernel::choose`] finds.
@@ -354,6 +355,9 @@ async fn ready(sandbox: &Sandbox, events: &Events, limit: Duration) -> Result<()
 
 /// Code of a start that failed.
 pub(crate) const FAILED: &str = "machine-start-failed";
+
+/// What a kernel says last that cannot go on (`kernel/panic.c`).
+const PANIC: &str = "Kernel panic - not syncing";
 
 /// A start that failed. The supervisor's own last words say more than what was seen from here.
 fn failed(sandbox: &Sandbox, seen: &str) -> Report {

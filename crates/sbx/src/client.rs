@@ -40,7 +40,7 @@ impl Client {
 
     /// `GET` with the daemon started if need be.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Report> {
-        self.call(Method::GET, path, &()).await
+        self.call(Method::GET, path, &(), None).await
     }
 
     /// `POST` with a JSON body.
@@ -49,12 +49,12 @@ impl Client {
         path: &str,
         body: &B,
     ) -> Result<T, Report> {
-        self.call(Method::POST, path, body).await
+        self.call(Method::POST, path, body, None).await
     }
 
     /// `DELETE`.
     pub(crate) async fn delete(&self, path: &str) -> Result<(), Report> {
-        let _: serde_json::Value = self.call(Method::DELETE, path, &()).await?;
+        let _: serde_json::Value = self.call(Method::DELETE, path, &(), None).await?;
         Ok(())
     }
 
@@ -63,9 +63,10 @@ impl Client {
         method: Method,
         path: &str,
         body: &B,
+        limit: Option<Duration>,
     ) -> Result<T, Report> {
         let stream = self.connect_or_start().await?;
-        exchange(stream, method, path, body, None).await
+        exchange(stream, method, path, body, limit).await
     }
 
     /// A request that is answered at once or is not worth waiting for.
@@ -75,8 +76,7 @@ impl Client {
         path: &str,
         body: &B,
     ) -> Result<T, Report> {
-        let stream = self.connect_or_start().await?;
-        exchange(stream, method, path, body, Some(ANSWERED)).await
+        self.call(method, path, body, Some(ANSWERED)).await
     }
 
     /// A request whose answer is a stream of [`Event`]s.
@@ -121,8 +121,7 @@ impl Client {
 
     /// How the daemon is, which is started if need be.
     pub(crate) async fn status(&self) -> Result<DaemonStatus, Report> {
-        let stream = self.connect_or_start().await?;
-        exchange(stream, Method::GET, STATUS, &(), Some(STARTED)).await
+        self.call(Method::GET, STATUS, &(), Some(STARTED)).await
     }
 
     /// How the daemon is that runs; `None` when none does.

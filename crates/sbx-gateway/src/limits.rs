@@ -197,8 +197,10 @@ pub const CONTROL_CONNECTIONS: usize = 16;
 /// Records of allowed requests are written together with those that come after them, until the thread has nothing else
 /// to do, and at the first that comes this long after the first of them.
 pub const RECORD_GATHER: Duration = Duration::from_millis(1);
-/// And as soon as they are so many, in bytes.
+/// And as soon as they are so many, in bytes. So many wait at most while they cannot be written.
 pub const RECORDS_WAITING: usize = 64 * 1024;
+/// What was let through waits up to here, in bytes: of that only what was under way comes while nothing can be written.
+pub const RECORDS_WAITING_ALLOWED: usize = 1024 * 1024;
 /// Size at which `egress.jsonl` becomes `egress.jsonl.1`, in bytes.
 pub const RECORD_FILE: u64 = 16 * 1024 * 1024;
 /// Longest host, method or path text in a record, in bytes.

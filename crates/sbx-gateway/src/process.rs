@@ -204,7 +204,7 @@ fn failed(what: &'static str) -> impl FnOnce(io::Error) -> ProcessError {
 fn runtime(gateway: &Arc<Gateway>) -> io::Result<Runtime> {
     let gateway = gateway.clone();
     tokio::runtime::Builder::new_current_thread()
-        .on_thread_park(move || gateway.records.write_waiting())
+        .on_thread_park(move || gateway.records.write_gathered())
         .enable_all()
         .build()
 }

@@ -71,15 +71,14 @@ impl RecordFile {
         Ok(())
     }
 
-    /// Appends the lines that fit into one file, and says how many bytes they have.
+    /// Appends lines that fit into one file, and says how many bytes of them are there for good: whole lines.
     fn write_some(&mut self, lines: &[u8]) -> io::Result<usize> {
         let room = self.limit.saturating_sub(self.size);
         let mut fit = whole_lines(lines, usize::try_from(room).unwrap_or(usize::MAX));
         if fit == 0 {
             fit = self.make_room(lines)?;
         }
-        self.append(&lines[..fit])?;
-        Ok(fit)
+        self.append(&lines[..fit])
     }
 
     /// Begins a new file. Bytes of the first line at least, which go to it; or to the old one if there is none.
@@ -97,7 +96,7 @@ impl RecordFile {
         Ok(first)
     }
 
-    fn append(&mut self, lines: &[u8]) -> io::Result<()> {
+    fn append(&mut self, lines: &[u8]) -> io::Result<usize> {
         if self.torn {
             self.append_whole(b"\n")?;
             self.torn = false;
@@ -105,14 +104,25 @@ impl RecordFile {
         self.append_whole(lines)
     }
 
-    fn append_whole(&mut self, lines: &[u8]) -> io::Result<()> {
-        if let Err(error) = self.file.write_all(lines) {
-            // A disk that is full may have taken a part.
+    /// A disk that is nearly full takes a part: its whole lines stay, which somebody may have read already, and what
+    /// follows them is taken back.
+    fn append_whole(&mut self, lines: &[u8]) -> io::Result<usize> {
+        let taken = loop {
+            match self.file.write(lines) {
+                Ok(taken) => break taken,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        };
+        let whole = whole_lines(lines, taken);
+        self.size += whole as u64;
+        if taken > whole {
             self.torn |= self.file.set_len(self.size).is_err();
-            return Err(error);
         }
-        self.size += lines.len() as u64;
-        Ok(())
+        if whole == 0 {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(whole)
     }
 
     /// Begins a new file; the old one gets the suffix `.1`. The new one is opened first, because that is what can
@@ -149,6 +159,8 @@ fn whole_lines(lines: &[u8], most: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
     use super::*;
 
     /// A file that is full after three lines of 200 bytes.
@@ -185,6 +197,31 @@ mod tests {
         let all: Vec<u8> = (4..8).flat_map(line).collect();
         file.write(&all).unwrap();
         assert_eq!((numbers(&old), numbers(&path)), ("345".into(), "67".into()));
+    }
+
+    /// As a disk with little room does. Each test has a process of its own, so that this is a limit of nobody else.
+    fn with_room_for<T>(bytes: u64, act: impl FnOnce() -> T) -> T {
+        let before = getrlimit(Resource::Fsize);
+        let little = Rlimit {
+            current: Some(bytes),
+            ..before
+        };
+        setrlimit(Resource::Fsize, little).unwrap();
+        let done = act();
+        setrlimit(Resource::Fsize, before).unwrap();
+        done
+    }
+
+    #[test]
+    fn whole_lines_that_a_nearly_full_disk_took_stay_and_what_follows_them_is_taken_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("egress.jsonl");
+        let mut file = RecordFile::open(&path).unwrap();
+        let all: Vec<u8> = (0..5).flat_map(line).collect();
+        let failed = with_room_for(700, || file.write(&all)).unwrap_err();
+        assert_eq!((failed.written, &*numbers(&path)), (600, "012"));
+        file.write(&all[600..]).unwrap();
+        assert_eq!(numbers(&path), "01234");
     }
 
     #[test]

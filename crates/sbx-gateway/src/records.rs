@@ -144,13 +144,23 @@ struct Lost {
 #[derive(Debug)]
 struct Out {
     file: RecordFile,
-    /// Whole lines. Those that cannot be written wait here, up to [`limits::RECORDS_WAITING`] and a line.
+    /// Whole lines. Those that cannot be written wait here, up to [`room`] and a line.
     lines: Vec<u8>,
     /// When the first of them was added.
     since_ms: u64,
     /// The last attempt to write failed.
     failing: bool,
     lost: Option<Lost>,
+}
+
+/// Bytes that may wait before an event is no longer taken. What was let through has more: nothing new is while records
+/// cannot be written, so that it began before, and no flood of what was stopped may push it out.
+fn room(event: &Event) -> usize {
+    if event.reason.is_allowed() {
+        limits::RECORDS_WAITING_ALLOWED
+    } else {
+        limits::RECORDS_WAITING
+    }
 }
 
 impl Out {
@@ -215,7 +225,7 @@ impl Out {
 /// The way to the record file, without a thread between: a gateway that is killed, or brought to its end by its guest, has
 /// written down what it did. What was stopped or begins is in the file when [`Records::push`] returns. Allowed requests
 /// wait for others that are answered in the same turn: until the thread has nothing else to do
-/// ([`Records::write_waiting`]), and at most [`limits::RECORD_GATHER`].
+/// ([`Records::write_gathered`]), and at most [`limits::RECORD_GATHER`].
 #[derive(Debug)]
 pub struct Records {
     out: Mutex<Out>,
@@ -258,13 +268,14 @@ impl Records {
             // Perhaps there is room again.
             out.write();
         }
-        if out.failing && out.lines.len() >= limits::RECORDS_WAITING {
+        if out.failing && out.lines.len() >= room(event) {
             out.lose(sandbox, event, now);
         } else {
             out.add(sandbox, event, now);
             let old = u128::from(now.abs_diff(out.since_ms)) >= limits::RECORD_GATHER.as_millis();
             let full = out.lines.len() >= limits::RECORDS_WAITING;
-            if event.is_urgent() || old || full {
+            // What failed a moment ago fails again.
+            if !out.failing && (event.is_urgent() || old || full) {
                 out.write();
             }
         }
@@ -287,7 +298,15 @@ impl Records {
         self.failing.store(out.failing, Ordering::Release);
     }
 
-    /// Writes what waits: a thread that is about to sleep calls it, and the end of the process.
+    /// Writes what was gathered: a thread that is about to sleep calls it. Does nothing while the disk takes nothing, which
+    /// would cost every sleep a few attempts.
+    pub fn write_gathered(&self) {
+        if !self.failing.load(Ordering::Acquire) {
+            self.write_waiting();
+        }
+    }
+
+    /// Writes what waits, also if that failed a moment ago.
     pub fn write_waiting(&self) {
         if self.waiting.load(Ordering::Acquire) {
             let mut out = lock(&self.out);
@@ -375,7 +394,7 @@ mod tests {
         let request = event(Reason::AllowRule).with_request("GET", "/");
         records.push("box", &request);
         assert_eq!(written(&folder).len(), 0);
-        records.write_waiting();
+        records.write_gathered();
         assert_eq!(written(&folder).len(), 1);
         // Somebody who never sleeps: the file has all but what came within the last moment.
         let until = Instant::now() + 20 * limits::RECORD_GATHER;
@@ -406,17 +425,27 @@ mod tests {
 
     #[test]
     fn what_cannot_be_written_waits_and_what_finds_no_room_is_counted_in_a_record() {
+        for (reason, room) in [
+            (Reason::DenyRule, limits::RECORDS_WAITING),
+            (Reason::AllowRule, limits::RECORDS_WAITING_ALLOWED),
+        ] {
+            finds_no_room(reason, room);
+        }
+    }
+
+    fn finds_no_room(reason: Reason, room: usize) {
         let folder = tempfile::tempdir().unwrap();
         let (records, obstacle) = obstruct(&folder);
-        let pushed = 2 * limits::RECORDS_WAITING / 100;
+        let pushed = 2 * room / 100;
         for _ in 0..pushed {
-            records.push("box", &event(Reason::AllowRule));
+            records.push("box", &event(reason));
         }
         std::fs::remove_dir(&obstacle).unwrap();
         records.write_waiting();
         let all = written(&folder);
         let (told, kept) = all.split_last().unwrap();
-        assert!(!kept.is_empty() && kept.iter().all(|record| record.allowed));
+        let wanted = reason.is_allowed();
+        assert!(kept.len() > room / 1000 && kept.iter().all(|record| record.allowed == wanted));
         assert_eq!(
             (told.reason.as_str(), told.allowed),
             ("records-lost", false)
@@ -429,6 +458,30 @@ mod tests {
         let after = written(&folder);
         assert_eq!(after.len(), all.len() + 1);
         assert_eq!(after.last().unwrap().reason, "deny-rule");
+    }
+
+    #[test]
+    fn what_was_let_through_is_not_pushed_out_by_what_was_stopped() {
+        let folder = tempfile::tempdir().unwrap();
+        let (records, obstacle) = obstruct(&folder);
+        for _ in 0..2 * limits::RECORDS_WAITING / 100 {
+            records.push("box", &event(Reason::DenyRule));
+        }
+        records.push("box", &event(Reason::SshSigned));
+        std::fs::remove_dir(&obstacle).unwrap();
+        // Who only sleeps does not try again.
+        records.write_gathered();
+        let size = || folder.path().join("egress.jsonl").metadata().unwrap().len();
+        assert_eq!(size(), 2 * limits::RECORD_FILE);
+        records.tell_untold();
+        let all = written(&folder);
+        let [.., signed, told] = &all[..] else {
+            panic!("{} records", all.len());
+        };
+        assert_eq!(
+            (&*signed.reason, &*told.reason),
+            ("ssh-signed", "records-lost")
+        );
     }
 
     #[test]

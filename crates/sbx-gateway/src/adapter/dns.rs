@@ -172,6 +172,11 @@ async fn forward(
         let event = Event::at(host, 0, ProxyKind::Dns, reason, generation.number);
         gateway.record(generation, event.with_rule(rule.clone()));
     };
+    // A question says something to whoever answers for the name. The client may ask again.
+    if !gateway.records.can_write() {
+        record(Reason::RecordsUnwritten);
+        return Reply::code(ResponseCode::ServFail);
+    }
     match resolver::ask(generation, name).await {
         Ok(answer) => {
             let addresses = resolver::allowed_addresses(generation, name, &answer.addresses);

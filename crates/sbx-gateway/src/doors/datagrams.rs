@@ -69,6 +69,8 @@ impl Exchange {
         let event = event.with_rule(self.grant.rule.clone());
         self.gateway.record(generation, event);
         match opened {
+            // Nobody could see what this one does.
+            Ok(_) if !self.gateway.records.can_write() => self.answers.closed(self.flow),
             Ok(socket) => self.relay(socket, receiver, lease).await,
             Err(error) => {
                 tracing::info!(%error, %target, "cannot send datagrams");

@@ -233,6 +233,8 @@ async fn dial_raw(
         gateway.record(&grant.generation, event.with_rule(grant.rule.clone()));
     }
     let outcome = match dialled {
+        // Nobody could see what this one does.
+        Ok(_) if !gateway.records.can_write() => Err(Refusal::Refused),
         Ok(stream) => Ok(Dialled { stream, lease }),
         Err(Some(error)) if !error.is_refusal() => Err(Refusal::Unreachable),
         Err(_) => Err(Refusal::Refused),

@@ -107,9 +107,12 @@ impl Unread {
         self.relay(guest, upstream).await;
     }
 
-    /// Relays until it ends. It is recorded before a byte of it passes.
+    /// Relays until it ends. It is recorded before a byte of it passes, or none does.
     pub(super) async fn relay<S: Client>(mut self, guest: Guest<S>, upstream: TcpStream) {
         self.account.tell(self.account.grant.reason);
+        if !self.account.gateway.records.can_write() {
+            return guest.into_inner().abort();
+        }
         tunnel_to_end(guest, upstream, self.lease).await;
     }
 }

@@ -12,7 +12,7 @@ use sbx_wire::gateway::{HandedIn, SHORT_LIVED, SHORT_LIVED_ADDRESS, SHORT_LIVED_
 
 use super::http::Inspected;
 use super::page::{self, AnswerBody};
-use crate::decision::Denial;
+use crate::decision::{Denial, UNWRITTEN};
 use crate::generation::Generation;
 use crate::reason::Reason;
 use crate::records::Event;
@@ -51,6 +51,11 @@ impl Inspected {
             let text =
                 "Keys are handed to who shows the token of AWS_CONTAINER_AUTHORIZATION_TOKEN";
             return page::denied(&Denial::new(generation, target, reason, text));
+        }
+        if !self.gateway.records.can_write() {
+            let reason = Reason::RecordsUnwritten;
+            self.gateway.record(generation, event(reason));
+            return page::denied(&Denial::new(generation, target, reason, UNWRITTEN));
         }
         match self.gateway.values.ask(SHORT_LIVED).await {
             Ok(document) => {

@@ -10,6 +10,7 @@ use sbx_gateway::limits;
 use sbx_wire::gateway::EgressRecord;
 
 use crate::lab::{Lab, NOWHERE, Setup, run};
+use crate::unwritten::full;
 use crate::wire::{datagram, unreachable};
 
 /// Sends every datagram back.
@@ -73,6 +74,22 @@ fn udp_is_closed_whatever_the_rules_say_until_the_setting_opens_it() {
         });
         lab.reboot();
     }
+}
+
+#[test]
+fn datagrams_whose_own_record_cannot_be_written_are_not_sent() {
+    let echo = Echo::start();
+    let mut lab = open(&[&format!("allow-udp localhost:{}", echo.port)]).start();
+    let old = full(&mut lab);
+    run(async {
+        let frame = datagram(30_000, GATEWAY, echo.port, b"x");
+        lab.guest().frame(&frame);
+        refused(&lab, 1).await;
+        assert_eq!(echo.received(), 0);
+        std::fs::remove_dir_all(&old).unwrap();
+        let back = lab.guest().udp(GATEWAY, echo.port, b"x").await;
+        assert_eq!(back.as_deref(), Some(&b"x"[..]));
+    });
 }
 
 #[test]

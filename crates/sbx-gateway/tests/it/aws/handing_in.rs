@@ -80,6 +80,11 @@ async fn ask(lab: &Lab, method: &str, place: &str, tokens: &[&str]) -> (u16, Str
     text(answer.unwrap()).await
 }
 
+/// What is answered to a program that shows this token.
+pub(crate) async fn ask_for_key(lab: &Lab, token: &str) -> (u16, String) {
+    ask(lab, "GET", PLACE, &[token]).await
+}
+
 #[test]
 fn a_key_is_handed_to_who_shows_the_token_and_to_nobody_else() {
     let (standin, setup) = setup(None);

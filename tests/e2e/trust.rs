@@ -3,6 +3,7 @@
 //! The stand-in answers for a host with a credential, so the gateway opens every connection to it, and only
 //! a client that trusts the root gets through. What came through is read from the stand-in's record.
 
+use crate::clients::installed;
 use crate::setting::{Setting, cache};
 use sbx_e2e::debian::Debian;
 use sbx_testkit::upstream::EchoUpstream;
@@ -10,7 +11,8 @@ use std::path::Path;
 
 const HOST: &str = "api.anthropic.com";
 
-/// `clients.sh TAG TREE`: each client asks for a path of its own below TAG. TREE holds Node.js and Java.
+/// `clients.sh TAG TREE`: each client asks for a path of its own below TAG. TREE holds Node.js and Java, the folder of the
+/// script what pip installs for Requests, with roots of its own.
 const CLIENTS: &str = r#"
 url=https://api.anthropic.com/$1 tree=$2
 try() { name=$1; shift; "$@" >/tmp/said 2>&1 || { echo "$name:"; tail -n 5 /tmp/said; }; }
@@ -22,6 +24,10 @@ try openssl tls $1/openssl
 try urllib python3 -c "import urllib.request as u; u.urlopen('$url/urllib').read()"
 # As Debian packs it, it does not load where the image has no bundle of its own; nor does pip, which has it inside.
 [ $1 = scratch ] || try requests python3 -c "import requests; requests.get('$url/requests').raise_for_status()"
+export PYTHONPATH=$(dirname $0)/pypi
+certifi="import certifi, requests; assert '/pypi/' in certifi.__file__; requests.get('$url/certifi').raise_for_status()"
+try certifi python3 -c "$certifi"
+export PYTHONPATH=$tree/usr/lib/python3/dist-packages
 python3 -m pip download -q --no-deps --retries 0 -d /tmp --index-url $url/pip nothing >/dev/null 2>&1
 node="fetch('$url/node').then(a => a.text()).catch(e => { console.error(e); process.exit(1) })"
 LD_LIBRARY_PATH=$tree/usr/lib/x86_64-linux-gnu try node $tree/usr/bin/node -e "$node"
@@ -30,11 +36,12 @@ try java $tree/usr/lib/jvm/default-java/bin/java -XX:TieredStopAtLevel=1 -cp $tr
     org.mozilla.javascript.tools.shell.Main -e "$java"
 "#;
 /// What [`CLIENTS`] ask for.
-const ASKED: [&str; 7] = [
+const ASKED: [&str; 8] = [
     "curl",
     "openssl",
     "urllib",
     "requests",
+    "certifi",
     "pip/nothing/",
     "node",
     "java",
@@ -188,6 +195,32 @@ fn prepare(setting: &Setting, upstream: &EchoUpstream, programs: &Path) -> std::
         (work.join("Dockerfile"), DOCKERFILE),
     ] {
         installation.write(&path, text.as_bytes()).unwrap();
+    }
+    let packages = work.join("pypi");
+    std::fs::create_dir(&packages).unwrap();
+    let python = installed().join("python/lib");
+    let own = std::fs::read_dir(&python).unwrap().next().unwrap().unwrap();
+    for package in [
+        "certifi",
+        "charset_normalizer",
+        "idna",
+        "requests",
+        "urllib3",
+    ] {
+        let from = own.path().join("site-packages").join(package);
+        let copy = [
+            "-rT",
+            &from.display().to_string(),
+            &packages.join(package).display().to_string(),
+        ]
+        .map(str::to_owned);
+        assert!(
+            std::process::Command::new("cp")
+                .args(copy)
+                .status()
+                .unwrap()
+                .success()
+        );
     }
     let overrides = serde_json::json!({ format!("{HOST}:443"): upstream.address().to_string() });
     let (overrides, root) = (overrides.to_string(), root.display().to_string());

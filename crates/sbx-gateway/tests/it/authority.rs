@@ -6,6 +6,8 @@ use std::time::{Duration, SystemTime};
 use sbx_testkit::EchoUpstream;
 use sbx_wire::gateway::{Answer, Command, PublicKey};
 
+use crate::attack::twice;
+use crate::attacks_tls::asked_inside;
 use crate::lab::{Lab, Setup, TestAuthority, get, h1, run, text};
 
 const API: &str = "api.test";
@@ -49,6 +51,23 @@ fn attack_20_the_key_is_the_gateway_s_own_and_a_restarted_one_has_another() {
         let text = std::fs::read_to_string(lab.path(file)).unwrap_or_default();
         assert!(!text.contains("PRIVATE"), "{file}");
     }
+}
+
+#[test]
+fn attack_20_a_leaf_for_a_denied_name_brings_the_refusal_and_opens_no_way_there() {
+    let upstream = EchoUpstream::start_tls(&[API, "other.test"]).unwrap();
+    let setup = Setup::new(&["allow api.test"])
+        .tls_upstream(API, &upstream)
+        .tls_upstream("other.test", &upstream)
+        .credential(API);
+    twice(setup.start(), &[upstream.recorder()], async |round| {
+        for alpn in [&b"http/1.1"[..], b"h2"] {
+            let (status, said) = asked_inside(round, "other.test", alpn).await;
+            assert_eq!(status, 403, "{said}");
+            assert!(said.contains("other.test:443"), "{said}");
+            round.blocked("default-deny", "other.test").await;
+        }
+    });
 }
 
 /// The serial number of a certificate of version 3 (RFC 5280, section 4.1).

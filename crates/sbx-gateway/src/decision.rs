@@ -11,6 +11,7 @@ use crate::credentials::Bound;
 use crate::gateway::Gateway;
 use crate::generation::Generation;
 use crate::intent::Attempt;
+use crate::limits;
 use crate::reason::Reason;
 use crate::records::Event;
 use crate::resolver::{self, ResolveError};
@@ -38,6 +39,9 @@ pub struct Grant {
     pub needs_tls: bool,
     /// The question that was asked, about the addresses that may be dialled, to be asked again when the policy changes.
     pub intent: Arc<Intent>,
+    /// The questions about the other names of an address that was dialled raw, and about the address: a later deny of
+    /// any of them ends it too. At most [`limits::NAMES_BESIDE`] and one: that many say that there were more.
+    pub beside: Arc<[Intent]>,
 }
 
 /// Refusal, with what the client and the record are told.
@@ -184,6 +188,7 @@ pub fn decide_raw(
         .find(|(_, address)| **address == dialled);
     names.extend(synthetic.map(|(name, _)| Host::Name(name.clone())));
     let mut granted = None;
+    let mut beside = Vec::new();
     let mut denied = None;
     for host in names.into_iter().chain([host]) {
         let named = matches!(host, Host::Name(_));
@@ -201,8 +206,11 @@ pub fn decide_raw(
                 (None, Host::HostService) => loopback(&target),
                 (None, _) => sockets(&verdict.pinned, &target),
             };
-            let grant = grant(generation, &target, &verdict, addresses, question);
-            granted.get_or_insert(grant);
+            if granted.is_none() {
+                let grant = grant(generation, &target, &verdict, addresses, question);
+                granted = Some(grant);
+                continue;
+            }
         } else {
             let denial = Denial::of(generation, &target, &verdict);
             // A deny on any of the names stops it: nobody can see which name was meant.
@@ -211,11 +219,16 @@ pub fn decide_raw(
             }
             denied.get_or_insert(denial);
         }
+        // One that no rule is about today may be denied tomorrow.
+        if beside.len() <= limits::NAMES_BESIDE {
+            beside.push(question);
+        }
     }
     match (granted, denied) {
         (Some(grant), _) if grant.bound.credentials.is_empty() && !grant.inspect => {
             recordable(gateway, generation, &grant.target)?;
-            Ok(grant)
+            let beside = beside.into();
+            Ok(Grant { beside, ..grant })
         }
         (Some(grant), _) => Err(Denial::new(
             generation,
@@ -300,6 +313,7 @@ fn grant(
         needs_tls: verdict.tunnel_needs_tls(target.port),
         bound: generation.credentials.of(target),
         intent: Arc::new(intent),
+        beside: Arc::default(),
     }
 }
 

@@ -161,13 +161,13 @@ impl Gateway {
         written: &[Arc<BoundCredential>],
         proxy: ProxyKind,
     ) -> Lease {
-        let intent = grant.intent.clone();
-        let lease = self.live.register(intent, written.to_vec(), proxy);
+        let (intent, beside) = (grant.intent.clone(), grant.beside.clone());
+        let lease = self.live.register(intent, beside, written.to_vec(), proxy);
         // A change from here on finds it.
         let current = self.current.borrow();
         let changed = !Arc::ptr_eq(&current, &grant.generation);
         if changed
-            && let Err(reason) = current.keeps(&grant.intent, written)
+            && let Err(reason) = current.keeps(&grant.intent, &grant.beside, written)
             && lease.revoke(reason)
         {
             let target = grant.target.clone();

@@ -9,11 +9,14 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
-use sbx_policy::{Evaluator, HostName, PolicyDocument, Port, Target, TargetError};
+use sbx_policy::{
+    DenyKind, Evaluator, HostName, Intent, PolicyDocument, Port, Target, TargetError, Verdict,
+};
 use sbx_wire::gateway::{GatewayConfig, GatewayFile};
 
 use crate::connector::Upstreams;
 use crate::credentials::{BoundCredential, Configured, Credentials, Hosts};
+use crate::limits;
 use crate::mint::{Mint, MintError, SigningKey};
 use crate::pins::synthetic_addresses;
 use crate::reason::Reason;
@@ -265,16 +268,38 @@ impl ClientTls {
 }
 
 impl Generation {
-    /// Whether something that is open may stay so, into which the values of these credentials are written. An override keeps
-    /// its target out of the address check, as when it was opened.
+    /// Whether something that is open may stay so, into which the values of these credentials are written. `beside`: none
+    /// of these may be denied, see [`crate::decision::Grant::beside`].
     ///
     /// # Errors
     /// What changed.
     pub fn keeps(
         &self,
-        intent: &sbx_policy::Intent,
+        intent: &Intent,
+        beside: &[Intent],
         written: &[Arc<BoundCredential>],
     ) -> Result<(), Reason> {
+        let (target, granted, verdict) = self.judge_again(intent);
+        // Any of its addresses may be the one that was dialled.
+        if !verdict.is_allowed() || verdict.pinned.len() < granted {
+            return Err(Reason::PolicyChanged);
+        }
+        // As when it was opened: nobody can see which name was meant.
+        let mut beside_it = beside.iter();
+        let is_denied = |one| self.judge_again(one).2.deny_kind == Some(DenyKind::Explicit);
+        if beside.len() > limits::NAMES_BESIDE || beside_it.any(is_denied) {
+            return Err(Reason::PolicyChanged);
+        }
+        let mut written = written.iter();
+        if written.any(|one| !self.credentials.still_binds(&target, one)) {
+            return Err(Reason::CredentialWithdrawn);
+        }
+        Ok(())
+    }
+
+    /// Asks again what was asked when something was opened: about which target, how many addresses it was granted, and
+    /// the answer. An override keeps its target out of the address check, as it did then.
+    fn judge_again(&self, intent: &Intent) -> (Target, usize, Verdict) {
         let mut intent = intent.clone();
         let target = Target {
             host: intent.host.clone(),
@@ -283,16 +308,8 @@ impl Generation {
         if self.overrides.contains_key(&target) {
             intent.resolved = None;
         }
-        let verdict = self.evaluator.decide(&intent);
-        // Any of its addresses may be the one that was dialled.
         let granted = intent.resolved.as_ref().map_or(0, Vec::len);
-        if !verdict.is_allowed() || verdict.pinned.len() < granted {
-            return Err(Reason::PolicyChanged);
-        }
-        let mut written = written.iter();
-        if written.any(|one| !self.credentials.still_binds(&target, one)) {
-            return Err(Reason::CredentialWithdrawn);
-        }
-        Ok(())
+        let verdict = self.evaluator.decide(&intent);
+        (target, granted, verdict)
     }
 }

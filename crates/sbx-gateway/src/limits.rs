@@ -60,6 +60,9 @@ pub const DNS_IN_FLIGHT: usize = 128;
 pub const DNS_QUESTION: usize = 4096;
 /// Names whose addresses are remembered; the one that was used longest ago goes.
 pub const PINNED_NAMES: usize = 4096;
+/// Other names of its address that a raw connection or a UDP flow is judged by when the policy changes. One that has
+/// more ends at any change. With [`CONNECTIONS`] and [`UDP_FLOWS`] they take some 30 MiB.
+pub const NAMES_BESIDE: usize = 128;
 /// Addresses kept for a name.
 pub const PINNED_ADDRESSES: usize = 32;
 /// A pin outlives its TTL by this: clients keep addresses longer than they were told to.

@@ -24,6 +24,8 @@ pub struct Live {
 #[derive(Debug)]
 struct Open {
     intent: Arc<Intent>,
+    /// What else must not be denied: see [`crate::decision::Grant::beside`].
+    beside: Arc<[Intent]>,
     /// Credentials whose values are written into it.
     written: Vec<Arc<BoundCredential>>,
     proxy: ProxyKind,
@@ -94,16 +96,18 @@ impl Live {
     }
 
     /// Registers something that is open until the lease is dropped.
-    /// `written`: credentials whose values are written into it.
+    /// `beside`: what else must not be denied. `written`: credentials whose values are written into it.
     pub fn register(
         self: &Arc<Self>,
         intent: Arc<Intent>,
+        beside: Arc<[Intent]>,
         written: Vec<Arc<BoundCredential>>,
         proxy: ProxyKind,
     ) -> Lease {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let open = Arc::new(Open {
             intent,
+            beside,
             written,
             proxy,
             revoked: OnceLock::new(),
@@ -118,7 +122,7 @@ impl Live {
     pub fn enforce(&self, generation: &Generation) -> Vec<Closed> {
         let mut closed = Vec::new();
         self.lock().retain(|_, open| {
-            let kept = generation.keeps(&open.intent, &open.written);
+            let kept = generation.keeps(&open.intent, &open.beside, &open.written);
             // One that begins at this moment may have found it out by itself, and recorded it.
             if let Err(reason) = kept
                 && open.revoke(reason)
@@ -202,7 +206,12 @@ pub(crate) mod tests {
         let host = Host::parse("a.test").unwrap();
         let intent = Intent::new("box", Transport::Tcp, IntentKind::Tls, host, Port::HTTPS);
         let live = Arc::new(Live::default());
-        live.register(Arc::new(intent), Vec::new(), ProxyKind::Forward)
+        live.register(
+            Arc::new(intent),
+            Arc::default(),
+            Vec::new(),
+            ProxyKind::Forward,
+        )
     }
 
     #[test]

@@ -4,6 +4,9 @@ use super::Guard;
 
 const CLOSED: &str =
     "attacks_life::attack_68_connections_that_a_new_policy_does_not_allow_are_closed";
+const BESIDE: &str =
+    "attacks_life::attack_68_what_is_open_to_an_address_ends_when_another_of_its_names_is_denied";
+const MORE_NAMES: &str = "attacks_life::what_has_more_names_than_are_remembered_ends_at_any_change";
 const TUNNEL: &str = "revoked::a_tunnel_whose_guest_has_not_said_whom_it_wants_is_closed_too";
 
 const UNREAD: &str = "crates/sbx-gateway/src/doors/unread.rs";
@@ -28,7 +31,7 @@ pub(super) const GUARDS: &[Guard] = &[
         what: "a WebSocket ends with its lease",
         file: "crates/sbx-gateway/src/relay/websocket.rs",
         text: "until_end(both, &moved, lease).await",
-        instead: "until_end(both, &moved, Arc::<crate::live::Live>::default().register(self.report.grant.intent.clone(), Vec::new(), self.report.event.proxy)).await",
+        instead: "until_end(both, &moved, Arc::<crate::live::Live>::default().register(self.report.grant.intent.clone(), Arc::default(), Vec::new(), self.report.event.proxy)).await",
         tests: &[CLOSED],
     },
     Guard {
@@ -98,6 +101,20 @@ pub(super) const GUARDS: &[Guard] = &[
         text: "verdict.pinned.len() < granted {",
         instead: "verdict.pinned.len() < granted.min(1) {",
         tests: &["withdrawn::a_tunnel_is_closed_when_an_address_that_it_may_lead_to_is_denied"],
+    },
+    Guard {
+        what: "none of the names of an address that was dialled raw is denied",
+        file: "crates/sbx-gateway/src/generation.rs",
+        text: "beside_it.any(is_denied) {",
+        instead: "beside_it.any(is_denied) && intent.host.name().is_none() {",
+        tests: &[BESIDE],
+    },
+    Guard {
+        what: "names that no rule is about are remembered as well",
+        file: "crates/sbx-gateway/src/decision.rs",
+        text: "        if beside.len() <= limits::NAMES_BESIDE {",
+        instead: "        if beside.len() <= limits::NAMES_BESIDE && verdict.is_allowed() {",
+        tests: &[BESIDE, MORE_NAMES],
     },
     Guard {
         what: "what was dialled under an older policy is not used under a newer one",

@@ -9,7 +9,9 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use sbx_gateway::addresses::{GATEWAY, GUEST};
+use sbx_gateway::limits;
 use sbx_testkit::EchoUpstream;
+use sbx_testkit::dns::Entry;
 use sbx_testkit::upstream::TcpEcho;
 use sbx_wire::gateway::{Answer, Command, ProxyKind};
 use smoltcp::wire::IpProtocol;
@@ -20,6 +22,7 @@ use crate::attack::{closed, say};
 use crate::guest::Stream;
 use crate::lab::{Lab, NOWHERE, Setup, get, h1, h2, run, send};
 use crate::packets::{datagram, echo_request, packet};
+use crate::udp::Echo;
 
 #[test]
 fn attack_67_a_gateway_that_was_killed_comes_back_with_every_control_before_anybody_tells_it() {
@@ -262,4 +265,125 @@ fn attack_68_connections_that_a_new_policy_does_not_allow_are_closed() {
             lab.configure();
         }
     }
+}
+
+/// What is open to the address of two names.
+struct Flows {
+    address: Ipv4Addr,
+    tcp: Stream,
+    udp: u16,
+}
+
+impl Flows {
+    /// Opens both under `a.test`, when `b.test` has been resolved to the same address.
+    async fn open(lab: &Lab, tcp: u16, udp: u16) -> Self {
+        let address = lab.resolve("a.test").await.unwrap()[0];
+        lab.dns
+            .set("b.test", Entry::addresses(60, &[address.into()]));
+        assert_eq!(lab.resolve("b.test").await, Ok(vec![address]));
+        let tcp = lab.guest().connect(address, tcp).await.unwrap();
+        Self { address, tcp, udp }
+    }
+
+    /// Both pass bytes; `received`: how many datagrams have come to their end so far.
+    async fn work(&mut self, lab: &Lab, received: impl Fn() -> usize) {
+        self.tcp.write_all(b"x").await.unwrap();
+        assert_eq!(self.tcp.read_u8().await.unwrap(), b'x');
+        let before = received();
+        lab.guest().frame(&datagram(self.address, self.udp, b"x"));
+        while received() == before {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// The connection is cut. Of a flow nobody is told.
+    async fn are_cut(mut self) {
+        let error = self.tcp.read_u8().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
+}
+
+#[test]
+fn attack_68_what_is_open_to_an_address_ends_when_another_of_its_names_is_denied() {
+    let (tcp, udp) = (TcpEcho::start().unwrap(), Echo::start());
+    let [allow, target] =
+        ["allow a.test:", "a.test:"].map(|a| format!("{a}{}", tcp.address().port()));
+    let [allow_udp, target_udp] =
+        ["allow-udp a.test:", "a.test:"].map(|a| format!("{a}{}", udp.port));
+    // No rule is about `b.test` on these ports. Its address is one that the gateway made up.
+    let rules = [
+        &allow,
+        &allow_udp,
+        "allow b.test:443",
+        "allow 198.18.0.0/15:443",
+    ];
+    let and = |more: &'static str| [&rules[..], &[more]].concat();
+    let mut setup = Setup::new(&rules)
+        .send_to(&target, tcp.address())
+        .send_to(&target_udp, (Ipv4Addr::LOCALHOST, udp.port).into());
+    setup.file.upstream.udp_egress = true;
+    let mut lab = setup.start();
+    let received = || udp.received();
+    for round in 0..2 {
+        let before = lab.records().len();
+        run(async {
+            let mut open = Flows::open(&lab, tcp.address().port(), udp.port).await;
+            open.work(&lab, received).await;
+            // Names that do not lead there, and an allow of the one that does.
+            for other in ["deny-both c.test", "deny-both **.b.test", "allow b.test"] {
+                tokio::task::block_in_place(|| lab.set_rules(&and(other)));
+                open.work(&lab, received).await;
+            }
+            tokio::task::block_in_place(|| lab.set_rules(&and("deny-both b.test")));
+            tokio::time::timeout(Duration::from_secs(20), open.are_cut())
+                .await
+                .expect("it stays open");
+            closed(tcp.recorder()).await;
+        });
+        let told = lab.records().split_off(before);
+        let told = told
+            .iter()
+            .filter(|record| record.reason == "policy-changed");
+        let mut told: Vec<_> = told
+            .map(|record| (record.host.as_str(), record.port))
+            .collect();
+        told.sort_unstable();
+        let mut want = [tcp.address().port(), udp.port].map(|port| ("a.test", port));
+        want.sort_unstable();
+        assert_eq!(told, want);
+        if round == 0 {
+            lab.set_rules(&rules);
+            lab.reboot();
+            lab.configure();
+        }
+    }
+}
+
+#[test]
+fn what_has_more_names_than_are_remembered_ends_at_any_change() {
+    let tcp = TcpEcho::start().unwrap();
+    let port = tcp.address().port();
+    let allow = format!("allow a.test:{port}");
+    let rules = [&allow, "allow *.many.test:443", "allow 198.18.0.0/15:443"];
+    let mut lab = Setup::new(&rules)
+        .send_to(&format!("a.test:{port}"), tcp.address())
+        .start();
+    run(async {
+        let address = lab.resolve("a.test").await.unwrap()[0];
+        // The address itself is remembered too.
+        for number in 1..=limits::NAMES_BESIDE {
+            let name = format!("n{number}.many.test");
+            lab.dns.set(&name, Entry::addresses(60, &[address.into()]));
+            assert_eq!(lab.resolve(&name).await, Ok(vec![address]));
+            if number + 1 < limits::NAMES_BESIDE {
+                continue;
+            }
+            let mut open = lab.guest().connect(address, port).await.unwrap();
+            tokio::task::block_in_place(|| lab.set_rules(&rules));
+            let stays = number < limits::NAMES_BESIDE;
+            let _ = open.write_all(b"x").await;
+            assert_eq!(open.read_u8().await.is_ok(), stays, "{number}");
+        }
+        lab.one_record("policy-changed", "a.test").await;
+    });
 }

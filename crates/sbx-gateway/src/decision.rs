@@ -186,7 +186,9 @@ pub fn decide_raw(
         .synthetic
         .iter()
         .find(|(_, address)| **address == dialled);
-    names.extend(synthetic.map(|(name, _)| Host::Name(name.clone())));
+    let synthetic = synthetic.map(|(name, _)| Host::Name(name.clone()));
+    // Once it was asked for it is pinned as well.
+    names.extend(synthetic.filter(|name| !names.contains(name)));
     let mut granted = None;
     let mut beside = Vec::new();
     let mut denied = None;

@@ -65,13 +65,11 @@ pub fn allowed_addresses(
     let may = |address: &&Ipv4Addr| {
         let ip = IpAddr::V4(**address);
         // Neither port nor protocol is known yet: the connection is judged with its own again.
-        protocols.iter().any(|transport| {
-            generation.address_ports.iter().any(|port| {
-                evaluator
-                    .address_allowed(sandbox, transport, ip, *port, Some(name))
-                    .is_allowed()
-            })
-        })
+        let ways = protocols.iter().flat_map(|transport| {
+            let ports = generation.address_ports.iter();
+            ports.map(move |port| (transport, *port))
+        });
+        evaluator.address_allowed(sandbox, ip, ways)
     };
     addresses.iter().filter(may).copied().collect()
 }
@@ -246,7 +244,16 @@ pub fn parse_resolv_conf(text: &str) -> Vec<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use sbx_policy::{
+        CreatedVia, Decision, Evaluator, PolicyDocument, Protocols, ResourcePattern, Rule, Scope,
+    };
+    use sbx_wire::gateway::{GatewayFile, Upstream};
+
     use super::*;
+    use crate::generation::HostTrust;
 
     #[test]
     fn an_answer_with_another_id_or_question_is_not_taken() {
@@ -263,6 +270,51 @@ mod tests {
         let mut other = other.into_response();
         other.metadata.id = query.metadata.id;
         assert!(answer_to(&query, &other.to_vec().unwrap()).is_none());
+    }
+
+    #[test]
+    fn where_an_address_lies_is_asked_once_however_many_ports_rules_name() {
+        static ASKED: AtomicUsize = AtomicUsize::new(0);
+        let rule = |id: String, resource: &str, protocols| Rule {
+            id,
+            name: None,
+            scope: Scope::Global,
+            decision: Decision::Allow,
+            resources: vec![ResourcePattern::parse(resource).unwrap()],
+            protocols,
+            created_via: CreatedVia::Added,
+            http: None,
+        };
+        let mut rules = vec![rule("name".to_owned(), "a.test", Protocols::ALL)];
+        rules.extend((1000..1500).map(|port| {
+            let resource = format!("10.0.0.32:{port}");
+            rule(format!("port-{port}"), &resource, Protocols::UDP)
+        }));
+        let file = GatewayFile {
+            sandbox: "box".to_owned(),
+            policy: PolicyDocument::new(1, rules),
+            upstream: Upstream::default(),
+            credential_hosts: Vec::new(),
+        };
+        let host = HostTrust {
+            roots: Vec::new(),
+            resolvers: Vec::new(),
+            provider: Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
+        };
+        let evaluator = Evaluator::new(&file.policy).opening_udp(true);
+        let generation = Generation {
+            evaluator: evaluator.knowing_what_is_near(|_| {
+                ASKED.fetch_add(1, Ordering::Relaxed);
+                None
+            }),
+            ..Generation::from_file(file, &host).unwrap()
+        };
+        assert_eq!(generation.address_ports.len(), 501);
+        let addresses: Vec<_> = (1..=32).map(|last| [10, 0, 0, last].into()).collect();
+        let name = HostName::parse("a.test").unwrap();
+        let allowed = allowed_addresses(&generation, &name, &addresses);
+        assert_eq!(allowed, addresses[31..]);
+        assert_eq!(ASKED.load(Ordering::Relaxed), addresses.len());
     }
 
     #[test]

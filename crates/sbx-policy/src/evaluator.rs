@@ -111,37 +111,25 @@ impl Evaluator {
         self.host_may_resolve(sandbox, &Host::from(name.clone()))
     }
 
-    /// Whether the sandbox may dial the address. With `via_name`, the name was allowed by
-    /// [`Evaluator::decide`] and resolved to it: allow rules about addresses are not asked again,
-    /// deny rules and the address check are. Without, the address is a destination of its own.
+    /// Whether the sandbox may dial an address that a name resolved to, in any of these ways: who asks does not know
+    /// the connection yet. The name itself was allowed; allow rules about addresses are not asked again, deny rules and
+    /// the address check are. Where the address lies is asked once, however many ways there are.
     pub fn address_allowed(
         &self,
         sandbox: &str,
-        transport: Transport,
         ip: IpAddr,
-        port: Port,
-        via_name: Option<&HostName>,
-    ) -> Verdict {
-        let question = Question {
-            sandbox,
-            transport,
-            port,
-            stage: Stage::Opaque,
-        };
-        match (via_name, Host::from(ip)) {
-            (None, Host::HostService) => self.decide_host(&Host::HostService, &question),
-            (None, _) => self.decide_address(ip, &question),
-            (Some(_), _) => match self.check_address(ip, &question) {
-                Err(denied) => denied,
-                Ok(opener) => {
-                    let verdict = Verdict::allow(ReasonCode::AllowRule, opener);
-                    Verdict {
-                        pinned: vec![ip],
-                        ..verdict
-                    }
-                }
-            },
-        }
+        ways: impl IntoIterator<Item = (Transport, Port)>,
+    ) -> bool {
+        let block = self.block_of(ip);
+        ways.into_iter().any(|(transport, port)| {
+            let question = Question {
+                sandbox,
+                transport,
+                port,
+                stage: Stage::Opaque,
+            };
+            self.check_in_block(ip, block, &question).is_ok()
+        })
     }
 
     /// By which protocols the sandbox may reach the name, on some port: none if it may not be resolved.
@@ -231,11 +219,19 @@ impl Evaluator {
         ip: IpAddr,
         question: &Question<'_>,
     ) -> Result<Option<Arc<RuleRef>>, Verdict> {
+        self.check_in_block(ip, self.block_of(ip), question)
+    }
+
+    /// The address check of an address whose block (see [`Evaluator::block_of`]) is known.
+    fn check_in_block(
+        &self,
+        ip: IpAddr,
+        block: Option<(IpNet, AddressClass)>,
+        question: &Question<'_>,
+    ) -> Result<Option<Arc<RuleRef>>, Verdict> {
         if let Some(refused) = self.refused(Some(ip), question) {
             return Err(refused);
         }
-        let block = block(ip);
-        let block = self.narrowed(ip, block);
         let (mut deny, mut allow) = (Best::default(), Best::default());
         self.index.matching_nets(ip, |entry| {
             if !question.is_met_by(entry) {
@@ -284,11 +280,8 @@ impl Evaluator {
     }
 
     /// The block of an address (see [`block`]), with what only this machine knows.
-    fn narrowed(
-        &self,
-        ip: IpAddr,
-        block: Option<(IpNet, AddressClass)>,
-    ) -> Option<(IpNet, AddressClass)> {
+    fn block_of(&self, ip: IpAddr) -> Option<(IpNet, AddressClass)> {
+        let block = block(ip);
         if block.is_some_and(|(_, class)| class.is_final()) {
             return block;
         }

@@ -120,7 +120,7 @@ pub struct HttpMatch"#,
         what: "special-purpose addresses are closed",
         file: "crates/sbx-policy/src/evaluator.rs",
         text: "        let block = block(ip);",
-        instead: "        let block = block(ip).filter(|_| ip.is_unspecified() && question.sandbox.is_empty());",
+        instead: "        let block = block(ip).filter(|_| ip.is_unspecified() && self.generation == u64::MAX);",
         tests: &[
             "attacks_ip::attack_43_metadata_services_need_a_rule_with_exactly_their_address",
             "attacks_ip::attack_44_special_addresses_are_closed_unless_a_rule_names_them",

@@ -87,14 +87,13 @@ fn no_rule_and_no_setting_opens_resolvers_multicast_or_broadcast() {
 #[test]
 fn a_name_leads_to_no_address_that_datagrams_never_go_to() {
     let evaluator = evaluator(&["allow a.test", "allow 192.168.127.0/24"]).opening_udp(true);
-    let name: HostName = "a.test".parse().unwrap();
     for (address, expected) in [("192.168.127.9", true), ("192.168.127.255", false)] {
         let mut intent = intent("a.test:9000").with_resolved(vec![ip(address)]);
         intent.transport = Transport::Udp;
         assert_eq!(evaluator.decide(&intent).is_allowed(), expected);
-        let (transport, port) = (Transport::Udp, Port::HTTPS);
-        let said = evaluator.address_allowed(SANDBOX, transport, ip(address), port, Some(&name));
-        assert_eq!(said.is_allowed(), expected, "{address}");
+        let ways = [(Transport::Udp, Port::HTTPS)];
+        let said = evaluator.address_allowed(SANDBOX, ip(address), ways);
+        assert_eq!(said, expected, "{address}");
     }
 }
 

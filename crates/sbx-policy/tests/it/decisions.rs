@@ -214,29 +214,33 @@ fn address_allowed_agrees_with_decide() {
         "allow 192.0.2.0/24:443",
         "deny 198.51.100.1",
         "allow 10.0.0.1",
+        "allow 10.0.0.3:80",
     ]);
-    let via = HostName::parse("a.test").unwrap();
     for address in [
         "192.0.2.1",
         "198.51.100.1",
         "203.0.113.1",
         "10.0.0.1",
+        "10.0.0.3",
         "10.0.0.2",
         "127.0.0.1",
     ] {
-        let direct =
-            evaluator.address_allowed(SANDBOX, Transport::Tcp, ip(address), Port::HTTPS, None);
-        assert_eq!(direct, ask(&evaluator, address), "{address}");
-        let named = evaluator.address_allowed(
-            SANDBOX,
-            Transport::Tcp,
-            ip(address),
-            Port::HTTPS,
-            Some(&via),
-        );
-        let decided = evaluator.decide(&intent("a.test").with_resolved(vec![ip(address)]));
-        assert_eq!(named.is_allowed(), decided.is_allowed(), "{address}");
-        assert_eq!(named.pinned, decided.pinned, "{address}");
+        let on = |port| {
+            let ways = [(Transport::Tcp, port)];
+            evaluator.address_allowed(SANDBOX, ip(address), ways)
+        };
+        let mut any = false;
+        for port in [Port::HTTPS, Port::HTTP] {
+            let mut intent = intent("a.test").with_resolved(vec![ip(address)]);
+            intent.port = port;
+            let decided = evaluator.decide(&intent).is_allowed();
+            assert_eq!(on(port), decided, "{address} {port}");
+            any |= decided;
+        }
+        let ways = [Port::HTTP, Port::HTTPS].map(|port| (Transport::Tcp, port));
+        let said = evaluator.address_allowed(SANDBOX, ip(address), ways);
+        assert_eq!(said, any, "{address}");
+        assert!(!evaluator.address_allowed(SANDBOX, ip(address), []));
     }
 }
 
@@ -258,9 +262,9 @@ fn link_local_udp_is_never_opened() {
     };
     let evaluator = Evaluator::new(&PolicyDocument::new(1, vec![open])).opening_udp(true);
     let ask = |transport| {
-        evaluator
-            .address_allowed(SANDBOX, transport, ip("169.254.1.1"), Port::HTTP, None)
-            .is_allowed()
+        let mut intent = intent("169.254.1.1:80");
+        intent.transport = transport;
+        evaluator.decide(&intent).is_allowed()
     };
     assert!(ask(Transport::Tcp));
     assert!(!ask(Transport::Udp));

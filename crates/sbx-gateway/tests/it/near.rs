@@ -1,11 +1,15 @@
 //! Addresses of the host beyond its loopback, and of its neighbours: in a network namespace that has some.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
+use std::time::Duration;
 
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use sbx_testkit::netns::{Namespace, Options};
+use sbx_wire::gateway::EgressRecord;
 
 use crate::attack::{Round, say, twice};
-use crate::lab::Setup;
+use crate::lab::{NOWHERE, Setup, run};
 use crate::packets::datagram;
 
 /// Set where the test runs in the namespace.
@@ -142,6 +146,63 @@ fn attack_44_addresses_of_the_host_and_its_neighbours_are_closed_to_wildcards_an
         refused(round, &format!("[{NEIGHBOUR}]"), service.port).await;
         refused(round, "own.test", service.port).await;
         assert_eq!(service.visitors(), 0);
+    });
+}
+
+/// Takes the descriptors of a process but for one, once it opens and closes none. Returns the limit it had.
+async fn leave_one_descriptor(process: Pid) -> Rlimit {
+    let open = || -> BTreeSet<u64> {
+        let folder = format!("/proc/{}/fd", process.as_raw_nonzero());
+        let entries = std::fs::read_dir(folder).unwrap();
+        entries
+            .map(|entry| {
+                entry
+                    .unwrap()
+                    .file_name()
+                    .to_str()
+                    .unwrap()
+                    .parse()
+                    .unwrap()
+            })
+            .collect()
+    };
+    let (mut before, mut same) = (open(), 0);
+    while same < 20 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let now = open();
+        same = if now == before { same + 1 } else { 0 };
+        before = now;
+    }
+    let free = (0..u64::MAX).find(|number| !before.contains(number));
+    let left = Rlimit {
+        current: free.map(|free| free + 1),
+        ..getrlimit(Resource::Nofile)
+    };
+    prlimit(Some(process), Resource::Nofile, left).unwrap()
+}
+
+#[test]
+fn a_gateway_without_descriptors_takes_no_address_for_the_hosts_own() {
+    let rules = ["allow-udp a.test"];
+    let mut setup = Setup::new(&rules).name("a.test", &[NOWHERE]);
+    setup.file.upstream.udp_egress = true;
+    let mut lab = setup.start();
+    run(async {
+        assert_eq!(lab.resolve("a.test").await, Ok(vec![NOWHERE]));
+        lab.guest().frame(&datagram(NOWHERE, 9000, b"x"));
+        let opened = |record: &EgressRecord| record.port == 9000 && record.allowed;
+        lab.records_that(1, opened).await;
+        let process = Pid::from_raw(lab.pid().cast_signed()).unwrap();
+        let had = leave_one_descriptor(process).await;
+        // The one that is left is the command's.
+        tokio::task::block_in_place(|| lab.set_rules(&[rules[0], "allow c.test"]));
+        prlimit(Some(process), Resource::Nofile, had).unwrap();
+        let closed = |record: &EgressRecord| record.reason == "policy-changed";
+        lab.records_that(0, closed).await;
+        // It was open all the time.
+        tokio::task::block_in_place(|| lab.set_rules(&["allow c.test"]));
+        let closed = lab.records_that(1, closed).await;
+        assert_eq!(closed[0].generation, lab.file.policy.generation);
     });
 }
 

@@ -2,6 +2,9 @@
 
 use super::Guard;
 
+const NEAR: &str =
+    "near::attack_44_addresses_of_the_host_and_its_neighbours_are_closed_to_wildcards_and_ranges";
+
 /// Every guard.
 pub(super) const GUARDS: &[Guard] = &[
     Guard {
@@ -126,6 +129,27 @@ pub struct HttpMatch"#,
             "attacks_ip::attack_44_special_addresses_are_closed_unless_a_rule_names_them",
             "attacks_dns::attack_42_only_addresses_that_were_judged_are_dialled",
         ],
+    },
+    Guard {
+        what: "an address of the host needs a rule with exactly that address",
+        file: "crates/sbx-policy/src/near.rs",
+        text: "    if is_own(ip).unwrap_or(true) {",
+        instead: "    if is_own(ip).unwrap_or(true) && ip.is_loopback() {",
+        tests: &[NEAR],
+    },
+    Guard {
+        what: "a neighbour by IPv6 needs a rule within the link",
+        file: "crates/sbx-policy/src/near.rs",
+        text: "Ok(Some(IpAddr::V6(source))) => link.contains(&source),",
+        instead: "Ok(Some(IpAddr::V6(source))) => link.contains(&source) && source.is_loopback(),",
+        tests: &[NEAR],
+    },
+    Guard {
+        what: "what addresses are tried with is kept",
+        file: "crates/sbx-policy/src/near.rs",
+        text: "                *place = Some(socket);\n",
+        instead: "",
+        tests: &["near::a_gateway_without_descriptors_takes_no_address_for_the_hosts_own"],
     },
     Guard {
         what: "a wildcard opens no service of the host",

@@ -71,6 +71,16 @@ pub(crate) fn ways(path: &Path) -> Ways {
     }
 }
 
+/// Every name of what a path leads to, which no `..` in it takes from what was never meant: those are taken as written.
+pub(crate) fn names(path: &Path) -> Vec<PathBuf> {
+    ways(&plain(path)).names
+}
+
+/// An absolute path without `.` and `..`, as it is written.
+pub(crate) fn plain(path: &Path) -> PathBuf {
+    lexical(Path::new("/"), &parts(path).collect())
+}
+
 /// A path that is written in a directory, the way up at its beginning taken: that depends on no name, unless there are links
 /// on the way to the directory.
 pub(crate) fn join(directory: &Path, path: &Path) -> PathBuf {

@@ -1,13 +1,13 @@
 //! Which host directories may be shared.
 
 use crate::daemon::Daemon;
-use crate::settings;
+use crate::{links, settings};
 use rustix::fs::{Access, access};
 use sbx_wire::api::Workspace;
 use sbx_wire::home::Home;
 use sbx_wire::launch::MAX_SHARES;
 use sbx_wire::report::Report;
-use sbx_workspace::mounts::{Missing, Refusal, Why};
+use sbx_workspace::mounts::{Asked, Missing, Refusal, Why};
 use std::path::{Path, PathBuf};
 
 /// Directories that are the machine's own, or that would hide the guest's.
@@ -54,8 +54,13 @@ pub(crate) fn check(
         refuse_roots(&path)?;
         refuse_own_folders(&daemon.home, &path)?;
         let read_only = workspace.read_only;
+        let asked = Asked {
+            real: &path,
+            written: &links::plain(&workspace.path),
+            read_only,
+        };
         policy
-            .check(&path, read_only, user.as_deref())
+            .check(asked, user.as_deref(), &links::names)
             .map_err(|refusal| refused(&path, read_only, &refusal))?;
         check_access(&path, read_only)?;
         if checked.iter().any(|other| other.path == path) {
@@ -183,8 +188,10 @@ fn refuse_roots(path: &Path) -> Result<(), Report> {
 /// The state folder holds secrets, the certificate authority's key and every sandbox's rules.
 fn refuse_own_folders(home: &Home, path: &Path) -> Result<(), Report> {
     for own in [&home.state, &home.config, &home.cache, &home.runtime] {
-        let own = own.canonicalize().unwrap_or_else(|_| own.clone());
-        if own.starts_with(path) || path.starts_with(&own) {
+        // What holds a link on the way to it may lead it elsewhere.
+        let names = links::names(own);
+        let holds = names.iter().any(|own| own.starts_with(path));
+        if holds || names.iter().any(|own| path.starts_with(own)) {
             return Err(Report::user(
                 "workspace-holds-sbx",
                 format!(

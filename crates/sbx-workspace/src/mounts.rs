@@ -128,18 +128,42 @@ impl fmt::Display for MountRule {
 }
 
 impl MountRule {
-    fn names(&self, path: &Path, home: Option<&Path>) -> bool {
-        let own = match (self.home, home) {
-            (true, Some(home)) => home.join(&self.path),
-            (true, None) => return false,
-            (false, _) => self.path.clone(),
-        };
-        match self.reach {
-            Reach::Itself => path == own,
-            Reach::Children => path.parent() == Some(&own),
-            Reach::Below => path != own && path.starts_with(&own),
+    /// The path that it is written with.
+    fn own(&self, home: Option<&Path>) -> Option<PathBuf> {
+        match (self.home, home) {
+            (true, home) => home.map(|home| home.join(&self.path)),
+            (false, _) => Some(self.path.clone()),
         }
     }
+
+    /// Whether it reaches a path, if its own is this one.
+    fn reaches(&self, own: &Path, path: &Path) -> bool {
+        match self.reach {
+            Reach::Itself => path == own,
+            Reach::Children => path.parent() == Some(own),
+            Reach::Below => path != own && path.starts_with(own),
+        }
+    }
+
+    /// Whether it reaches this path as it is written itself.
+    fn names(&self, path: &Path, home: Option<&Path>) -> bool {
+        self.own(home).is_some_and(|own| self.reaches(&own, path))
+    }
+}
+
+/// Every name of the place to which an absolute path leads: as it is written, with each link on the way followed in turn,
+/// and at last without any. What is not there has the name that is written. To follow links is the caller's, who bounds it.
+pub type Ways<'a> = &'a dyn Fn(&Path) -> Vec<PathBuf>;
+
+/// A directory (or file) that somebody wants to share.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// Its path without links.
+    pub real: &'a Path,
+    /// As somebody wrote it, absolute and without `..`. Links on the way are the caller's [`Ways`] to find.
+    pub written: &'a Path,
+    /// It is not to be written.
+    pub read_only: bool,
 }
 
 /// The rules that a machine's user has made.
@@ -197,53 +221,87 @@ pub struct Refusal {
 }
 
 impl MountPolicy {
-    /// Whether a directory (or file) may be shared. Both paths are canonical. Denials are absolute; what is sensitive
-    /// has to be named, for writing as well if it is to be written. What is directly below `/home` is a home, whoever's.
+    /// Whether a directory (or file) may be shared. The home is canonical. Denials are absolute; what is sensitive has to
+    /// be named, for writing as well if it is to be written. What is directly below `/home` is a home, whoever's.
+    ///
+    /// What forbids is looked for under every name of either side: `~/.config` may be a link, and so may what somebody
+    /// asks for. What allows counts only as it is written, for the path without links: what a link leads to on the way of
+    /// an allowance may be a guest's choice, if it lies in a workspace, and would open whatever the guest likes.
     ///
     /// # Errors
     /// Why not.
-    pub fn check(&self, path: &Path, read_only: bool, home: Option<&Path>) -> Result<(), Refusal> {
+    pub fn check(
+        &self,
+        asked: Asked<'_>,
+        home: Option<&Path>,
+        ways: Ways<'_>,
+    ) -> Result<(), Refusal> {
+        let read_only = asked.read_only;
+        let mut names = ways(asked.written);
+        names.push(asked.real.to_owned());
         // A rule about read-only mounts denies reading, hence writing too.
         let missing = if read_only {
             Missing::Read
         } else {
             Missing::Both
         };
-        let denied = self.deny.iter().find(|rule| rule.names(path, home));
+        let denied = self.deny.iter().find(|rule| {
+            let own = rule.own(home).map(|own| ways(&own)).unwrap_or_default();
+            let mut pairs = own
+                .iter()
+                .flat_map(|own| names.iter().map(move |name| (own, name)));
+            pairs.any(|(own, name)| rule.reaches(own, name))
+        });
         if let Some(rule) = denied {
             let why = Why::Denied(rule.to_string());
             return Err(Refusal { missing, why });
         }
         let named = |read_only: bool| {
             let mut rules = self.allow.iter();
-            rules.any(|rule| (read_only || !rule.read_only) && rule.names(path, home))
+            rules.any(|rule| (read_only || !rule.read_only) && rule.names(asked.real, home))
         };
         if named(read_only) {
             return Ok(());
         }
         let missing = if named(true) { Missing::Write } else { missing };
-        let other = others_home(path);
-        let mut homes = home.into_iter().chain(other.as_deref());
-        let why = homes.find_map(|home| sensitive(path, home));
+        let others = others_homes(&names, ways);
+        let mut homes = home.into_iter().chain(others.iter().map(PathBuf::as_path));
+        let why = homes.find_map(|home| sensitive(&names, home, ways));
         why.map_or(Ok(()), |why| Err(Refusal { missing, why }))
     }
 }
 
-/// The home that a path is, or lies in, if all homes are where they usually are.
-fn others_home(path: &Path) -> Option<PathBuf> {
-    if path.starts_with("/root") {
-        return Some(PathBuf::from("/root"));
+/// The homes that a path is, or lies in, if all homes are where they usually are, or where links there lead.
+fn others_homes(names: &[PathBuf], ways: Ways<'_>) -> Vec<PathBuf> {
+    let mut homes = Vec::new();
+    for root in ways(Path::new("/root")) {
+        if names.iter().any(|name| name.starts_with(&root)) {
+            homes.push(root);
+        }
     }
-    let name = path.strip_prefix("/home").ok()?.components().next()?;
-    Some(Path::new("/home").join(name))
+    for base in ways(Path::new("/home")) {
+        for name in names {
+            let below = name.strip_prefix(&base).ok();
+            let first = below.and_then(|below| below.components().next());
+            homes.extend(first.map(|first| base.join(first)));
+        }
+    }
+    homes
 }
 
-fn sensitive(path: &Path, home: &Path) -> Option<Why> {
-    if home.starts_with(path) {
+fn sensitive(names: &[PathBuf], home: &Path, ways: Ways<'_>) -> Option<Why> {
+    if ways(home)
+        .iter()
+        .any(|home| names.iter().any(|name| home.starts_with(name)))
+    {
         return Some(Why::Home(home.to_owned()));
     }
+    // What holds such a place gives it as well, and what holds a link to it may lead it elsewhere.
+    let touches = |place: &PathBuf| {
+        let mut names = names.iter();
+        names.any(|name| name.starts_with(place) || place.starts_with(name))
+    };
     let mut places = SENSITIVE.iter().map(|name| home.join(name));
-    // What holds such a place gives it as well.
-    let place = places.find(|place| path.starts_with(place) || place.starts_with(path));
+    let place = places.find(|place| ways(place).iter().any(touches));
     place.map(Why::Sensitive)
 }

@@ -5,8 +5,8 @@ use sbx_wire::api::{Sandbox, Sandboxes, Workspace};
 use sbx_wire::report::Report;
 use std::path::{Path, PathBuf};
 
-/// Parses `PATH` or `PATH:ro`. The path is made absolute here (the daemon has another working directory);
-/// whether it exists and may be shared is the daemon's to judge.
+/// Parses `PATH` or `PATH:ro`. The path is made absolute here (the daemon has another working directory), and its links
+/// stay: whether it exists, where it leads and whether that may be shared is the daemon's to judge.
 pub(crate) fn workspace(text: &str) -> Result<Workspace, Report> {
     let (path, read_only) = match text.strip_suffix(":ro") {
         Some(path) => (path, true),
@@ -27,12 +27,21 @@ pub(crate) fn workspace(text: &str) -> Result<Workspace, Report> {
         )
     })?;
     Ok(Workspace {
-        path: canonical(&absolute),
+        path: absolute,
         read_only,
     })
 }
 
-/// Links resolved where possible, so that the same directory gives the same sandbox.
+/// Whether a sandbox has these workspaces, by whatever links they are named.
+pub(crate) fn are(workspaces: &[Workspace], wanted: &[Workspace]) -> bool {
+    let real = |wanted: &Workspace| canonical(&wanted.path);
+    let same = |(own, wanted): (&Workspace, &Workspace)| {
+        own.read_only == wanted.read_only && own.path == real(wanted)
+    };
+    workspaces.len() == wanted.len() && workspaces.iter().zip(wanted).all(same)
+}
+
+/// Links resolved where possible.
 fn canonical(path: &Path) -> PathBuf {
     std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf())
 }
@@ -47,7 +56,7 @@ pub(crate) fn current_directory() -> Result<Workspace, Report> {
         )
     })?;
     Ok(Workspace {
-        path: canonical(&path),
+        path,
         read_only: false,
     })
 }
@@ -75,5 +84,24 @@ mod tests {
         assert!(workspace("x/y").unwrap().path.is_absolute());
         assert!(workspace("").is_err());
         assert!(workspace(":ro").is_err());
+    }
+
+    #[test]
+    fn a_link_is_sent_as_it_is_written_and_means_the_same_sandbox() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        std::fs::create_dir(root.join("p")).unwrap();
+        std::os::unix::fs::symlink("p", root.join("link")).unwrap();
+        let written = workspace(root.join("link").to_str().unwrap()).unwrap();
+        assert_eq!(written.path, root.join("link"));
+        let own = |path: &str, read_only| {
+            let path = root.join(path);
+            [Workspace { path, read_only }]
+        };
+        let wanted = [written];
+        assert!(are(&own("p", false), &wanted));
+        assert!(!are(&own("p", true), &wanted));
+        assert!(!are(&own("other", false), &wanted));
+        assert!(!are(&[], &wanted));
     }
 }

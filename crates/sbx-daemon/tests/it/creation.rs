@@ -314,6 +314,67 @@ fn home_and_what_programs_keep_in_it_are_no_workspaces_unless_named_and_denials_
 }
 
 #[test]
+fn what_a_sensitive_place_or_a_rule_leads_to_is_meant_and_a_link_opens_nothing() {
+    let daemon = Daemon::start();
+    daemon.init("deny-all");
+    for folder in [
+        "user/dot/config/app",
+        "user/project",
+        "user/.ssh",
+        "tool",
+        "secret",
+    ] {
+        fs::create_dir_all(daemon.path(folder)).unwrap();
+    }
+    for (to, link) in [
+        ("dot/config", "user/.config"),
+        ("../../tool", "user/.ssh/tool"),
+        ("../.ssh", "user/project/data"),
+        ("secret", "link"),
+    ] {
+        std::os::unix::fs::symlink(to, daemon.path(link)).unwrap();
+    }
+    let code = |path: &str| {
+        // As above: nothing is made of a request that passes.
+        let request = request(|r| {
+            r["workspaces"] = json!([{"path": daemon.path(path), "read_only": false}]);
+            r["cpus"] = json!(65);
+        });
+        daemon.post("/v1/sandboxes", &request).code().to_owned()
+    };
+    let set = |key: &str, value: String| {
+        let request = json!({"key": key, "value": value});
+        daemon.post("/v1/settings", &request).ok()
+    };
+    set(
+        "workspace.mounts.deny",
+        daemon.path("link").display().to_string(),
+    );
+    set(
+        "workspace.mounts.allow",
+        "~/project/**, ~/.config/app".to_owned(),
+    );
+    for path in [
+        "user/.config",
+        "user/.config/app",
+        "user/dot",
+        "user/dot/config/app",
+        "user/.ssh/tool",
+        "user/project/data",
+        "secret",
+        "link",
+    ] {
+        assert_eq!(code(path), "workspace-refused", "{path}");
+    }
+    // The way up is taken before anything is judged.
+    for path in ["user/project", "tool", "user/.ssh/../project"] {
+        assert_eq!(code(path), "cpus-out-of-range", "{path}");
+    }
+    set("workspace.mounts.allow", "~/dot/config/app".to_owned());
+    assert_eq!(code("user/.config/app"), "cpus-out-of-range");
+}
+
+#[test]
 fn a_file_is_shared_read_only_and_never_as_the_first_workspace() {
     let daemon = Daemon::start();
     daemon.init("deny-all");

@@ -1,6 +1,6 @@
 //! Which directories may be shared.
 
-use sbx_workspace::mounts::{Missing, MountPolicy, MountRule, Refusal, Why};
+use sbx_workspace::mounts::{Asked, Missing, MountPolicy, MountRule, Refusal, Why};
 use std::path::{Path, PathBuf};
 
 fn rules(texts: &[&str]) -> Vec<MountRule> {
@@ -11,6 +11,16 @@ fn rules(texts: &[&str]) -> Vec<MountRule> {
 }
 
 fn check(allow: &[&str], deny: &[&str], path: &str) -> Result<(), Refusal> {
+    check_with(&[], "/home/u", (allow, deny), path)
+}
+
+/// With these links: from, to. The path may begin with several of them.
+fn check_with(
+    links: &[(&str, &str)],
+    home: &str,
+    (allow, deny): (&[&str], &[&str]),
+    path: &str,
+) -> Result<(), Refusal> {
     let (path, read_only) = match path.strip_suffix(":ro") {
         Some(path) => (path, true),
         None => (path, false),
@@ -19,7 +29,24 @@ fn check(allow: &[&str], deny: &[&str], path: &str) -> Result<(), Refusal> {
         allow: rules(allow),
         deny: rules(deny),
     };
-    policy.check(Path::new(path), read_only, Some(Path::new("/home/u")))
+    let ways = |path: &Path| {
+        let mut names = vec![path.to_owned()];
+        while let Some(next) = links.iter().find_map(|(from, to)| {
+            let rest = names.last()?.strip_prefix(from).ok()?;
+            // A path that ends in a slash is another one to look at, though not to compare.
+            Some(Path::new(to).join(rest).components().collect())
+        }) {
+            names.push(next);
+        }
+        names
+    };
+    let names = ways(Path::new(path));
+    let asked = Asked {
+        real: names.last().expect("at least the path"),
+        written: Path::new(path),
+        read_only,
+    };
+    policy.check(asked, Some(Path::new(home)), &ways)
 }
 
 /// Why not, or nothing.
@@ -87,8 +114,120 @@ fn homes_of_others_are_homes() {
     }
     // Also for somebody who has none.
     let policy = MountPolicy::default();
-    let refused = policy.check(Path::new("/home/other"), true, None);
+    let path = Path::new("/home/other");
+    let asked = Asked {
+        real: path,
+        written: path,
+        read_only: true,
+    };
+    let refused = policy.check(asked, None, &|path| vec![path.to_owned()]);
     assert!(refused.is_err());
+}
+
+/// Why not, with these links; the home is canonical.
+fn linked(links: &[(&str, &str)], rules: (&[&str], &[&str]), path: &str) -> Option<Why> {
+    let home = match links.iter().find(|(from, _)| *from == "/home") {
+        Some((_, to)) => format!("{to}/u"),
+        None => "/home/u".to_owned(),
+    };
+    let refusal = check_with(links, &home, rules, path).err();
+    refusal.map(|refusal| refusal.why)
+}
+
+#[test]
+fn a_sensitive_place_that_is_a_link_is_one_under_each_of_its_names() {
+    let links = [
+        ("/home/u/.config", "/home/u/mid"),
+        ("/home/u/mid", "/home/u/dot/config"),
+        ("/home/u/.aws", "/data/aws"),
+        ("/home/u/.ssh/tool", "/srv/tool"),
+    ];
+    let none: (&[&str], &[&str]) = (&[], &[]);
+    for (path, place) in [
+        ("/home/u/.config", ".config"),
+        ("/home/u/mid", ".config"),
+        ("/home/u/dot/config", ".config"),
+        ("/home/u/dot/config/app:ro", ".config"),
+        // It holds the place, or a link on the way to it.
+        ("/home/u/dot", ".config"),
+        ("/data", ".aws"),
+        ("/data/aws/x", ".aws"),
+        // It leads out of the place, and was asked for in it.
+        ("/home/u/.ssh/tool", ".ssh"),
+    ] {
+        let place = sensitive(&format!("/home/u/{place}"));
+        assert_eq!(linked(&links, none, path), Some(place), "{path}");
+    }
+    for path in ["/home/u/dot/other", "/data/x", "/srv/tool"] {
+        assert_eq!(linked(&links, none, path), None, "{path}");
+    }
+}
+
+#[test]
+fn a_denial_holds_through_links_on_either_side() {
+    let links = [("/link", "/srv/real"), ("/other", "/srv/secret")];
+    let why = |deny: &str, path: &str| linked(&links, (&["/**"], &[deny]), path);
+    for (deny, path) in [
+        ("/link", "/srv/real"),
+        ("/link/*", "/srv/real/x"),
+        ("/link/**", "/srv/real/x/y"),
+        ("/srv/secret", "/other"),
+        ("/other", "/other"),
+        ("/srv/real", "/link"),
+    ] {
+        let denied = Why::Denied(deny.to_owned());
+        assert_eq!(why(deny, path), Some(denied), "{deny} {path}");
+    }
+    assert_eq!(why("/link", "/srv/realm"), None);
+}
+
+#[test]
+fn a_link_widens_no_allowance_which_names_the_path_without_links() {
+    // A guest made it, in a workspace that the user allows.
+    let links = [
+        ("/home/u/p/data", "/home/u/.ssh"),
+        ("/home/u/.config", "/dot"),
+    ];
+    let why = |allow: &[&str], path: &str| linked(&links, (allow, &[]), path);
+    for allow in ["~/p/data", "~/p/*", "~/p/**", "/home/u/p/data"] {
+        for path in ["/home/u/p/data", "/home/u/.ssh"] {
+            assert_eq!(
+                why(&[allow], path),
+                Some(sensitive("/home/u/.ssh")),
+                "{allow} {path}"
+            );
+        }
+    }
+    // The user's own link is nothing else to us: the path that the refusal shows is the one to allow.
+    let config = Some(sensitive("/home/u/.config"));
+    assert_eq!(why(&["~/.config"], "/home/u/.config"), config);
+    assert_eq!(why(&["/dot"], "/home/u/.config"), None);
+    assert_eq!(why(&["/dot:ro"], "/home/u/.config:ro"), None);
+    assert_eq!(why(&["/dot:ro"], "/home/u/.config"), config);
+}
+
+#[test]
+fn homes_are_where_links_lead() {
+    let links = [("/home", "/var/home"), ("/root", "/var/roothome")];
+    let none: (&[&str], &[&str]) = (&[], &[]);
+    for (path, home) in [
+        ("/var/home/other", "/var/home/other"),
+        ("/home/u", "/var/home/u"),
+        ("/var/home", "/var/home/u"),
+        ("/var/roothome", "/var/roothome"),
+    ] {
+        let home = Some(Why::Home(PathBuf::from(home)));
+        assert_eq!(linked(&links, none, path), home, "{path}");
+    }
+    for (path, place) in [
+        ("/var/home/other/.ssh", "/var/home/other/.ssh"),
+        ("/var/home/u/.ssh/x", "/var/home/u/.ssh"),
+        ("/var/roothome/.aws", "/var/roothome/.aws"),
+    ] {
+        assert_eq!(linked(&links, none, path), Some(sensitive(place)), "{path}");
+    }
+    assert_eq!(linked(&links, none, "/var/home/other/p"), None);
+    assert_eq!(linked(&links, (&["~/.ssh"], &[]), "/home/u/.ssh"), None);
 }
 
 #[test]

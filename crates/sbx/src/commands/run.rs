@@ -192,7 +192,7 @@ async fn find(context: &mut Context, args: &Args) -> Result<Option<Sandbox>, Rep
     let agent = canonical(agent);
     Ok(all
         .into_iter()
-        .find(|sandbox| sandbox.agent == agent && sandbox.workspaces == wanted))
+        .find(|sandbox| sandbox.agent == agent && lookup::are(&sandbox.workspaces, &wanted)))
 }
 
 /// The name under which sandboxes of this agent are listed.

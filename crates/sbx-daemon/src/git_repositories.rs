@@ -2,6 +2,7 @@
 //!
 //! What is below the workspace's root may be the guest's: it is opened without following a link.
 
+use crate::folding;
 use crate::unreadable::Unreadable;
 use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -33,6 +34,8 @@ pub(crate) struct Found {
     pub(crate) cut: BTreeSet<Cut>,
     /// What could not be.
     pub(crate) unreadable: Unreadable,
+    /// The first directory, the root or below it, in which names have several spellings ([`crate::folding`]).
+    pub(crate) folding: Option<PathBuf>,
 }
 
 /// Why not everything was looked at.
@@ -65,16 +68,23 @@ pub(crate) struct Search<'a> {
     /// `None`: it is no directory.
     top: Option<OwnedFd>,
     left: usize,
+    folds: fn(&OwnedFd) -> bool,
     pub(crate) found: Found,
 }
 
 impl<'a> Search<'a> {
     /// Finds those above the root, at the root and below it. What links lead to in the workspace is found where it is.
     pub(crate) fn new(root: &'a Path) -> Self {
+        Self::with(root, |directory| folding::is_marked(directory))
+    }
+
+    /// As [`Search::new`], with another way to know where names are folded.
+    fn with(root: &'a Path, folds: fn(&OwnedFd) -> bool) -> Self {
         let mut search = Self {
             root,
             top: directory(root).ok(),
             left: MAX_LOOKED_AT,
+            folds,
             found: Found::default(),
         };
         for near in root.ancestors() {
@@ -143,7 +153,7 @@ impl<'a> Search<'a> {
     ) {
         let mut waiting = VecDeque::from([start.to_owned()]);
         while let Some(below) = waiting.pop_front() {
-            match self.directory(top, &below, &mut waiting) {
+            match self.directory((top, path), &below, &mut waiting) {
                 Ok(here) => show(&mut self.found, &path.join(&below), &here),
                 Err(Errno::NAMETOOLONG) => drop(self.found.cut.insert(Cut::Path)),
                 // A link, since it was seen.
@@ -162,11 +172,14 @@ impl<'a> Search<'a> {
 
     fn directory(
         &mut self,
-        top: &OwnedFd,
+        (top, path): (&OwnedFd, &Path),
         below: &Path,
         waiting: &mut VecDeque<PathBuf>,
     ) -> Result<Vec<&'static str>, Errno> {
         let directory = open(top, below, OFlags::DIRECTORY | OFlags::NONBLOCK)?;
+        if self.found.folding.is_none() && (self.folds)(&directory) {
+            self.found.folding = Some(path.join(below));
+        }
         let mut here = Vec::new();
         for entry in Dir::read_from(&directory)? {
             let entry = entry?;
@@ -310,6 +323,21 @@ mod tests {
         let found = find(folder.path());
         assert_eq!(found.worktrees.len(), 2);
         assert_eq!(found.cut, BTreeSet::from([Cut::Path]));
+    }
+
+    #[test]
+    fn the_first_directory_in_which_names_are_folded_is_known() {
+        let folder = tempfile::tempdir().unwrap();
+        make(folder.path(), &["a/b", "c"], &[]);
+        assert_eq!(find(folder.path()).folding, None);
+        // Such a file system is not to be had here: another sign stands for it.
+        let sticky = Mode::from_raw_mode(0o1700);
+        rustix::fs::chmod(folder.path().join("a/b"), sticky).unwrap();
+        let search = Search::with(folder.path(), |directory| {
+            let mode = rustix::fs::fstat(directory).unwrap().st_mode;
+            mode & 0o1000 != 0
+        });
+        assert_eq!(search.found.folding, Some(folder.path().join("a/b")));
     }
 
     #[test]

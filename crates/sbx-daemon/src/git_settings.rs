@@ -218,6 +218,14 @@ impl Follow<'_> {
                 self.root.display()
             ));
         }
+        // The root itself is judged with its rules.
+        if let Some(below) = search.found.folding.filter(|below| below != self.root) {
+            self.notices.add(format!(
+                "{} is on a file system that takes other spellings of a name for the same (.GIT for .git): in it, and \
+                 perhaps in others, protected and hidden names are not guarded",
+                below.display()
+            ));
+        }
         self.unreadable.add(search.found.unreadable);
         let mut notices = Vec::new();
         self.unreadable.said(&mut notices)?;

@@ -6,7 +6,7 @@ use crate::files::{self, Found};
 use crate::record::Record;
 use crate::sandbox::Sandbox;
 use crate::store::StoredSetting;
-use crate::{git_settings, image, masks, settings, stand_ins};
+use crate::{folding, git_settings, image, masks, settings, stand_ins};
 use sbx_wire::api::{GuardTold, Guarded, GuardedEvent};
 use sbx_wire::launch::ShareSpec;
 use sbx_wire::launch::files::share_events;
@@ -72,6 +72,8 @@ pub(crate) fn complete(
         })?;
         share.rules.protect.push(entry);
     }
+    // That may be the only one that blocks.
+    folding::check(&share.rules, (&share.host, false), folding::folds)?;
     Ok(notices)
 }
 
@@ -79,11 +81,22 @@ pub(crate) fn complete(
 /// for them, for the user.
 ///
 /// # Errors
-/// What in the workspace's own list cannot be meant: a list that is understood in part would show what it was to hide.
+/// What in the workspace's own list cannot be meant: a list that is understood in part would show what it was to hide; and
+/// what its file system does not let anybody keep.
 pub(crate) fn rules(
     stored: &BTreeMap<String, StoredSetting>,
     guarding: &Guarding,
+    share: (&Path, bool),
+) -> Result<(Rules, Vec<String>), Report> {
+    rules_where(stored, guarding, share, folding::folds)
+}
+
+/// [`rules`], with a way to know where names are folded.
+fn rules_where(
+    stored: &BTreeMap<String, StoredSetting>,
+    guarding: &Guarding,
     (root, read_only): (&Path, bool),
+    folds: fn(&Path) -> io::Result<bool>,
 ) -> Result<(Rules, Vec<String>), Report> {
     let level = match guarding.protect {
         Some(level) => level,
@@ -135,7 +148,9 @@ pub(crate) fn rules(
         stay: found.stay,
         ..Rules::default()
     };
-    Ok((rules, found.notices))
+    let mut notices = found.notices;
+    notices.extend(folding::check(&rules, (root, read_only), folds)?);
+    Ok((rules, notices))
 }
 
 fn ignore_file(root: &Path) -> Result<Vec<Pattern>, Report> {
@@ -231,5 +246,35 @@ fn tried(stored: &BTreeMap<String, StoredSetting>, record: &Record, dir: &Path) 
         protect: record.guarding.protect.unwrap_or_else(chosen),
         events,
         counted,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_workspace_whose_file_system_folds_names_has_no_rules_that_block() {
+        let folder = tempfile::tempdir().unwrap();
+        let asked = |level, read_only, folds| {
+            let guarding = Guarding {
+                protect: Some(level),
+                ..Guarding::default()
+            };
+            let share = (folder.path(), read_only);
+            rules_where(&BTreeMap::new(), &guarding, share, folds)
+        };
+        let refused = asked(Level::Standard, false, |_| Ok(true)).unwrap_err();
+        assert_eq!(refused.code, "workspace-folds-case");
+        assert!(asked(Level::Standard, true, |_| Ok(true)).is_ok());
+        assert!(asked(Level::Standard, false, |_| Ok(false)).is_ok());
+        let (_, notices) = asked(Level::Report, false, |_| Ok(true)).unwrap();
+        assert!(
+            notices.iter().any(|notice| notice.contains(".GIT")),
+            "{notices:?}"
+        );
+        // What hides is read from the workspace itself.
+        std::fs::write(folder.path().join(hide::FILE), ".env\n").unwrap();
+        assert!(asked(Level::Off, true, |_| Ok(true)).is_err());
     }
 }

@@ -37,6 +37,7 @@ mod endpoints;
 mod error;
 mod events;
 mod finishing;
+mod folding;
 mod gateway_link;
 mod git;
 mod git_identity;

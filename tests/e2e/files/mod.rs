@@ -2,6 +2,7 @@
 
 mod builds;
 mod pjdfstest;
+mod toolchain;
 
 use crate::setting::Setting;
 use sbx_e2e::files::{Peer, campaign};

@@ -28,6 +28,15 @@ fn exec_passes_bytes_statuses_signals_and_terminals_through() {
         (both.stdout.as_str(), both.stderr.as_str()),
         ("out\n", "err\n")
     );
+    // And each by its name, which opens it anew.
+    let named = "cat /dev/stdin; echo out > /dev/stdout; echo err > /dev/stderr";
+    let named = ["exec", "-i", "exec", "sh", "-c", named];
+    let named = setting.installation.command(named);
+    let named = sbx_e2e::installation::run(named, b"in\n");
+    assert_eq!(
+        (named.stdout.as_str(), named.stderr.as_str()),
+        ("in\nout\n", "err\n")
+    );
     let bytes: Vec<u8> = (0..3_000_000u32)
         .map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[2])
         .collect();

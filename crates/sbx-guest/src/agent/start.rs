@@ -79,8 +79,8 @@ pub(super) fn start(
     };
     sys::prepare_child(&mut command, setup);
     match reaper.spawn(&mut command, on_exit) {
-        Ok(mut child) => streams
-            .take(&mut child)
+        Ok(child) => streams
+            .take(child.id())
             .map_err(|error| bad(&format!("streams of the started program: {error}"))),
         Err(error) => Err(explain(&error, &failed, &workdir, &identity)),
     }
@@ -182,7 +182,12 @@ fn workdir(
 
 /// Our side of a program's streams.
 struct Streams {
-    terminal: Option<OwnedFd>,
+    /// None for a program without input.
+    stdin: Option<OwnedFd>,
+    stdout: OwnedFd,
+    /// None with a terminal.
+    stderr: Option<OwnedFd>,
+    terminal: bool,
 }
 
 impl Streams {
@@ -191,18 +196,13 @@ impl Streams {
         request: &ExecRequest,
         identity: &Identity,
     ) -> io::Result<Self> {
-        let Some(size) = request.terminal else {
-            let stdin = if request.stdin {
-                Stdio::piped()
-            } else {
-                Stdio::null()
-            };
-            command
-                .stdin(stdin)
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped());
-            return Ok(Self { terminal: None });
-        };
+        match request.terminal {
+            Some(size) => Self::terminal(command, size, identity),
+            None => Self::pipes(command, request.stdin, identity),
+        }
+    }
+
+    fn terminal(command: &mut Command, size: TermSize, identity: &Identity) -> io::Result<Self> {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let master = rustix::pty::openpt(flags)?;
         rustix::pty::grantpt(&master)?;
@@ -212,9 +212,8 @@ impl Streams {
         let mut attributes = rustix::termios::tcgetattr(&slave)?;
         attributes.input_modes |= InputModes::IUTF8;
         rustix::termios::tcsetattr(&slave, OptionalActions::Now, &attributes)?;
+        hand_over(&slave, identity)?;
         if rustix::process::geteuid().is_root() {
-            // So that the program may open its own terminal by name.
-            rustix::fs::fchown(&slave, Some(Uid::from_raw(identity.uid)), None)?;
             rustix::fs::fchmod(&slave, Mode::from_raw_mode(0o620))?;
         }
         command
@@ -222,29 +221,45 @@ impl Streams {
             .stdout(slave.try_clone()?)
             .stderr(slave);
         Ok(Self {
-            terminal: Some(master),
+            stdin: Some(master.try_clone()?),
+            stdout: master,
+            stderr: None,
+            terminal: true,
         })
     }
 
-    fn take(self, child: &mut std::process::Child) -> io::Result<Running> {
-        let pid = child.id();
-        let running = if let Some(master) = self.terminal {
-            Running {
-                pid,
-                stdin: Some(master.try_clone()?),
-                stdout: master,
-                stderr: None,
-                terminal: true,
-            }
-        } else {
-            let piped = || io::Error::other("no pipe");
-            Running {
-                pid,
-                stdin: child.stdin.take().map(OwnedFd::from),
-                stdout: child.stdout.take().ok_or_else(piped)?.into(),
-                stderr: child.stderr.take().map(OwnedFd::from),
-                terminal: false,
-            }
+    fn pipes(command: &mut Command, stdin: bool, identity: &Identity) -> io::Result<Self> {
+        let pipe = || -> io::Result<(OwnedFd, OwnedFd)> {
+            let (reader, writer) = io::pipe()?;
+            hand_over(&reader, identity)?;
+            Ok((reader.into(), writer.into()))
+        };
+        let stdin = stdin.then(pipe).transpose()?;
+        let (stdout, their_stdout) = pipe()?;
+        let (stderr, their_stderr) = pipe()?;
+        let (their_stdin, stdin) = match stdin {
+            Some((theirs, ours)) => (Stdio::from(theirs), Some(ours)),
+            None => (Stdio::null(), None),
+        };
+        command
+            .stdin(their_stdin)
+            .stdout(their_stdout)
+            .stderr(their_stderr);
+        Ok(Self {
+            stdin,
+            stdout,
+            stderr: Some(stderr),
+            terminal: false,
+        })
+    }
+
+    fn take(self, pid: u32) -> io::Result<Running> {
+        let running = Running {
+            pid,
+            stdin: self.stdin,
+            stdout: self.stdout,
+            stderr: self.stderr,
+            terminal: self.terminal,
         };
         let fds = [
             running.stdin.as_ref(),
@@ -256,4 +271,12 @@ impl Streams {
         }
         Ok(running)
     }
+}
+
+/// Gives a stream to the program's user, so that the program may open it by name (`/dev/stdin`, its terminal).
+fn hand_over(stream: impl AsFd, identity: &Identity) -> io::Result<()> {
+    if rustix::process::geteuid().is_root() {
+        rustix::fs::fchown(stream, Some(Uid::from_raw(identity.uid)), None)?;
+    }
+    Ok(())
 }

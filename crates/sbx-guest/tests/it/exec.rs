@@ -25,6 +25,24 @@ fn exit_status_and_both_outputs_come_back() {
 }
 
 #[test]
+fn a_program_of_another_user_may_open_its_streams_by_name() {
+    let mut agent = Agent::start();
+    // An ordinary process starts programs as its own user only, whose streams they are anyway.
+    let root = rustix::process::geteuid().is_root();
+    let script = "cat /dev/stdin && echo out >> /dev/stdout && echo err >> /dev/stderr";
+    let named = ExecRequest {
+        user: root.then(|| "nobody".into()),
+        ..shell(script)
+    };
+    let outcome = agent.client.exec(named, b"in\n").unwrap();
+    assert_eq!(
+        (outcome.stdout.as_slice(), outcome.stderr.as_slice()),
+        (&b"in\nout\n"[..], &b"err\n"[..])
+    );
+    assert_eq!(outcome.status, Some(ExitStatus::Code(0)));
+}
+
+#[test]
 fn what_cannot_be_started_has_the_code_of_a_shell() {
     let mut agent = Agent::start();
     let missing = agent

@@ -12,6 +12,10 @@ use std::fmt::Write as _;
 const STATE: &str = "/etc/sandbox/state.md";
 /// Most rules listed there; a sandbox without rules of its own has about 200.
 const MAX_RULES: usize = 1000;
+/// Most bytes of each of its lists, and of a line of one. All files go to the guest in one frame, 1 MiB.
+const MAX_LIST: usize = 64 << 10;
+/// See [`MAX_LIST`].
+const MAX_LINE: usize = 1 << 10;
 
 /// What is true of a sandbox at the start of its machine.
 #[derive(Debug, Clone, Default)]
@@ -74,29 +78,40 @@ fn state(facts: &Facts) -> String {
         "# Sandbox `{}`\n\nAs it was when this machine started.\n\n## Workspaces\n\n",
         facts.sandbox
     );
-    // Writing to a String cannot fail.
-    for (path, read_only) in &facts.workspaces {
+    let workspaces = facts.workspaces.iter().map(|(path, read_only)| {
         let how = if *read_only { " (read-only)" } else { "" };
-        let _ = writeln!(text, "- `{path}`{how}");
-    }
-    let _ = writeln!(text, "\n## Services with a secret\n");
+        format!("`{path}`{how}")
+    });
+    list(&mut text, workspaces);
+    text.push_str("\n## Services with a secret\n\n");
     if facts.services.is_empty() {
-        let _ = writeln!(text, "None.");
+        text.push_str("None.\n");
     }
-    for service in &facts.services {
-        let _ = writeln!(text, "- {service}");
-    }
-    let _ = writeln!(
-        text,
-        "\n## Rules\n\nA deny stands above an allow; what no rule allows is blocked.\n"
+    list(&mut text, facts.services.iter());
+    text.push_str(
+        "\n## Rules\n\nA deny stands above an allow; what no rule allows is blocked.\n\n",
     );
-    for rule in facts.rules.iter().take(MAX_RULES) {
-        let _ = writeln!(text, "- {rule}");
-    }
-    if facts.rules.len() > MAX_RULES {
-        let _ = writeln!(text, "- … and {} more", facts.rules.len() - MAX_RULES);
-    }
+    list(&mut text, facts.rules.iter());
     text
+}
+
+/// The entries one a line, within the bounds; the number of those left out is named.
+fn list<T: ToString>(text: &mut String, mut entries: impl ExactSizeIterator<Item = T>) {
+    let (begin, most) = (text.len(), MAX_RULES.min(entries.len()));
+    for _ in 0..most {
+        if text.len() - begin + MAX_LINE > MAX_LIST {
+            break;
+        }
+        let Some(entry) = entries.next() else { break };
+        let entry = entry.to_string();
+        let end = entry.floor_char_boundary(MAX_LINE);
+        let cut = if end < entry.len() { "…" } else { "" };
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "- {}{cut}", &entry[..end]);
+    }
+    if entries.len() > 0 {
+        let _ = writeln!(text, "- … and {} more", entries.len());
+    }
 }
 
 impl Agent {
@@ -155,5 +170,21 @@ mod tests {
         ] {
             assert!(text.contains(line), "{text}");
         }
+    }
+
+    #[test]
+    fn state_has_an_end_however_many_and_long_the_rules_are() {
+        let of = |rules: Vec<String>| state(&Facts { rules, ..facts() });
+        let text = of(vec!["allow a.example.com".into(); 1003]);
+        assert!(text.ends_with("com\n- … and 3 more\n"), "{text}");
+        // A rule with thousands of names is one line.
+        let long = format!("allow {}", "ä.example.com, ".repeat(20_000));
+        let text = of(vec![long.clone(), "allow last.example.com".into()]);
+        assert!(text.contains("…\n- allow last.example.com\n"), "{text}");
+        let text = of(vec![long; 1000]);
+        assert!(text.len() < 66 << 10, "{}", text.len());
+        let listed = text.matches("- allow ä").count();
+        assert!(text.ends_with(&format!("- … and {} more\n", 1000 - listed)));
+        assert!(listed > 50, "{listed}");
     }
 }

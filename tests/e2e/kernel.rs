@@ -65,6 +65,11 @@ fn share_engine_networks_limits_and_debuggers_work_with_the_small_kernel() {
     );
     assert_eq!(limited, "67108864\n50000 100000\n20\n");
     inside("docker rm -f web >/dev/null");
+    // As Prometheus' node exporter is run: the root, and what is mounted in it later.
+    inside(
+        "docker run --rm -v /:/host:ro,rslave tiny /bin/sh -c 'cat /host/etc/machine-id' \
+         | cmp - /etc/machine-id",
+    );
 
     // What tools for development lean on: namespaces of one's own, file watches, seccomp, Landlock, loop, FUSE, perf.
     inside("unshare --user --map-root-user --mount --net --pid --fork true");

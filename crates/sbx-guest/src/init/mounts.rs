@@ -6,7 +6,7 @@ use crate::console;
 use crate::files::at;
 use crate::ssh_agent;
 use rustix::fd::OwnedFd;
-use rustix::mount::{MountFlags, mount};
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use std::ffi::CStr;
 use std::fs;
 use std::io;
@@ -135,6 +135,10 @@ pub(super) fn enter_root(disks: &Disks) -> io::Result<OwnedFd> {
     rustix::process::chroot(".")?;
     rustix::process::chdir("/")?;
     mount_all(Path::new("/"), &LATE)?;
+    // As systemd does it: the Docker Engine refuses binds with `rslave` or `rshared` of what is not shared. What is
+    // mounted below later is shared as well.
+    let shared = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
+    mount_change("/", shared)?;
     links();
     cgroups();
     limits();

@@ -320,9 +320,17 @@ impl Life {
             grace.min(BROKEN_GRACE)
         };
         if let Some(guest) = self.guest.clone() {
-            let grace_ms = u32::try_from(grace.as_millis() / 2).unwrap_or(u32::MAX);
-            let asked = guest.send_now(&ToGuest::Shutdown { grace_ms });
-            if asked && self.await_end_of(Role::Machine, grace).await {
+            let deadline = Instant::now() + grace;
+            let left = || deadline.saturating_duration_since(Instant::now());
+            // What waits for a guest that is slow to read goes first.
+            let asked = match timeout(grace, guest.room()).await {
+                Ok(Ok(room)) => {
+                    let grace_ms = u32::try_from(left().as_millis() / 2).unwrap_or(u32::MAX);
+                    room.send(&ToGuest::Shutdown { grace_ms }).is_ok()
+                }
+                _ => false,
+            };
+            if asked && self.await_end_of(Role::Machine, left()).await {
                 return;
             }
             tracing::warn!("the guest did not shut down in time");

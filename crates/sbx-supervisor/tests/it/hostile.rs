@@ -433,6 +433,21 @@ fn guest_is_asked_to_shut_down_and_then_forced() {
 }
 
 #[test]
+fn guest_that_is_slow_to_read_is_asked_to_shut_down_as_well() {
+    let mut sandbox = sandbox();
+    let (mut client, _) = sandbox.exec(false);
+    let limit = Some(Duration::from_millis(500));
+    client.stream.set_write_timeout(limit).unwrap();
+    let signal = sbx_wire::frame::encode(0, &FromClient::Signal(10)).unwrap();
+    // Until there is no room anywhere.
+    while client.stream.write_all(&signal).is_ok() {}
+    let _stop = sandbox.lab.ask(&Request::Stop { grace_ms: 20_000 });
+    let stopping = |status: &sbx_wire::session::Status| status.phase == Phase::Stopping;
+    sandbox.lab.until("stopping", stopping);
+    while !matches!(sandbox.next(), ToGuest::Shutdown { .. }) {}
+}
+
+#[test]
 fn guest_that_cannot_be_set_up_is_not_used() {
     let mut lab = Lab::new("exec sleep 600").start();
     let (_monitor, channel) = qemu(&lab);

@@ -20,17 +20,28 @@ pub(super) async fn serve(
         return Ok(());
     };
     let size = request.start.terminal;
-    let terminals = &context.terminals;
-    let started = terminals.start(&guest, request.start, &context.state).await;
+    let RunRequest {
+        start, join, last, ..
+    } = request;
+    let (terminals, state) = (context.terminals.clone(), context.state.clone());
+    // It goes on when whoever wants it leaves, and a guest that does not read keeps nobody.
+    let starting = tokio::spawn(async move {
+        let (terminal, ours) = terminals.start(&guest, start, &state).await?;
+        if last && (ours || join) {
+            terminal.end_the_sandbox_with_it();
+        }
+        Ok((terminal, ours))
+    });
+    let started = tokio::select! {
+        started = starting => started.map_err(io::Error::other)?,
+        () = closed(&client.read) => return Ok(()),
+    };
     let (terminal, ours) = match started {
         Ok(started) => started,
         Err(error) => return client.not_started(&context.state, &error).await,
     };
-    if !ours && !request.join {
+    if !ours && !join {
         return send(&mut client.write, &ToClient::Busy).await;
-    }
-    if request.last {
-        terminal.end_the_sandbox_with_it();
     }
     if request.hold || !request.attach {
         let begun = tokio::select! {
@@ -47,7 +58,7 @@ pub(super) async fn serve(
         }
     }
     let size = size.unwrap_or_else(|| terminal.size());
-    let Some(attached) = terminal.attach(size, ours).await else {
+    let Some(attached) = terminal.attach(size, ours) else {
         let why = "too many terminals are attached to the agent of this sandbox".to_owned();
         return send(&mut client.write, &ToClient::Lost(why)).await;
     };
@@ -61,7 +72,7 @@ pub(super) async fn serve(
         outcome = to_client(write, &attached) => outcome,
         outcome = from_client(read, decoder, &attached) => outcome,
     };
-    attached.detach().await;
+    attached.detach();
     outcome
 }
 
@@ -107,11 +118,14 @@ async fn from_client(
                 FromClient::Stdin(data) if data.len() > CHUNK => {
                     return Err(io::Error::other("a chunk over the limit"));
                 }
-                FromClient::Stdin(data) => full |= attached.input(&data).await == Input::Full,
+                FromClient::Stdin(data) => full |= attached.input(&data) == Input::Full,
                 // Its terminal has hung up.
                 FromClient::StdinEof => return Ok(()),
-                FromClient::Resize(size) => attached.resize(size).await,
-                FromClient::Signal(signal @ 1..=64) => attached.signal(signal).await?,
+                FromClient::Resize(size) => attached.resize(size),
+                FromClient::Signal(signal @ 1..=64) => tokio::select! {
+                    () = closed(read) => return Ok(()),
+                    sent = attached.signal(signal) => sent?,
+                },
                 FromClient::Signal(_) => return Err(io::Error::other("no such signal")),
                 FromClient::Detach => attached.leave(),
             }

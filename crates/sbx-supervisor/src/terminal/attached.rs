@@ -65,23 +65,24 @@ impl Attached {
     }
 
     /// Takes what was typed. Whoever types leads.
-    pub async fn input(&self, data: &[u8]) -> Input {
-        let (rearranged, full) = {
+    pub fn input(&self, data: &[u8]) -> Input {
+        let (leads, full) = {
             let mut inner = lock(&self.terminal.0.inner);
             let inner = &mut *inner;
             if inner.end.is_some() {
                 return Input::Taken;
             }
             inner.input.extend(data);
-            let rearranged = (inner.leader != Some(self.id)).then(|| {
+            let leads = inner.leader == Some(self.id);
+            if !leads {
                 inner.leader = Some(self.id);
-                inner.arrange()
-            });
-            (rearranged, inner.input.len() >= MAX_INPUT)
+                inner.arrange();
+            }
+            (leads, inner.input.len() >= MAX_INPUT)
         };
         self.terminal.0.input.notify_one();
-        if let Some(resized) = rearranged {
-            self.terminal.rearranged(resized).await;
+        if !leads {
+            self.terminal.rearranged();
         }
         if full { Input::Full } else { Input::Taken }
     }
@@ -101,19 +102,19 @@ impl Attached {
     }
 
     /// The client's terminal has a new size.
-    pub async fn resize(&self, size: TermSize) {
-        let resized = {
+    pub fn resize(&self, size: TermSize) {
+        {
             let mut inner = lock(&self.terminal.0.inner);
             if let Some(viewer) = inner.viewers.get_mut(&self.id) {
                 viewer.size = size.bounded();
             }
             inner.leader = Some(self.id);
-            inner.arrange()
-        };
-        self.terminal.rearranged(resized).await;
+            inner.arrange();
+        }
+        self.terminal.rearranged();
     }
 
-    /// Delivers a signal to the agent.
+    /// Delivers a signal to the agent; waits while the guest does not read.
     ///
     /// # Errors
     /// When the guest is gone.
@@ -128,16 +129,16 @@ impl Attached {
     }
 
     /// Detaches the client.
-    pub async fn detach(self) {
-        let resized = {
+    pub fn detach(self) {
+        {
             let mut inner = lock(&self.terminal.0.inner);
             inner.viewers.remove(&self.id);
             if inner.leader == Some(self.id) {
                 // Whoever came last of those that are left.
                 inner.leader = inner.viewers.keys().next_back().copied();
             }
-            inner.arrange()
-        };
-        self.terminal.rearranged(resized).await;
+            inner.arrange();
+        }
+        self.terminal.rearranged();
     }
 }

@@ -76,7 +76,7 @@ impl Terminals {
             }
         };
         state.update(|snapshot| snapshot.agent = true);
-        terminal.drive(session, size);
+        terminal.drive(session);
         Ok((terminal, true))
     }
 }

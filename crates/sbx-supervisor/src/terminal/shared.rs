@@ -37,7 +37,7 @@ pub(super) struct Shared {
     pub(super) inner: Mutex<Inner>,
     /// For whoever waits for the start, or the end in its place.
     pub(super) begun: Notify,
-    /// For the task that sends input: there is some, or none will be wanted.
+    /// For the task that sends input and sizes: there is some, or none will be wanted.
     pub(super) input: Notify,
     /// For clients whose input did not fit.
     pub(super) room: Notify,
@@ -58,6 +58,8 @@ pub(super) struct Inner {
     /// The sandbox is to end with it.
     pub(super) last: bool,
     pub(super) input: VecDeque<u8>,
+    /// The size that the program is still to be told.
+    untold: Option<TermSize>,
 }
 
 impl Terminal {
@@ -76,6 +78,7 @@ impl Terminal {
                 end: None,
                 last: false,
                 input: VecDeque::new(),
+                untold: None,
             }),
             begun: Notify::new(),
             input: Notify::new(),
@@ -89,17 +92,12 @@ impl Terminal {
         lock(&self.0.inner).end.is_some()
     }
 
-    /// Serves the session, which was started with this size, until its end.
-    pub(super) fn drive(&self, session: Session, size: TermSize) {
+    /// Serves the session until its end.
+    pub(super) fn drive(&self, session: Session) {
         let _ = self.0.session.set(session.clone());
         let this = self.clone();
         let typing = session.clone();
-        tokio::spawn(async move {
-            // Somebody may have attached meanwhile.
-            let now = lock(&this.0.inner).screen.size();
-            this.rearranged((now != size).then_some(now)).await;
-            this.send_input(&typing).await;
-        });
+        tokio::spawn(async move { this.send_input(&typing).await });
         let this = self.clone();
         tokio::spawn(async move {
             let end = this.read_output(&session).await;
@@ -237,44 +235,51 @@ impl Terminal {
         }
     }
 
+    /// Sends sizes and input. Nobody else waits for a guest that does not read.
     async fn send_input(&self, session: &Session) {
         loop {
             let some = self.0.input.notified();
-            let empty = {
+            let (input, size) = {
                 let inner = lock(&self.0.inner);
                 if inner.end.is_some() {
                     return;
                 }
-                inner.input.is_empty()
+                (!inner.input.is_empty(), inner.untold.is_some())
             };
-            if empty {
-                some.await;
-                continue;
-            }
-            if !session.wants_stdin().await {
-                return;
+            if !size {
+                tokio::select! {
+                    biased;
+                    () = some => continue,
+                    wanted = session.wants_stdin(), if input => if !wanted { return },
+                }
             }
             let Ok(room) = self.0.guest.room().await else {
                 return;
             };
-            let data: Vec<u8> = {
-                let mut inner = lock(&self.0.inner);
-                let wanted = inner.input.len().min(CHUNK);
-                let count = session.take_stdin_window(wanted);
-                inner.input.drain(..count).collect()
-            };
-            self.0.room.notify_waiters();
-            let session = session.id();
-            if room.send(&ToGuest::Stdin { session, data }).is_err() {
+            if room.send(&self.next_message(session)).is_err() {
                 return;
             }
+            self.0.room.notify_waiters();
         }
+    }
+
+    /// The size that the program is to be told, or else as much input as its window takes.
+    fn next_message(&self, session: &Session) -> ToGuest {
+        let mut inner = lock(&self.0.inner);
+        let id = session.id();
+        if let Some(size) = inner.untold.take() {
+            return ToGuest::Resize { session: id, size };
+        }
+        let wanted = inner.input.len().min(CHUNK);
+        let count = session.take_stdin_window(wanted);
+        let data = inner.input.drain(..count).collect();
+        ToGuest::Stdin { session: id, data }
     }
 
     /// Attaches a client with a terminal of this size. `starter`: it started the agent, so its terminal shows
     /// what the agent's shows: nothing yet. `None`: there are too many.
-    pub async fn attach(&self, size: TermSize, starter: bool) -> Option<Attached> {
-        let (id, wake, resized) = {
+    pub fn attach(&self, size: TermSize, starter: bool) -> Option<Attached> {
+        let (id, wake) = {
             let mut inner = lock(&self.0.inner);
             if inner.viewers.len() >= MAX_VIEWERS {
                 return None;
@@ -297,9 +302,10 @@ impl Terminal {
             };
             inner.viewers.insert(id, viewer);
             inner.leader = Some(id);
-            (id, wake, inner.arrange())
+            inner.arrange();
+            (id, wake)
         };
-        self.rearranged(resized).await;
+        self.rearranged();
         Some(Attached {
             terminal: self.clone(),
             id,
@@ -307,22 +313,18 @@ impl Terminal {
         })
     }
 
-    /// Tells the program about a new size, and everybody else what changed.
-    pub(super) async fn rearranged(&self, resized: Option<TermSize>) {
+    /// Tells everybody what changed.
+    pub(super) fn rearranged(&self) {
         let attached = {
             let inner = lock(&self.0.inner);
             inner.wake_all();
             u32::try_from(inner.viewers.len()).unwrap_or(u32::MAX)
         };
         self.0.taken.notify_one();
+        self.0.input.notify_one();
         self.0.state.update(|snapshot| {
             snapshot.attached = attached;
         });
-        if let (Some(size), Some(session)) = (resized, self.0.session.get()) {
-            let session = session.id();
-            // A closed channel ends the session by itself.
-            let _ = self.0.guest.send(&ToGuest::Resize { session, size }).await;
-        }
     }
 }
 
@@ -350,8 +352,8 @@ impl Inner {
         }
     }
 
-    /// Gives the session its size and each client its view. Returns the size if it is new.
-    pub(super) fn arrange(&mut self) -> Option<TermSize> {
+    /// Gives the session its size, which the program is told if it is new, and each client its view.
+    pub(super) fn arrange(&mut self) {
         let rows = self.viewers.values().map(|viewer| viewer.size.rows).min();
         let cols = self.viewers.values().map(|viewer| viewer.size.cols).min();
         let before = self.screen.size();
@@ -361,6 +363,7 @@ impl Inner {
         };
         if size != before {
             self.screen.resize(size);
+            self.untold = Some(size);
             self.number += 1;
         }
         for (id, viewer) in &mut self.viewers {
@@ -371,6 +374,5 @@ impl Inner {
                 _ => {}
             }
         }
-        (size != before).then_some(size)
     }
 }

@@ -501,3 +501,66 @@ fn client_may_not_type_without_end_when_nobody_reads() {
     drop(first);
     eventually("nobody", || sessions(&sandbox).attached == 0);
 }
+
+/// Leaves no room for anything on its way to the guest, which reads nothing.
+fn fill(client: &mut Client) {
+    let limit = Some(Duration::from_millis(500));
+    client.stream.set_write_timeout(limit).unwrap();
+    let signal = sbx_wire::frame::encode(0, &FromClient::Signal(10)).unwrap();
+    while std::io::Write::write_all(&mut client.stream, &signal).is_ok() {}
+}
+
+#[test]
+fn a_guest_that_does_not_read_keeps_no_terminal_from_coming_leaving_and_being_missed() {
+    let mut sandbox = sandbox();
+    let (first, session) = agent(&mut sandbox, LARGE);
+    let (mut other, _) = sandbox.exec(false);
+    fill(&mut other);
+    say(&mut sandbox, session, "there");
+    // One of another size, more often than there is place, and each is noticed to be gone.
+    for _ in 0..20 {
+        let mut next = join(&sandbox, SMALL);
+        next.until("there");
+        next.client.send(&FromClient::Resize(LARGE));
+        next.client.send(&FromClient::Stdin(b"x".to_vec()));
+        next.client.send(&FromClient::Detach);
+        while !matches!(next.client.next(), Some(ToClient::Detached)) {}
+    }
+    let mut signalling = join(&sandbox, SMALL);
+    signalling.until("there");
+    signalling.client.send(&FromClient::Signal(10));
+    drop(signalling);
+    drop(first);
+    eventually("nobody", || sessions(&sandbox).attached == 0);
+    // Once it reads again it is told the size of the last one, and gets what was typed.
+    let mut size = None;
+    let mut typed = 0;
+    eventually("all of it", || {
+        match sandbox.next() {
+            ToGuest::Resize { size: new, .. } => size = Some(new),
+            ToGuest::Stdin { data, .. } => typed += data.len(),
+            _ => {}
+        }
+        typed == 20 && size.is_some()
+    });
+}
+
+#[test]
+fn whoever_wants_an_agent_of_a_guest_that_does_not_read_may_leave() {
+    let mut sandbox = sandbox();
+    let (mut other, _) = sandbox.exec(false);
+    fill(&mut other);
+    let before = descriptors(&sandbox);
+    let first = ask(&sandbox, run(SMALL));
+    eventually("it came", || descriptors(&sandbox) > before);
+    drop(first);
+    eventually("it left", || descriptors(&sandbox) == before);
+    // Its agent is started all the same.
+    while !matches!(sandbox.next(), ToGuest::Exec { .. }) {}
+}
+
+/// How much the supervisor has open.
+fn descriptors(sandbox: &Sandbox) -> usize {
+    let all = std::fs::read_dir(format!("/proc/{}/fd", sandbox.lab.pid()));
+    all.unwrap().count()
+}

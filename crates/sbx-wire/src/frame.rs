@@ -70,6 +70,11 @@ impl Decoder {
         self.buffer.extend_from_slice(bytes);
     }
 
+    /// Whether no part of a frame waits for the rest of it.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.buffer.len()
+    }
+
     /// The next whole message, `None` when more bytes are needed.
     ///
     /// # Errors

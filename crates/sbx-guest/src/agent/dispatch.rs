@@ -12,12 +12,10 @@ use std::time::Duration;
 
 impl Agent {
     pub(super) fn dispatch(&mut self, message: ToGuest) -> Result<(), Broken> {
-        let Channel::Open(life) = &mut self.channel else {
+        let Channel::Open(life) = &self.channel else {
             return Ok(());
         };
         let epoch = life.epoch;
-        // A frame that was whole is no partial one; what may follow is timed from its own first bytes.
-        life.partial_since = None;
         match message {
             ToGuest::Personalise(request) => self.personalise(epoch, request),
             ToGuest::Exec { session, request } => self.exec(SessionKey { epoch, session }, request),

@@ -29,8 +29,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A frame that was begun is finished within this, or the channel is opened anew: the host went away in the
-/// middle of it and came back too quickly for the guest to see.
+/// A frame that was begun is finished within this, or the channel's life is over: the host went away in the middle of it
+/// and came back too quickly for the guest to see.
 const FRAME_LIMIT: Duration = Duration::from_secs(10);
 
 /// What the agent leaves to its surroundings: the machine, or in tests nothing.
@@ -146,6 +146,7 @@ impl Agent {
                 let gone = matches!(broken, Broken::Gone | Broken::Io(_));
                 self.close();
                 if gone {
+                    self.outbox.reset(None);
                     if self.port.edge_fd().is_none() {
                         return Ok(());
                     }
@@ -155,11 +156,11 @@ impl Agent {
         }
     }
 
-    /// Ends the channel's life: every session is hung up, and the next preamble is awaited. Also puts the
-    /// agent in order after a panic.
+    /// Ends the channel's life: every session is hung up, a host that is still there is told that the channel is
+    /// broken, and the next preamble is awaited. Also puts the agent in order after a panic.
     pub fn close(&mut self) {
         self.channel = Channel::Opening(Opening::default());
-        self.outbox.reset(None);
+        self.outbox.break_off();
         for session in &mut self.sessions {
             session.hang_up(&self.reaper);
         }
@@ -290,7 +291,6 @@ impl Agent {
             }
             Channel::Open(life) => {
                 life.decoder.push(bytes);
-                life.partial_since = Some(Instant::now());
             }
         }
         let result = self.drain(bytes);
@@ -309,7 +309,11 @@ impl Agent {
             };
             match life.decoder.next::<ToGuest>() {
                 Ok(Some(message)) => self.dispatch(message)?,
-                Ok(None) => return Ok(()),
+                Ok(None) => {
+                    let partial = !life.decoder.is_empty();
+                    life.partial_since = partial.then(Instant::now);
+                    return Ok(());
+                }
                 Err(error) => {
                     let seen = [life.tail.as_slice(), bytes].concat();
                     return self.reopen(&seen, &error);

@@ -125,6 +125,9 @@ fn poll_one(fd: BorrowedFd<'_>, limit: Duration) -> PollFlags {
     fds[0].revents()
 }
 
+/// What no frame begins with: it is longer than any. A host that reads it knows that the channel is broken.
+const BREAK: [u8; 8] = [0xff; 8];
+
 /// Bytes on their way to the host.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
@@ -165,6 +168,16 @@ impl Outbox {
         };
     }
 
+    /// Ends the life of the channel for a host that may be there still: it would wait for ever for what its sessions
+    /// say. A frame of which it has a part is finished first.
+    pub(super) fn break_off(&mut self) {
+        if self.epoch.take().is_some() {
+            self.frames.truncate(usize::from(self.sent > 0));
+            self.bytes = self.frames.front().map_or(0, Vec::len) - self.sent;
+            self.push(BREAK.to_vec());
+        }
+    }
+
     /// Sends as much as the port takes now.
     ///
     /// # Errors
@@ -186,5 +199,41 @@ impl Outbox {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sbx_wire::frame::{Decoder, encode};
+    use sbx_wire::guest::FromGuest;
+
+    #[test]
+    fn a_broken_off_channel_ends_behind_the_frame_that_was_begun() {
+        let message = |token| FromGuest::Pong { token };
+        for sent in [0, 3] {
+            let mut outbox = Outbox::default();
+            outbox.reset(Some(1));
+            outbox.message(1, &message(1));
+            outbox.message(1, &message(2));
+            outbox.sent = sent;
+            outbox.break_off();
+            outbox.break_off();
+            outbox.message(1, &message(3));
+            assert_eq!(
+                outbox.bytes,
+                outbox.frames.iter().map(Vec::len).sum::<usize>() - sent
+            );
+            let mut decoder = Decoder::new(1);
+            // What the host had before.
+            decoder.push(&encode(1, &message(1)).unwrap()[..sent]);
+            let frames: Vec<u8> = outbox.frames.iter().flatten().copied().collect();
+            decoder.push(&frames[sent..]);
+            if sent > 0 {
+                let first = decoder.next::<FromGuest>().unwrap();
+                assert!(matches!(first, Some(FromGuest::Pong { token: 1 })));
+            }
+            assert!(decoder.next::<FromGuest>().is_err());
+        }
     }
 }

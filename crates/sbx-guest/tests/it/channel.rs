@@ -2,8 +2,8 @@
 
 use crate::Agent;
 use crate::client::{Client, plain, preamble, shell};
-use sbx_wire::frame::encode;
-use sbx_wire::guest::{ExecError, FromGuest, ToGuest, WINDOW};
+use sbx_wire::frame::{FrameError, encode};
+use sbx_wire::guest::{ExecError, FromGuest, Stream, ToGuest, WINDOW};
 use std::io::{Read as _, Write as _};
 
 #[test]
@@ -86,6 +86,30 @@ fn a_host_that_overruns_a_window_is_cut_off() {
     // The life is over; a new one is opened on the same stream.
     let mut next = Client::open(agent.client.stream.try_clone().unwrap(), 2).unwrap();
     assert!(matches!(next.receive().unwrap(), FromGuest::Booted { .. }));
+}
+
+#[test]
+fn a_host_whose_life_is_over_is_told() {
+    let ends = |what: &str, bytes: &[u8]| {
+        let mut agent = Agent::start();
+        agent.client.begin(shell("sleep 1000")).unwrap();
+        agent.client.stream.write_all(bytes).unwrap();
+        let end = loop {
+            if let Err(error) = agent.client.receive() {
+                break error;
+            }
+        };
+        let broken = end.get_ref().is_some_and(|error| error.is::<FrameError>());
+        assert!(broken, "{what}: {end}");
+    };
+    ends("a frame that cannot be", &[0xff; 64]);
+    ends("a frame that is not finished", &[40, 0, 0, 0, 1]);
+    let credit = ToGuest::Credit {
+        session: 1,
+        stream: Stream::Stdout,
+        bytes: 1,
+    };
+    ends("credit for nothing", &encode(1, &credit).unwrap());
 }
 
 #[test]

@@ -24,6 +24,14 @@ pub(super) fn rootfs(config: &Value) -> Option<&Path> {
     config.pointer("/root/path")?.as_str().map(Path::new)
 }
 
+fn text<'a>(mount: &'a Value, key: &str) -> Option<&'a Path> {
+    mount.get(key)?.as_str().map(Path::new)
+}
+
+fn is_bind(mount: &Value) -> bool {
+    mount.get("type").and_then(Value::as_str) == Some("bind")
+}
+
 /// Mounts the roots and points the container's first program to them.
 pub(super) fn add_roots(config: &mut Value, roots: &Roots) -> bool {
     let java = roots.java.is_some();
@@ -31,11 +39,16 @@ pub(super) fn add_roots(config: &mut Value, roots: &Roots) -> bool {
     let Some(mounts) = changed.get_mut("mounts").and_then(Value::as_array_mut) else {
         return false;
     };
-    let destination = |mount: &Value| mount.get("destination")?.as_str().map(PathBuf::from);
-    let taken: Vec<PathBuf> = mounts.iter().filter_map(destination).collect();
-    // Anywhere else the mount point would be made in the image.
-    if !taken.iter().any(|path| path == Path::new("/dev"))
-        || taken.iter().any(|path| path.starts_with("/dev/sbx"))
+    let at =
+        |mount: &Value, known: fn(&Path) -> bool| text(mount, "destination").is_some_and(known);
+    let dev = |path: &Path| path == Path::new("/dev");
+    let mut devs = mounts.iter().filter(|mount| at(mount, dev)).peekable();
+    // Anywhere else the mount point would be made in the image, or in a folder of the user's.
+    if devs.peek().is_none()
+        || !devs.all(|mount| mount.get("type").and_then(Value::as_str) == Some("tmpfs"))
+        || mounts
+            .iter()
+            .any(|mount| at(mount, |path| path.starts_with("/dev/sbx")))
     {
         return false;
     }
@@ -70,13 +83,12 @@ pub(super) fn follow_shares(config: &mut Value, shares: &[PathBuf]) -> bool {
     };
     let mut changed = false;
     for mount in mounts {
-        let source = mount.get("source").and_then(Value::as_str).map(Path::new);
+        let source = text(mount, "source");
         let shared = |source: &Path| {
             let related = |share: &PathBuf| source.starts_with(share) || share.starts_with(source);
             source.is_absolute() && shares.iter().any(related)
         };
-        let bind = mount.get("type").and_then(Value::as_str) == Some("bind");
-        if !bind || !source.is_some_and(shared) {
+        if !is_bind(mount) || !source.is_some_and(shared) {
             continue;
         }
         let options = mount.get_mut("options").and_then(Value::as_array_mut);
@@ -269,11 +281,18 @@ mod tests {
         let mut taken = config(&json!([]));
         let mount = json!({ "destination": "/dev/sbx", "type": "bind", "source": "/x" });
         taken["mounts"].as_array_mut().unwrap().push(mount);
+        let mut users = config(&json!([]));
+        let mount = json!({ "destination": "/dev/", "type": "bind", "source": "/w/dev" });
+        users["mounts"].as_array_mut().unwrap().push(mount);
+        let mut users_alone = users.clone();
+        users_alone["mounts"].as_array_mut().unwrap().remove(1);
         let mut no_process = config(&json!([]));
         no_process.as_object_mut().unwrap().remove("process");
         let odd = [
             no_dev,
             taken,
+            users,
+            users_alone,
             no_process,
             config(&json!([1])),
             config(&json!("PATH=/bin")),

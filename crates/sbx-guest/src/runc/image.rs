@@ -1,6 +1,7 @@
 //! The roots that an image trusts by itself.
 
 use crate::files;
+use rustix::fd::AsFd;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -23,27 +24,51 @@ const FOLDER: &str = "/run/sbx/bundles";
 /// Most of them: they lie in memory. Further images get the machine's bundle.
 const MAX_BUNDLES: usize = 64;
 
-/// The bundle of the image below `rootfs`. No link of the image leads out of it.
-pub(super) fn bundle(rootfs: &Path) -> Option<Vec<u8>> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let root = rustix::fs::open(rootfs, flags | OFlags::DIRECTORY, Mode::empty()).ok()?;
-    BUNDLES.iter().find_map(|path| {
-        // A pipe in its place does not hold us up, and a device is not read.
-        let flags = flags | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let file = rustix::fs::openat2(&root, *path, flags, Mode::empty(), inside).ok()?;
-        let file = fs::File::from(file);
-        let size = file.metadata().ok().filter(fs::Metadata::is_file)?.len();
-        if size > MAX_BUNDLE {
-            return None;
+/// The bundle that a container finds: of what is mounted in it from the machine (where, what), or of its image below
+/// `rootfs`. No link leads out of either.
+pub(super) fn bundle(rootfs: &Path, binds: &[(PathBuf, PathBuf)]) -> Option<Vec<u8>> {
+    let mounted = BUNDLES.iter().find_map(|path| {
+        // What is mounted last is on top.
+        let (source, rest) = binds.iter().rev().find_map(|(destination, source)| {
+            let inside = Path::new("/").join(path);
+            let rest = inside.strip_prefix(destination).ok()?;
+            Some((source, rest.to_owned()))
+        })?;
+        if rest.as_os_str().is_empty() {
+            read(rustix::fs::CWD, source, ResolveFlags::empty())
+        } else {
+            below(source, &rest)
         }
-        // Text around the certificates may be in any encoding.
-        let mut bundle = Vec::new();
-        file.take(MAX_BUNDLE).read_to_end(&mut bundle).ok()?;
-        String::from_utf8_lossy(&bundle)
-            .contains("-----BEGIN CERTIFICATE-----")
-            .then_some(bundle)
+    });
+    mounted.or_else(|| {
+        let mut all = BUNDLES.iter();
+        all.find_map(|path| below(rootfs, Path::new(path)))
     })
+}
+
+/// The bundle at a path whose links stay below `root`.
+fn below(root: &Path, path: &Path) -> Option<Vec<u8>> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::DIRECTORY;
+    let root = rustix::fs::open(root, flags, Mode::empty()).ok()?;
+    read(root, path, ResolveFlags::IN_ROOT)
+}
+
+fn read(root: impl AsFd, path: &Path, inside: ResolveFlags) -> Option<Vec<u8>> {
+    // A pipe in its place does not hold us up, and a device is not read.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let inside = inside | ResolveFlags::NO_MAGICLINKS;
+    let file = rustix::fs::openat2(&root, path, flags, Mode::empty(), inside).ok()?;
+    let file = fs::File::from(file);
+    let size = file.metadata().ok().filter(fs::Metadata::is_file)?.len();
+    if size > MAX_BUNDLE {
+        return None;
+    }
+    // Text around the certificates may be in any encoding.
+    let mut bundle = Vec::new();
+    file.take(MAX_BUNDLE).read_to_end(&mut bundle).ok()?;
+    String::from_utf8_lossy(&bundle)
+        .contains("-----BEGIN CERTIFICATE-----")
+        .then_some(bundle)
 }
 
 /// A file that holds `own` and `ours`.
@@ -88,14 +113,14 @@ mod tests {
     #[test]
     fn bundle_is_found_through_links_that_stay_inside() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(bundle(dir.path()), None);
+        assert_eq!(bundle(dir.path(), &[]), None);
         let real = dir.path().join("etc/pki/ca-trust/extracted/pem");
         fs::create_dir_all(&real).unwrap();
         fs::create_dir_all(dir.path().join("etc/ssl/certs")).unwrap();
         let link = dir.path().join("etc/ssl/certs/ca-certificates.crt");
         symlink("/etc/pki/ca-trust/extracted/pem/real.pem", &link).unwrap();
         fs::write(real.join("real.pem"), ROOT).unwrap();
-        assert_eq!(bundle(dir.path()).as_deref(), Some(ROOT.as_bytes()));
+        assert_eq!(bundle(dir.path(), &[]).as_deref(), Some(ROOT.as_bytes()));
     }
 
     #[test]
@@ -105,10 +130,44 @@ mod tests {
         fs::create_dir_all(&folder).unwrap();
         let own = [b"# Certificaci\xf3n \xe9\n", ROOT.as_bytes()].concat();
         fs::write(folder.join("ca-certificates.crt"), &own).unwrap();
-        let found = bundle(&dir.path().join("rootfs")).unwrap();
+        let found = bundle(&dir.path().join("rootfs"), &[]).unwrap();
         assert_eq!(found, own);
         let merged = merged_in(&dir.path().join("bundles"), &found, b"ours").unwrap();
         assert_eq!(fs::read(merged).unwrap(), [&own[..], b"ours\n"].concat());
+    }
+
+    #[test]
+    fn bundle_that_is_mounted_in_the_container_goes_above_that_of_its_image() {
+        let dir = tempfile::tempdir().unwrap();
+        let (rootfs, own) = (dir.path().join("rootfs"), dir.path().join("own"));
+        for (folder, name, text) in [
+            (
+                &rootfs.join("etc/ssl/certs"),
+                "ca-certificates.crt",
+                "image",
+            ),
+            (&own, "corporate.pem", "file"),
+            (&own.join("certs"), "ca-certificates.crt", "folder"),
+        ] {
+            fs::create_dir_all(folder).unwrap();
+            fs::write(folder.join(name), format!("{text} {ROOT}")).unwrap();
+        }
+        let found = |binds: &[(&str, &str)]| {
+            let binds: Vec<_> = binds
+                .iter()
+                .map(|(to, from)| (PathBuf::from(to), own.join(from)))
+                .collect();
+            let found = String::from_utf8(bundle(&rootfs, &binds).unwrap()).unwrap();
+            found.split(' ').next().unwrap().to_owned()
+        };
+        let file = ("/etc/ssl/certs/ca-certificates.crt", "corporate.pem");
+        let folder = ("/etc/ssl/certs", "certs");
+        assert_eq!(found(&[]), "image");
+        assert_eq!(found(&[("/data", "certs"), file]), "file");
+        assert_eq!(found(&[folder]), "folder");
+        assert_eq!(found(&[folder, file]), "file", "the last one is on top");
+        assert_eq!(found(&[("/etc/ssl/cert.pem", "corporate.pem")]), "file");
+        assert_eq!(found(&[("/etc/ssl/certs", "nothing")]), "image");
     }
 
     #[test]
@@ -120,7 +179,7 @@ mod tests {
         fs::create_dir_all(rootfs.join("etc/ssl/certs")).unwrap();
         let at = rootfs.join("etc/ssl/certs/ca-certificates.crt");
         symlink(&outside, &at).unwrap();
-        assert_eq!(bundle(&rootfs), None);
+        assert_eq!(bundle(&rootfs, &[]), None);
         fs::remove_file(&at).unwrap();
         rustix::fs::mknodat(
             rustix::fs::CWD,
@@ -130,13 +189,13 @@ mod tests {
             0,
         )
         .unwrap();
-        assert_eq!(bundle(&rootfs), None);
+        assert_eq!(bundle(&rootfs, &[]), None);
         fs::remove_file(&at).unwrap();
         fs::write(&at, "no certificates").unwrap();
-        assert_eq!(bundle(&rootfs), None);
+        assert_eq!(bundle(&rootfs, &[]), None);
         let large = format!("{ROOT}{}", " ".repeat(2 << 20));
         fs::write(&at, large).unwrap();
-        assert_eq!(bundle(&rootfs), None);
+        assert_eq!(bundle(&rootfs, &[]), None);
     }
 
     #[test]

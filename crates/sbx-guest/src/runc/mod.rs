@@ -56,7 +56,7 @@ fn prepare(call: &Call) -> io::Result<()> {
             let mut config = read(&path)?;
             let rootfs = spec::rootfs(&config).map(|rootfs| bundle.join(rootfs));
             let follows = spec::follow_shares(&mut config, &mounts_table::of_kind("virtiofs"));
-            let roots = roots(rootfs.as_deref());
+            let roots = roots(rootfs.as_deref(), &spec::binds(&config));
             let rooted = roots
                 .as_ref()
                 .is_ok_and(|roots| spec::add_roots(&mut config, roots));
@@ -80,10 +80,10 @@ fn prepare(call: &Call) -> io::Result<()> {
     }
 }
 
-/// The files for a container with this root file system: its own bundle with our roots, or the machine's.
-fn roots(rootfs: Option<&Path>) -> io::Result<Roots> {
+/// The files for a container with this root file system and these binds: its own bundle with our roots, or the machine's.
+fn roots(rootfs: Option<&Path>, binds: &[(PathBuf, PathBuf)]) -> io::Result<Roots> {
     let ours = fs::read(trust::ROOTS)?;
-    let own = rootfs.and_then(image::bundle);
+    let own = rootfs.and_then(|rootfs| image::bundle(rootfs, binds));
     let bundle = match own.map(|own| image::merged(&own, &ours)) {
         Some(Ok(path)) => path,
         Some(Err(error)) => {

@@ -32,6 +32,17 @@ fn is_bind(mount: &Value) -> bool {
     mount.get("type").and_then(Value::as_str) == Some("bind")
 }
 
+/// Where something of the machine is mounted, and what, in order.
+pub(super) fn binds(config: &Value) -> Vec<(PathBuf, PathBuf)> {
+    let mounts = config.get("mounts").and_then(Value::as_array);
+    let mounts = mounts.into_iter().flatten().filter(|mount| is_bind(mount));
+    let binds = mounts.filter_map(|mount| {
+        let source = text(mount, "source").filter(|source| source.is_absolute())?;
+        Some((text(mount, "destination")?.to_owned(), source.to_owned()))
+    });
+    binds.collect()
+}
+
 /// Mounts the roots and points the container's first program to them.
 pub(super) fn add_roots(config: &mut Value, roots: &Roots) -> bool {
     let java = roots.java.is_some();
@@ -135,8 +146,11 @@ pub(super) fn add_variables(process: &mut Value, java: bool) -> bool {
     if !env.iter().all(Value::is_string) {
         return false;
     }
+    // Python's requests looks at curl's variable where its own is not set.
+    let curl = position(env, "CURL_CA_BUNDLE").is_some();
     for name in BUNDLE_VARIABLES {
-        if position(env, name).is_none() {
+        let instead = curl && name == "REQUESTS_CA_BUNDLE";
+        if position(env, name).is_none() && !instead {
             env.push(format!("{name}={BUNDLE}").into());
         }
     }
@@ -266,6 +280,12 @@ mod tests {
         assert!(add_roots(&mut document, &roots()));
         assert_eq!(variable(&document, "SSL_CERT_FILE"), ["/own.pem"]);
         assert_eq!(variable(&document, "REQUESTS_CA_BUNDLE"), [""]);
+        let mut document = config(&json!(["CURL_CA_BUNDLE=/own.pem"]));
+        assert!(add_roots(&mut document, &roots()));
+        assert_eq!(variable(&document, "CURL_CA_BUNDLE"), ["/own.pem"]);
+        assert_eq!(variable(&document, "REQUESTS_CA_BUNDLE"), [""; 0]);
+        let mut document = config(&own);
+        assert!(add_roots(&mut document, &roots()));
         let both = "-Xmx1g -Djavax.net.ssl.trustStore=/dev/sbx/roots.jks";
         assert_eq!(variable(&document, "JAVA_TOOL_OPTIONS"), [both]);
         let store = "-Djavax.net.ssl.trustStore=/own.jks";

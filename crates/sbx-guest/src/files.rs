@@ -24,17 +24,23 @@ fn replace(path: &Path, content: &[u8], mode: u32, owner: u32) -> io::Result<()>
     name.push(".sbx-new");
     let new = path.with_file_name(name);
     let _ = fs::remove_file(&new);
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&new)?;
-    io::Write::write_all(&mut file, content)?;
-    set_identity(&new, mode, owner)?;
-    // Without this a machine that is killed soon may keep the new name and not the bytes: ext4 writes them first only
-    // where the name replaces another. A file that is made once and then left alone would stay spoilt for good.
-    file.sync_all()?;
-    fs::rename(&new, path)
+    let write = || -> io::Result<()> {
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&new)?;
+        io::Write::write_all(&mut file, content)?;
+        set_identity(&new, mode, owner)?;
+        // Without this a machine that is killed soon may keep the new name and not the bytes: ext4 writes them first
+        // only where the name replaces another. A file that is made once and then left alone would stay spoilt for good.
+        file.sync_all()?;
+        fs::rename(&new, path)
+    };
+    write().inspect_err(|_| {
+        // A full disk needs the room.
+        let _ = fs::remove_file(&new);
+    })
 }
 
 fn set_identity(path: &Path, mode: u32, owner: u32) -> io::Result<()> {
@@ -225,5 +231,13 @@ mod tests {
         );
         write(&path, b"two", 0o600, me).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
+        let folder = dir.path().join("folder");
+        fs::create_dir_all(folder.join("in it")).unwrap();
+        assert!(write(&folder, b"three", 0o600, me).is_err());
+        assert_eq!(
+            fs::read_dir(dir.path()).unwrap().count(),
+            2,
+            "what was begun is gone"
+        );
     }
 }

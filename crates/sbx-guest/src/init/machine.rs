@@ -3,7 +3,7 @@
 use super::disks::{self, Disks};
 use super::docker::{Engine, Wanted};
 use super::{mounts, personalise, prepare, shutdown};
-use crate::agent::{Mailbox, Platform};
+use crate::agent::{Event, Mailbox, Platform};
 use crate::console;
 use crate::reaper::Reaper;
 use rustix::fd::OwnedFd;
@@ -101,7 +101,10 @@ impl Platform for Machine {
     fn personalise(&self, request: &Personalise) -> Result<(), String> {
         let mut network = self.network();
         let booted = self.booted()?;
-        personalise::apply(request, network.as_ref()).map_err(|error| error.to_string())?;
+        let left_out = personalise::apply(request, network.as_ref());
+        for text in left_out.map_err(|error| error.to_string())? {
+            self.mailbox.send(Event::Log(text));
+        }
         if self.prepared.load(Ordering::SeqCst) {
             // After the entropy: what is drawn here is this machine's alone.
             prepare::part().map_err(|error| error.to_string())?;

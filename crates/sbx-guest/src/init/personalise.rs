@@ -19,8 +19,12 @@ const SHARE_LIMIT: Duration = Duration::from_secs(15);
 /// Directories of files that are shared alone.
 const FILES: &str = "/run/sbx/files";
 
-/// Applies all of it but the Docker Engine. `previous`: the network of the last time.
-pub(super) fn apply(request: &Personalise, previous: Option<&NetworkIdentity>) -> io::Result<()> {
+/// Applies all of it but the Docker Engine. `previous`: the network of the last time. Returns what a full disk had no
+/// room for.
+pub(super) fn apply(
+    request: &Personalise,
+    previous: Option<&NetworkIdentity>,
+) -> io::Result<Vec<String>> {
     step("clock", set_clock(request.unix_ns))?;
     step("entropy", entropy(&request.entropy))?;
     step("identity", identity(request))?;
@@ -38,11 +42,20 @@ pub(super) fn apply(request: &Personalise, previous: Option<&NetworkIdentity>) -
         }
     }
     console::debug("shares mounted");
+    let mut left_out = Vec::new();
     for file in &request.files {
-        step("file", write_file(file))?;
+        left_out.extend(unless_full(step("file", write_file(file)))?);
     }
     console::debug("personalised");
-    Ok(())
+    Ok(left_out)
+}
+
+/// What a full disk had no room for: without the file the sandbox is of use, and somebody can make room in it.
+fn unless_full(result: io::Result<()>) -> io::Result<Option<String>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => Ok(Some(error.to_string())),
+        other => other.map(|()| None),
+    }
 }
 
 fn step(name: &str, result: io::Result<()>) -> io::Result<()> {
@@ -197,4 +210,21 @@ fn write_file(file: &GuestFile) -> io::Result<()> {
         files::scaffold(parent, Some(file.owner))?;
     }
     files::write(path, &file.content, file.mode & 0o7777, file.owner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_for_which_a_full_disk_has_no_room_is_left_out_and_other_faults_count() {
+        let fails = |errno: Errno| {
+            let error = files::at(Path::new("/etc/x"), &errno.into());
+            unless_full(step("file", Err(error)))
+        };
+        let left_out = fails(Errno::NOSPC).unwrap().unwrap();
+        assert!(left_out.starts_with("file: /etc/x: "), "{left_out}");
+        assert!(fails(Errno::ROFS).is_err());
+        assert_eq!(unless_full(Ok(())).unwrap(), None);
+    }
 }

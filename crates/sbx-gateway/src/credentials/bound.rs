@@ -65,6 +65,7 @@ mod tests {
 
     use super::super::{Configured, Credentials};
     use super::*;
+    use crate::limits;
 
     fn credential(service: &str, hosts: &[&str]) -> Credential {
         Credential {
@@ -115,5 +116,26 @@ mod tests {
         assert_eq!(stray("a.names.test").as_deref(), Some("two"));
         assert_eq!(stray("b.names.test"), None);
         assert_eq!(stray("other.test").as_deref(), Some("two"));
+    }
+
+    #[test]
+    fn what_is_kept_ready_is_for_so_many_targets_and_then_made_again() {
+        let all = [credential("one", &["*.test"])];
+        let configured = Configured {
+            credentials: &all,
+            ..Configured::default()
+        };
+        let credentials = Credentials::new(&configured).unwrap();
+        let of = |number: usize| {
+            let name = format!("h{number}.test");
+            credentials.of(&Target::parse_authority(&name, Port::HTTPS).unwrap())
+        };
+        let first = of(0);
+        for number in 1..limits::BOUND_TARGETS {
+            of(number);
+        }
+        assert!(Arc::ptr_eq(&first, &of(0)), "kept");
+        of(limits::BOUND_TARGETS);
+        assert!(!Arc::ptr_eq(&first, &of(0)), "made again");
     }
 }

@@ -3,7 +3,9 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc::{Receiver, channel};
+use std::time::Instant;
 
+use sbx_gateway::limits;
 use sbx_testkit::EchoUpstream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -290,6 +292,35 @@ fn a_client_that_waits_for_100_gets_it_only_when_the_upstream_wants_the_body() {
 }
 
 #[test]
+fn a_client_that_waits_for_100_gets_it_after_a_while_from_an_upstream_that_says_nothing() {
+    let (address, received) =
+        raw_upstream(&[b"", b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"]);
+    let lab = Setup::new(&["allow web.test"])
+        .send_to("web.test:80", address)
+        .start();
+    run(async {
+        let mut stream = lab.proxy().await;
+        let head = "POST http://web.test/ HTTP/1.1\r\nHost: web.test\r\nContent-Length: 5\r\n\
+                    Expect: 100-continue\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let seen = String::from_utf8(received.recv().unwrap()).unwrap();
+        assert!(seen.ends_with("\r\n\r\n"), "only the head: {seen}");
+        let asked = Instant::now();
+        let mut interim = [0; 25];
+        stream.read_exact(&mut interim).await.unwrap();
+        assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+        // The upstream may have been seen a little after the clock began.
+        let waited = asked.elapsed();
+        assert!(waited > limits::CONTINUE / 2, "{waited:?}");
+        stream.write_all(b"hello").await.unwrap();
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).await.unwrap();
+        assert_eq!(&status, b"HTTP/1.1 200");
+        assert_eq!(received.recv().unwrap(), b"hello");
+    });
+}
+
+#[test]
 fn an_early_final_answer_comes_without_100_and_the_body_is_never_asked_for() {
     let (address, received) =
         raw_upstream(&[b"HTTP/1.1 413 Too Large\r\ncontent-length: 2\r\n\r\nno"]);
@@ -457,7 +488,7 @@ fn a_refused_head_shows_no_secret_in_its_record_and_a_host_that_is_none_is_bound
         assert!(read_all(&mut stream).await.starts_with("HTTP/1.1 400 "));
         let bad = lab.records_that(1, |r| r.reason == "bad-request").await;
         assert_eq!(bad[0].path.as_deref(), Some("/"));
-        assert!(bad[0].host.len() <= sbx_gateway::limits::RECORD_TEXT);
+        assert!(bad[0].host.len() <= limits::RECORD_TEXT);
         assert!(lab.guest().connect(NOWHERE, 1).await.is_err());
     });
 }

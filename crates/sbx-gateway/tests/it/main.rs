@@ -33,6 +33,7 @@ mod guest;
 mod h2;
 mod hello;
 mod host;
+mod idle;
 mod issuers;
 mod lab;
 mod near;

@@ -31,6 +31,8 @@ pub(super) struct Clock {
     set: Instant,
     token: u64,
     asked: Option<Instant>,
+    /// An answer came late, and the guest's clock has not been set since.
+    late: bool,
 }
 
 impl Clock {
@@ -40,21 +42,24 @@ impl Clock {
             set: Instant::now(),
             token: 0,
             asked: None,
+            late: false,
         }
     }
 
-    /// Whether time was lost since the last call: the host slept (boot time runs on, monotonic time does not),
-    /// its wall clock was set, or the period is over.
-    pub(super) fn lost_time(&mut self) -> bool {
+    /// Whether time was lost since the guest's clock was set: the host slept (boot time runs on, monotonic time does
+    /// not), its wall clock was set, an answer came late, or the period is over.
+    pub(super) fn lost_time(&self) -> bool {
         let now = offsets();
         let jumped = now.0.abs_diff(self.offsets.0) > TOLERANCE_NS
             || now.1.abs_diff(self.offsets.1) > TOLERANCE_NS;
-        let due = self.set.elapsed() >= PERIOD;
-        if jumped || due {
-            self.offsets = now;
-            self.set = Instant::now();
-        }
-        jumped || due
+        jumped || self.late || self.set.elapsed() >= PERIOD
+    }
+
+    /// The guest's clock is being set.
+    pub(super) fn was_set(&mut self) {
+        self.offsets = offsets();
+        self.set = Instant::now();
+        self.late = false;
     }
 
     /// The token of a ping to send, unless one is under way.
@@ -67,14 +72,17 @@ impl Clock {
         Some(self.token)
     }
 
-    /// Takes an answer. True: it came so late that the guest's clock has to be set.
-    pub(super) fn pong(&mut self, token: u64) -> bool {
-        if token != self.token {
-            return false;
+    /// The ping found no room and was not sent.
+    pub(super) fn not_asked(&mut self) {
+        self.asked = None;
+    }
+
+    /// Takes an answer. When it came so late that the guest's clock has to be set, time was [lost](Self::lost_time).
+    pub(super) fn pong(&mut self, token: u64) {
+        if token == self.token {
+            let asked = self.asked.take();
+            self.late |= asked.is_some_and(|asked| asked.elapsed() > LATE);
         }
-        self.asked
-            .take()
-            .is_some_and(|asked| asked.elapsed() > LATE)
     }
 }
 
@@ -92,11 +100,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn set_wall_clock_is_noticed_once_and_a_quiet_second_is_not() {
+    fn set_wall_clock_is_noticed_until_the_guests_is_set_and_a_quiet_second_is_not() {
         let mut clock = Clock::new();
         assert!(!clock.lost_time());
         clock.offsets.1 = clock.offsets.1.wrapping_sub(1_000_000_000);
         assert!(clock.lost_time());
+        assert!(clock.lost_time(), "there was no room to say so");
+        clock.was_set();
         assert!(!clock.lost_time());
     }
 
@@ -106,9 +116,13 @@ mod tests {
         let token = clock.ping().unwrap();
         assert_eq!(clock.ping(), None, "one at a time");
         tokio::time::advance(Duration::from_secs(5)).await;
-        assert!(!clock.pong(token + 1), "an answer nobody asked for");
-        assert!(clock.pong(token));
+        clock.pong(token + 1);
+        assert!(!clock.lost_time(), "an answer nobody asked for");
+        clock.pong(token);
+        assert!(clock.lost_time());
+        clock.was_set();
         let token = clock.ping().unwrap();
-        assert!(!clock.pong(token));
+        clock.pong(token);
+        assert!(!clock.lost_time());
     }
 }

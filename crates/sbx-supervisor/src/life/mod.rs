@@ -241,7 +241,7 @@ impl Life {
                 }
                 Some(event) = qmp_events.recv() => {
                     if event.name == "RESUME" {
-                        self.set_clock();
+                        self.set_clock(&mut clock);
                     }
                     self.on_qmp(&event);
                 }
@@ -262,8 +262,9 @@ impl Life {
     fn on_guest(&mut self, event: GuestEvent, clock: &mut Clock) {
         match event {
             GuestEvent::Pong(token) => {
-                if clock.pong(token) {
-                    self.set_clock();
+                clock.pong(token);
+                if clock.lost_time() {
+                    self.set_clock(clock);
                 }
             }
             GuestEvent::Broken(error) if error.may_be_the_machines_end() => {
@@ -277,18 +278,22 @@ impl Life {
 
     fn on_tick(&mut self, clock: &mut Clock) {
         let Some(guest) = &self.guest else { return };
-        if let Some(token) = clock.ping() {
-            guest.send_now(&ToGuest::Ping { token });
+        if let Some(token) = clock.ping()
+            && !guest.send_now(&ToGuest::Ping { token })
+        {
+            clock.not_asked();
         }
         if clock.lost_time() {
-            self.set_clock();
+            self.set_clock(clock);
         }
     }
 
-    fn set_clock(&self) {
-        if let Some(guest) = &self.guest {
+    /// Sets the guest's clock, if there is room to say so. Otherwise time stays lost, and the next tick tries again.
+    fn set_clock(&self, clock: &mut Clock) {
+        let Some(guest) = &self.guest else { return };
+        if guest.send_now(&ToGuest::SetClock { unix_ns: unix_ns() }) {
             tracing::info!("the guest's clock is set");
-            guest.send_now(&ToGuest::SetClock { unix_ns: unix_ns() });
+            clock.was_set();
         }
     }
 

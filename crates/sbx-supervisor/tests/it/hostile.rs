@@ -432,15 +432,42 @@ fn guest_is_asked_to_shut_down_and_then_forced() {
     eventually("end", || sandbox.lab.connect().is_none());
 }
 
+/// Leaves no room for anything on its way to the guest, which reads nothing.
+pub(crate) fn fill(client: &mut Client) {
+    let limit = Some(Duration::from_millis(500));
+    client.stream.set_write_timeout(limit).unwrap();
+    let signal = sbx_wire::frame::encode(0, &FromClient::Signal(10)).unwrap();
+    while client.stream.write_all(&signal).is_ok() {}
+}
+
+/// Reads until a ping comes, and answers it.
+fn ping(sandbox: &mut Sandbox) {
+    loop {
+        if let ToGuest::Ping { token } = sandbox.guest.next().expect("the channel is open") {
+            return sandbox.guest.send(&FromGuest::Pong { token });
+        }
+    }
+}
+
+#[test]
+fn a_guest_that_was_slow_to_read_is_pinged_again() {
+    let mut sandbox = sandbox();
+    let (mut client, _) = sandbox.exec(false);
+    ping(&mut sandbox);
+    fill(&mut client);
+    // For the next one there is no room.
+    let full = Instant::now();
+    eventually("it was due", || {
+        full.elapsed() > Duration::from_millis(1500)
+    });
+    ping(&mut sandbox);
+}
+
 #[test]
 fn guest_that_is_slow_to_read_is_asked_to_shut_down_as_well() {
     let mut sandbox = sandbox();
     let (mut client, _) = sandbox.exec(false);
-    let limit = Some(Duration::from_millis(500));
-    client.stream.set_write_timeout(limit).unwrap();
-    let signal = sbx_wire::frame::encode(0, &FromClient::Signal(10)).unwrap();
-    // Until there is no room anywhere.
-    while client.stream.write_all(&signal).is_ok() {}
+    fill(&mut client);
     let _stop = sandbox.lab.ask(&Request::Stop { grace_ms: 20_000 });
     let stopping = |status: &sbx_wire::session::Status| status.phase == Phase::Stopping;
     sandbox.lab.until("stopping", stopping);

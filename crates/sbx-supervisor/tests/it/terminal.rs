@@ -1,6 +1,6 @@
 //! The agent on a terminal of its own: clients come, go, die, type, and are slow. The test plays the guest.
 
-use crate::hostile::{Sandbox, request, sandbox};
+use crate::hostile::{Sandbox, fill, request, sandbox};
 use crate::lab::{Client, LIMIT, eventually, kill};
 use sbx_wire::frame::CHUNK;
 use sbx_wire::guest::{ExecError, ExitStatus, FromGuest, Stream, TermSize, ToGuest, WINDOW};
@@ -500,14 +500,6 @@ fn client_may_not_type_without_end_when_nobody_reads() {
     // And it still notices that this one is gone.
     drop(first);
     eventually("nobody", || sessions(&sandbox).attached == 0);
-}
-
-/// Leaves no room for anything on its way to the guest, which reads nothing.
-fn fill(client: &mut Client) {
-    let limit = Some(Duration::from_millis(500));
-    client.stream.set_write_timeout(limit).unwrap();
-    let signal = sbx_wire::frame::encode(0, &FromClient::Signal(10)).unwrap();
-    while std::io::Write::write_all(&mut client.stream, &signal).is_ok() {}
 }
 
 #[test]

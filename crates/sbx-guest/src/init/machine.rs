@@ -128,7 +128,7 @@ impl Platform for Machine {
     }
 
     fn set_clock(&self, unix_ns: u64) -> Result<(), String> {
-        personalise::set_clock(unix_ns).map_err(|error| error.to_string())
+        personalise::correct_clock(unix_ns).map_err(|error| error.to_string())
     }
 
     fn shutdown(&self, grace: Duration) {

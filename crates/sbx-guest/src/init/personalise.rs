@@ -62,6 +62,23 @@ fn step(name: &str, result: io::Result<()>) -> io::Result<()> {
     result.map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))
 }
 
+/// A difference of the wall clock that is left alone: a word from the host that it is later took about that long to come,
+/// and each would set the clock back.
+const CLOCK_TOLERANCE_NS: i128 = 200_000_000;
+
+/// Sets the wall clock if it is off.
+pub(super) fn correct_clock(unix_ns: u64) -> io::Result<()> {
+    if is_off(rustix::time::clock_gettime(ClockId::Realtime), unix_ns) {
+        set_clock(unix_ns)?;
+    }
+    Ok(())
+}
+
+fn is_off(now: Timespec, unix_ns: u64) -> bool {
+    let now = i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec);
+    (now - i128::from(unix_ns)).abs() >= CLOCK_TOLERANCE_NS
+}
+
 /// Sets the wall clock.
 pub(super) fn set_clock(unix_ns: u64) -> io::Result<()> {
     let time = Timespec {
@@ -215,6 +232,21 @@ fn write_file(file: &GuestFile) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_is_off_by_the_time_a_message_takes_is_left_alone() {
+        let now = Timespec {
+            tv_sec: 1_800_000_000,
+            tv_nsec: 100_000_000,
+        };
+        let at = |ms: u64| 1_800_000_000_000_000_000 + ms * 1_000_000;
+        assert!(!is_off(now, at(100)));
+        assert!(!is_off(now, at(1)), "back by what the message took");
+        assert!(!is_off(now, at(299)));
+        assert!(is_off(now, at(300)));
+        assert!(is_off(now, at(0) - 100_000_000));
+        assert!(is_off(now, 0) && is_off(now, u64::MAX));
+    }
 
     #[test]
     fn a_file_for_which_a_full_disk_has_no_room_is_left_out_and_other_faults_count() {

@@ -17,6 +17,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+/// Bytes kept of a text for the host, which may name what a request asked for: it has to fit a frame.
+const TEXT: usize = 4 << 10;
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What every program of the sandbox starts from.
@@ -87,7 +89,9 @@ pub(super) fn start(
 }
 
 fn bad(error: &dyn std::fmt::Display) -> ExecError {
-    ExecError::BadRequest(error.to_string())
+    let mut text = error.to_string();
+    text.truncate(text.floor_char_boundary(TEXT));
+    ExecError::BadRequest(text)
 }
 
 fn explain(error: &io::Error, failed: &OwnedFd, workdir: &str, identity: &Identity) -> ExecError {

@@ -43,6 +43,21 @@ fn a_program_of_another_user_may_open_its_streams_by_name() {
 }
 
 #[test]
+fn a_refusal_fits_a_frame_however_long_what_it_names_is() {
+    let mut agent = Agent::start();
+    let odd = ExecRequest {
+        // Each is six characters where it is shown.
+        workdir: Some("\u{1}".repeat(500_000)),
+        ..shell("true")
+    };
+    let refused = agent.client.exec(odd, b"").unwrap();
+    let Some(ExecError::BadRequest(text)) = refused.error else {
+        panic!("{refused:?}")
+    };
+    assert!(text.len() <= 4096, "{}", text.len());
+}
+
+#[test]
 fn what_cannot_be_started_has_the_code_of_a_shell() {
     let mut agent = Agent::start();
     let missing = agent

@@ -15,6 +15,8 @@ use std::time::Duration;
 
 /// Time for processes to be collected after SIGKILL. What is stuck in the kernel stays.
 const KILL_LIMIT: Duration = Duration::from_secs(2);
+/// Time after which shells are hung up: the programs on their terminals may need a moment after SIGTERM.
+const HANG_UP_AFTER: Duration = Duration::from_secs(1);
 /// Time for the shares to be unmounted.
 const SHARE_LIMIT: Duration = Duration::from_secs(3);
 
@@ -24,7 +26,13 @@ pub(super) fn run(grace: Duration, reaper: &Reaper, upper: Option<&OwnedFd>) -> 
     signal_all(Signal::TERM);
     // A stopped process takes its SIGTERM only when it is continued.
     signal_all(Signal::CONT);
-    if !reaper.wait_childless(grace) {
+    let rest = grace.saturating_sub(HANG_UP_AFTER);
+    let mut ended = reaper.wait_childless(grace.min(HANG_UP_AFTER));
+    if !ended && !rest.is_zero() {
+        hang_up_terminals();
+        ended = reaper.wait_childless(rest);
+    }
+    if !ended {
         signal_all(Signal::KILL);
         if !reaper.wait_childless(KILL_LIMIT) {
             console::say("shutdown: some processes do not end");
@@ -43,6 +51,34 @@ pub(super) fn run(grace: Duration, reaper: &Reaper, upper: Option<&OwnedFd>) -> 
 fn signal_all(signal: Signal) {
     // Fails only when there is nobody.
     let _ = rustix::process::kill_process_group(Pid::INIT, signal);
+}
+
+/// Hangs up whoever has a terminal: an interactive shell ignores SIGTERM. To others SIGHUP means something else.
+fn hang_up_terminals() {
+    for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let pid = process
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok());
+        let Some(pid) = pid.and_then(Pid::from_raw) else {
+            continue;
+        };
+        let stat = std::fs::read(process.path().join("stat")).unwrap_or_default();
+        if pid != Pid::INIT && has_terminal(&stat) {
+            // Fails only when it has ended.
+            let _ = rustix::process::kill_process(pid, Signal::HUP);
+        }
+    }
+}
+
+/// Whether the process with this `stat` has a controlling terminal (`proc_pid_stat(5)`, `tty_nr`).
+fn has_terminal(stat: &[u8]) -> bool {
+    // Its name may hold anything.
+    let name_end = stat.iter().rposition(|byte| *byte == b')');
+    let fields = String::from_utf8_lossy(&stat[name_end.map_or(0, |end| end + 1)..]);
+    // After the name: state, parent, group, session, terminal.
+    let terminal = fields.split_whitespace().nth(4);
+    terminal.is_some_and(|terminal| terminal != "0")
 }
 
 /// Unmounts shares and the Docker disk with all that is mounted below it, last mounted first.
@@ -107,5 +143,18 @@ pub(super) fn power_off() -> ! {
             console::say(&format!("power off: {error}"));
         }
         std::thread::park_timeout(Duration::from_secs(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_a_terminal_is_told_from_others() {
+        assert!(has_terminal(b"12 (bash) S 1 12 12 34816 12 4194560 1"));
+        assert!(!has_terminal(b"12 (dockerd) S 1 12 12 0 -1 4194560 1"));
+        assert!(!has_terminal(b"12 (a) S 1 1 1 5 (b\xff) S 1 12 12 0 -1 1"));
+        assert!(!has_terminal(b""));
     }
 }

@@ -99,7 +99,7 @@ fn a_host_whose_life_is_over_is_told() {
                 break error;
             }
         };
-        let broken = end.get_ref().is_some_and(|error| error.is::<FrameError>());
+        let broken = matches!(end.get_ref(), Some(error) if error.is::<FrameError>());
         assert!(broken, "{what}: {end}");
     };
     ends("a frame that cannot be", &[0xff; 64]);

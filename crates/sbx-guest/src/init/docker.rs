@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use sbx_wire::guest::{DockerState, ExitStatus, Personalise, Prepare};
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -220,6 +220,10 @@ impl Engine {
             }
             self.mailbox.send(Event::Log(text));
             self.tell(DockerState::Starting);
+            std::thread::sleep(pause(deaths.len()));
+            if self.leave_alone.load(Ordering::SeqCst) {
+                return Err(io::Error::other("the machine is shutting down"));
+            }
         }
     }
 
@@ -379,11 +383,30 @@ fn ping_once(limit: Duration) -> io::Result<bool> {
 }
 
 fn last_log_line() -> String {
+    last_line(Path::new(LOG))
+}
+
+/// Time before the next start after so many ends: 1, 2, 4 and 8 s. What fails at once, such as on a full disk, would use
+/// them all up in a moment.
+fn pause(deaths: usize) -> Duration {
+    Duration::from_secs(1 << deaths.saturating_sub(1).min(DEATHS))
+}
+
+/// A log has no bound while its machine runs: only its end is read.
+fn last_line(log: &Path) -> String {
     /// Enough for one line of the engine's.
-    const TAIL: usize = 2000;
-    let log = fs::read(LOG).unwrap_or_default();
-    let tail = String::from_utf8_lossy(&log[log.len().saturating_sub(TAIL)..]).into_owned();
-    tail.lines()
+    const TAIL: u64 = 2000;
+    let end = || -> io::Result<Vec<u8>> {
+        let mut log = fs::File::open(log)?;
+        let size = log.metadata()?.len();
+        log.seek(io::SeekFrom::Start(size.saturating_sub(TAIL)))?;
+        let mut end = Vec::new();
+        log.take(TAIL).read_to_end(&mut end)?;
+        Ok(end)
+    };
+    let end = end().unwrap_or_default();
+    String::from_utf8_lossy(&end)
+        .lines()
         .rev()
         .find(|line| !line.trim().is_empty())
         .unwrap_or("its log is empty")
@@ -414,4 +437,24 @@ pub fn activate(mut args: impl Iterator<Item = OsString>) -> io::Result<()> {
         .env("LISTEN_PID", std::process::id().to_string())
         .exec();
     Err(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_log_the_last_line_with_words_in_it_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        assert_eq!(last_line(&log), "its log is empty");
+        fs::write(&log, format!("first\n{}\nno space\n \n", "x".repeat(5000))).unwrap();
+        assert_eq!(last_line(&log), "no space");
+    }
+
+    #[test]
+    fn an_engine_that_ends_at_once_is_started_again_after_longer_and_longer() {
+        let pauses: Vec<u64> = (1..DEATHS).map(|deaths| pause(deaths).as_secs()).collect();
+        assert_eq!(pauses, [1, 2, 4, 8]);
+    }
 }

@@ -294,9 +294,15 @@ fn an_agent_goes_on_without_its_terminal_and_the_next_one_shows_the_same_screen(
 #[test]
 fn a_sandbox_that_nothing_keeps_stops_and_one_run_to_be_removed_is_removed() {
     let setting = Setting::ordinary("deny-all");
-    let set = ["settings", "set", "sandbox.autoStop", "3s"];
-    setting.installation.sbx(set).success().unwrap();
+    // While it is made others wait for the snapshot of its like, longer than it then runs on.
     setting.shell("idle");
+    for words in [
+        &["stop", "idle"][..],
+        &["settings", "set", "sandbox.autoStop", "3s"],
+    ] {
+        setting.installation.sbx(words).success().unwrap();
+    }
+    setting.inside("idle", "true");
     let shown = setting.inspect("idle");
     assert!(shown["stops_at"].is_string(), "{shown:#}");
     setting.inside("idle", "echo kept > ~/kept; sleep 15");

@@ -119,6 +119,18 @@ impl Engine {
     /// From now on an end of the engine is nobody's business.
     pub(super) fn leave_alone(&self) {
         self.leave_alone.store(true, Ordering::SeqCst);
+        // Whoever looks at it between two waits has looked, or hears this.
+        drop(self.state.lock());
+        self.changed.notify_all();
+    }
+
+    /// Waits so long, or until the machine goes down.
+    fn is_left_alone_within(&self, time: Duration) -> bool {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let waits = |_: &mut DockerState| !self.leave_alone.load(Ordering::SeqCst);
+        let waited = self.changed.wait_timeout_while(state, time, waits);
+        let (_state, outcome) = waited.unwrap_or_else(PoisonError::into_inner);
+        !outcome.timed_out()
     }
 
     /// Starts and supervises the engine, once; returns at the end of it.
@@ -220,8 +232,7 @@ impl Engine {
             }
             self.mailbox.send(Event::Log(text));
             self.tell(DockerState::Starting);
-            std::thread::sleep(pause(deaths.len()));
-            if self.leave_alone.load(Ordering::SeqCst) {
+            if self.is_left_alone_within(pause(deaths.len())) {
                 return Err(io::Error::other("the machine is shutting down"));
             }
         }

@@ -9,11 +9,9 @@ use crate::console;
 use crate::files;
 use crate::reaper::Reaper;
 use crate::users::Database;
-use rustix::fd::{AsFd, OwnedFd};
-use rustix::io::FdFlags;
+use rustix::fd::OwnedFd;
 use rustix::process::Signal;
 use sbx_wire::guest::{DockerState, ExitStatus, Personalise, Prepare};
-use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -422,32 +420,6 @@ fn last_line(log: &Path) -> String {
         .find(|line| !line.trim().is_empty())
         .unwrap_or("its log is empty")
         .to_owned()
-}
-
-/// The role that turns standard input into the one passed socket and becomes the given program: only the
-/// process itself can put its own id into the environment before it does.
-///
-/// # Errors
-/// When there is no program, the socket cannot be passed, or the program cannot be run.
-pub fn activate(mut args: impl Iterator<Item = OsString>) -> io::Result<()> {
-    /// First descriptor that `sd_listen_fds(3)` looks at.
-    const FIRST: i32 = 3;
-    let program = args
-        .next()
-        .ok_or_else(|| io::Error::other("activate: no program"))?;
-    let socket = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), FIRST)?;
-    if std::os::fd::AsRawFd::as_raw_fd(&socket) != FIRST {
-        return Err(io::Error::other("activate: descriptor 3 is taken"));
-    }
-    rustix::io::fcntl_setfd(&socket, FdFlags::empty())?;
-    let null = fs::File::open("/dev/null")?;
-    rustix::stdio::dup2_stdin(null.as_fd())?;
-    let error = Command::new(program)
-        .args(args)
-        .env("LISTEN_FDS", "1")
-        .env("LISTEN_PID", std::process::id().to_string())
-        .exec();
-    Err(error)
 }
 
 #[cfg(test)]

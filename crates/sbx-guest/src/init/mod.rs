@@ -3,6 +3,7 @@
 //! Order matters only where it has to. The agent answers the host while the disks are still being mounted;
 //! personalisation waits for them; programs wait for personalisation; nothing waits for the Docker Engine.
 
+mod activate;
 mod disks;
 mod docker;
 mod engine_config;
@@ -16,7 +17,7 @@ mod shims;
 mod shutdown;
 mod uevent;
 
-pub use docker::activate;
+pub use activate::activate;
 
 use crate::agent::{Agent, Inbox, Port};
 use crate::console;

@@ -36,8 +36,14 @@ pub(crate) async fn connect(socket: &Path) -> Result<Option<UnixStream>, Report>
             {
                 return Ok(None);
             }
-            // Too many wait there already (`unix(7)`, EAGAIN).
-            Err(error) if error.kind() == ErrorKind::WouldBlock && Instant::now() < deadline => {
+            // Too many wait there already (`unix(7)`, EAGAIN), or it ended before it took us: nothing was said yet, so
+            // the next attempt finds who listens there now.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::WouldBlock | ErrorKind::ConnectionReset
+                ) && Instant::now() < deadline =>
+            {
                 tokio::time::sleep(AGAIN).await;
             }
             Err(error) => return Err(unreachable(socket, &error)),
@@ -82,4 +88,26 @@ fn foreign(socket: &Path, listener: Option<u32>) -> Report {
             "find out who made {place} and have it removed, or set XDG_RUNTIME_DIR to a folder of your own"
         ),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+    use std::task::{Context, Poll, Waker};
+
+    #[tokio::test]
+    async fn a_listener_that_ends_before_it_takes_us_is_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("daemon.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let mut connecting = std::pin::pin!(connect(&path));
+        // In its queue, and not looked at since.
+        let first = connecting
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(first, Poll::Pending), "{first:?}");
+        drop(listener);
+        assert!(connecting.await.unwrap().is_none());
+    }
 }

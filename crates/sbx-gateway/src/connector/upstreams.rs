@@ -73,6 +73,25 @@ impl Upstream {
         self.load.clone()
     }
 
+    /// The same connection for another request, if it carries several at a time.
+    fn shared(&self) -> Option<Self> {
+        match &self.sender {
+            Sender::H1(_) => None,
+            Sender::H2(sender) => Some(Self {
+                sender: Sender::H2(sender.clone()),
+                of: self.of.clone(),
+                target: self.target.clone(),
+                load: self.load.clone(),
+                ..*self
+            }),
+        }
+    }
+
+    /// Whether no other request has it, and nobody keeps it for one.
+    fn is_alone(&self) -> bool {
+        Arc::strong_count(&self.load) == 1
+    }
+
     fn suits(&self, grant: &Grant, offers: Offers) -> bool {
         // Who speaks HTTP/2 may get HTTP/1.1 only from an upstream that was asked for both.
         let spoken = match self.sender {
@@ -137,15 +156,9 @@ impl Upstreams {
                         found = Some(list.swap_remove(at));
                         gone += 1;
                     }
-                    Sender::H2(sender) => {
+                    Sender::H2(_) => {
                         if Arc::strong_count(&upstream.load) <= limits::H2_STREAMS_UPSTREAM {
-                            found = Some(Upstream {
-                                sender: Sender::H2(sender.clone()),
-                                of: upstream.of.clone(),
-                                target: upstream.target.clone(),
-                                load: upstream.load.clone(),
-                                ..*upstream
-                            });
+                            found = upstream.shared();
                         }
                     }
                 }
@@ -168,6 +181,16 @@ impl Upstreams {
         list.iter()
             .rfind(asked)
             .map(|upstream| upstream.sender.is_h2())
+    }
+
+    /// Lets others have a new connection that carries several requests at a time before the first one is answered:
+    /// those that come at once would each open one.
+    pub fn share(self: &Arc<Self>, grant: &Grant, tls: bool, upstream: &Upstream) {
+        if upstream.is_alone()
+            && let Some(shared) = upstream.shared()
+        {
+            self.put(grant, tls, shared);
+        }
     }
 
     /// Keeps a connection for the next request. One of HTTP/1.1 is used again only once its answer has been read.

@@ -330,6 +330,7 @@ impl Inspected {
                 // Apart: handshakes would make every request's state several times as large.
                 None => Box::pin(Upstream::open(grant, tls, offers)).await?,
             };
+            grant.generation.upstreams.share(grant, tls, &upstream);
             let mut gate = None;
             if prepared.address(&mut request, upstream.sender.is_h2())? {
                 let opener = Arc::new(Gate::default());

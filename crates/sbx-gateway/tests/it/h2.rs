@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use ::h2::{Reason, RecvStream, SendStream};
 use bytes::Bytes;
+use http_body_util::Full;
+use hyper::client::conn::http2::SendRequest;
 use hyper::http::{HeaderMap, Request, Response};
+use sbx_testkit::recorder::{Entry, Event};
 use sbx_testkit::{EchoUpstream, TestRoot};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -105,6 +108,44 @@ fn the_connection_that_was_dialled_first_carries_the_first_request_and_others_sh
             );
         });
     }
+}
+
+#[test]
+fn a_hundred_requests_that_come_at_once_share_a_connection_and_one_more_opens_another() {
+    let upstream = upstream(&["h2"]);
+    let lab = lab_for(&upstream);
+    run(async {
+        let guest = async || {
+            let stream = lab.connect("api.test:443").await.unwrap();
+            h2_client(lab.tls(stream, API, &[H2, H1]).await.unwrap()).await
+        };
+        let slow = |guest: &SendRequest<Full<Bytes>>| {
+            let mut guest = guest.clone();
+            tokio::spawn(async move {
+                let request = get("https://api.test/slow?delay_ms=100000", API);
+                guest.send_request(request).await
+            })
+        };
+        let asked = async |number: usize| {
+            let all = |entries: &[Entry]| {
+                let requests = entries
+                    .iter()
+                    .filter(|entry| matches!(entry.event, Event::Request(_)));
+                requests.count() == number
+            };
+            let recorder = upstream.recorder();
+            assert!(recorder.until(Duration::from_secs(20), all).await);
+            recorder.connections()
+        };
+        let (mut open, mut number) = (Vec::new(), 0);
+        for (more, connections) in [(60, 1), (40, 1), (1, 2)] {
+            let guest = guest().await;
+            open.extend((0..more).map(|_| slow(&guest)));
+            number += more;
+            assert_eq!(asked(number).await, connections, "{number}");
+        }
+        drop(open);
+    });
 }
 
 #[test]

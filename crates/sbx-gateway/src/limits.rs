@@ -111,8 +111,8 @@ pub const H2_STREAMS: u32 = 64;
 pub const H2_IDLE_FRAMES: u32 = 1000;
 /// So many more of them may come each second.
 pub const H2_IDLE_FRAMES_PER_SECOND: u32 = 33;
-/// Bytes of an answer that wait for the guest's HTTP/2 window, for each request. With [`H2_STREAMS`] and
-/// [`CONNECTIONS`] at most 512 MiB; the library's default would be 12 GiB.
+/// Bytes of a body that wait for whoever takes it over HTTP/2, for each request and each way; the library's defaults are
+/// 400 KiB for answers and 1 MiB for requests. What all of them hold has [`MEMORY`].
 pub const H2_SEND_BUFFER: usize = 32 * 1024;
 /// HTTP/2 window of a connection and of a stream, in bytes.
 pub const H2_WINDOW: u32 = 1024 * 1024;
@@ -195,6 +195,10 @@ pub const REGISTRY_TOKEN_LONGEST: Duration = Duration::from_hours(24);
 /// Registries of which it is remembered where they issue tokens. Beyond, all are forgotten: they say it again.
 pub const REGISTRIES: usize = 64;
 
+/// Memory of the process for data, in bytes: its end if a guest and an upstream that it reaches keep more waiting here
+/// than all other limits were thought for. It starts anew then, and its sandbox alone has felt it. What a guest holds that
+/// fills every buffer there is room for comes to less than half.
+pub const MEMORY: u64 = 2 * 1024 * 1024 * 1024;
 /// Control connections at a time.
 pub const CONTROL_CONNECTIONS: usize = 16;
 /// Records of allowed requests are written together with those that come after them, until the thread has nothing else

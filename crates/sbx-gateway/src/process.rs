@@ -148,6 +148,7 @@ impl Opened {
             Records::open(&options.records).map_err(opening("the records", &options.records))?;
         let control = bind_control(&options.control)?;
         raise_descriptor_limit();
+        limit_memory();
         let pins = Pins::default();
         pins.continue_in(&options.records.with_file_name(PINS), &first);
         Ok(Self {
@@ -320,6 +321,17 @@ fn raise_descriptor_limit() {
     };
     if let Err(error) = rustix::process::setrlimit(Resource::Nofile, raised) {
         tracing::warn!(%error, limit = ?limit.current, "the limit of open files stays");
+    }
+}
+
+/// An allocation beyond it fails, which ends the process.
+fn limit_memory() {
+    let limit = Rlimit {
+        current: Some(limits::MEMORY),
+        maximum: Some(limits::MEMORY),
+    };
+    if let Err(error) = rustix::process::setrlimit(Resource::Data, limit) {
+        tracing::warn!(%error, "memory stays unlimited");
     }
 }
 

@@ -152,6 +152,7 @@ where
     let (sender, connection) = http2::Builder::new(TokioExecutor::new())
         .initial_stream_window_size(limits::H2_WINDOW)
         .initial_connection_window_size(limits::H2_WINDOW)
+        .max_send_buf_size(limits::H2_SEND_BUFFER)
         .max_header_list_size(limits::H2_HEADERS)
         .handshake(TokioIo::new(stream))
         .await?;

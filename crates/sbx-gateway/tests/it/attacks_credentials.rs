@@ -32,7 +32,7 @@ pub(crate) fn other() -> Credential {
     }
 }
 
-fn two_hosts(api: &EchoUpstream, second: &EchoUpstream) -> Setup {
+pub(crate) fn two_hosts(api: &EchoUpstream, second: &EchoUpstream) -> Setup {
     Setup::new(&["allow api.test", "allow other.test", "allow web.test"])
         .tls_upstream(API, api)
         .tls_upstream(OTHER, second)
@@ -138,7 +138,12 @@ fn chunked(host: &str, body: &str, piece: usize) -> Vec<u8> {
     chunked_as((host, path), "identity", body.as_bytes(), piece)
 }
 
-fn chunked_as((host, path): (&str, &str), coding: &str, body: &[u8], piece: usize) -> Vec<u8> {
+pub(crate) fn chunked_as(
+    (host, path): (&str, &str),
+    coding: &str,
+    body: &[u8],
+    piece: usize,
+) -> Vec<u8> {
     let mut text = format!(
         "POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Encoding: {coding}\r\nTransfer-Encoding: chunked\r\n\r\n"
     )
@@ -223,7 +228,7 @@ fn attack_55_a_placeholder_split_over_writes_or_deep_in_a_long_body_never_arrive
 /// Every coding that is undone.
 const CODINGS: [&str; 4] = ["gzip", "deflate", "br", "zstd"];
 
-fn encoded(coding: &str, text: &str) -> Vec<u8> {
+pub(crate) fn encoded(coding: &str, text: &str) -> Vec<u8> {
     use flate2::Compression;
     use flate2::write::{GzEncoder, ZlibEncoder};
     use std::io::Write;
@@ -254,7 +259,7 @@ fn encoded(coding: &str, text: &str) -> Vec<u8> {
 }
 
 /// Text that stays long when it is compressed.
-fn noise(length: usize) -> String {
+pub(crate) fn noise(length: usize) -> String {
     let mut state = 1_u64;
     let digits = std::iter::repeat_with(|| {
         state = state

@@ -1,9 +1,12 @@
 //! Bodies that are not what was signed.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::Request;
 use sbx_testkit::aws::chunked;
+use tokio::io::AsyncWriteExt;
 
 use super::{BEDROCK, BUCKET, Call, town};
 use crate::lab::{h1, run, text};
@@ -86,6 +89,38 @@ fn a_body_that_has_to_be_held_has_a_bound() {
         lab.one_record("aws-signature", BEDROCK).await;
     });
     assert_eq!(standin.recorder().requests().len(), 1);
+}
+
+#[test]
+fn what_finds_no_room_to_be_held_waits_until_another_body_has_gone() {
+    const MIB: usize = 1 << 20;
+    let (standin, lab) = town(None);
+    run(async {
+        let call = Call::new("POST", BEDROCK, "/model/m/converse", "bedrock").body("{}");
+        let mut held = Vec::new();
+        // Together 64 MiB.
+        for announced in [10, 10, 10, 10, 10, 10, 4] {
+            let stream = lab.connect(&format!("{BEDROCK}:443")).await.unwrap();
+            let mut stream = lab.tls(stream, BEDROCK, &[b"http/1.1"]).await.unwrap();
+            let (request, _) = call.sign();
+            let mut head = format!("POST {} HTTP/1.1\r\n", request.uri());
+            head += &format!("Content-Length: {}\r\n", announced * MIB);
+            for (name, value) in request.headers() {
+                head += &format!("{name}: {}\r\n", value.to_str().unwrap());
+            }
+            stream.write_all(head.as_bytes()).await.unwrap();
+            stream.write_all(b"\r\n").await.unwrap();
+            // More than the buffers between take: what is written has been read in part.
+            stream.write_all(&vec![b'a'; 3 * MIB]).await.unwrap();
+            held.push(stream);
+        }
+        let mut waits = std::pin::pin!(call.send(&lab));
+        let limit = Duration::from_secs(1);
+        assert!(tokio::time::timeout(limit, &mut waits).await.is_err());
+        assert!(standin.recorder().requests().is_empty());
+        drop(held.pop());
+        assert_eq!(waits.await.0, 200);
+    });
 }
 
 #[test]

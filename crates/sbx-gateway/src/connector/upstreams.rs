@@ -193,6 +193,20 @@ impl Upstreams {
         }
     }
 
+    /// Gives nobody else this connection from now on, if it carries several requests at a time.
+    pub fn withhold(&self, grant: &Grant, tls: bool, upstream: &Upstream) {
+        let mut kept = self.lock();
+        let by_target = kept.by_target.as_mut();
+        let list = by_target.and_then(|all| all.get_mut(&(grant.target.clone(), tls)));
+        let Some(list) = list else {
+            return;
+        };
+        let before = list.len();
+        list.retain(|other| !Arc::ptr_eq(&other.load, &upstream.load));
+        let gone = before - list.len();
+        kept.count -= gone;
+    }
+
     /// Keeps a connection for the next request. One of HTTP/1.1 is used again only once its answer has been read.
     pub fn put(self: &Arc<Self>, grant: &Grant, tls: bool, mut upstream: Upstream) {
         if upstream.sender.is_gone() {

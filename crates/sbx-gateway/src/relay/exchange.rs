@@ -330,7 +330,7 @@ impl Inspected {
                 // Apart: handshakes would make every request's state several times as large.
                 None => Box::pin(Upstream::open(grant, tls, offers)).await?,
             };
-            grant.generation.upstreams.share(grant, tls, &upstream);
+            self.share(grant, &upstream);
             let mut gate = None;
             if prepared.address(&mut request, upstream.sender.is_h2())? {
                 let opener = Arc::new(Gate::default());
@@ -353,9 +353,31 @@ impl Inspected {
                         gate,
                     });
                 }
-                Sent::Nothing(returned, _) if reused => request = *returned,
-                Sent::Nothing(_, error) | Sent::Broken(error) => return Err(error),
+                Sent::Nothing(returned, _) if reused => {
+                    request = *returned;
+                    let upstreams = &grant.generation.upstreams;
+                    upstreams.withhold(grant, tls, &upstream);
+                    // One that another request has opened meanwhile.
+                    opened = upstreams.take(grant, tls, offers);
+                }
+                Sent::Nothing(_, error) | Sent::Broken(error) => {
+                    if matches!(error, SendError::Slow) {
+                        // It may be as dead for others.
+                        grant.generation.upstreams.withhold(grant, tls, &upstream);
+                    }
+                    return Err(error);
+                }
             }
+        }
+    }
+
+    /// Lets others have a new connection that carries several requests at a time, unless the upstream ties logins to them.
+    fn share(&self, grant: &Grant, upstream: &Upstream) {
+        if !lock(&self.own).tied {
+            grant
+                .generation
+                .upstreams
+                .share(grant, self.tls(), upstream);
         }
     }
 
@@ -371,6 +393,8 @@ impl Inspected {
         let mut own = lock(&self.own);
         if tied || own.tied {
             own.tied = true;
+            let upstreams = &grant.generation.upstreams;
+            upstreams.withhold(grant, self.tls(), &upstream);
             own.kept = Some(upstream);
         } else {
             grant.generation.upstreams.put(grant, self.tls(), upstream);

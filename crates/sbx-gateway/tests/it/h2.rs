@@ -1,6 +1,7 @@
 //! HTTP/2 on opened connections: the version that the upstream chose, and what gRPC needs of it.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -212,6 +213,7 @@ struct Grpc {
     root: String,
     seen: UnboundedReceiver<Seen>,
     metadata: Arc<Mutex<HeaderMap>>,
+    connections: Arc<AtomicUsize>,
 }
 
 impl Grpc {
@@ -223,6 +225,8 @@ impl Grpc {
         let (sender, seen) = unbounded_channel();
         let metadata = Arc::new(Mutex::new(HeaderMap::new()));
         let kept = metadata.clone();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let count = connections.clone();
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
         runtime().spawn(async move {
             loop {
@@ -230,6 +234,7 @@ impl Grpc {
                 let Ok(stream) = acceptor.accept(stream).await else {
                     continue;
                 };
+                count.fetch_add(1, Ordering::Relaxed);
                 let (sender, kept) = (sender.clone(), kept.clone());
                 tokio::spawn(async move {
                     let mut connection = ::h2::server::handshake(stream).await.unwrap();
@@ -245,6 +250,7 @@ impl Grpc {
             root: root.pem(),
             seen,
             metadata,
+            connections,
         }
     }
 
@@ -291,6 +297,11 @@ async fn call(
         }
         "/trailers-only" => {
             let answer = grpc_headers().header("grpc-status", "12").body(());
+            respond.send_response(answer.unwrap(), true).unwrap();
+        }
+        "/tied" => {
+            let answer = Response::builder().status(401);
+            let answer = answer.header("www-authenticate", "NTLM").body(());
             respond.send_response(answer.unwrap(), true).unwrap();
         }
         "/reset" => respond.send_reset(Reason::ENHANCE_YOUR_CALM),
@@ -395,6 +406,31 @@ fn grpc_errors_without_a_body_and_resets_arrive_as_they_were_sent() {
             .unwrap();
         let reset = next(&mut body).await.unwrap_err();
         assert_eq!(reset.reason(), Some(Reason::REFUSED_STREAM));
+    });
+}
+
+#[test]
+fn a_connection_over_http2_that_a_login_is_tied_to_is_nobody_elses() {
+    run(async {
+        let upstream = Grpc::start().await;
+        let lab = tokio::task::block_in_place(|| upstream.lab());
+        let guest = async || {
+            let stream = lab.connect("api.test:443").await.unwrap();
+            let stream = lab.tls(stream, API, &[H2, H1]).await.unwrap();
+            let (client, connection) = ::h2::client::handshake(stream).await.unwrap();
+            tokio::spawn(connection);
+            client.ready().await.unwrap()
+        };
+        let mut one = guest().await;
+        for path in ["/trailers-only", "/tied", "/trailers-only", "/tied"] {
+            start(&mut one, path).await;
+        }
+        assert_eq!(upstream.connections.load(Ordering::Relaxed), 1);
+        let mut other = guest().await;
+        start(&mut other, "/trailers-only").await;
+        assert_eq!(upstream.connections.load(Ordering::Relaxed), 2);
+        start(&mut one, "/trailers-only").await;
+        assert_eq!(upstream.connections.load(Ordering::Relaxed), 2);
     });
 }
 

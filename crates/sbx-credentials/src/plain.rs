@@ -130,11 +130,17 @@ fn run(text: &mut Vec<u8>, parts: &mut Vec<Part>, raw: &[u8], range: Range<usize
     if range.is_empty() {
         return;
     }
-    parts.push(Part {
-        plain: text.len(),
-        raw: range.start,
-        escape: 0,
-    });
+    // A run goes on: a text of nothing but what could begin an escape has no part for every byte.
+    let goes_on = parts
+        .last()
+        .is_some_and(|last| last.escape == 0 && range.start - last.raw == text.len() - last.plain);
+    if !goes_on {
+        parts.push(Part {
+            plain: text.len(),
+            raw: range.start,
+            escape: 0,
+        });
+    }
     text.extend_from_slice(&raw[range]);
 }
 
@@ -185,6 +191,17 @@ fn digits(rest: &[u8], count: usize, before: usize) -> Unit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_only_looks_like_escapes_has_no_part_for_every_byte() {
+        let raw = "%".repeat(1000) + "%41" + &"\\z".repeat(1000);
+        let plain = Plain::of(raw.as_bytes(), true);
+        assert_eq!(plain.text().len(), raw.len() - 2);
+        assert_eq!(plain.parts.len(), 3);
+        for (at, start) in [(0, 0), (999, 999), (1000, 1000), (1001, 1003), (2000, 2002)] {
+            assert_eq!(plain.raw_start(at), start);
+        }
+    }
 
     #[test]
     fn one_layer_of_escapes_is_undone() {

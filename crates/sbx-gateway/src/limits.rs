@@ -31,6 +31,8 @@ pub const FRAMES_OUT: usize = 256 * 1024;
 pub const FRAMES_SENT: usize = 512 * 1024;
 /// Bytes read from the VM at once; at least two of the largest frames.
 pub const FRAMES_IN: usize = 256 * 1024;
+/// Time for the VM's frames before others have a turn: some cost much, such as one to an address with thousands of names.
+pub const FRAMES_TIME: Duration = Duration::from_millis(5);
 /// Largest Ethernet frame that is looked at: the largest IPv4 packet, Ethernet header, VLAN tag.
 pub const FRAME: usize = 65_535 + 18;
 /// Largest length prefix that is skipped over; a larger one means that the stream is out of step.
@@ -49,6 +51,8 @@ pub const UNACKNOWLEDGED: Duration = Duration::from_mins(2);
 pub const UDP_FLOWS: usize = 256;
 /// Datagrams of one flow that wait for the host's network. Beyond: lost, as datagrams may be.
 pub const UDP_QUEUE: usize = 64;
+/// Datagrams of all flows that wait for the host's network, in bytes. Beyond: lost.
+pub const UDP_SENDING: usize = 1024 * 1024;
 /// Datagrams of all flows that wait for the guest, in bytes. Beyond: lost.
 pub const UDP_WAITING: usize = 1024 * 1024;
 /// A flow without a datagram either way for this long is over.
@@ -106,6 +110,13 @@ pub const EARLY_BYTES: usize = 64 * 1024;
 pub const H2_HEADERS: u32 = 64 * 1024;
 /// Requests at a time on one HTTP/2 connection of the guest.
 pub const H2_STREAMS: u32 = 64;
+/// Requests over HTTP/2 in work at a time, of all connections of the guest. Beyond: they wait.
+pub const REQUESTS: usize = 1024;
+/// Pieces of bodies shorter than this, in bytes, are small.
+pub const SMALL: usize = 1024;
+/// Small pieces that wait to be sent, of all bodies: each takes some 300 bytes beside its content. Beyond: the body that
+/// has another one is cut.
+pub const SMALL_PIECES: usize = 64 * 1024;
 /// Frames on one HTTP/2 connection of the guest that ask for nothing: resets, settings, priorities, unknown ones. Beyond,
 /// the connection ends.
 pub const H2_IDLE_FRAMES: u32 = 1000;
@@ -157,7 +168,14 @@ pub const SSH_AGENT: Duration = Duration::from_secs(90);
 /// A body that was announced to be no longer than this, in bytes, is read whole before anything of the request is sent,
 /// where it is looked into.
 pub const BODY_READ_FIRST: u64 = 64 * 1024;
-/// What one piece of a compressed body may come to, in bytes, where it is looked into.
+/// Bytes of a body that are looked into at a time.
+pub const STEP: usize = 64 * 1024;
+/// The same of a compressed body. In `gzip` and `deflate` they come to 132 KiB at most.
+pub const STEP_ENCODED: usize = 128;
+/// Bytes of a body, with what they come to where it is compressed, after which others have a turn before more of it is
+/// looked into.
+pub const LOOKED_AT: usize = 512 * 1024;
+/// What one such step of a compressed body may come to, in bytes, where it is looked into.
 pub const DECODED: usize = 16 * 1024 * 1024;
 /// Largest window of a body compressed with Zstandard, in bytes: no content coding needs a larger one (RFC 9659). Those of
 /// Brotli have up to 16 MiB (RFC 7932).
@@ -196,8 +214,7 @@ pub const REGISTRY_TOKEN_LONGEST: Duration = Duration::from_hours(24);
 pub const REGISTRIES: usize = 64;
 
 /// Memory of the process for data, in bytes: its end if a guest and an upstream that it reaches keep more waiting here
-/// than all other limits were thought for. It starts anew then, and its sandbox alone has felt it. What a guest holds that
-/// fills every buffer there is room for comes to less than half.
+/// than all other limits were thought for. It starts anew then, and its sandbox alone has felt it.
 pub const MEMORY: u64 = 2 * 1024 * 1024 * 1024;
 /// Control connections at a time.
 pub const CONTROL_CONNECTIONS: usize = 16;

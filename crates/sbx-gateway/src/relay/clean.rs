@@ -7,6 +7,7 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, HeaderValue};
 use sbx_credentials::scrub::{self, Scrub};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::body::BodyError;
 use super::decoding::{Decoder, Unknown};
@@ -14,6 +15,7 @@ use super::stage::Pass;
 use crate::credentials::{Bound, Form, Part, Supplied};
 use crate::decision::Grant;
 use crate::gateway::Gateway;
+use crate::limits;
 use crate::records::Event;
 
 /// Code of the record of a value that came back.
@@ -69,6 +71,8 @@ pub(super) struct Clean {
     /// The request, as it was recorded.
     event: Event,
     told: bool,
+    /// For what the decoder holds.
+    room: Option<OwnedSemaphorePermit>,
 }
 
 impl Clean {
@@ -112,8 +116,20 @@ impl Clean {
             headers.remove(CONTENT_ENCODING);
             headers.remove(CONTENT_LENGTH);
         }
+        // Nobody asked for it, so nobody waits for room.
+        let room = match &decoder {
+            Some(decoder) if decoder.is_large() => Some(
+                gateway
+                    .decoding
+                    .clone()
+                    .try_acquire_owned()
+                    .map_err(|_| Unknown)?,
+            ),
+            _ => None,
+        };
         let announced = headers.contains_key(CONTENT_LENGTH);
         let mut clean = Self::begin(values, gateway, grant, event, decoder, announced);
+        clean.room = room;
         clean.head(headers);
         Ok(clean)
     }
@@ -137,6 +153,7 @@ impl Clean {
             grant: Arc::new(grant.clone()),
             event: event.clone(),
             told: false,
+            room: None,
         }
     }
 
@@ -213,6 +230,16 @@ impl Pass for Clean {
             self.tell();
         }
         Ok(passed.text)
+    }
+
+    fn step(&self) -> usize {
+        self.decoder
+            .as_ref()
+            .map_or(limits::STEP, |_| limits::STEP_ENCODED)
+    }
+
+    fn expanded(&self) -> usize {
+        self.decoder.as_ref().map_or(0, Decoder::came)
     }
 
     fn trailers(&mut self, trailers: &mut HeaderMap) -> Result<(), BodyError> {

@@ -14,7 +14,11 @@ use crate::limits;
 const PIECE: usize = 16 * 1024;
 
 /// A body that is decoded as it comes.
-pub struct Decoder(Coding);
+pub struct Decoder {
+    coding: Coding,
+    /// Bytes that the last piece came to.
+    came: usize,
+}
 
 enum Coding {
     /// `gzip` (RFC 1952).
@@ -80,22 +84,27 @@ impl Decoder {
             b"zstd" => Coding::Zstd(Zstd::new().into()),
             _ => return Err(Unknown),
         };
-        Ok(Some(Self(coding)))
+        Ok(Some(Self { coding, came: 0 }))
     }
 
     /// Whether what goes in comes out at once. Else [`Self::behind`] says what of it did.
     pub fn is_prompt(&self) -> bool {
-        !matches!(self.0, Coding::Zstd(_))
+        !matches!(self.coding, Coding::Zstd(_))
     }
 
     /// Whether it holds megabytes of what came, in which later text may be repeated.
     pub fn is_large(&self) -> bool {
-        matches!(self.0, Coding::Brotli(_) | Coding::Zstd(_))
+        matches!(self.coding, Coding::Brotli(_) | Coding::Zstd(_))
+    }
+
+    /// Bytes that the last piece came to.
+    pub fn came(&self) -> usize {
+        self.came
     }
 
     /// What of the body came out that was pushed so far, with this piece, which was the last.
     pub fn behind(&mut self, piece: Bytes) -> io::Result<Bytes> {
-        match &mut self.0 {
+        match &mut self.coding {
             Coding::Zstd(zstd) => zstd.release(&piece),
             Coding::Gzip(_) | Coding::Deflate(_) | Coding::Brotli(_) => Ok(piece),
         }
@@ -103,8 +112,16 @@ impl Decoder {
 
     /// The next piece. `last`: there is no other, so a body that breaks off is an error.
     pub fn push(&mut self, piece: &[u8], last: bool) -> io::Result<Bytes> {
-        let out = match &mut self.0 {
-            Coding::Gzip(decoder) => {
+        let out = self.coding.push(piece, last)?;
+        self.came = out.len();
+        Ok(out)
+    }
+}
+
+impl Coding {
+    fn push(&mut self, piece: &[u8], last: bool) -> io::Result<Bytes> {
+        let out = match self {
+            Self::Gzip(decoder) => {
                 decoder.write_all(piece)?;
                 decoder.flush()?;
                 if last {
@@ -112,7 +129,7 @@ impl Decoder {
                 }
                 decoder.get_mut()
             }
-            Coding::Deflate(decoder) => {
+            Self::Deflate(decoder) => {
                 decoder.write_all(piece)?;
                 decoder.flush()?;
                 if last {
@@ -120,7 +137,7 @@ impl Decoder {
                 }
                 decoder.get_mut()
             }
-            Coding::Brotli(decoder) => {
+            Self::Brotli(decoder) => {
                 decoder.write_all(piece)?;
                 // It gives out one buffer at most each time that it has taken all there is.
                 loop {
@@ -135,7 +152,7 @@ impl Decoder {
                 }
                 decoder.get_mut()
             }
-            Coding::Zstd(decoder) => {
+            Self::Zstd(decoder) => {
                 let mut out = Bounded::default();
                 decoder.push(piece, last, &mut out)?;
                 return Ok(out.taken());

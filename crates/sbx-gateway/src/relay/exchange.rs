@@ -257,11 +257,11 @@ impl Inspected {
             self.gateway.record(&grant.generation, event);
             Ok(page::bad_request(text))
         };
-        let Ok(mut read) = read else {
+        let Ok(read) = read else {
             return Err(broken("the body broke off"));
         };
-        match read.pass(&mut guard) {
-            Ok(()) => Ok((read, None)),
+        match Box::pin(read.pass(&mut guard)).await {
+            Ok(passed) => Ok((passed, None)),
             Err(error) => Err(match guard.stopped().get() {
                 Some(denial) => Ok(page::denied(denial)),
                 None => broken(&error.to_string()),

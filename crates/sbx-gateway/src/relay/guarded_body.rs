@@ -18,6 +18,7 @@ use super::supply;
 use crate::credentials::{Bound, Form, Supplied};
 use crate::decision::{Denial, Grant};
 use crate::gateway::Gateway;
+use crate::limits;
 use crate::reason::Reason;
 use crate::records::Event;
 
@@ -185,6 +186,16 @@ impl Pass for BodyGuard {
             piece = write.push(piece, last).text;
         }
         Ok(piece)
+    }
+
+    fn step(&self) -> usize {
+        self.decoder
+            .as_ref()
+            .map_or(limits::STEP, |_| limits::STEP_ENCODED)
+    }
+
+    fn expanded(&self) -> usize {
+        self.decoder.as_ref().map_or(0, Decoder::came)
     }
 
     /// As in the head.

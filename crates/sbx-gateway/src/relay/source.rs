@@ -1,16 +1,17 @@
 //! Where the body of a request comes from: the guest as it sends it, or what was read of it before anything was sent on.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::HeaderMap;
 use sbx_credentials::sigv4::Digest;
 
 use super::body::BodyError;
-use super::stage::Pass;
+use super::stage::{Pass, Stage};
 use crate::limits;
 
 /// See the module.
@@ -43,16 +44,21 @@ impl Source {
     }
 
     /// Lets what was read pass something.
-    pub(super) fn pass(&mut self, pass: &mut impl Pass) -> Result<(), BodyError> {
-        if let Self::Read(data, trailers) = self {
-            if let Some(data) = data {
-                *data = pass.pass(std::mem::take(data), true)?;
-            }
-            if let Some(trailers) = trailers {
-                pass.trailers(trailers)?;
+    pub(super) async fn pass(mut self, pass: &mut impl Pass) -> Result<Self, BodyError> {
+        let mut stage = Stage::new(pass);
+        let (mut passed, mut trailers) = (BytesMut::new(), None);
+        let mut next = |cx: &mut Context<'_>| {
+            let frame = Pin::new(&mut self).poll_frame(cx);
+            frame.map_err(BodyError::from)
+        };
+        while let Some(frame) = poll_fn(|cx| stage.poll(cx, &mut next)).await {
+            match frame?.into_data() {
+                Ok(data) => passed.extend_from_slice(&data),
+                Err(frame) => trailers = frame.into_trailers().ok(),
             }
         }
-        Ok(())
+        let passed = Some(passed.freeze()).filter(|data| !data.is_empty());
+        Ok(Self::Read(passed, trailers))
     }
 }
 

@@ -1,4 +1,5 @@
-//! Something that a body passes through, piece by piece, and that may hold a part of one back.
+//! Something that a body passes through, piece by piece, and that may hold a part of one back. Long pieces go in step by
+//! step, and others get their turn between.
 
 use std::task::{Context, Poll, ready};
 
@@ -7,6 +8,7 @@ use hyper::body::Frame;
 use hyper::header::HeaderMap;
 
 use super::body::BodyError;
+use crate::limits;
 
 /// What is done to the pieces.
 pub(super) trait Pass {
@@ -15,11 +17,43 @@ pub(super) trait Pass {
 
     /// The trailers behind the last piece.
     fn trailers(&mut self, trailers: &mut HeaderMap) -> Result<(), BodyError>;
+
+    /// Bytes that may go in at a time.
+    fn step(&self) -> usize {
+        limits::STEP
+    }
+
+    /// Bytes that were looked at for the last piece, where it meant more than it held.
+    fn expanded(&self) -> usize {
+        0
+    }
+}
+
+impl<P: Pass> Pass for &mut P {
+    fn pass(&mut self, piece: Bytes, last: bool) -> Result<Bytes, BodyError> {
+        P::pass(self, piece, last)
+    }
+
+    fn trailers(&mut self, trailers: &mut HeaderMap) -> Result<(), BodyError> {
+        P::trailers(self, trailers)
+    }
+
+    fn step(&self) -> usize {
+        P::step(self)
+    }
+
+    fn expanded(&self) -> usize {
+        P::expanded(self)
+    }
 }
 
 /// See the module.
 pub(super) struct Stage<P> {
     pass: P,
+    /// What has come and not gone in.
+    rest: Bytes,
+    /// Bytes that were looked at since others had a turn.
+    looked_at: usize,
     /// Trailers that wait for the rest of what was held back.
     after: Option<Frame<Bytes>>,
     begun: bool,
@@ -34,6 +68,8 @@ impl<P: Pass> Stage<P> {
     pub(super) fn new(pass: P) -> Self {
         Self {
             pass,
+            rest: Bytes::new(),
+            looked_at: 0,
             after: None,
             begun: false,
             over: false,
@@ -55,29 +91,24 @@ impl<P: Pass> Stage<P> {
             if self.over {
                 return Poll::Ready(self.after.take().map(Ok));
             }
+            if self.looked_at > limits::LOOKED_AT {
+                self.looked_at = 0;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             self.begun = true;
-            let (piece, last) = match ready!(next(cx)) {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => (data, false),
-                    Err(frame) => {
-                        match self.pass_trailers(frame) {
-                            Ok(frame) => self.after = Some(frame),
-                            Err(error) => {
-                                self.over = true;
-                                return Poll::Ready(Some(Err(error)));
-                            }
-                        }
-                        (Bytes::new(), true)
-                    }
-                },
-                None => (Bytes::new(), true),
-                Some(Err(error)) => {
-                    self.over = true;
-                    return Poll::Ready(Some(Err(error)));
-                }
-            };
-            self.over = last;
-            match self.pass.pass(piece, last) {
+            if self.rest.is_empty()
+                && let Err(error) = ready!(self.poll_more(cx, &mut next))
+            {
+                self.over = true;
+                return Poll::Ready(Some(Err(error)));
+            }
+            let length = self.rest.len().min(self.pass.step());
+            let piece = self.rest.split_to(length);
+            self.looked_at += length;
+            let passed = self.pass.pass(piece, self.over);
+            self.looked_at += self.pass.expanded();
+            match passed {
                 Ok(text) if text.is_empty() => {}
                 Ok(text) => return Poll::Ready(Some(Ok(Frame::data(text)))),
                 Err(error) => {
@@ -87,6 +118,26 @@ impl<P: Pass> Stage<P> {
                 }
             }
         }
+    }
+
+    /// Takes the next that goes in.
+    fn poll_more(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut next: impl FnMut(&mut Context<'_>) -> Polled,
+    ) -> Poll<Result<(), BodyError>> {
+        let Some(frame) = ready!(next(cx)).transpose()? else {
+            self.over = true;
+            return Poll::Ready(Ok(()));
+        };
+        match frame.into_data() {
+            Ok(data) => self.rest = data,
+            Err(frame) => {
+                self.after = Some(self.pass_trailers(frame)?);
+                self.over = true;
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn pass_trailers(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyError> {

@@ -292,7 +292,12 @@ fn attack_55_a_compressed_body_is_looked_into_and_what_cannot_be_is_refused() {
             (coding, encoded(coding, &format!("a {PLACEHOLDER}")), stray),
             (coding, b"said to be compressed".to_vec(), "bad-request"),
             (coding, short, "bad-request"),
-            (coding, bomb, "bad-request"),
+            // What comes out of it step by step has a bound without its being refused.
+            (
+                coding,
+                bomb,
+                if coding == "br" { "bad-request" } else { "" },
+            ),
         ]);
     }
     let watched = [api.recorder(), second.recorder()];

@@ -139,6 +139,8 @@ async fn values_of_the_own_request_are_found_when_others_have_pushed_them_out() 
     assert!(Arc::ptr_eq(&kept, &kept_again));
     let scrub = sought.at(&at, std::slice::from_ref(&own), false);
     assert!(scrub.whole(b"value-of-the-own-request").is_some());
+    let of_another = sought.at(&at, std::slice::from_ref(&own), false);
+    assert!(Arc::ptr_eq(&scrub, &of_another), "made once for all");
     // What stands in the place of a token that is not known adds nothing.
     let nothing = own.without_value();
     assert!(Arc::ptr_eq(&kept, &sought.at(&at, &[nothing], false)));

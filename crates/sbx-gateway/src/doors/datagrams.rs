@@ -14,7 +14,7 @@ use crate::decision::{Grant, decide_raw};
 use crate::gateway::Gateway;
 use crate::limits;
 use crate::live::Lease;
-use crate::netstack::{Answers, Datagrams, Flow};
+use crate::netstack::{Answers, Datagrams, Flow, Sending};
 use crate::reason::Reason;
 use crate::records::Event;
 
@@ -56,7 +56,7 @@ struct Exchange {
 }
 
 impl Exchange {
-    async fn run(self, receiver: mpsc::Receiver<Vec<u8>>, lease: Lease) {
+    async fn run(self, receiver: mpsc::Receiver<Sending>, lease: Lease) {
         let opened = connect(self.grant.addresses.first().copied()).await;
         let reason = match &opened {
             Ok(_) => self.grant.reason,
@@ -82,7 +82,7 @@ impl Exchange {
     async fn relay(
         &self,
         socket: UdpSocket,
-        mut receiver: mpsc::Receiver<Vec<u8>>,
+        mut receiver: mpsc::Receiver<Sending>,
         mut lease: Lease,
     ) {
         let feed = lease.feed();
@@ -97,7 +97,7 @@ impl Exchange {
                 datagram = receiver.recv() => match datagram {
                     // What waited in the queue when the policy changed.
                     Some(_) if feed.is_revoked() => return,
-                    Some(datagram) => socket.send(&datagram).await.map(drop),
+                    Some((datagram, _room)) => socket.send(&datagram).await.map(drop),
                     None => return,
                 },
                 received = socket.recv(&mut buffer) => received.map(|length| {
@@ -140,6 +140,7 @@ mod tests {
     };
     use sbx_wire::gateway::{GatewayFile, Upstream};
     use std::time::Duration;
+    use tokio::sync::Semaphore;
     use tokio::time::Instant;
 
     use super::*;
@@ -148,6 +149,11 @@ mod tests {
     use crate::mint::SigningKey;
     use crate::pins::Pins;
     use crate::records::Records;
+
+    fn sending(datagram: Vec<u8>) -> Sending {
+        let room = Arc::new(Semaphore::new(1));
+        (datagram, room.try_acquire_owned().unwrap())
+    }
 
     /// A flow to a socket of the host that a rule opens. The folder holds the records.
     fn flow_to(peer: &UdpSocket) -> (Datagrams, tempfile::TempDir) {
@@ -198,9 +204,9 @@ mod tests {
     async fn a_flow_on_which_nothing_moves_is_over_after_its_time() {
         let peer = peer().await;
         let (open, _records) = flow_to(&peer);
-        open.queue.send(b"x".to_vec()).await.unwrap();
+        open.queue.send(sending(b"x".to_vec())).await.unwrap();
         tokio::time::sleep(limits::UDP_IDLE / 2).await;
-        open.queue.send(b"y".to_vec()).await.unwrap();
+        open.queue.send(sending(b"y".to_vec())).await.unwrap();
         let since = Instant::now();
         open.queue.closed().await;
         let longest = limits::UDP_IDLE + Duration::from_secs(1);
@@ -215,15 +221,15 @@ mod tests {
         // Nothing is taken from the queue before this task waits for something.
         for number in 0..limits::UDP_QUEUE {
             let datagram = vec![u8::try_from(number).unwrap()];
-            assert!(open.queue.try_send(datagram).is_ok(), "{number}");
+            assert!(open.queue.try_send(sending(datagram)).is_ok(), "{number}");
         }
-        assert!(open.queue.try_send(vec![255]).is_err());
+        assert!(open.queue.try_send(sending(vec![255])).is_err());
         let mut buffer = [0; 16];
         for number in 0..limits::UDP_QUEUE {
             assert_eq!(peer.recv(&mut buffer).await.unwrap(), 1);
             assert_eq!(usize::from(buffer[0]), number);
         }
-        open.queue.try_send(vec![254]).unwrap();
+        open.queue.try_send(sending(vec![254])).unwrap();
         peer.recv(&mut buffer).await.unwrap();
         assert_eq!(buffer[0], 254);
     }

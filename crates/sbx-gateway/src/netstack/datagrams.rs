@@ -24,8 +24,7 @@ impl<H: Host> Stack<H> {
         if open.is_none_or(Datagrams::is_over) && !self.open_datagrams(flow) {
             self.feed_nobody(place);
         } else if let Some(open) = self.datagrams.get(&flow) {
-            // A full queue: lost, as datagrams may be.
-            drop(open.queue.try_send(payload));
+            open.offer(payload, &self.sending);
         }
     }
 

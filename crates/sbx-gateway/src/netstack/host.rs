@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::stream::Wake;
 use super::{Flow, GuestStream};
@@ -45,12 +45,23 @@ pub struct Dialled {
 /// Where the datagrams of an allowed UDP flow go.
 pub struct Datagrams {
     /// The queue. The flow is over once its receiver is gone.
-    pub queue: mpsc::Sender<Vec<u8>>,
+    pub queue: mpsc::Sender<Sending>,
     /// Whether it is allowed any more: known before the task at the other end has heard of it.
     pub feed: crate::live::Feed,
 }
 
+/// A datagram on its way, with its room among those of all flows.
+pub type Sending = (Vec<u8>, OwnedSemaphorePermit);
+
 impl Datagrams {
+    /// Passes a datagram on, if there is room: it is lost else, as datagrams may be. `room`: of those of all flows.
+    pub(super) fn offer(&self, datagram: Vec<u8>, room: &Arc<Semaphore>) {
+        let length = u32::try_from(datagram.len()).unwrap_or(u32::MAX);
+        if let Ok(room) = room.clone().try_acquire_many_owned(length) {
+            drop(self.queue.try_send((datagram, room)));
+        }
+    }
+
     /// Whether the flow is over: the next datagram is judged like a first one.
     pub(super) fn is_over(&self) -> bool {
         self.queue.is_closed() || self.feed.is_revoked()
@@ -166,6 +177,28 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
+
+    #[tokio::test]
+    async fn datagrams_that_wait_for_the_hosts_network_are_bounded_in_bytes_and_those_that_went_make_room()
+     {
+        let (queue, mut receiver) = mpsc::channel(limits::UDP_QUEUE);
+        let feed = crate::live::tests::lease().feed();
+        let open = Datagrams { queue, feed };
+        let room = Arc::new(Semaphore::new(1000));
+        for length in [600, 500, 400, 1] {
+            open.offer(vec![0; length], &room);
+        }
+        let mut waiting = |number: usize| -> Vec<usize> {
+            let next = std::iter::from_fn(|| receiver.try_recv().ok());
+            next.take(number)
+                .map(|(datagram, _)| datagram.len())
+                .collect()
+        };
+        assert_eq!(waiting(1), [600]);
+        open.offer(vec![0; 600], &room);
+        assert_eq!(waiting(9), [400, 600]);
+        assert_eq!(room.available_permits(), 1000);
+    }
 
     #[test]
     fn datagrams_that_wait_for_the_guest_are_bounded_and_nothing_else_is_left_out_for_them() {

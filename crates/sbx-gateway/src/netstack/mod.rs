@@ -27,6 +27,7 @@ use smoltcp::iface::{Config, Interface, SocketSet};
 use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetFrame, HardwareAddress, IpCidr};
 use tokio::net::UnixStream;
+use tokio::sync::Semaphore;
 
 use crate::adapter::frame::{Sight, look};
 use crate::addresses::{GATEWAY, PREFIX};
@@ -35,7 +36,7 @@ use crate::limits;
 use crate::reason::Reason;
 use connection::{Connection, Purpose, State};
 use host::Word;
-pub use host::{Answers, Datagrams, Dialled, DnsTicket, Host, Refusal};
+pub use host::{Answers, Datagrams, Dialled, DnsTicket, Host, Refusal, Sending};
 use link::{Link, Next};
 use parked::Parked;
 pub use stream::GuestStream;
@@ -63,10 +64,16 @@ pub struct Stack<H> {
     timers: Timers,
     parked: Parked,
     datagrams: HashMap<Flow, Datagrams>,
+    /// Room for their datagrams on the way to the host's network, in bytes.
+    sending: Arc<Semaphore>,
     /// Connections to look after, each once.
     queue: VecDeque<Flow>,
     /// Others have said more than there was room for.
     unheard: bool,
+    /// The VM has sent more than there was time for.
+    unseen: bool,
+    /// Turns since the relays had one.
+    turns: u8,
     answers: Arc<Answers>,
     host: Arc<H>,
     gateway: Arc<Gateway>,
@@ -74,6 +81,10 @@ pub struct Stack<H> {
     now: Instant,
 }
 
+/// Turns after which the relays get theirs although the VM has more to say.
+const TURNS: u8 = 8;
+/// Frames between two looks at the clock.
+const FRAMES: u32 = 16;
 /// While nothing may be produced, timers that are due wait at least this long: only the VM can make room.
 const NO_ROOM: Duration = Duration::from_millis(10);
 /// Bytes that are written before more is produced, so that the VM works on them meanwhile.
@@ -98,8 +109,11 @@ impl<H: Host> Stack<H> {
             timers: Timers::default(),
             parked: Parked::default(),
             datagrams: HashMap::new(),
+            sending: Arc::new(Semaphore::new(limits::UDP_SENDING)),
             queue: VecDeque::new(),
             unheard: false,
+            unseen: false,
+            turns: 0,
             answers,
             host,
             gateway,
@@ -120,6 +134,12 @@ impl<H: Host> Stack<H> {
     /// # Errors
     /// The frame socket's, and a stream that is out of step.
     pub async fn turn(&mut self) -> io::Result<bool> {
+        self.turns += 1;
+        if self.turns >= TURNS {
+            // Whoever always has something to say would keep everybody else from ever being heard, the daemon included.
+            self.turns = 0;
+            tokio::task::yield_now().await;
+        }
         self.wait().await?;
         self.now = self.clock();
         for flow in self.answers.wake.take() {
@@ -144,7 +164,7 @@ impl<H: Host> Stack<H> {
 
     /// Waits for something to do.
     async fn wait(&self) -> io::Result<()> {
-        if self.link.has_room() && (self.unheard || !self.queue.is_empty()) {
+        if self.link.has_room() && (self.unheard || self.unseen || !self.queue.is_empty()) {
             // The relays get their turn all the same.
             tokio::task::yield_now().await;
             return Ok(());
@@ -173,7 +193,16 @@ impl<H: Host> Stack<H> {
     }
 
     fn take_frames(&mut self) -> io::Result<()> {
-        while self.link.has_room() {
+        let begun = Clock::now();
+        self.unseen = false;
+        for number in 1_u32.. {
+            if !self.link.has_room() {
+                break;
+            }
+            if number % FRAMES == 0 && begun.elapsed() > limits::FRAMES_TIME {
+                self.unseen = true;
+                break;
+            }
             let Next::Frame(place) = self.link.next_frame()? else {
                 break;
             };

@@ -53,6 +53,8 @@ pub struct Gateway {
     pub registries: Registries,
     /// Room for bodies that are held until they are verified, in KiB.
     pub held: Arc<Semaphore>,
+    /// Room for requests over HTTP/2.
+    pub requests: Arc<Semaphore>,
     /// Room for bodies whose decoders hold much.
     pub decoding: Arc<Semaphore>,
     /// For `status`.
@@ -84,6 +86,7 @@ impl Gateway {
             values: Values::default(),
             registries: Registries::default(),
             held: Arc::new(Semaphore::new(limits::AWS_HELD / 1024)),
+            requests: Arc::new(Semaphore::new(limits::REQUESTS)),
             decoding: Arc::new(Semaphore::new(limits::DECODING)),
             status: Status::default(),
             host,

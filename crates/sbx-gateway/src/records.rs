@@ -78,7 +78,8 @@ impl Event {
     #[must_use]
     pub fn with_request(mut self, method: &str, path: &str) -> Self {
         self.method = Some(method.to_owned());
-        self.path = Some(path.to_owned());
+        // Events of requests that are in work are kept.
+        self.path = Some(bounded(path).to_owned());
         self
     }
 

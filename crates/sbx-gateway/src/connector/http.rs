@@ -33,6 +33,9 @@ pub enum SendError {
     /// The upstream chose an extension for a WebSocket, and none was offered.
     #[error("the upstream chose an extension for the WebSocket that nobody had offered")]
     Extension,
+    /// More headers than are passed on.
+    #[error("the upstream's answer has too many headers")]
+    Headers,
     /// The head cannot be written in the upstream's protocol.
     #[error("the request cannot be sent on: {0}")]
     Head(#[from] hyper::http::Error),
@@ -48,7 +51,7 @@ impl SendError {
             Self::Dial(error) => error.reason(),
             Self::Head(_) => Reason::BadRequest,
             Self::Revoked(reason) => *reason,
-            Self::Http(_) | Self::Slow | Self::Switched | Self::Extension => {
+            Self::Http(_) | Self::Slow | Self::Headers | Self::Switched | Self::Extension => {
                 Reason::UpstreamUnreachable
             }
         }
@@ -102,6 +105,10 @@ impl Sender {
             }
         };
         match tokio::time::timeout(limits::RESPONSE_HEAD, answer).await {
+            // As over HTTP/1.1, where the library has it so.
+            Ok(Ok(answer)) if answer.headers().len() > limits::HEADERS => {
+                Sent::Broken(SendError::Headers)
+            }
             Ok(Ok(answer)) => Sent::Answered(answer),
             Ok(Err(mut error)) => match error.take_message() {
                 Some(request) => Sent::Nothing(Box::new(request), error.into_error().into()),
@@ -169,6 +176,7 @@ mod tests {
 
     use bytes::Bytes;
     use http_body_util::Empty;
+    use hyper::header::HeaderValue;
     use tokio::time::{Instant, sleep};
 
     use super::*;
@@ -181,7 +189,13 @@ mod tests {
             if request.uri().path() == "/never" {
                 std::future::pending::<()>().await;
             }
-            Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+            let mut answer = Response::new(Empty::<Bytes>::new());
+            let many = request.uri().query().unwrap_or_default();
+            for _ in 0..many.parse().unwrap_or(0) {
+                let value = HeaderValue::from_static("y");
+                answer.headers_mut().append("x", value);
+            }
+            Ok::<_, Infallible>(answer)
         });
         let serving = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
             .serve_connection(TokioIo::new(theirs), service);
@@ -196,6 +210,19 @@ mod tests {
         let body = Sending::new(Source::Read(None, None), lease().feed());
         let uri = format!("https://a.test{path}");
         Request::get(uri).body(body).unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_answer_with_too_many_headers_is_none() {
+        let mut sender = Sender::H2(upstream().await);
+        // The library adds the date.
+        let most = limits::HEADERS - 1;
+        let sent = sender.send(request(&format!("/?{most}"))).await;
+        assert!(
+            matches!(sent, Sent::Answered(answer) if answer.headers().len() == limits::HEADERS)
+        );
+        let sent = sender.send(request(&format!("/?{}", most + 1))).await;
+        assert!(matches!(sent, Sent::Broken(SendError::Headers)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -115,9 +115,10 @@ fn refuse_connect<S: Client>(
     if denial.target.port != Port::HTTPS || denial.generation.mint.is_none() {
         return page::denied(&denial);
     }
+    let gateway = gateway.clone();
     tokio::spawn(async move {
         if let Some(guest) = switched::<S>(upgrade).await {
-            deny_inside_tls(denial, guest).await;
+            deny_inside_tls(&gateway, denial, guest).await;
         }
     });
     page::connected()

@@ -143,7 +143,10 @@ pub(super) async fn open_heard<S: Client>(
     if speaks_h2(&stream) {
         let answering = inspected.clone();
         let answer = move |request| answering.clone().answer(request, None);
-        serve_h2(stream, answer, || inspected.record_refused()).await;
+        serve_h2(stream, &gateway.requests, answer, || {
+            inspected.record_refused();
+        })
+        .await;
     } else {
         serve_inspected(inspected.clone(), stream).await;
     }
@@ -242,14 +245,19 @@ fn refused_by_us(error: &std::io::Error) -> Option<Reason> {
 }
 
 /// Opens TLS towards the guest only to tell it why it is blocked.
-pub(super) async fn deny_inside_tls<S: Client>(denial: Denial, guest: Guest<S>) {
+pub(super) async fn deny_inside_tls<S: Client>(gateway: &Gateway, denial: Denial, guest: Guest<S>) {
     if let Ok((hello, guest)) = read_hello(guest).await {
-        deny_heard(denial, hello, guest).await;
+        deny_heard(gateway, denial, hello, guest).await;
     }
 }
 
 /// The same for a client whose first message has been read.
-pub(super) async fn deny_heard<S: Client>(denial: Denial, hello: Hello, guest: Guest<S>) {
+pub(super) async fn deny_heard<S: Client>(
+    gateway: &Gateway,
+    denial: Denial,
+    hello: Hello,
+    guest: Guest<S>,
+) {
     let host = denial.target.host.clone();
     let (generation, purpose) = (denial.generation.clone(), Purpose::BlockPage);
     let accepted = accept_tls(&generation, &host, Alpn::Any, purpose, hello, guest);
@@ -262,7 +270,7 @@ pub(super) async fn deny_heard<S: Client>(denial: Denial, hello: Hello, guest: G
         async move { Ok(page) }
     };
     if speaks_h2(&stream) {
-        serve_h2(stream, move |_| answer(), || ()).await;
+        serve_h2(stream, &gateway.requests, move |_| answer(), || ()).await;
     } else {
         serve_h1(stream, move |_, _| answer(), || ()).await;
     }

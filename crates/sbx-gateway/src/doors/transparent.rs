@@ -59,7 +59,7 @@ pub(super) async fn serve<S: Client>(gateway: Arc<Gateway>, flow: Flow, stream: 
     };
     gateway.record(&generation, denial.event(proxy));
     if generation.mint.is_some() {
-        deny_heard(denial, hello, guest).await;
+        deny_heard(&gateway, denial, hello, guest).await;
     } else {
         guest.into_inner().abort();
     }

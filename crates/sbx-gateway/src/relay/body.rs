@@ -17,7 +17,8 @@ use tokio::time::{Instant, Sleep};
 use super::clean::Clean;
 use super::guarded_body::BodyGuard;
 use super::signing::Follows;
-use super::stage::Stage;
+use super::small;
+use super::stage::{Polled, Stage};
 use crate::limits;
 use crate::live::{Feed, Lease};
 
@@ -39,6 +40,9 @@ pub enum BodyError {
     /// It holds a placeholder that must not go there.
     #[error("the body holds a placeholder that is not bound to this host")]
     Placeholder,
+    /// Too many small pieces of bodies wait to be sent.
+    #[error("too many small pieces of bodies wait to be sent")]
+    Crowd,
     /// It is not what was signed.
     #[error("the body is not the one that was signed")]
     Signature,
@@ -65,10 +69,25 @@ const FORBIDDEN_TRAILERS: [HeaderName; 14] = [
     UPGRADE,
 ];
 
-/// Takes out the trailers that must not be there.
+/// Counts what comes out of a body. Its last piece alone needs no bound.
+fn counted(polled: Polled, is_last: bool) -> Polled {
+    let Poll::Ready(Some(Ok(frame))) = polled else {
+        return polled;
+    };
+    match frame.into_data() {
+        Ok(piece) if !is_last => Poll::Ready(Some(small::counted(piece).map(Frame::data))),
+        Ok(piece) => Poll::Ready(Some(Ok(Frame::data(piece)))),
+        Err(trailers) => Poll::Ready(Some(Ok(trailers))),
+    }
+}
+
+/// Takes out the trailers that must not be there, and all of them if they are too many.
 fn filtered(frame: Frame<Bytes>) -> Frame<Bytes> {
     match frame.into_trailers() {
         Ok(mut trailers) => {
+            if trailers.len() > limits::TRAILERS {
+                trailers.clear();
+            }
             for name in FORBIDDEN_TRAILERS {
                 trailers.remove(name);
             }
@@ -279,10 +298,11 @@ where
                     None => body.poll_frame(cx),
                     Some(guard) => guard.poll(cx, |cx| body.poll_frame(cx)),
                 };
-                match &mut this.signed {
+                let polled = match &mut this.signed {
                     None => guarded(cx),
                     Some(signed) => signed.poll(cx, guarded),
-                }
+                };
+                counted(polled, this.is_end_stream())
             }
             Poll::Ready(Err(error)) => Poll::Ready(Some(Err(error))),
             Poll::Pending => Poll::Pending,
@@ -360,10 +380,11 @@ where
             return Poll::Ready(Some(Err(BodyError::Revoked)));
         }
         let this = &mut *self;
-        match &mut this.clean {
+        let polled = match &mut this.clean {
             None => this.body.poll_frame(cx),
             Some(clean) => clean.poll(cx, |cx| this.body.poll_frame(cx)),
-        }
+        };
+        counted(polled, this.is_end_stream())
     }
 
     fn is_end_stream(&self) -> bool {
@@ -443,6 +464,21 @@ mod tests {
         let (error, (), came) = tokio::join!(error, sending, reading);
         assert_eq!(came, 3);
         error.unwrap()
+    }
+
+    #[test]
+    fn trailers_pass_unless_they_are_too_many() {
+        for (number, passed) in [
+            (limits::TRAILERS, limits::TRAILERS),
+            (limits::TRAILERS + 1, 0),
+        ] {
+            let mut trailers = hyper::HeaderMap::new();
+            for _ in 0..number {
+                trailers.append("x", hyper::header::HeaderValue::from_static("y"));
+            }
+            let left = filtered(Frame::trailers(trailers)).into_trailers();
+            assert_eq!(left.unwrap().len(), passed, "{number}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

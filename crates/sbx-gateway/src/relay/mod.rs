@@ -14,6 +14,7 @@ pub mod page;
 mod registry;
 pub mod serve;
 mod signing;
+mod small;
 pub mod source;
 mod stage;
 mod supply;

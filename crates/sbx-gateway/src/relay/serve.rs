@@ -11,6 +11,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::body::BodyError;
@@ -92,7 +93,7 @@ fn after(answer: Option<&Response<AnswerBody>>) -> After {
 
 /// Serves HTTP/2 on a connection of the guest until it ends. `refused`: as in [`serve_h1`], and also if requests were
 /// refused by the library alone.
-pub async fn serve_h2<S, F, A>(stream: S, answer: F, refused: impl FnOnce())
+pub async fn serve_h2<S, F, A>(stream: S, room: &Arc<Semaphore>, answer: F, refused: impl FnOnce())
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Fn(Request<Incoming>) -> A + Send + 'static,
@@ -103,15 +104,17 @@ where
     let handed_out = Arc::new(AtomicU64::new(0));
     let counter = handed_out.clone();
     let activity = Arc::new(Activity::new());
-    let busy = activity.clone();
+    let (busy, room) = (activity.clone(), room.clone());
     let service = hyper::service::service_fn(move |request| {
         counter.fetch_add(1, Ordering::Relaxed);
         let request_in_work = busy.begin();
-        let answer = answer(request);
+        let (answer, room) = (answer(request), room.clone());
         async move {
+            // Nobody closes it.
+            let room = room.acquire_owned().await.ok();
             let hold = |body| Held {
                 body,
-                _until_its_end: request_in_work,
+                _until_its_end: (request_in_work, room),
             };
             answer.await.map(|answer| answer.map(hold))
         }
@@ -191,7 +194,7 @@ impl Drop for InWork {
 /// An answer's body that counts as work.
 struct Held {
     body: AnswerBody,
-    _until_its_end: InWork,
+    _until_its_end: (InWork, Option<OwnedSemaphorePermit>),
 }
 
 impl Body for Held {
@@ -241,7 +244,10 @@ mod tests {
 
     fn h2() -> DuplexStream {
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
-        tokio::spawn(serve_h2(theirs, |_| late(), || ()));
+        tokio::spawn(async move {
+            let room = Arc::new(Semaphore::new(limits::REQUESTS));
+            serve_h2(theirs, &room, |_| late(), || ()).await;
+        });
         ours
     }
 

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use sbx_testkit::EchoUpstream;
+use sbx_testkit::recorder::{Entry, Event};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::attack::say;
 use crate::attacks_credentials::{chunked_as, encoded, noise, two_hosts};
-use crate::lab::{Setup, run};
+use crate::lab::{Setup, get, h2, run};
 
 const OTHER: &str = "other.test";
 /// Time in which an answer would have come.
@@ -67,6 +68,57 @@ fn what_follows_a_request_to_change_the_protocol_waits_in_the_socket_until_it_is
             assert!(taken < 8 * MIB, "{taken}");
         }
         assert!(taken > 64 * 1024, "{taken}");
+    });
+}
+
+#[test]
+fn a_thousand_requests_over_http2_are_in_work_and_the_next_waits_for_one_to_end() {
+    let upstream = EchoUpstream::start_tls(&["api.test"]).unwrap();
+    let lab = Setup::new(&["allow api.test"])
+        .tls_upstream("api.test", &upstream)
+        .credential("api.test")
+        .start();
+    run(async {
+        let guest = async || {
+            let stream = lab.connect("api.test:443").await.unwrap();
+            let both = [&b"h2"[..], b"http/1.1"];
+            h2(lab.tls(stream, "api.test", &both).await.unwrap()).await
+        };
+        let asked = async |number: usize, limit: Duration| {
+            let enough = |entries: &[Entry]| {
+                let requests = entries
+                    .iter()
+                    .filter(|entry| matches!(entry.event, Event::Request(_)));
+                requests.count() >= number
+            };
+            upstream.recorder().until(limit, enough).await
+        };
+        let mut guests = Vec::new();
+        for number in 1..=16 {
+            let guest = guest().await;
+            let slow = (0..64).map(|_| {
+                let mut guest = guest.clone();
+                tokio::spawn(async move {
+                    let request = get("https://api.test/slow?delay_ms=100000", "api.test");
+                    guest.send_request(request).await
+                })
+            });
+            guests.push(slow.collect::<Vec<_>>());
+            assert!(
+                asked(number * 64, Duration::from_secs(20)).await,
+                "{number}"
+            );
+        }
+        let mut last = guest().await;
+        let next = tokio::spawn(async move {
+            let request = get("https://api.test/echo", "api.test");
+            last.send_request(request).await.unwrap().status()
+        });
+        assert!(!asked(16 * 64 + 1, NO_ANSWER).await);
+        for request in guests.pop().unwrap() {
+            request.abort();
+        }
+        assert_eq!(next.await.unwrap(), 200);
     });
 }
 

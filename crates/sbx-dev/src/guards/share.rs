@@ -35,6 +35,7 @@ const ALL_SETTINGS: &str =
     "attack_76::attack_76_settings_that_run_something_take_no_place_by_any_rename";
 const CHANGING_LOCK: &str = "attack_76::attack_76_a_lock_file_that_changes_under_its_rename_brings_nothing_into_gits_settings";
 const PIECES: &str = "attack_76_links::attack_76_a_link_to_a_git_directory_never_has_another_content_not_even_in_part";
+const SHORT: &str = "attack_76_links::attack_76_a_write_that_says_more_than_it_carries_leaves_no_end_of_an_older_link";
 const NUMBERS: &str =
     "attack_76::attack_76_numbers_that_mean_something_else_lead_to_no_protected_name";
 const BECOMES: &str =
@@ -257,6 +258,13 @@ pub(super) const GUARDS: &[Guard] = &[
         text: "let whole = offset == 0 && size <= git_link::MAX_BYTES && before <= size as u64;",
         instead: "let whole = offset == 0 && size <= git_link::MAX_BYTES && before < u64::MAX;",
         tests: &[GIT_LINKS, PIECES],
+    },
+    Guard {
+        what: "a link to a git directory is as long as it is said to be",
+        file: CONTENT,
+        text: "if count != size {",
+        instead: "if count > size {",
+        tests: &[PIECES, SHORT],
     },
     Guard {
         what: "a link to a git directory is not cut",

@@ -120,6 +120,10 @@ impl Share {
         let staged = &self.staging;
         staged.set_len(0)?;
         let count = from.write_to_file_at(staged, size, 0, None)?;
+        // One that carries less than it says would leave the end of the old link behind the new one.
+        if count != size {
+            return Err(Errno::INVAL.into());
+        }
         let mut content = vec![0; count];
         staged.read_exact_at(&mut content, 0)?;
         self.check_git_link(place.parent, place.name.to_bytes(), &content, Action::Write)?;

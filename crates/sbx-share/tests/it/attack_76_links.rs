@@ -41,7 +41,7 @@ fn attack_76_a_link_to_a_git_directory_never_has_another_content_not_even_in_par
     // In pieces.
     for path in ["wt/.git", "sub/.git"] {
         guest.put(path, LINK).unwrap();
-        let node = guest.node(path).unwrap();
+        let (host, node) = (guest.host(path), guest.node(path).unwrap());
         let handle = guest.fs.open(node, READ_WRITE).unwrap();
         let fs = &mut guest.fs;
         for (offset, piece) in [
@@ -53,6 +53,12 @@ fn attack_76_a_link_to_a_git_directory_never_has_another_content_not_even_in_par
         ] {
             let written = fs.write(node, handle, offset, piece.as_bytes());
             assert_eq!(refused(written), Errno::ACCESS, "{offset}");
+        }
+        // The same, said to be the whole.
+        for claimed in [29, 4096] {
+            let short = write(node, handle, 0, claimed, Data::Bytes(b"gitdir: ../x/.git"));
+            assert_eq!(refused(fs.call(&short)), Errno::INVAL, "{claimed}");
+            assert_eq!(read_host(&host), LINK, "{claimed}");
         }
         for size in [1, 12, 4096] {
             let size = SetAttr {
@@ -77,6 +83,19 @@ fn attack_76_a_link_to_a_git_directory_never_has_another_content_not_even_in_par
         assert_said(&guest, "write", path);
     }
     guest.assert_unharmed("links to git directories");
+}
+
+#[test]
+fn attack_76_a_write_that_says_more_than_it_carries_leaves_no_end_of_an_older_link() {
+    let mut guest = guest();
+    let (path, link) = (".git/worktrees/wt/commondir", "../../.git/modules/sub\n");
+    guest.put(path, link).unwrap();
+    let node = guest.node(path).unwrap();
+    let handle = guest.fs.open(node, READ_WRITE).unwrap();
+    let short = write(node, handle, 0, 4096, Data::Bytes(b"../../../x/.git"));
+    assert_eq!(refused(guest.fs.call(&short)), Errno::INVAL);
+    assert_eq!(read_host(guest.host(path)), link);
+    guest.assert_unharmed("a write that says too much");
 }
 
 #[test]

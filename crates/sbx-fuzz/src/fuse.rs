@@ -6,6 +6,7 @@
 //! says whether the tree is read-only (1) and whether there are rules (2).
 
 use std::fs::{self, Permissions};
+use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
@@ -147,6 +148,11 @@ impl Host {
                     Vec::new()
                 } else if kind.is_file() && data.len() <= FILL {
                     read(&path, data.mode())
+                } else if kind.is_symlink() {
+                    fs::read_link(&path)
+                        .expect("a link")
+                        .into_os_string()
+                        .into_vec()
                 } else {
                     data.len().to_le_bytes().to_vec()
                 };

@@ -90,6 +90,8 @@ pub(crate) fn assert_kept(root: &Path, before: &Tree, after: &Tree) {
             let inner = git.map(|at| &names[at + 1..]);
             let stands_in = matches!(inner, Some([] | [b"hooks" | b"modules" | b"worktrees"]));
             assert!(!stands_in, "{shown} is a link");
+            let beside = !content.contains(&b'/') && !matches!(content.as_slice(), b"." | b"..");
+            assert!(inner.is_none() || beside, "{shown} leads elsewhere");
         }
         if *name == b".git" && kind != 0 {
             // How deep it is does not matter: it may have been moved since.

@@ -2,6 +2,7 @@
 
 use super::Guard;
 
+const MOD: &str = "crates/sbx-share/src/guard/mod.rs";
 const NAMES: &str = "crates/sbx-share/src/guard/names.rs";
 const RENAMES: &str = "crates/sbx-share/src/guard/renames.rs";
 const CONTENT: &str = "crates/sbx-share/src/guard/content.rs";
@@ -35,6 +36,8 @@ const ALL_SETTINGS: &str =
     "attack_76::attack_76_settings_that_run_something_take_no_place_by_any_rename";
 const CHANGING_LOCK: &str = "attack_76::attack_76_a_lock_file_that_changes_under_its_rename_brings_nothing_into_gits_settings";
 const PIECES: &str = "attack_76_links::attack_76_a_link_to_a_git_directory_never_has_another_content_not_even_in_part";
+const NO_LINKS: &str =
+    "attack_76_links::attack_76_no_symbolic_link_leads_what_git_writes_out_of_its_own_directory";
 const SHORT: &str = "attack_76_links::attack_76_a_write_that_says_more_than_it_carries_leaves_no_end_of_an_older_link";
 const NUMBERS: &str =
     "attack_76::attack_76_numbers_that_mean_something_else_lead_to_no_protected_name";
@@ -83,9 +86,30 @@ pub(super) const GUARDS: &[Guard] = &[
     Guard {
         what: "no link stands in for a directory with protected files",
         file: NAMES,
-        text: "if !judged.below.holds_protected() {",
-        instead: "if judged.below.holds_protected() {",
-        tests: &[LINKS, BLOCKED_NAMES],
+        text: "let Some(why) = judged.below.against_links() else {",
+        instead: "let Some(why) = judged.below.against_links().filter(|why| why.is_empty()) else {",
+        tests: &[LINKS, BLOCKED_NAMES, NO_LINKS],
+    },
+    Guard {
+        what: "no link lies in a git directory",
+        file: MOD,
+        text: "        } else if self.in_git {",
+        instead: "        } else if self.in_git && self.hide.is_live() {",
+        tests: &[NO_LINKS],
+    },
+    Guard {
+        what: "a link beside is none to a protected file",
+        file: NAMES,
+        text: "            && file.protected.is_none()\n",
+        instead: "",
+        tests: &[NO_LINKS],
+    },
+    Guard {
+        what: "links in what becomes a git directory are looked at, however deep",
+        file: RENAMES,
+        text: "let becomes_git = new.below.in_git && !old.below.in_git;",
+        instead: "let becomes_git = new.below.in_git && old.below.in_git;",
+        tests: &[NO_LINKS],
     },
     Guard {
         what: "no link is given such a name",

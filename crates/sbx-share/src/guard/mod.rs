@@ -65,6 +65,8 @@ pub(crate) struct Below {
     protect: State,
     /// Everything in it is protected, by this rule.
     inherited: Option<u16>,
+    /// It is a git directory, or in one.
+    in_git: bool,
 }
 
 impl Below {
@@ -73,9 +75,16 @@ impl Below {
         self.hide.is_live() || self.protect.is_live() || self.inherited.is_some()
     }
 
-    /// Whether a link here could stand for a directory that holds protected files.
-    fn holds_protected(&self) -> bool {
-        self.protect.is_live() || self.inherited.is_some()
+    /// Why no symbolic link may be here, to be taken for this directory or for a file in the place of it. Git on the host
+    /// follows those in its own directories when it writes: logs, its index, the message of a commit.
+    fn against_links(&self) -> Option<&'static str> {
+        if self.protect.is_live() || self.inherited.is_some() {
+            Some("a link in place of a directory with protected files")
+        } else if self.in_git {
+            Some("a link in a git directory, through which git on the host would write")
+        } else {
+            None
+        }
     }
 }
 
@@ -104,6 +113,7 @@ impl Guard {
             hide: hide.root(),
             protect: protect.root(),
             inherited: None,
+            in_git: false,
         };
         let blocks = rules.protect.iter().any(|entry| entry.mode == Mode::Block);
         Self {
@@ -152,6 +162,7 @@ impl Guard {
         // What git writes in ways of its own are files.
         let protected =
             decided.filter(|number| !directory || self.what(*number) == What::Everything);
+        let in_git = below.in_git || directory && self.is_git_directory(&protect.below);
         Judgement {
             hidden: hide.matched(),
             protected,
@@ -159,8 +170,16 @@ impl Guard {
                 hide: hide.below,
                 protect: protect.below,
                 inherited: protected.filter(|_| directory),
+                in_git,
             },
         }
+    }
+
+    /// Whether the rules take a directory for one of git's, whatever it is called: `commondir` in it would say where
+    /// another is. Only git's own list has such rules.
+    fn is_git_directory(&self, state: &State) -> bool {
+        let link = || self.protect.step(state, b"commondir", false).matched();
+        state.is_live() && link().is_some_and(|number| self.what(number) == What::GitLink)
     }
 
     /// Whether a name in a directory reads as absent.

@@ -1,7 +1,7 @@
 //! Files of git's that say where something is, from where they are themselves: looked at there, they mean another place
-//! when what holds them is moved.
+//! when what holds them is moved. Those in a git directory may name what has no `.git` on its way; those outside mean a
+//! protected place, or one outside of the workspace, wherever they are moved to.
 
-use crate::share::Share;
 use crate::tree;
 use rustix::fs::{Mode, OFlags};
 use sbx_workspace::git_config::{self, Entry};
@@ -9,19 +9,6 @@ use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::AsFd;
-
-impl Share {
-    /// Whether a directory is within one of git's. Links and settings in there may name what has no `.git` on its way;
-    /// those outside mean a protected place, or one outside of the workspace, wherever they are moved to.
-    pub(super) fn is_in_git(&self, directory: u64) -> io::Result<bool> {
-        if self.guard.protect.is_empty() {
-            return Ok(false);
-        }
-        let nodes = self.nodes();
-        let route = nodes.route(directory)?;
-        Ok(route.iter().any(|name| name.to_bytes() == b".git"))
-    }
-}
 
 /// Whether a file is one of them.
 pub(super) fn says_where(directory: impl AsFd, name: &CStr) -> io::Result<bool> {

@@ -78,21 +78,24 @@ impl Share {
     /// Whether the guest may make a symbolic link with this text.
     pub(crate) fn check_make_link(&self, text: &CStr, parent: u64, name: &CStr) -> io::Result<()> {
         self.check_make(parent, name, Made::Link)?;
-        // Where the rules see what is in it as they see it under the link's own name, nothing is gained by it. Git
-        // makes such a link in a new git directory, to find out whether there are any.
+        // Where the rules see what it leads to as they see the link's own name, nothing is gained by it. Git makes such
+        // a link in a new git directory, to find out whether there are any.
         if is_beside(text)
-            && let (Some(link), Some(beside)) = (
+            && let (Some(link), Some(beside), Some(file)) = (
                 self.judge_name(parent, name, true)?,
                 self.judge_name(parent, text, true)?,
+                self.judge_name(parent, text, false)?,
             )
             && link.below == beside.below
+            && file.protected.is_none()
         {
             return Ok(());
         }
         self.check_stand_in(parent, name, Action::Create)
     }
 
-    /// A link in the place of a directory that holds protected files would lead the host to files that are not.
+    /// A link in the place of a directory that holds protected files would lead the host to files that are not; one in a
+    /// git directory would lead what the host's git writes there elsewhere.
     pub(super) fn check_stand_in(
         &self,
         parent: u64,
@@ -102,13 +105,12 @@ impl Share {
         let Some(judged) = self.judge_name(parent, name, true)? else {
             return Ok(());
         };
-        if !judged.below.holds_protected() {
+        let Some(why) = judged.below.against_links() else {
             return Ok(());
-        }
+        };
         let mode = self.guard.usual_mode();
-        let why = "a link in place of a directory with protected files".to_owned();
         let path = self.shown(parent, name.to_bytes());
-        self.guard.refuse(mode, action, &path, why)
+        self.guard.refuse(mode, action, &path, why.to_owned())
     }
 
     /// Whether the guest may remove a name. Git's settings may go, so that a repository can; they do not come back

@@ -71,7 +71,8 @@ impl Share {
             self.check_stand_in(to.parent, to.name, Action::Rename)?;
         }
         let elsewhere = directory && from.parent != to.parent;
-        let in_git = elsewhere && (self.is_in_git(from.parent)? || self.is_in_git(to.parent)?);
+        let in_git =
+            elsewhere && (self.below(from.parent)?.in_git || self.below(to.parent)?.in_git);
         if directory && (in_git || old.below != new.below) {
             plan.rejudge = true;
             self.check_tree(from, to, (&old, &new), in_git)?;
@@ -180,7 +181,10 @@ impl Scan<'_> {
             if self.in_git && kind != FileType::Directory {
                 self.relative(&directory, name, &below_path)?;
             }
-            if kind == FileType::Directory && (old.below.is_live() || new.below.is_live()) {
+            // In a git directory no link was made, but for those beside, and nothing is protected where no rule is live.
+            let becomes_git = new.below.in_git && !old.below.in_git;
+            let live = old.below.is_live() || new.below.is_live() || becomes_git;
+            if kind == FileType::Directory && live {
                 waiting.push((below_path, old.below, new.below));
             }
         }
@@ -221,12 +225,11 @@ impl Scan<'_> {
 
     /// A link in what is moved.
     fn stand_in(&self, path: &[u8], new: &Judgement) -> io::Result<()> {
-        let guard = &self.share.guard;
-        if !new.below.holds_protected() {
+        let Some(why) = new.below.against_links() else {
             return Ok(());
-        }
-        let why = "a link in place of a directory with protected files".to_owned();
-        self.refuse(guard.usual_mode(), &[&self.to, path].concat(), why)
+        };
+        let mode = self.share.guard.usual_mode();
+        self.refuse(mode, &[&self.to, path].concat(), why.to_owned())
     }
 
     fn refuse(&self, mode: Mode, path: &[u8], why: String) -> io::Result<()> {

@@ -98,6 +98,56 @@ fn attack_76_a_write_that_says_more_than_it_carries_leaves_no_end_of_an_older_li
     guest.assert_unharmed("a write that says too much");
 }
 
+/// The host's git appends to its logs, and writes its index, the message of a commit and what it fetched.
+#[test]
+fn attack_76_no_symbolic_link_leads_what_git_writes_out_of_its_own_directory() {
+    let mut guest = guest();
+    for folder in [".git/logs", "new", "new/logs", "proj"] {
+        guest.make_dir(folder).unwrap();
+    }
+    let paths = [
+        ".git/logs/HEAD",
+        ".git/COMMIT_EDITMSG",
+        ".git/index",
+        ".git/objects",
+        ".git/modules/sub/FETCH_HEAD",
+        ".git/worktrees/wt/logs",
+    ];
+    for path in paths {
+        let (parent, name) = guest.place(path).unwrap();
+        for text in ["/tmp/evil", "../../own", "..", ".", "x/../../../own", "x/y"] {
+            let made = guest.fs.symlink(parent, name, text);
+            assert_eq!(refused(made), Errno::ACCESS, "{path} to {text}");
+        }
+        let moved = guest.rename("own.l", path, 0);
+        assert_eq!(refused(moved), Errno::ACCESS, "{path}");
+        assert_eq!(refused(guest.link("own.l", path)), Errno::ACCESS, "{path}");
+        for action in ["create", "rename", "link"] {
+            assert_said(&guest, action, path);
+        }
+    }
+    // A commit's message would be git's settings.
+    let git = guest.node(".git").unwrap();
+    for beside in ["config", "config.worktree", "commondir"] {
+        let made = guest.fs.symlink(git, "COMMIT_EDITMSG", beside);
+        assert_eq!(refused(made), Errno::ACCESS, "{beside}");
+    }
+    // Git's own trial.
+    guest.fs.symlink(git, "tXyz", "testing").unwrap();
+    guest.fs.unlink(git, "tXyz").unwrap();
+    // With what moves into a git directory, or becomes one.
+    let logs = guest.node("new/logs").unwrap();
+    guest.fs.symlink(logs, "HEAD", "/tmp/evil").unwrap();
+    for to in [".git/new", ".git/modules/new", "proj/.git"] {
+        assert_eq!(refused(guest.rename("new", to, 0)), Errno::ACCESS, "{to}");
+    }
+    let exchanged = guest.rename("new/logs", ".git/logs", EXCHANGE);
+    assert_eq!(refused(exchanged), Errno::ACCESS);
+    guest.fs.unlink(logs, "HEAD").unwrap();
+    guest.rename("new", "proj/.git", 0).unwrap();
+    guest.assert_unharmed("links in a git directory");
+}
+
 #[test]
 fn attack_76_bytes_that_the_guest_changes_under_the_servers_eyes_are_written_as_they_were_looked_at()
  {

@@ -385,8 +385,8 @@ fn attack_76_links_do_not_lead_git_elsewhere() {
     for folder in ["wt", "evil", "evil/deep", "evil/modules", "evil/modules/x"] {
         bench.make_dir(folder).unwrap();
     }
-    // Git follows the link before it goes up: to evil/modules/x, whose hooks are nobody's.
-    bench.symlink(c"../evil/deep", ".git/l").unwrap();
+    // Git follows a link before it goes up: to evil/modules/x, whose hooks are nobody's. There is none.
+    denied(bench.symlink(c"../evil/deep", ".git/l"));
     denied(bench.put("wt/.git", "gitdir: ../.git/l/../modules/x\n"));
     // Here its files are, and where a link leads is decided later.
     let settings = "[core]\n\tworktree = ../l\n";
@@ -524,6 +524,7 @@ fn attack_76_gits_files_in_other_places_are_protected_as_in_their_own() {
     bench.host_write("store/config", "[core]\n\tbare = true\n");
     denied(bench.put("store/hooks/pre-commit", "evil"));
     denied(bench.edit("store/config", evil));
+    denied(bench.symlink(c"../evil/git", "store/index"));
     denied(bench.rename("store", "away"));
 }
 

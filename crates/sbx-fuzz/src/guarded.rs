@@ -123,15 +123,16 @@ fn is_settings(folder: &[&[u8]], name: &[u8]) -> bool {
     settings.contains(&name) && is_in_git_directory(Some((&name, folder)), name)
 }
 
-/// Whether something is called so in `.git`, in one of its `worktrees`, or anywhere in its `modules`.
+/// Whether something is called so in `.git`, in one of its `worktrees`, or anywhere in the `modules` of either.
 fn is_in_git_directory(at: Option<(&&[u8], &[&[u8]])>, name: &[u8]) -> bool {
     let Some((last, folder)) = at else {
         return false;
     };
     let modules = |two: &[&[u8]]| two == [b".git".as_slice(), b"modules"];
+    let of_worktree = |four: &[&[u8]]| matches!(four, [b".git", b"worktrees", _, b"modules"]);
     *last == name
         && match folder {
             [.., b".git"] | [.., b".git", b"worktrees", _] => true,
-            folder => folder.windows(2).any(modules),
+            folder => folder.windows(2).any(modules) || folder.windows(4).any(of_worktree),
         }
 }

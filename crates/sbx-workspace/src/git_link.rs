@@ -42,7 +42,9 @@ pub fn check(
     let last = place.iter().rposition(|name| *name == b".git");
     let inside = last.map(|at| &place[at + 1..]);
     match inside {
-        Some([] | [b"modules", _, ..] | [b"worktrees", _]) => Ok(()),
+        Some(
+            [] | [b"modules", _, ..] | [b"worktrees", _] | [b"worktrees", _, b"modules", _, ..],
+        ) => Ok(()),
         _ => Err(LinkError::Place(path.to_owned())),
     }
 }

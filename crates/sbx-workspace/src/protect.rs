@@ -65,11 +65,12 @@ pub(crate) const GIT: &[(&str, What)] = &[
     ("**/.git/config.worktree", What::GitConfig),
     ("**/.git/commondir", What::GitLink),
     // Without a commondir, git takes such a directory for a repository of its own.
-    ("**/.git/worktrees/*/hooks/*", What::Everything),
-    ("!**/.git/worktrees/*/hooks/*.sample", What::Everything),
-    ("**/.git/worktrees/*/config", What::GitConfig),
-    ("**/.git/worktrees/*/config.worktree", What::GitConfig),
-    ("**/.git/worktrees/*/commondir", What::GitLink),
+    // Deeper are the submodules that are checked out in it.
+    ("**/.git/worktrees/*/**/hooks/*", What::Everything),
+    ("!**/.git/worktrees/*/**/hooks/*.sample", What::Everything),
+    ("**/.git/worktrees/*/**/config", What::GitConfig),
+    ("**/.git/worktrees/*/**/config.worktree", What::GitConfig),
+    ("**/.git/worktrees/*/**/commondir", What::GitLink),
     ("**/.git/modules/**/hooks/*", What::Everything),
     ("!**/.git/modules/**/hooks/*.sample", What::Everything),
     ("**/.git/modules/**/config", What::GitConfig),

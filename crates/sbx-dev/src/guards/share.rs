@@ -22,6 +22,8 @@ const SECOND_NAMES: &str =
 const SETTINGS: &str = "protect::attack_76_git_settings_are_written_by_git_only_and_run_nothing";
 const LEFT_OVER: &str = "protect::a_copy_that_a_killed_share_left_goes_at_the_next_start_or_change_and_no_other_file_does";
 const GIT_LINKS: &str = "protect::worktrees_and_submodules_name_protected_places_only";
+const SUBMODULES: &str =
+    "protect::submodules_of_a_worktree_are_made_by_git_and_protected_as_others_are";
 const OTHERS: &str = "protect::attack_77_what_other_programs_run_is_said_and_in_block_mode_refused";
 const ABSENT: &str = "hide::hidden_names_are_absent_from_look_ups_and_listings";
 const NOT_OVERWRITTEN: &str = "hide::nothing_is_put_under_a_hidden_name_and_nothing_overwritten";
@@ -314,22 +316,29 @@ pub(super) const GUARDS: &[Guard] = &[
     Guard {
         what: "settings lead git's work tree to a submodule only",
         file: "crates/sbx-workspace/src/git_config/mod.rs",
-        text: r#"let Some(git) = place.directory.windows(2).position(modules) else {
+        text: r#"let Some(git) = starts.find(|at| modules(&place.directory[*at..])) else {
         return false;
     };"#,
-        instead: "let git = place.directory.windows(2).position(modules).unwrap_or(0);",
+        instead: "let git = starts.find(|at| modules(&place.directory[*at..])).unwrap_or(0);",
         tests: &[ELSEWHERE],
     },
     Guard {
         what: "a worktree's directory is no repository",
         file: "crates/sbx-workspace/src/protect.rs",
-        text: r#"    ("**/.git/worktrees/*/config", What::GitConfig),
+        text: r#"    ("**/.git/worktrees/*/**/config", What::GitConfig),
 "#,
         instead: "",
         tests: &[
             "protect::attack_76_a_worktrees_directory_is_no_repository_of_its_own",
             ALL_SETTINGS,
         ],
+    },
+    Guard {
+        what: "a submodule in a worktree has its settings protected",
+        file: "crates/sbx-workspace/src/protect.rs",
+        text: r#"("**/.git/worktrees/*/**/config", What::GitConfig)"#,
+        instead: r#"("**/.git/worktrees/*/config", What::GitConfig)"#,
+        tests: &[SUBMODULES, ALL_SETTINGS],
     },
     Guard {
         what: "git's settings run nothing",

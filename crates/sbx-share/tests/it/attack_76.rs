@@ -19,6 +19,7 @@ const FOLDERS: &[&str] = &[
     ".git/hooks",
     ".git/modules/sub/hooks",
     ".git/worktrees/wt/hooks",
+    ".git/worktrees/wt/modules/sub/hooks",
     "wt",
     "sub",
 ];
@@ -30,6 +31,7 @@ const CONFIGS: &[&str] = &[
     ".git/modules/sub/config",
     ".git/worktrees/wt/config",
     ".git/worktrees/wt/config.worktree",
+    ".git/worktrees/wt/modules/sub/config",
 ];
 
 fn rules() -> Rules {
@@ -78,6 +80,7 @@ fn attack_76_nothing_gets_a_name_that_git_runs_in_any_way_also_where_nothing_is_
         ".git/hooks/post-merge",
         ".git/modules/sub/hooks/post-checkout",
         ".git/worktrees/wt/hooks/post-checkout",
+        ".git/worktrees/wt/modules/sub/hooks/post-checkout",
         "nested/.git/hooks/pre-commit",
     ] {
         for (what, errno) in ways::make(&mut guest, path) {

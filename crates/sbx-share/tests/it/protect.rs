@@ -349,6 +349,33 @@ fn worktrees_and_submodules_name_protected_places_only() {
     denied(bench.edit(".git/worktrees/wt/commondir", "../../../x"));
 }
 
+/// As `git submodule update --init` in a worktree does it.
+#[test]
+fn submodules_of_a_worktree_are_made_by_git_and_protected_as_others_are() {
+    let bench = bench(Level::Block);
+    let git = ".git/worktrees/wt/modules/sub";
+    for folder in ["wt", "wt/sub", ".git/worktrees/wt"] {
+        bench.make_dir(folder).unwrap();
+    }
+    for folder in [".git/worktrees/wt/modules", git] {
+        bench.make_dir(folder).unwrap();
+    }
+    let link = "gitdir: ../../.git/worktrees/wt/modules/sub\n";
+    bench.put("wt/sub/.git", link).unwrap();
+    assert_eq!(read_host(bench.host("wt/sub/.git")), link);
+    let (lock, config) = (format!("{git}/config.lock"), format!("{git}/config"));
+    let settings = "[core]\n\tbare = false\n\tworktree = ../../../../../wt/sub\n";
+    bench.put(&lock, settings).unwrap();
+    bench.rename(&lock, &config).unwrap();
+    assert_eq!(read_host(bench.host(&config)), settings);
+    bench.make_dir(&format!("{git}/hooks")).unwrap();
+    denied(bench.put(&format!("{git}/hooks/post-checkout"), "evil"));
+    bench.put(&lock, "[core]\n\tfsmonitor = evil\n").unwrap();
+    denied(bench.rename(&lock, &config));
+    denied(bench.edit(&config, "[core]\n\tfsmonitor = evil\n"));
+    denied(bench.edit("wt/sub/.git", "gitdir: ../../evil\n"));
+}
+
 #[test]
 fn attack_76_a_file_that_is_used_as_a_directory_stays_protected() {
     let bench = bench(Level::Block);

@@ -74,12 +74,18 @@ fn judge(new: &[u8], old: Option<&[u8]>, safe: impl Fn(&Entry) -> bool) -> Resul
     }
 }
 
-/// Whether a file of settings is that of a submodule, and a path written in it stays in the repository that has the
-/// submodule, outside of git's own files: then it does so wherever the repository is moved to. Git sets the path for
-/// submodules only.
+/// Whether a file of settings is that of a submodule, in a worktree perhaps, and a path written in it stays in the
+/// repository that has the submodule, outside of git's own files: then it does so wherever the repository is moved to.
+/// Git sets the path for submodules only.
 fn in_repository(place: &Place<'_>, path: &str) -> bool {
-    let modules = |two: &[&[u8]]| two == [b".git".as_slice(), b"modules"];
-    let Some(git) = place.directory.windows(2).position(modules) else {
+    let modules = |names: &[&[u8]]| {
+        matches!(
+            names,
+            [b".git", b"modules", ..] | [b".git", b"worktrees", _, b"modules", ..]
+        )
+    };
+    let mut starts = 0..place.directory.len();
+    let Some(git) = starts.find(|at| modules(&place.directory[*at..])) else {
         return false;
     };
     let found = git_link::resolve_surely(place.root, place.directory, path);

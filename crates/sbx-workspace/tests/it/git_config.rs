@@ -88,6 +88,11 @@ fn a_submodule_has_its_files_in_its_repository() {
     assert!(!at(module, "../../../lib/../../../sub"));
     assert!(!at(module, "../../modules"));
     assert!(!at(&[b"a", b".git"], "../sub"));
+    // One of a worktree's.
+    let module: &[&[u8]] = &[b"a", b".git", b"worktrees", b"wt", b"modules", b"sub"];
+    assert!(at(module, "../../../../../wt/lib/sub"));
+    assert!(!at(module, "../../../../../../wt/sub"));
+    assert!(!at(&[b"a", b".git", b"worktrees", b"wt"], "../../../sub"));
 }
 
 #[test]

@@ -20,6 +20,11 @@ fn what_git_writes_for_worktrees_and_submodules_is_allowed() {
         (&["a", "sub"], ".git", "gitdir: ../../.git/modules/a/sub\n"),
         (&[".git", "worktrees", "wt"], "commondir", "../..\n"),
         (&["x"], ".git", "gitdir: ../y/.git\n"),
+        (
+            &["wt", "sub"],
+            ".git",
+            "gitdir: ../../.git/worktrees/wt/modules/sub\n",
+        ),
     ] {
         assert_eq!(link(directory, name, content), Ok(()), "{content}");
     }
@@ -35,6 +40,8 @@ fn a_git_directory_of_another_name_is_refused() {
         (&[], ".git", "gitdir: /w/p2/.git\n"),
         (&[], ".git", "gitdir: x/.git/../y\n"),
         (&[], ".git", "gitdir: .git/worktrees\n"),
+        (&[], ".git", "gitdir: .git/worktrees/wt/modules\n"),
+        (&[], ".git", "gitdir: .git/worktrees/wt/logs/x\n"),
         // What is above a name is elsewhere, if the name is a link.
         (&["wt"], ".git", "gitdir: ../.git/l/../modules/x\n"),
         (&["wt"], ".git", "gitdir: /w/p/.git/l/../modules/x\n"),

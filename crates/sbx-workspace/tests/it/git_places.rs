@@ -77,6 +77,7 @@ fn a_git_directory_of_any_name_is_protected_as_one_called_git() {
         assert_eq!(what("config"), Some(What::GitConfig));
         assert_eq!(what("modules/a/b/config"), Some(What::GitConfig));
         assert_eq!(what("worktrees/w/commondir"), Some(What::GitLink));
+        assert_eq!(what("worktrees/w/modules/a/config"), Some(What::GitConfig));
         assert_eq!(what("objects/x"), None);
     }
 }

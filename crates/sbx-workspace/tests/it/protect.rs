@@ -33,6 +33,13 @@ fn gits_own_files_are_blocked_and_the_others_reported() {
         (".git/worktrees/w/commondir", block(What::GitLink)),
         (".git/worktrees/w/config", block(What::GitConfig)),
         (".git/worktrees/w/hooks/pre-commit", block(What::Everything)),
+        (
+            ".git/worktrees/w/modules/a/b/hooks/pre-push",
+            block(What::Everything),
+        ),
+        (".git/worktrees/w/modules/a/config", block(What::GitConfig)),
+        (".git/worktrees/w/modules/a/commondir", block(What::GitLink)),
+        (".git/worktrees/w/modules/a/HEAD", None),
         (".git/HEAD", None),
         ("sub/.git", block(What::GitLink)),
         (".sbxignore", block(What::Everything)),
@@ -71,6 +78,10 @@ const ROWS: &[&str] = &[
     ".git/worktrees/w/config",
     ".git/worktrees/w/config.worktree",
     ".git/worktrees/w/commondir",
+    ".git/worktrees/w/modules/a/b/hooks/pre-commit",
+    ".git/worktrees/w/modules/a/b/config",
+    ".git/worktrees/w/modules/a/b/config.worktree",
+    ".git/worktrees/w/modules/a/b/commondir",
     ".git/modules/a/b/hooks/pre-commit",
     ".git/modules/a/b/config",
     ".git/modules/a/b/config.worktree",
@@ -150,10 +161,13 @@ fn every_row_of_the_list_is_needed_and_every_name_is_blocked_in_block_mode() {
             let names = path.trim_end_matches('/').split('/').map(str::as_bytes);
             set.walk(names, path.ends_with('/')).matched().is_some()
         };
-        let samples = ["", ".git/worktrees/w/", ".git/modules/a/"].map(|below| {
-            let start = if below.is_empty() { ".git/" } else { below };
-            format!("{start}hooks/pre-commit.sample")
-        });
+        let samples = [
+            ".git/",
+            ".git/worktrees/w/",
+            ".git/worktrees/w/modules/a/",
+            ".git/modules/a/",
+        ]
+        .map(|start| format!("{start}hooks/pre-commit.sample"));
         let paths = ROWS
             .iter()
             .copied()

@@ -15,7 +15,7 @@ use std::io;
 use std::rc::Rc;
 
 /// Version of the format.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 #[derive(Serialize, Deserialize)]
 struct Saved {

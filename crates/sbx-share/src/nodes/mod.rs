@@ -24,13 +24,19 @@ pub(crate) use saved::SavedNode;
 pub(crate) const ROOT: u64 = 1;
 
 /// Which file it is. Inode numbers are used again as soon as a file is gone; with the time of birth (zero where the
-/// file system keeps none) a replaced file is told apart.
+/// file system keeps none, and the same within a tick of its clock) a replaced file is told apart, and one of another
+/// type in any case: what was found out about a directory does not hold for a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Identity {
     device: (u32, u32),
     inode: u64,
     born: (i64, u32),
+    /// The bits of its mode that say what it is (`S_IFMT`).
+    file_type: u16,
 }
+
+/// The bits of a mode that are the file's type.
+const TYPE_BITS: u16 = 0o170_000;
 
 /// A device that no kernel has.
 const VIRTUAL: (u32, u32) = (u32::MAX, u32::MAX);
@@ -42,6 +48,7 @@ impl Identity {
             device: VIRTUAL,
             inode: number as u64,
             born: (0, 0),
+            file_type: 0,
         }
     }
 
@@ -58,6 +65,7 @@ impl From<&Statx> for Identity {
             device: (stat.stx_dev_major, stat.stx_dev_minor),
             inode: stat.stx_ino,
             born: (stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec),
+            file_type: stat.stx_mode & TYPE_BITS,
         }
     }
 }
@@ -398,6 +406,7 @@ mod tests {
             device: (0, 1),
             inode,
             born: (0, 0),
+            file_type: 0o100_000,
         }
     }
 
@@ -407,6 +416,26 @@ mod tests {
 
     fn code<T: std::fmt::Debug>(result: io::Result<T>) -> Option<i32> {
         result.unwrap_err().raw_os_error()
+    }
+
+    #[test]
+    fn a_file_that_took_over_the_number_of_a_directory_is_another_node() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = std::fs::File::open(folder.path()).unwrap();
+        let mut stat = crate::tree::stat(&directory).unwrap();
+        let mut nodes = table(10);
+        let mut found = |stat: &Statx| {
+            let id = nodes.found(Identity::from(stat), ROOT, c".git", Kind::from(stat));
+            let id = id.unwrap();
+            (id, nodes.kind(id).unwrap())
+        };
+        let (before, kind) = found(&stat);
+        assert_eq!(kind, Kind::Directory);
+        // Born in the same tick, or where no time of birth is kept.
+        stat.stx_mode = 0o100_644;
+        let (after, kind) = found(&stat);
+        assert_eq!(kind, Kind::File);
+        assert_ne!(before, after);
     }
 
     #[test]

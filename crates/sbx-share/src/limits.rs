@@ -25,9 +25,12 @@ pub const MAX_HANDLES: usize = 16_384;
 /// used for longest is walked to again.
 pub const MAX_DIRECTORIES: usize = 512;
 
-/// Descriptors kept back from the guest: the root, vhost-user sockets, guest memory, queue events, the log and the
-/// short-lived ones of a request in flight.
+/// Descriptors kept back from the guest: the root, vhost-user sockets, guest memory, queue events, the log, locks of
+/// git's ([`MAX_LOCKS`]) and the short-lived ones of a request in flight.
 pub const RESERVED_DESCRIPTORS: usize = 64;
+
+/// Locks of git's settings that the guest has at a time, each with the descriptor of its directory. Beyond: `ENFILE`.
+pub const MAX_LOCKS: usize = 16;
 
 /// Directories between the root and a file. Beyond: `ENAMETOOLONG`.
 pub const MAX_DEPTH: usize = 1024;

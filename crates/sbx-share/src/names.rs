@@ -91,7 +91,11 @@ impl Share {
             safe_mode(mode, umask),
             0,
         )?;
-        self.new_entry(parent, directory, name)
+        let stat = tree::stat_name(&directory, name)?;
+        if made == Made::File {
+            self.note_made(parent, &directory, name, &stat)?;
+        }
+        self.entry(parent, name, &stat)
     }
 
     /// The text of the link is the guest's business: only the guest follows it.
@@ -247,6 +251,7 @@ impl Share {
         match made {
             Ok(fd) => {
                 let stat = tree::stat(&fd)?;
+                self.note_made(parent, &directory, name, &stat)?;
                 Ok((self.entry(parent, name, &stat)?, fd.into()))
             }
             // The host made it since the guest looked. It might be anything: open it as the known file it now is.

@@ -29,4 +29,4 @@ pub mod set;
 pub use pattern::{Pattern, PatternError};
 pub use protect::Level;
 pub use rules::{Guarding, Mode, Protection, Rules, Stay, What};
-pub use set::{PatternSet, State};
+pub use set::{PatternSet, State, Step};

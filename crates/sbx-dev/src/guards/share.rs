@@ -40,6 +40,14 @@ const CHANGING_LOCK: &str = "attack_76::attack_76_a_lock_file_that_changes_under
 const PIECES: &str = "attack_76_links::attack_76_a_link_to_a_git_directory_never_has_another_content_not_even_in_part";
 const NO_LINKS: &str =
     "attack_76_links::attack_76_no_symbolic_link_leads_what_git_writes_out_of_its_own_directory";
+const HOST_LOCKS: &str =
+    "attack_76_locks::attack_76_a_lock_of_the_hosts_is_not_changed_removed_or_renamed_in_any_way";
+const LOCK_NAMES: &str =
+    "attack_76_locks::attack_76_nothing_but_a_new_file_gets_the_name_of_a_lock";
+const LOCK_RACE: &str =
+    "attack_76_locks::attack_76_nothing_of_the_guests_gets_into_settings_by_the_hosts_lock";
+const OWN_LOCKS: &str =
+    "attack_76_locks::a_lock_of_the_guests_is_its_own_and_stays_where_it_was_made";
 const SHORT: &str = "attack_76_links::attack_76_a_write_that_says_more_than_it_carries_leaves_no_end_of_an_older_link";
 const NUMBERS: &str =
     "attack_76::attack_76_numbers_that_mean_something_else_lead_to_no_protected_name";
@@ -348,6 +356,69 @@ pub(super) const GUARDS: &[Guard] = &[
             && number == u16::MAX
         {"#,
         tests: &[SETTINGS, ALL_SETTINGS, CHANGING_LOCK],
+    },
+    Guard {
+        what: "a lock of the host's is not written",
+        file: CONTENT,
+        text: "self.check_lock(id, Action::Write)?;",
+        instead: "",
+        tests: &[HOST_LOCKS, LOCK_RACE],
+    },
+    Guard {
+        what: "the attributes of a lock of the host's stay",
+        file: CONTENT,
+        text: "self.check_lock(id, Action::Change)?;",
+        instead: "",
+        tests: &[HOST_LOCKS],
+    },
+    Guard {
+        what: "a lock of the host's is not removed",
+        file: NAMES,
+        text: "self.check_own_lock(judged.lock, at, Action::Remove)?;",
+        instead: "let _said = self.check_own_lock(judged.lock, at, Action::Remove);",
+        tests: &[HOST_LOCKS],
+    },
+    Guard {
+        what: "a lock gets no second name",
+        file: NAMES,
+        text: "self.refuse_lock(number, Action::Link, &self.shown_node(id))?;",
+        instead: "let _said = self.refuse_lock(number, Action::Link, &self.shown_node(id));",
+        tests: &[HOST_LOCKS],
+    },
+    Guard {
+        what: "the name of a lock is no second one",
+        file: NAMES,
+        text: "self.refuse_lock(number, Action::Link, &path())?;",
+        instead: "let _said = self.refuse_lock(number, Action::Link, &path());",
+        tests: &[LOCK_NAMES],
+    },
+    Guard {
+        what: "a lock of the host's is not renamed",
+        file: RENAMES,
+        text: "self.check_own_lock(old.lock, from, Action::Rename)?;",
+        instead: "let _said = self.check_own_lock(old.lock, from, Action::Rename);",
+        tests: &[HOST_LOCKS],
+    },
+    Guard {
+        what: "nothing is renamed to the name of a lock",
+        file: RENAMES,
+        text: "self.refuse_lock(number, Action::Rename, &path(to))?;",
+        instead: "let _said = self.refuse_lock(number, Action::Rename, &path(to));",
+        tests: &[LOCK_NAMES, LOCK_RACE],
+    },
+    Guard {
+        what: "no directory becomes one of git's with a lock in it",
+        file: RENAMES,
+        text: "share.refuse_lock(number, Action::Rename, &full(&self.to))?;",
+        instead: "let _said = share.refuse_lock(number, Action::Rename, &full(&self.to));",
+        tests: &[LOCK_NAMES],
+    },
+    Guard {
+        what: "no directory is renamed with a lock of the guest's in it",
+        file: RENAMES,
+        text: "self.check_holds_no_lock(from, &stat)?;",
+        instead: "",
+        tests: &[OWN_LOCKS],
     },
     Guard {
         what: "a copy of git's settings is installed",

@@ -24,6 +24,7 @@ pub(crate) enum Writing {
 impl Share {
     /// Whether the guest may change a file's content, and how. `EACCES` if not.
     pub(crate) fn check_write(&self, id: u64) -> io::Result<Writing> {
+        self.check_lock(id, Action::Write)?;
         let Some(number) = self.protection(id)? else {
             return Ok(Writing::Free);
         };
@@ -44,6 +45,7 @@ impl Share {
 
     /// Whether the guest may change a file's attributes. `size`: it is to be cut or extended to this.
     pub(crate) fn check_change(&self, id: u64, stat: &Statx, size: Option<u64>) -> io::Result<()> {
+        self.check_lock(id, Action::Change)?;
         let Some(number) = self.protection(id)? else {
             return self.check_names(id, stat);
         };

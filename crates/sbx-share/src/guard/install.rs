@@ -1,6 +1,6 @@
 //! Git's own way of writing its settings, and how it is let through.
 //!
-//! Git writes `config.lock` and renames it to `config`. The guest may write the lock as it likes. At the rename it is
+//! Git writes `config.lock` and renames it to `config`. The guest may write its own lock as it likes. At the rename it is
 //! read, looked at, and a copy of what was read takes the place: whoever still has the lock open or mapped writes to a
 //! file without a name.
 

@@ -13,6 +13,8 @@ use std::rc::Rc;
 pub(crate) struct Mark {
     pub(crate) epoch: u64,
     pub(crate) protected: Option<u16>,
+    /// Files only: the rule of which it is a lock, by a name that it has now.
+    pub(crate) lock: Option<u16>,
     /// Directories only.
     pub(crate) below: Option<Rc<Below>>,
 }
@@ -52,6 +54,7 @@ impl Share {
             let mark = Mark {
                 epoch,
                 protected: judged.protected,
+                lock: None,
                 below: Some(Rc::clone(&below)),
             };
             nodes.set_mark(id, mark);
@@ -62,15 +65,20 @@ impl Share {
     /// The rule that protects a node under any name it has, or had while the guest knew it. `ESTALE` if nothing can be said
     /// of any: the guest has forgotten what is above it, which Linux does not do while it knows what is in there.
     pub(super) fn protection(&self, id: u64) -> io::Result<Option<u16>> {
+        Ok(self.judged(id)?.protected)
+    }
+
+    /// All that the rules say of a node.
+    pub(super) fn judged(&self, id: u64) -> io::Result<Mark> {
         if id == ROOT || self.guard.protect.is_empty() {
-            return Ok(None);
+            return Ok(Mark::default());
         }
         let epoch = self.guard.epoch();
         let (places, directory, before) = {
             let nodes = self.nodes();
             let mark = nodes.mark(id).ok_or(Errno::STALE)?;
             if mark.epoch == epoch {
-                return Ok(mark.protected);
+                return Ok(mark);
             }
             (
                 nodes.places(id),
@@ -80,9 +88,10 @@ impl Share {
         };
         if directory {
             self.below(id)?;
-            return Ok(self.nodes().mark(id).and_then(|mark| mark.protected));
+            return Ok(self.nodes().mark(id).unwrap_or_default());
         }
         let (mut protected, nameless, mut judges) = (before, places.is_empty(), 0);
+        let mut lock = None;
         for place in places {
             // The guest has forgotten that directory. The name is counted when the file is opened to be written.
             let Ok(below) = self.below(place.parent) else {
@@ -91,6 +100,7 @@ impl Share {
             judges += 1;
             let judged = self.guard.judge(&below, place.name.to_bytes(), false);
             protected = protected.or(judged.protected);
+            lock = lock.or(judged.lock);
         }
         if judges == 0 && !nameless && protected.is_none() {
             return Err(Errno::STALE.into());
@@ -98,10 +108,11 @@ impl Share {
         let mark = Mark {
             epoch,
             protected,
+            lock,
             below: None,
         };
-        self.nodes().set_mark(id, mark);
-        Ok(protected)
+        self.nodes().set_mark(id, mark.clone());
+        Ok(mark)
     }
 
     /// The path of a name from the root, for events. What cannot be told any more is left out.

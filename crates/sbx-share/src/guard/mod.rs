@@ -10,6 +10,7 @@
 //! | `content` | may this file be written? |
 //! | `install` | git's own way of writing what is protected, and how it is let through |
 //! | `copy` | the copy of it that takes the place |
+//! | `locks` | who made this lock of git's settings? |
 //!
 //! Rules are about names, and files have several, at different times and at once. So protection follows the file: a
 //! node that had a protected name stays protected; a file with a name that nobody has shown to be harmless is not
@@ -19,16 +20,18 @@ mod content;
 mod copy;
 pub(crate) mod events;
 mod install;
+mod locks;
 mod marks;
 mod moves;
 mod names;
 mod renames;
 
 use events::Events;
+use locks::Locks;
 use rustix::io::Errno;
 use sbx_workspace::event::Action;
 use sbx_workspace::pattern::exactly;
-use sbx_workspace::{Mode, Pattern, PatternSet, Protection, Rules, State, Stay, What};
+use sbx_workspace::{Mode, Pattern, PatternSet, Protection, Rules, State, Stay, Step, What};
 use std::cell::Cell;
 use std::fs::File;
 use std::io;
@@ -53,6 +56,7 @@ pub(crate) struct Guard {
     /// Rises when a directory gets a name by which the rules see what is in it differently.
     epoch: Cell<u64>,
     events: Events,
+    locks: Locks,
     blocks: bool,
     /// Whatever has a file's name is the file.
     follows: bool,
@@ -93,6 +97,8 @@ impl Below {
 pub(crate) struct Judgement {
     pub(crate) hidden: Option<u16>,
     pub(crate) protected: Option<u16>,
+    /// It is the lock of a file that this rule protects, and that git replaces by its lock.
+    pub(crate) lock: Option<u16>,
     pub(crate) below: Below,
 }
 
@@ -125,6 +131,7 @@ impl Guard {
             path: path.to_owned(),
             epoch: Cell::new(1),
             events: Events::new(events),
+            locks: Locks::default(),
             blocks,
             follows: rules.only.is_some(),
         }
@@ -154,11 +161,7 @@ impl Guard {
     pub(crate) fn judge(&self, below: &Below, name: &[u8], directory: bool) -> Judgement {
         let hide = self.hide.step(&below.hide, name, directory);
         let protect = self.protect.step(&below.protect, name, directory);
-        let decided = match protect.decides {
-            Some((number, true)) => Some(number),
-            Some((_, false)) => None,
-            None => below.inherited,
-        };
+        let decided = decided(below, &protect);
         // What git writes in ways of its own are files.
         let protected =
             decided.filter(|number| !directory || self.what(*number) == What::Everything);
@@ -166,6 +169,7 @@ impl Guard {
         Judgement {
             hidden: hide.matched(),
             protected,
+            lock: self.lock(below, name),
             below: Below {
                 hide: hide.below,
                 protect: protect.below,
@@ -173,6 +177,17 @@ impl Guard {
                 in_git,
             },
         }
+    }
+
+    /// The rule of the file that git replaces by one of this name.
+    fn lock(&self, below: &Below, name: &[u8]) -> Option<u16> {
+        let file = name.strip_suffix(b".lock")?;
+        let step = self.protect.step(&below.protect, file, false);
+        decided(below, &step).filter(|number| match self.what(*number) {
+            What::GitConfig | What::GitModules => true,
+            What::Everything => below.in_git,
+            What::GitLink => false,
+        })
     }
 
     /// Whether the rules take a directory for one of git's, whatever it is called: `commondir` in it would say where
@@ -243,5 +258,14 @@ impl Guard {
         let why = pattern.map_or_else(String::new, |pattern| format!("hidden: {pattern}"));
         self.events.say(action, Mode::Block, path, why);
         Errno::ACCESS.into()
+    }
+}
+
+/// The rule that protects a name in a directory, by what the patterns say of it.
+fn decided(below: &Below, step: &Step) -> Option<u16> {
+    match step.decides {
+        Some((number, true)) => Some(number),
+        Some((_, false)) => None,
+        None => below.inherited,
     }
 }

@@ -1,12 +1,14 @@
 //! May this name be made, given away or removed?
 
 use super::Judgement;
+use super::renames::Named;
 use crate::share::Share;
 use rustix::io::Errno;
 use sbx_workspace::What;
 use sbx_workspace::event::Action;
 use std::ffi::CStr;
 use std::io;
+use std::os::fd::AsFd as _;
 
 /// What is to be made under a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +74,14 @@ impl Share {
                 self.guard.violation(number, Action::Create, &path)?;
             }
         }
-        Ok(())
+        match judged.lock {
+            Some(number) if made == Made::File => self.check_room_for_lock(number),
+            Some(number) => {
+                let path = self.shown(parent, name.to_bytes());
+                self.refuse_lock(number, Action::Create, &path)
+            }
+            None => Ok(()),
+        }
     }
 
     /// Whether the guest may make a symbolic link with this text.
@@ -122,6 +131,15 @@ impl Share {
         if judged.hidden.is_some() {
             return Err(Errno::NOENT.into());
         }
+        if judged.lock.is_some() && !directory {
+            let directory = self.reach_directory(parent)?;
+            let at = Named {
+                parent,
+                directory: directory.as_fd(),
+                name,
+            };
+            self.check_own_lock(judged.lock, at, Action::Remove)?;
+        }
         match judged.protected {
             Some(number) if self.guard.what(number) == What::Everything => {
                 let path = self.shown(parent, name.to_bytes());
@@ -139,9 +157,13 @@ impl Share {
         name: &CStr,
         link: bool,
     ) -> io::Result<()> {
-        if let Some(number) = self.protection(id)? {
+        let from = self.judged(id)?;
+        if let Some(number) = from.protected {
             let path = self.shown_node(id);
             self.guard.violation(number, Action::Link, &path)?;
+        }
+        if let Some(number) = from.lock {
+            self.refuse_lock(number, Action::Link, &self.shown_node(id))?;
         }
         let Some(judged) = self.judge_name(parent, name, false)? else {
             return Ok(());
@@ -152,6 +174,9 @@ impl Share {
         }
         if let Some(number) = judged.protected {
             self.guard.violation(number, Action::Link, &path())?;
+        }
+        if let Some(number) = judged.lock {
+            self.refuse_lock(number, Action::Link, &path())?;
         }
         if link {
             self.check_stand_in(parent, name, Action::Link)?;

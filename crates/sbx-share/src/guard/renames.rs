@@ -67,6 +67,13 @@ impl Share {
                 _ => self.guard.violation(number, Action::Rename, &path(to))?,
             }
         }
+        self.check_own_lock(old.lock, from, Action::Rename)?;
+        if let Some(number) = new.lock {
+            self.refuse_lock(number, Action::Rename, &path(to))?;
+        }
+        if directory {
+            self.check_holds_no_lock(from, &stat)?;
+        }
         if is_type(&stat, FileType::Symlink) {
             self.check_stand_in(to.parent, to.name, Action::Rename)?;
         }
@@ -199,6 +206,10 @@ impl Scan<'_> {
             let why =
                 "what is hidden in it would be hidden no more, or the other way round".to_owned();
             return self.refuse(Mode::Block, &full(&self.to), why);
+        }
+        if let (true, Some(number)) = (old.lock != new.lock, old.lock.or(new.lock)) {
+            let share = self.share;
+            share.refuse_lock(number, Action::Rename, &full(&self.to))?;
         }
         if old.protected == new.protected {
             return Ok(());

@@ -10,6 +10,7 @@ mod attack_74;
 mod attack_75;
 mod attack_76;
 mod attack_76_links;
+mod attack_76_locks;
 mod attack_77;
 mod bounds;
 mod chains;

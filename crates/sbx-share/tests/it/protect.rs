@@ -243,7 +243,7 @@ fn attack_76_git_settings_are_written_by_git_only_and_run_nothing() {
     assert_eq!(read_host(bench.host(".git/config")), name);
     bench.unlink(".git/config.lock").unwrap();
     let large = format!("#{}\n", "x".repeat(1 << 20));
-    bench.host_write(".git/config.lock", &large);
+    bench.put(".git/config.lock", &large).unwrap();
     denied(bench.rename(".git/config.lock", ".git/config"));
     denied(bench.symlink(c"/tmp/evil", ".git/config.worktree"));
     denied(
@@ -609,6 +609,9 @@ fn attack_77_what_other_programs_run_is_said_and_in_block_mode_refused() {
         denied(blocking.make_dir(folder));
     }
     denied(blocking.put(".gitmodules", "agent's"));
+    blocking.host_write(".gitmodules.lock", "the host's");
+    denied(blocking.edit(".gitmodules.lock", "agent's"));
+    denied(blocking.unlink(".gitmodules.lock"));
     denied(blocking.put(".vscode/launch.json", "agent's"));
     denied(blocking.edit(".vscode/tasks.json", "agent's"));
     denied(blocking.rename(".vscode", "x"));

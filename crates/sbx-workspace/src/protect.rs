@@ -59,6 +59,16 @@ impl FromStr for Level {
 /// repository.
 pub(crate) const GIT: &[(&str, What)] = &[
     ("**/.git", What::GitLink),
+    // The old form of a remote: where a push goes if no setting says so.
+    ("**/.git/remotes/*", What::Everything),
+    ("**/.git/branches/*", What::Everything),
+    ("**/.git/worktrees/*/**/remotes/*", What::Everything),
+    ("**/.git/worktrees/*/**/branches/*", What::Everything),
+    ("**/.git/modules/**/remotes/*", What::Everything),
+    ("**/.git/modules/**/branches/*", What::Everything),
+    // Names of branches, and their logs, are anybody's.
+    ("!**/.git/worktrees/*/**/refs/**", What::Everything),
+    ("!**/.git/modules/**/refs/**", What::Everything),
     ("**/.git/hooks/*", What::Everything),
     ("!**/.git/hooks/*.sample", What::Everything),
     ("**/.git/config", What::GitConfig),

@@ -63,7 +63,7 @@ impl Bound {
 pub(super) const MAX_ENTRIES: usize = 4096;
 /// Most places in one workspace that are protected by what the user's and the root's own settings say.
 pub(super) const MAX_PLACES: usize = 256;
-/// Most by what is found in repositories below the root: patterns, of which a git directory of another name takes 15.
+/// Most by what is found in repositories below the root: patterns, of which a git directory of another name takes 23.
 pub(super) const MAX_NESTED_PLACES: usize = 320;
 
 /// What is left of each.

@@ -20,6 +20,8 @@ const FOLDERS: &[&str] = &[
     ".git/modules/sub/hooks",
     ".git/worktrees/wt/hooks",
     ".git/worktrees/wt/modules/sub/hooks",
+    ".git/remotes",
+    ".git/modules/sub/branches",
     "wt",
     "sub",
 ];
@@ -81,6 +83,8 @@ fn attack_76_nothing_gets_a_name_that_git_runs_in_any_way_also_where_nothing_is_
         ".git/modules/sub/hooks/post-checkout",
         ".git/worktrees/wt/hooks/post-checkout",
         ".git/worktrees/wt/modules/sub/hooks/post-checkout",
+        ".git/remotes/origin",
+        ".git/modules/sub/branches/main",
         "nested/.git/hooks/pre-commit",
     ] {
         for (what, errno) in ways::make(&mut guest, path) {
@@ -145,6 +149,10 @@ const EVIL: &[&str] = &[
     "[credential]\n\thelper = !./own\n",
     "[gpg]\n\tprogram = ./own\n",
     "[remote \"o\"]\n\turl = ext::./own\n",
+    "[remote \"o\"]\n\turl = ext://./own\n",
+    "[remote \"o\"]\n\tpushurl = ./own.d\n",
+    "[branch \"main\"]\n\tpushRemote = ./own.d\n",
+    "[remote]\n\tpushDefault = ./own.d\n",
     "[remote \"o\"]\n\tuploadpack = ./own\n",
     "[submodule \"x\"]\n\tupdate = !./own\n",
     // Another spelling of the same.

@@ -363,6 +363,11 @@ fn submodules_of_a_worktree_are_made_by_git_and_protected_as_others_are() {
     let link = "gitdir: ../../.git/worktrees/wt/modules/sub\n";
     bench.put("wt/sub/.git", link).unwrap();
     assert_eq!(read_host(bench.host("wt/sub/.git")), link);
+    for folder in ["refs", "refs/remotes", "refs/remotes/origin"] {
+        bench.make_dir(&format!("{git}/{folder}")).unwrap();
+    }
+    let branch = format!("{git}/refs/remotes/origin/main");
+    bench.put(&branch, "0123").unwrap();
     let (lock, config) = (format!("{git}/config.lock"), format!("{git}/config"));
     let settings = "[core]\n\tbare = false\n\tworktree = ../../../../../wt/sub\n";
     bench.put(&lock, settings).unwrap();

@@ -303,11 +303,11 @@ pub(super) fn setting(entry: &Entry, place: &Place<'_>) -> bool {
         // Where the host's git writes and removes files.
         ("core", None, "worktree") => in_repository(place, value),
         ("submodule", Some(_), "update") => UPDATES.contains(&value),
-        ("remote" | "submodule", Some(_), "url" | "pushurl") => address(value),
+        ("remote" | "submodule", Some(_), "url") => address(value),
         // A remote's name, or its address.
-        ("branch", Some(_), "remote" | "pushremote") | ("remote", None, "pushdefault") => {
-            address(value)
-        }
+        ("remote", Some(_), "pushurl")
+        | ("branch", Some(_), "remote" | "pushremote")
+        | ("remote", None, "pushdefault") => no_path(value),
         ("filter", Some(name), key) => name == b"lfs" && listed(LFS, key, value),
         (section, None, key) => SECTIONS.contains(&section) || listed(PLAIN, section, key),
         (section, Some(_), key) => listed(NAMED, section, key),
@@ -334,9 +334,34 @@ pub(super) fn module(entry: &Entry) -> bool {
         }
 }
 
-/// Whether an address names a repository: neither an option of a program nor a transport that runs one (`ext::`).
+/// Of those git itself knows how to go there; for any other it runs a program of that name (`git-remote-NAME`).
+const SCHEMES: &[&str] = &[
+    "file", "ftp", "ftps", "git", "git+ssh", "http", "https", "ssh", "ssh+git",
+];
+
+/// The beginning of an address up to this separator, if it can be the name of a scheme.
+fn scheme<'a>(value: &'a str, separator: &str) -> Option<&'a str> {
+    let (name, _) = value.split_once(separator)?;
+    let of_scheme = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
+    name.chars().all(of_scheme).then_some(name)
+}
+
+/// Whether an address names a repository: neither an option of a program nor a transport that runs one (`ext::`, `ext://`).
 fn address(value: &str) -> bool {
-    let helper = value.split_once("::").map(|(helper, _)| helper);
-    let runs = helper.is_some_and(|name| name.chars().all(|c| c.is_ascii_alphanumeric()));
-    !value.starts_with('-') && !runs
+    let known = scheme(value, "://").is_none_or(|name| SCHEMES.contains(&name));
+    !value.starts_with('-') && scheme(value, "::").is_none() && known
+}
+
+/// Whether what may be a remote's name or an address is no path: a push to one runs the hooks of the repository there,
+/// which the guest may have made.
+fn no_path(value: &str) -> bool {
+    let path = match scheme(value, "://") {
+        Some(name) => name == "file",
+        // A host before the first slash, or a name.
+        None => match value.split_once([':', '/']) {
+            Some((host, _)) => !value[host.len()..].starts_with(':') || host == "file",
+            None => value.starts_with('~') || value == "..",
+        },
+    };
+    address(value) && !path
 }

@@ -50,6 +50,27 @@ fn settings_that_run_something_are_refused_by_name() {
         ("[remote \"o\"]\nurl = ext::sh -c evil", "remote.o.url"),
         ("[remote \"o\"]\nurl = --upload-pack=x", "remote.o.url"),
         ("[submodule \"s\"]\nupdate = !evil", "submodule.s.update"),
+        ("[remote \"o\"]\nurl = ext://sh -c evil", "remote.o.url"),
+        ("[remote \"o\"]\nurl = a-b::x", "remote.o.url"),
+        ("[remote \"o\"]\nurl = ::x", "remote.o.url"),
+        // A push there would run what is there.
+        ("[remote \"o\"]\npushurl = ./evil.git", "remote.o.pushurl"),
+        (
+            "[remote \"o\"]\npushurl = /w/p/evil.git",
+            "remote.o.pushurl",
+        ),
+        (
+            "[remote \"o\"]\npushurl = file:///w/p/x",
+            "remote.o.pushurl",
+        ),
+        ("[remote \"o\"]\npushurl = file:x", "remote.o.pushurl"),
+        ("[remote \"o\"]\npushurl = a/b:c", "remote.o.pushurl"),
+        ("[remote \"o\"]\npushurl = a@b/c", "remote.o.pushurl"),
+        ("[branch \"m\"]\nremote = ../evil", "branch.m.remote"),
+        ("[branch \"m\"]\nremote = ..", "branch.m.remote"),
+        ("[branch \"m\"]\npushRemote = ./evil", "branch.m.pushremote"),
+        ("[branch \"m\"]\npushRemote = ~/evil", "branch.m.pushremote"),
+        ("[remote]\npushDefault = evil/x", "remote.pushdefault"),
         ("[branch \"m\"]\nremote = ext::sh", "branch.m.remote"),
         ("[remote]\npushDefault = ext::sh", "remote.pushdefault"),
         ("[gc]\nrecentObjectsHook = evil", "gc.recentobjectshook"),
@@ -66,6 +87,10 @@ fn settings_that_agents_make_are_allowed() {
         [user]\n\tname = A \"B\" C\n\temail = a@b\n[remote \"origin\"]\n\turl = https://x.example/r.git\n\
         \tfetch = +refs/heads/*:refs/remotes/origin/*\n\turl = git@x.example:a/b\n[branch \"main\"]\n\tremote = origin\n\
         \tmerge = refs/heads/main\n[submodule \"a/b\"]\n\tactive = true\n\turl = ../x\n[pull]\n\trebase = true\n\
+        [branch \"a\"]\n\tremote = .\n\tpushRemote = my-fork\n[branch \"b\"]\n\tremote = https://x.example/r.git\n\
+        [branch \"c\"]\n\tremote = ssh://git@x.example:22/r\n[remote]\n\tpushDefault = up.stream\n\
+        [remote \"p\"]\n\turl = ../lib\n\turl = /w/p/app\n\turl = file:///w/p/app\n\tpushurl = git@x.example:a/b\n\
+        \tpushurl = [::1]:r\n\tpushurl = x.example:~/r\n\
         [core]\n\tfsmonitor = true\n[filter \"lfs\"]\n\tclean = git-lfs clean -- %f\n\
         [extensions]\n\tworktreeConfig = true\n";
     assert_eq!(judged(text, None), Ok(()));

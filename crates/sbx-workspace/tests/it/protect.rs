@@ -40,6 +40,23 @@ fn gits_own_files_are_blocked_and_the_others_reported() {
         (".git/worktrees/w/modules/a/config", block(What::GitConfig)),
         (".git/worktrees/w/modules/a/commondir", block(What::GitLink)),
         (".git/worktrees/w/modules/a/HEAD", None),
+        (".git/remotes/origin", block(What::Everything)),
+        (".git/modules/a/branches/x", block(What::Everything)),
+        (
+            ".git/worktrees/w/modules/a/remotes/x",
+            block(What::Everything),
+        ),
+        (".git/refs/remotes/origin/", None),
+        (".git/refs/heads/branches/x", None),
+        (".git/modules/a/refs/remotes/origin/", None),
+        (".git/modules/a/refs/remotes/origin/branches/x", None),
+        (".git/modules/a/logs/refs/remotes/origin/", None),
+        (".git/worktrees/w/modules/a/refs/heads/remotes/x", None),
+        (
+            ".git/modules/refs/a/hooks/pre-push",
+            block(What::Everything),
+        ),
+        (".git/modules/refs/a/config", block(What::GitConfig)),
         (".git/HEAD", None),
         ("sub/.git", block(What::GitLink)),
         (".sbxignore", block(What::Everything)),
@@ -70,6 +87,12 @@ fn a_level_is_written_as_it_is_read() {
 /// Every row, with a path that no other row is about.
 const ROWS: &[&str] = &[
     "a/.git",
+    ".git/remotes/origin",
+    ".git/branches/x",
+    ".git/worktrees/w/modules/a/remotes/x",
+    ".git/worktrees/w/modules/a/branches/x",
+    ".git/modules/a/remotes/x",
+    ".git/modules/a/branches/x",
     ".git/hooks/pre-commit",
     ".git/config",
     ".git/config.worktree",
@@ -168,10 +191,15 @@ fn every_row_of_the_list_is_needed_and_every_name_is_blocked_in_block_mode() {
             ".git/modules/a/",
         ]
         .map(|start| format!("{start}hooks/pre-commit.sample"));
+        let branches = [
+            ".git/worktrees/w/modules/a/refs/remotes/origin",
+            ".git/modules/a/refs/remotes/origin",
+        ];
         let paths = ROWS
             .iter()
             .copied()
-            .chain(samples.iter().map(String::as_str));
+            .chain(samples.iter().map(String::as_str))
+            .chain(branches);
         let missed = paths.filter(|path| found(&set, path) != found(&all, path));
         assert!(missed.count() > 0, "{}", row.pattern);
     }

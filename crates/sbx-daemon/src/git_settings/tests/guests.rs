@@ -231,16 +231,16 @@ fn hundreds_of_bare_repositories_start_and_are_protected() {
             bench.bare(&format!("w/data/{number}/.gitted"), "");
         }
     }
-    for number in 0..18 {
+    for number in 0..10 {
         bench.bare(&format!("w/other/{number}"), "");
     }
-    for place in ["tests/u7/repo7.git", "data/8/.gitted", "other/17"] {
+    for place in ["tests/u7/repo7.git", "data/8/.gitted", "other/9"] {
         let verdict = |name: &str| bench.verdict("w", &format!("{place}/{name}"));
         assert_eq!(verdict("config"), Some(What::GitConfig), "{place}");
         assert_eq!(verdict("hooks/update"), Some(What::Everything), "{place}");
     }
     assert_eq!(bench.verdict("w", "src/hooks/use"), None);
-    for number in 18..40 {
+    for number in 10..40 {
         bench.bare(&format!("w/other/{number}"), "");
     }
     let found = bench.find("w").unwrap();

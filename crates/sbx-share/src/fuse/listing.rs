@@ -62,7 +62,11 @@ impl Call<'_, '_> {
     fn add(&mut self, entry: &DirEntry<'_>) -> io::Result<()> {
         let found = match entry.name.to_bytes() {
             b"." | b".." => unnamed(entry),
-            _ => self.share.lookup(self.context(), self.node(), entry.name)?,
+            // One that cannot be looked at ends no list: without a node, the guest asks for it when somebody uses it.
+            _ => {
+                let found = self.share.lookup(self.context(), self.node(), entry.name);
+                found.unwrap_or_else(|_| unnamed(entry))
+            }
         };
         self.answer.push(&EntryOut::from(found));
         let name = entry.name.to_bytes();
@@ -84,7 +88,7 @@ fn length(entry: &DirEntry<'_>) -> usize {
     size_of::<EntryOut>() + name
 }
 
-/// The directory itself and the one above are told without a node.
+/// The directory itself and the one above are told without a node, and so is what cannot be looked at.
 fn unnamed(entry: &DirEntry<'_>) -> Entry {
     Entry {
         inode: 0,

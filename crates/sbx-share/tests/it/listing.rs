@@ -80,3 +80,25 @@ fn room_for_not_even_one_name_is_an_error_and_not_the_end() {
         assert_eq!(refused(answer), Errno::INVAL, "{room} with nodes");
     }
 }
+
+#[test]
+fn what_cannot_be_looked_at_is_listed_without_a_node_and_ends_no_list() {
+    let mut guest = Guest::new();
+    let mut deepest = ROOT;
+    for _ in 0..sbx_share::limits::MAX_DEPTH {
+        deepest = guest.fs.mkdir(deepest, "d", 0o755).unwrap().node;
+    }
+    let path = "d/".repeat(sbx_share::limits::MAX_DEPTH);
+    for name in ["a", "b", "c"] {
+        std::fs::write(guest.host(&path).join(name), "").unwrap();
+    }
+    let looked_up = guest.fs.lookup(deepest, "a");
+    assert_eq!(refused(looked_up), Errno::NAMETOOLONG);
+    let handle = guest.fs.opendir(deepest).unwrap();
+    let listed = guest.fs.readdirplus(deepest, handle, 0, 4096).unwrap();
+    assert!(listed.iter().all(|entry| entry.entry.is_none()));
+    let names: BTreeSet<_> = listed.into_iter().map(|entry| entry.name).collect();
+    let all = [".", "..", "a", "b", "c"].map(|name| name.as_bytes().to_vec());
+    assert_eq!(names, BTreeSet::from(all));
+    guest.assert_unharmed("a listing");
+}

@@ -53,6 +53,7 @@ impl Share {
         let (file, stat) = match handle {
             Some(handle) => {
                 let file = self.handles().any(id, handle)?;
+                self.check_open((id, handle), &file)?;
                 let stat = tree::stat(&file)?;
                 (Reached::Open(file), stat)
             }

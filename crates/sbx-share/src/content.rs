@@ -87,7 +87,9 @@ impl Share {
         self.check_writable()?;
         let file = self.handles().file(id, handle)?;
         check_range(offset, size.into())?;
-        if self.check_write(id)? == Writing::Link {
+        let writing = self.check_write(id)?;
+        self.check_open((id, handle), &file)?;
+        if writing == Writing::Link {
             return self.write_git_link(id, &file, from, (to_usize(size), offset));
         }
         let flags = append.then_some(WritevFlags::RWF_APPEND);
@@ -113,10 +115,11 @@ impl Share {
     ) -> io::Result<()> {
         self.check_writable()?;
         self.check_unseen(file.0)?;
-        let file = self.handles().file(file.0, file.1)?;
+        let open = self.handles().file(file.0, file.1)?;
+        self.check_open(file, &open)?;
         check_range(offset, length)?;
         let mode = FallocateFlags::from_bits(mode).ok_or(Errno::OPNOTSUPP)?;
-        Ok(rustix::fs::fallocate(&*file, mode, offset, length)?)
+        Ok(rustix::fs::fallocate(&*open, mode, offset, length)?)
     }
 
     /// Only `SEEK_DATA` and `SEEK_HOLE` come here; the guest answers the others itself.

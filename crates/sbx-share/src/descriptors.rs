@@ -47,20 +47,25 @@ impl Descriptors {
 
     /// The directory of a node, if it was found lately.
     pub(crate) fn get(&mut self, node: u64) -> Option<Rc<OwnedFd>> {
+        self.get_since(node).map(|(directory, _)| directory)
+    }
+
+    /// The same, and when it was found.
+    pub(crate) fn get_since(&mut self, node: u64) -> Option<(Rc<OwnedFd>, Duration)> {
         let slot = &mut self.slots[*self.by_node.get(&node)?];
         if now().saturating_sub(slot.found) >= CACHE_TIME {
             return None;
         }
         slot.used = true;
-        Some(Rc::clone(&slot.directory))
+        Some((Rc::clone(&slot.directory), slot.found))
     }
 
-    /// The directory of a node was just found.
-    pub(crate) fn insert(&mut self, node: u64, directory: Rc<OwnedFd>) {
+    /// The directory of a node was found just now, from one above it that was found at this time, or from the root.
+    pub(crate) fn insert(&mut self, node: u64, directory: Rc<OwnedFd>, since: Option<Duration>) {
         let slot = Slot {
             node,
             directory,
-            found: now(),
+            found: since.unwrap_or_else(now),
             used: true,
         };
         if let Some(index) = self.by_node.get(&node) {
@@ -107,7 +112,7 @@ impl Descriptors {
 }
 
 /// Time since the host was started, to a few milliseconds: what is asked with nearly every request is asked cheaply.
-fn now() -> Duration {
+pub(crate) fn now() -> Duration {
     let now = clock_gettime(ClockId::MonotonicCoarse);
     Duration::try_from(now).unwrap_or_default()
 }
@@ -128,12 +133,12 @@ mod tests {
     fn what_was_not_used_for_longest_goes_first() {
         let mut table = Descriptors::new(3);
         for node in 0..3 {
-            table.insert(node, descriptor());
+            table.insert(node, descriptor(), None);
         }
         // The hand takes everybody's first chance, and the first of them goes.
-        table.insert(3, descriptor());
+        table.insert(3, descriptor(), None);
         assert_eq!(known(&mut table, 1..2), [1]);
-        table.insert(4, descriptor());
+        table.insert(4, descriptor(), None);
         let left = known(&mut table, 0..5);
         assert_eq!(left, [1, 3, 4], "2 was not used since");
     }
@@ -142,12 +147,12 @@ mod tests {
     fn what_is_removed_is_gone_and_the_others_are_found() {
         let mut table = Descriptors::new(3);
         for node in 0..3 {
-            table.insert(node, descriptor());
+            table.insert(node, descriptor(), None);
         }
         table.remove(0);
         table.remove(7);
         assert_eq!(known(&mut table, 0..4), [1, 2]);
-        table.insert(3, descriptor());
+        table.insert(3, descriptor(), None);
         assert_eq!(known(&mut table, 0..4), [1, 2, 3]);
         table.clear();
         assert_eq!(known(&mut table, 0..4), Vec::<u64>::new());

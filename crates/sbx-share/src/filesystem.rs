@@ -314,6 +314,7 @@ impl FileSystem for Share {
         self.check_unseen(inode_out)?;
         let from = self.handles().file(inode_in, handle_in)?;
         let to = self.handles().file(inode_out, handle_out)?;
+        self.check_open((inode_out, handle_out), &to)?;
         self.copy_range((&from, offset_in), (&to, offset_out), len)
     }
 }

@@ -4,11 +4,14 @@ use rustc_hash::FxHashMap as HashMap;
 use std::fs::File;
 use std::io;
 use std::rc::Rc;
+use std::time::Duration;
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
+use crate::descriptors::now;
 use crate::directory::Directory;
+use crate::limits::CACHE_TIME;
 
 /// One open file or directory.
 #[derive(Clone, Debug)]
@@ -41,6 +44,8 @@ impl Open {
 struct Held {
     node: u64,
     open: Open,
+    /// When the rules were last asked about the names that the file had then.
+    judged: Duration,
     /// The next handle of the same node.
     beside: Option<u64>,
 }
@@ -86,7 +91,13 @@ impl Handles {
 
     fn hold(&mut self, handle: u64, node: u64, open: Open) {
         let beside = self.by_node.insert(node, handle);
-        self.open.insert(handle, Held { node, open, beside });
+        let held = Held {
+            node,
+            open,
+            judged: now(),
+            beside,
+        };
+        self.open.insert(handle, held);
     }
 
     fn get(&self, node: u64, handle: u64) -> io::Result<&Open> {
@@ -112,6 +123,19 @@ impl Handles {
         match self.get(node, handle)? {
             Open::Directory(directory) => Ok(Rc::clone(directory)),
             Open::File(..) => Err(Errno::BADF.into()),
+        }
+    }
+
+    /// Whether the names of the file behind a handle have to be looked at again, before it is written.
+    pub(crate) fn is_due(&self, handle: u64) -> bool {
+        let held = self.open.get(&handle);
+        held.is_some_and(|held| now().saturating_sub(held.judged) >= CACHE_TIME)
+    }
+
+    /// They were, and nothing forbids it.
+    pub(crate) fn judged(&mut self, handle: u64) {
+        if let Some(held) = self.open.get_mut(&handle) {
+            held.judged = now();
         }
     }
 

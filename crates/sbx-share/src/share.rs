@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
 
 use rustix::fs::{FileType, Mode, OFlags, Statx};
 use rustix::io::Errno;
@@ -198,11 +199,15 @@ impl Share {
     /// Reaches the file of a node: by one of its places if the file is still there, or through a handle the guest has
     /// on it if it has no name any more. `ESTALE` otherwise, and the guest looks the name up again.
     pub(crate) fn reach(&self, id: u64) -> io::Result<(Reached<'_>, Statx)> {
+        let (reached, stat, _) = self.reach_since(id)?;
+        Ok((reached, stat))
+    }
+
+    /// The same, and when the directory was found from which it was walked, if that was not the root.
+    fn reach_since(&self, id: u64) -> io::Result<(Reached<'_>, Statx, Option<Duration>)> {
         if id == ROOT {
-            return Ok((
-                Reached::Root(self.tree.root()),
-                tree::stat(self.tree.root())?,
-            ));
+            let root = self.tree.root();
+            return Ok((Reached::Root(root), tree::stat(root)?, None));
         }
         let identity = self.nodes().identity(id)?;
         if let Some(number) = identity.virtual_number() {
@@ -211,23 +216,25 @@ impl Share {
         }
         loop {
             // The tables are held while the kernel walks: requests come one at a time.
-            let (place, walked) = {
+            let (place, walked, since) = {
                 let (nodes, mut known) = (self.nodes(), self.descriptors());
                 let Some(place) = nodes.place(id) else { break };
-                let route = nodes.route_from(id, |node| known.get(node));
+                let route = nodes.route_from(id, |node| known.get_since(node));
+                let since = route.as_ref().ok().and_then(|(start, _)| start.as_ref());
+                let since = since.map(|(_, since)| *since);
                 let walked = route.and_then(|(start, names)| {
                     let root = self.tree.root();
-                    let start = start.as_ref().map_or(root, |directory| directory.as_fd());
+                    let start = start.as_ref().map_or(root, |(above, _)| above.as_fd());
                     Tree::walk_from(start, &names)
                 });
-                (place, walked)
+                (place, walked, since)
             };
             match walked {
                 Ok(fd) => {
                     let stat = tree::stat(&fd)?;
                     let found = Identity::from(&stat);
                     if found == identity {
-                        return Ok((Reached::Named(fd), stat));
+                        return Ok((Reached::Named(fd), stat, since));
                     }
                     // A file that is shared alone is mounted as such: nobody looks its name up again.
                     if self.guard.follows_names()
@@ -235,7 +242,7 @@ impl Share {
                         && is_type(&stat, FileType::RegularFile)
                     {
                         self.nodes().replaced(identity, found);
-                        return Ok((Reached::Named(fd), stat));
+                        return Ok((Reached::Named(fd), stat, since));
                     }
                 }
                 Err(error) if is_gone(&error) => {}
@@ -250,7 +257,7 @@ impl Share {
         if stat.stx_nlink > 0 || is_type(&stat, FileType::Directory) {
             return Err(Errno::STALE.into());
         }
-        Ok((Reached::Open(open), stat))
+        Ok((Reached::Open(open), stat, None))
     }
 
     /// Reaches a directory in which a name is to be used.
@@ -258,13 +265,13 @@ impl Share {
         if let Some(directory) = self.at_hand(id) {
             return Ok(directory);
         }
-        match self.reach(id)? {
-            (Reached::Named(fd), stat) if is_type(&stat, FileType::Directory) => {
+        match self.reach_since(id)? {
+            (Reached::Named(fd), stat, since) if is_type(&stat, FileType::Directory) => {
                 let directory = Rc::new(fd);
-                self.descriptors().insert(id, Rc::clone(&directory));
+                self.descriptors().insert(id, Rc::clone(&directory), since);
                 Ok(Reached::Directory(directory))
             }
-            (reached, stat) if is_type(&stat, FileType::Directory) => Ok(reached),
+            (reached, stat, _) if is_type(&stat, FileType::Directory) => Ok(reached),
             _ => Err(Errno::NOTDIR.into()),
         }
     }
@@ -325,7 +332,7 @@ impl Share {
         self.entry(parent, name, &stat)
     }
 
-    pub(crate) fn attributes(&self, stat: &Statx) -> (Attr, std::time::Duration) {
+    pub(crate) fn attributes(&self, stat: &Statx) -> (Attr, Duration) {
         (self.owners.attributes(stat), CACHE_TIME)
     }
 }

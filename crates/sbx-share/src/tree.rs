@@ -111,6 +111,20 @@ impl Tree {
         )?)
     }
 
+    /// Where an open file is now, from the root, by the name under which it was opened; `None`: elsewhere.
+    pub(crate) fn path_of(&self, file: impl AsFd) -> io::Result<Option<Vec<u8>>> {
+        let read = |fd: BorrowedFd<'_>| {
+            rustix::fs::readlinkat(&self.descriptors, DecInt::from_fd(fd), Vec::new())
+        };
+        let (root, path) = (read(self.root())?, read(file.as_fd())?);
+        let root = root
+            .to_bytes()
+            .strip_suffix(b"/")
+            .unwrap_or(root.to_bytes());
+        let path = path.to_bytes().strip_prefix(root);
+        Ok(path.and_then(|path| Some(path.strip_prefix(b"/")?.to_vec())))
+    }
+
     /// Changes the mode of a reached file.
     pub(crate) fn chmod(&self, file: impl AsFd, mode: Mode) -> io::Result<()> {
         Ok(rustix::fs::chmodat(

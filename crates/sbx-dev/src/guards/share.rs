@@ -53,6 +53,8 @@ const NUMBERS: &str =
     "attack_76::attack_76_numbers_that_mean_something_else_lead_to_no_protected_name";
 const BECOMES: &str =
     "attack_76::attack_76_a_repository_that_another_folder_becomes_brings_no_hook_along";
+const FROM_BEFORE: &str = "attack_74::attack_74_a_file_that_the_host_makes_a_hook_of_is_not_written_through_a_handle_from_before";
+const MOVED_ON: &str = "attack_74::a_file_that_the_host_moves_elsewhere_is_written_on_and_one_moved_out_of_the_tree_is_not";
 const OUTSIDE_TOO: &str =
     "attack_74::attack_74_a_file_that_lies_outside_too_is_read_and_not_changed_in_any_way";
 const OTHER_NAME: &str =
@@ -271,6 +273,22 @@ pub(super) const GUARDS: &[Guard] = &[
         text: "if known >= stat.stx_nlink {",
         instead: "if known <= stat.stx_nlink {",
         tests: &[SECOND_NAMES, OUTSIDE_TOO, OTHER_NAME],
+    },
+    Guard {
+        what: "the names of a file that is open are looked at again",
+        file: "crates/sbx-share/src/content.rs",
+        text: "self.check_open((id, handle), &file)?;",
+        instead: "",
+        tests: &[FROM_BEFORE, MOVED_ON],
+    },
+    Guard {
+        what: "a directory is as old as the one from which it was found",
+        file: SHARE,
+        text: "Rc::clone(&directory), since);",
+        instead: "Rc::clone(&directory), since.filter(|since| since.is_zero()));",
+        tests: &[
+            "consistency::a_directory_is_found_again_in_time_also_below_one_that_was_found_before",
+        ],
     },
     Guard {
         what: "the attributes of a file with unknown names stay",

@@ -1,6 +1,6 @@
 //! May this file be written?
 
-use crate::nodes::Identity;
+use crate::nodes::{Identity, Place};
 use crate::share::{Share, is_type};
 use crate::tree;
 use rustix::fs::{FileType, Statx};
@@ -10,6 +10,7 @@ use sbx_workspace::{Mode, What, git_link};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
+use std::rc::Rc;
 use virtiofsd::filesystem::ZeroCopyReader;
 
 /// How a file may be written.
@@ -84,15 +85,7 @@ impl Share {
         if stat.stx_nlink == 1 {
             return Ok(());
         }
-        let identity = Identity::from(stat);
-        let places = self.nodes().places(id);
-        let mut known = 0;
-        for place in &places {
-            let found = self
-                .reach_directory(place.parent)
-                .and_then(|directory| tree::stat_name(directory, &place.name));
-            known += u32::from(found.is_ok_and(|found| Identity::from(&found) == identity));
-        }
+        let known = self.names_known(id, stat);
         if known >= stat.stx_nlink {
             return Ok(());
         }
@@ -102,6 +95,55 @@ impl Share {
         );
         let path = self.shown_node(id);
         self.guard.refuse(Mode::Block, Action::Write, &path, why)
+    }
+
+    /// Names under which the file is where it was last seen.
+    fn names_known(&self, id: u64, stat: &Statx) -> u32 {
+        let identity = Identity::from(stat);
+        let places = self.nodes().places(id);
+        let is_there = |place: &&Place| {
+            let found = self
+                .reach_directory(place.parent)
+                .and_then(|directory| tree::stat_name(directory, &place.name));
+            found.is_ok_and(|found| Identity::from(&found) == identity)
+        };
+        u32::try_from(places.iter().filter(is_there).count()).unwrap_or(0)
+    }
+
+    /// Whether a file that the guest has open may still be written: the host may have moved it since, or given it one
+    /// more name. Looked at as often as names are.
+    pub(crate) fn check_open(&self, (id, handle): (u64, u64), file: &File) -> io::Result<()> {
+        if !self.guard.blocks || !self.handles().is_due(handle) {
+            return Ok(());
+        }
+        let stat = tree::stat(file)?;
+        match stat.stx_nlink {
+            0 => {}
+            _ if !is_type(&stat, FileType::RegularFile) => {}
+            1 if self.names_known(id, &stat) == 1 => {}
+            1 => self.check_moved(file)?,
+            _ => self.check_names(id, &stat)?,
+        }
+        self.handles().judged(handle);
+        Ok(())
+    }
+
+    /// Whether a file with one name, which nobody has shown us, is in the tree and unprotected there.
+    fn check_moved(&self, file: &File) -> io::Result<()> {
+        let path = self.tree.path_of(file)?.ok_or(Errno::STALE)?;
+        let mut below = Rc::clone(&self.guard.root);
+        let mut names = path.split(|byte| *byte == b'/').peekable();
+        while let Some(name) = names.next() {
+            let judged = self.guard.judge(&below, name, names.peek().is_some());
+            if judged.hidden.is_some() {
+                return Err(Errno::STALE.into());
+            }
+            if let Some(number) = judged.protected.or(judged.lock) {
+                return self.guard.violation(number, Action::Write, &path);
+            }
+            below = Rc::new(judged.below);
+        }
+        Ok(())
     }
 
     /// Writes a link to a git directory, if it is one as a whole.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use sbx_share::limits::MAX_PLACES;
+use sbx_testkit::virtio_fs::{Data, Error, Request, SetAttr, op, write};
 use sbx_workspace::Rules;
 use sbx_workspace::protect::{Level, standard};
 
@@ -150,4 +151,71 @@ fn attack_74_where_nothing_is_blocked_a_file_that_lies_outside_too_is_the_hosts_
     guest.put("gift", "written").unwrap();
     assert_eq!(read_host(beside), "written");
     guest.assert_unharmed("a file that may be written");
+}
+
+/// Writes until it is refused; the errno.
+fn written_until_refused(guest: &mut Guest, (node, handle): (u64, u64)) -> Errno {
+    let end = Instant::now() + Duration::from_secs(5);
+    while Instant::now() < end {
+        match guest.fs.write(node, handle, 0, b"evil") {
+            Err(Error::Refused(errno)) => return errno,
+            written => written.unwrap(),
+        };
+    }
+    panic!("it is still written");
+}
+
+#[test]
+fn attack_74_a_file_that_the_host_makes_a_hook_of_is_not_written_through_a_handle_from_before() {
+    for link in [false, true] {
+        let mut guest = guest(Level::Standard);
+        let (node, handle) = guest.file("setup");
+        guest.fs.write(node, handle, 0, b"good").unwrap();
+        let (from, to) = (guest.host("setup"), guest.host(".git/hooks/post-merge"));
+        if link {
+            fs::hard_link(&from, &to).unwrap();
+        } else {
+            fs::rename(&from, &to).unwrap();
+        }
+        let errno = written_until_refused(&mut guest, (node, handle));
+        assert_eq!(errno, Errno::ACCESS, "linked: {link}");
+        fs::write(&to, "good").unwrap();
+        for request in [
+            write(node, handle, 0, 4, Data::Bytes(b"evil")),
+            Request::new(op::FALLOCATE, node)
+                .u64(handle)
+                .u64(0)
+                .u64(99)
+                .u64(0),
+        ] {
+            assert_eq!(refused(guest.fs.call(&request)), Errno::ACCESS);
+        }
+        let size = SetAttr {
+            size: Some(0),
+            handle: Some(handle),
+            ..SetAttr::default()
+        };
+        assert_eq!(refused(guest.fs.setattr(node, &size)), Errno::ACCESS);
+        assert_eq!(read_host(&to), "good");
+        guest.assert_unharmed("a handle from before");
+    }
+}
+
+#[test]
+fn a_file_that_the_host_moves_elsewhere_is_written_on_and_one_moved_out_of_the_tree_is_not() {
+    let mut guest = guest(Level::Standard);
+    let (node, handle) = guest.file("log");
+    fs::create_dir(guest.host("old")).unwrap();
+    fs::rename(guest.host("log"), guest.host("old/log")).unwrap();
+    let end = Instant::now() + 2 * sbx_share::limits::CACHE_TIME;
+    while Instant::now() < end {
+        guest.fs.write(node, handle, 0, b"more").unwrap();
+    }
+    fs::rename(guest.host("old/log"), guest.outside("log")).unwrap();
+    let errno = written_until_refused(&mut guest, (node, handle));
+    assert_eq!(errno, Errno::STALE);
+    fs::remove_file(guest.outside("log")).unwrap();
+    // Without a name it is the guest's alone.
+    guest.fs.write(node, handle, 0, b"more").unwrap();
+    guest.assert_unharmed("a file that the host moves");
 }

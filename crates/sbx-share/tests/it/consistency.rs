@@ -331,3 +331,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_directory_is_found_again_in_time_also_below_one_that_was_found_before() {
+    use std::time::Instant;
+    let bench = Bench::new();
+    let a = bench.mkdir(ROOT, c"a", 0o755).unwrap();
+    let b = bench.mkdir(a, c"b", 0o755).unwrap();
+    let limit = sbx_share::limits::CACHE_TIME;
+    let wait = |since: Instant, part: u32| while since.elapsed() < limit * part / 10 {};
+    wait(Instant::now(), 11);
+    // Found now; what is found below it later is as old.
+    let since = Instant::now();
+    bench.mkdir(a, c"first", 0o755).unwrap();
+    wait(since, 8);
+    bench.mkdir(b, c"second", 0o755).unwrap();
+    std::fs::rename(bench.host("a"), bench.host("x")).unwrap();
+    wait(since, 12);
+    assert_eq!(errno(bench.mkdir(b, c"third", 0o755)), libc::ESTALE);
+}

@@ -22,6 +22,8 @@ use std::path::Path;
 
 /// Most text of patterns for one share, bytes: its rules are an argument of its process, of which Linux takes 128 KiB.
 const MAX_RULES: usize = 64 << 10;
+/// Most bytes of all its rules as that argument, with room for what is added to them last.
+const MAX_ARGUMENT: usize = 120 << 10;
 /// Most bytes read of a share's file of events; it writes no more.
 const MAX_EVENTS: u64 = 2 << 20;
 /// Document in a sandbox's folder: how many lines of each share's file of events somebody was told.
@@ -48,7 +50,9 @@ pub(crate) fn complete(
     share.rules.masks = masks;
     let folder = folder.join(format!("{}.tracked", share.tag));
     notices.extend(notice);
-    let (found, notice) = stand_ins::find(&share.host, &share.rules.hide, &folder)?;
+    let told = serde_json::to_string(&share.rules).map_or(MAX_ARGUMENT, |text| text.len());
+    let room = MAX_ARGUMENT.saturating_sub(told);
+    let (found, notice) = stand_ins::find(&share.host, &share.rules.hide, &folder, room)?;
     share.rules.stand_ins = found;
     notices.extend(notice);
     for notice in &notices {

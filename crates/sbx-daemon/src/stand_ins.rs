@@ -17,6 +17,12 @@ use std::time::{Duration, Instant};
 /// Most files, and most bytes of one. Beyond, git inside finds them deleted.
 const MAX_FILES: usize = 256;
 const MAX_BYTES: u64 = 1 << 20;
+/// Most bytes of what the share is told of all of them: the guest may have written an index of long paths, and all of a
+/// share's rules are one argument of its process.
+const MAX_TEXT: usize = 64 << 10;
+/// Longest name on the way to one, as the kernel has it, and most names: each that is hidden is told with its whole path.
+const MAX_NAME: usize = 255;
+const MAX_DEPTH: usize = 64;
 /// Most files that git is asked for: it may lack what it lists, and has to be started to say so.
 const MAX_ASKED: usize = 2 * MAX_FILES;
 /// For all of a workspace's repositories: what git opens may be a pipe, on which it waits.
@@ -36,18 +42,19 @@ struct Tracked {
 
 /// Finds them, and puts what git has into files in `folder`, which is made anew. What there is none for is said in a
 /// notice for the user: git inside finds it deleted.
+/// `room`: bytes that there are for them beside the other rules.
 pub(crate) fn find(
     root: &Path,
     hide: &[Pattern],
     folder: &Path,
+    room: usize,
 ) -> Result<(Vec<StandIn>, Option<String>), Report> {
-    find_within(root, hide, folder, TIME)
+    find_within((root, hide, folder), room, TIME)
 }
 
 fn find_within(
-    root: &Path,
-    hide: &[Pattern],
-    folder: &Path,
+    (root, hide, folder): (&Path, &[Pattern], &Path),
+    room: usize,
     time: Duration,
 ) -> Result<(Vec<StandIn>, Option<String>), Report> {
     let _old = std::fs::remove_dir_all(folder);
@@ -59,6 +66,7 @@ fn find_within(
         root,
         set: PatternSet::new(hide.iter().cloned()),
         folder,
+        room: room.min(MAX_TEXT),
         until: Instant::now() + time,
         asked: 0,
         found: Vec::new(),
@@ -81,6 +89,8 @@ struct Search<'a> {
     set: PatternSet,
     /// Where files with what git has are made.
     folder: &'a Path,
+    /// Bytes left for what the share is told.
+    room: usize,
     until: Instant,
     /// Files that git was asked for.
     asked: usize,
@@ -125,19 +135,30 @@ impl Search<'_> {
             let Some(hidden_above) = hidden(&self.set, &path) else {
                 continue;
             };
-            let Some(content) = self.content(repository, &tracked.object) else {
+            let deep = path.split('/').nth(MAX_DEPTH).is_some();
+            if deep || path.split('/').any(|name| name.len() > MAX_NAME) {
+                self.without += 1;
+                continue;
+            }
+            let hidden_above = hidden_above.into_iter().map(str::to_owned).collect();
+            let file = self.folder.join(self.found.len().to_string());
+            let stand_in = StandIn {
+                path,
+                hidden_above,
+                content: file.clone(),
+                executable: tracked.executable,
+                link: tracked.link,
+            };
+            // With what separates it from the next one.
+            let text = serde_json::to_string(&stand_in).map_or(usize::MAX, |text| text.len() + 1);
+            let content = (text <= self.room).then(|| self.content(repository, &tracked.object));
+            let Some(content) = content.flatten() else {
                 self.without += 1;
                 continue;
             };
-            let file = self.folder.join(self.found.len().to_string());
             std::fs::write(&file, content).map_err(|error| io_report("write", &file, &error))?;
-            self.found.push(StandIn {
-                path,
-                hidden_above,
-                content: file,
-                executable: tracked.executable,
-                link: tracked.link,
-            });
+            self.room -= text;
+            self.found.push(stand_in);
         }
         Ok(true)
     }
@@ -164,8 +185,10 @@ impl Search<'_> {
         if without > 0 {
             said.push(format!(
                 "{without} hidden files of {shown} that git tracks read as deleted inside: {MAX_FILES} are possible, of at \
-                 most {} KiB, which git has and gives in time ({MAX_ASKED} are asked for). Do not commit their deletion",
-                MAX_BYTES >> 10
+                 most {} KiB, with paths of at most {MAX_DEPTH} names and {} KiB together, which git has and gives in \
+                 time ({MAX_ASKED} are asked for). Do not commit their deletion",
+                MAX_BYTES >> 10,
+                MAX_TEXT >> 10
             ));
         }
         if !self.unknown.is_empty() {
@@ -201,7 +224,7 @@ fn entry(line: &[u8]) -> Option<Tracked> {
 }
 
 /// The hidden directories above a path that cannot be seen; `None`: it can.
-fn hidden(set: &PatternSet, path: &str) -> Option<Vec<String>> {
+fn hidden<'a>(set: &PatternSet, path: &'a str) -> Option<Vec<&'a str>> {
     let (mut state, mut above, mut hidden) = (set.root(), Vec::new(), false);
     let mut at = 0;
     loop {
@@ -211,7 +234,7 @@ fn hidden(set: &PatternSet, path: &str) -> Option<Vec<String>> {
         hidden |= step.matched().is_some();
         state = step.below;
         match end {
-            Some(end) if hidden => above.push(path[..end].to_owned()),
+            Some(end) if hidden => above.push(&path[..end]),
             Some(_) => {}
             None => return hidden.then_some(above),
         }
@@ -236,7 +259,7 @@ mod tests {
     fn a_path_is_hidden_by_its_name_or_by_a_directory_above() {
         let set = set(&[".env", "secrets/"]);
         assert_eq!(hidden(&set, "a/.env"), Some(Vec::new()));
-        let above = ["x/secrets", "x/secrets/y"].map(str::to_owned).to_vec();
+        let above = vec!["x/secrets", "x/secrets/y"];
         assert_eq!(hidden(&set, "x/secrets/y/z"), Some(above));
         assert_eq!(hidden(&set, "a/b"), None);
     }
@@ -279,11 +302,11 @@ mod tests {
         user_git(&root, &["add", "."]);
         let hide = ["*.key"].map(|text| Pattern::parse(text).unwrap());
         let tracked = folder.path().join("tracked");
-        let (found, notice) = find(&root, &hide, &tracked).unwrap();
+        let (found, notice) = find(&root, &hide, &tracked, MAX_TEXT).unwrap();
         assert_eq!(found.len(), MAX_FILES);
         assert!(notice.is_some_and(|text| text.starts_with("2 hidden files")));
         let none = ["*.pem"].map(|text| Pattern::parse(text).unwrap());
-        assert_eq!(find(&root, &none, &tracked).unwrap().1, None);
+        assert_eq!(find(&root, &none, &tracked, MAX_TEXT).unwrap().1, None);
     }
 
     /// The guest may have written the index: each of these costs a start of git.
@@ -297,21 +320,55 @@ mod tests {
         let lines: Vec<String> = (1..=MAX_ASKED)
             .map(|number| format!("100644 {number:040x} 0\tlost/{number}.env\n"))
             .collect();
-        let mut command = Command::new("git");
-        command.arg("-C").arg(&root).stdin(Stdio::piped());
-        let arguments = ["update-index", "--index-info"];
-        let mut child = command.args(arguments).spawn().unwrap();
-        let mut input = child.stdin.take().unwrap();
-        input.write_all(lines.concat().as_bytes()).unwrap();
-        drop(input);
-        assert!(child.wait().unwrap().success());
+        update_index(&root, &lines.concat());
 
         let hide = ["*.env"].map(|text| Pattern::parse(text).unwrap());
-        let (found, notice) = find(&root, &hide, &folder.path().join("tracked")).unwrap();
+        let (found, notice) = find(&root, &hide, &folder.path().join("tracked"), MAX_TEXT).unwrap();
         let paths: Vec<&str> = found.iter().map(|one| one.path.as_str()).collect();
         assert_eq!(paths, [".env"], "the last one is not asked for");
         let expected = format!("{} hidden files", MAX_ASKED + 1);
         assert!(notice.is_some_and(|text| text.starts_with(&expected)));
+    }
+
+    /// Puts entries into a repository's index, as a guest can.
+    fn update_index(root: &Path, lines: &str) {
+        let mut command = Command::new("git");
+        command.arg("-C").arg(root).stdin(Stdio::piped());
+        let arguments = ["update-index", "--index-info"];
+        let mut child = command.args(arguments).spawn().unwrap();
+        let mut input = child.stdin.take().unwrap();
+        input.write_all(lines.as_bytes()).unwrap();
+        drop(input);
+        assert!(child.wait().unwrap().success());
+    }
+
+    #[test]
+    fn paths_that_are_long_or_deep_leave_room_for_the_rules_and_are_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("root");
+        repository(&root, "kept");
+        let deep = format!("secrets/{}k", "a/".repeat(2000));
+        let long = format!("secrets/{}", "n".repeat(300));
+        // Each of these is told with the paths of sixty directories above it.
+        let many = (0..40).map(|number| format!("secrets/{number}/{}k", "a/".repeat(60)));
+        let paths: Vec<String> = [deep, long].into_iter().chain(many).collect();
+        let object = user_git(&root, &["rev-parse", ":.env"]).stdout;
+        let object = String::from_utf8(object).unwrap();
+        let line = |path: &String| format!("100644 {} 0\t{path}\n", object.trim());
+        let lines: Vec<String> = paths.iter().map(line).collect();
+        update_index(&root, &lines.concat());
+        let hide = [".env", "secrets/"].map(|text| Pattern::parse(text).unwrap());
+        let tracked = folder.path().join("tracked");
+        let (found, notice) = find(&root, &hide, &tracked, MAX_TEXT).unwrap();
+        let told = serde_json::to_string(&found).unwrap().len();
+        assert!(told <= MAX_TEXT + 2, "{told}");
+        assert!(found.len() > 1 && found[0].path == ".env");
+        let without = paths.len() + 1 - found.len();
+        assert!(without > 2);
+        let expected = format!("{without} hidden files");
+        assert!(notice.is_some_and(|text| text.starts_with(&expected)));
+        // Where the other rules leave none, there are none.
+        assert_eq!(find(&root, &hide, &tracked, 0).unwrap().0, []);
     }
 
     /// A pipe in this place, on which git waits for somebody who writes.
@@ -325,7 +382,7 @@ mod tests {
     fn find_in_time(root: &Path, folder: &Path) -> (Vec<StandIn>, String) {
         let hide = ["*.env"].map(|text| Pattern::parse(text).unwrap());
         let (since, time) = (Instant::now(), Duration::from_secs(5));
-        let found = find_within(root, &hide, &folder.join("tracked"), time);
+        let found = find_within((root, &hide, &folder.join("tracked")), MAX_TEXT, time);
         assert!(since.elapsed() < 3 * time, "{:?}", since.elapsed());
         let (found, notice) = found.unwrap();
         (found, notice.unwrap_or_default())
@@ -391,7 +448,8 @@ mod tests {
         };
         let hide = [".env"].map(|text| Pattern::parse(text).unwrap());
         let found = || {
-            let (found, notice) = find(&root, &hide, &folder.path().join("tracked")).unwrap();
+            let (found, notice) =
+                find(&root, &hide, &folder.path().join("tracked"), MAX_TEXT).unwrap();
             (found.len(), notice.unwrap_or_default())
         };
         assert_eq!(found(), (2, String::new()));
@@ -435,7 +493,7 @@ mod tests {
         }
 
         let hide = ["*.env"].map(|text| Pattern::parse(text).unwrap());
-        let (found, notice) = find(&root, &hide, &folder.path().join("tracked")).unwrap();
+        let (found, notice) = find(&root, &hide, &folder.path().join("tracked"), MAX_TEXT).unwrap();
         let paths: Vec<&str> = found.iter().map(|one| one.path.as_str()).collect();
         assert_eq!(paths, ["other.env"]);
         assert!(notice.is_some_and(|text| text.starts_with("1 hidden files")));
@@ -450,7 +508,7 @@ mod tests {
             .iter()
             .map(|text| Pattern::parse(text).unwrap())
             .collect();
-        let (found, _) = find(root, &hide, &folder.join("tracked")).unwrap();
+        let (found, _) = find(root, &hide, &folder.join("tracked"), MAX_TEXT).unwrap();
         let read = |one: StandIn| (one.path, std::fs::read_to_string(one.content).unwrap());
         found.into_iter().map(read).collect()
     }

@@ -50,7 +50,7 @@ impl Share {
         }
         let directory = self.reach_directory(id)?;
         let virtuals = if self.virtuals().is_empty() {
-            Vec::new()
+            Rc::default()
         } else {
             self.virtuals().names(&self.path_of(id)?)
         };

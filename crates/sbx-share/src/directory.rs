@@ -35,7 +35,7 @@ pub(crate) struct Directory {
     /// What the rules remember of the way to it, if they hide anything.
     below: Option<Rc<Below>>,
     /// Names in it that the host does not have, or that stand for others.
-    virtuals: Vec<Name>,
+    virtuals: Rc<Vec<Name>>,
     /// The host has no such directory: there is nothing else in it.
     alone: bool,
     chunk: RefCell<Rc<Chunk>>,
@@ -60,7 +60,7 @@ struct Item<'a> {
 }
 
 impl Directory {
-    pub(crate) fn new(file: File, below: Option<Rc<Below>>, virtuals: Vec<Name>) -> Self {
+    pub(crate) fn new(file: File, below: Option<Rc<Below>>, virtuals: Rc<Vec<Name>>) -> Self {
         Self {
             file: Rc::new(file),
             below,
@@ -73,7 +73,7 @@ impl Directory {
     }
 
     /// A directory that the host does not have. `file`: some descriptor.
-    pub(crate) fn of_virtuals(file: File, names: Vec<Name>) -> Self {
+    pub(crate) fn of_virtuals(file: File, names: Rc<Vec<Name>>) -> Self {
         Self {
             alone: true,
             ..Self::new(file, None, names)
@@ -138,7 +138,7 @@ impl Directory {
 
     /// The names that the host does not have, from this one on; they come after all others.
     fn add_virtuals(&self, chunk: &mut Chunk, first: u64) -> io::Result<()> {
-        for (index, name) in (0_u64..).zip(&self.virtuals) {
+        for (index, name) in (0_u64..).zip(self.virtuals.iter()) {
             if index >= first {
                 let next = VIRTUALS + index + 1;
                 chunk.add(u64::MAX - index, next, name.kind, &name.bytes)?;

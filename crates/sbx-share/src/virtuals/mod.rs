@@ -22,6 +22,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::rc::Rc;
 use virtiofsd::fuse::Attr;
 
 /// One of them.
@@ -63,6 +64,8 @@ pub(crate) struct Virtuals {
     known: HashSet<Vec<u8>>,
     /// By the directory that they are in: their last components, and their numbers.
     inside: HashMap<Vec<u8>, Vec<(Vec<u8>, usize)>>,
+    /// The same for listings; whoever has the directory open shares it.
+    listed: HashMap<Vec<u8>, Rc<Vec<Name>>>,
     pub(crate) late: Late,
 }
 
@@ -120,6 +123,14 @@ impl Virtuals {
         self.known.insert(name.to_vec());
         let inside = self.inside.entry(parent.to_vec()).or_default();
         inside.push((name.to_vec(), number));
+        if !matches!(self.all[number].1, Virtual::Control(_)) {
+            let kind = self.file_type(number);
+            let listed = self.listed.entry(parent.to_vec()).or_default();
+            Rc::make_mut(listed).push(Name {
+                bytes: name.to_vec(),
+                kind,
+            });
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -156,16 +167,8 @@ impl Virtuals {
     }
 
     /// Names in a directory, by its path.
-    pub(crate) fn names(&self, directory: &[u8]) -> Vec<Name> {
-        let inside = self.inside.get(directory).into_iter().flatten();
-        let listed =
-            |number: usize| !matches!(self.all.get(number), Some((_, Virtual::Control(_))));
-        let inside = inside.filter(|(_, number)| listed(*number));
-        let named = inside.map(|(name, number)| Name {
-            bytes: name.clone(),
-            kind: self.file_type(*number),
-        });
-        named.collect()
+    pub(crate) fn names(&self, directory: &[u8]) -> Rc<Vec<Name>> {
+        self.listed.get(directory).cloned().unwrap_or_default()
     }
 
     pub(crate) fn find_path(&self, path: &str) -> Option<usize> {
@@ -247,4 +250,20 @@ fn empty_file() -> io::Result<File> {
     let file = rustix::fs::memfd_create("sbx-share", flags)?;
     rustix::fs::fcntl_add_seals(&file, SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL)?;
     Ok(file.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_lists_a_directory_shares_its_names_and_keeps_those_of_then() {
+        let mut virtuals = Virtuals::default();
+        virtuals.add("d/a", Virtual::Mask);
+        let (first, second) = (virtuals.names(b"d"), virtuals.names(b"d"));
+        assert!(Rc::ptr_eq(&first, &second));
+        virtuals.add("d/b", Virtual::Above);
+        assert_eq!((first.len(), virtuals.names(b"d").len()), (1, 2));
+        assert!(virtuals.names(b"").is_empty());
+    }
 }

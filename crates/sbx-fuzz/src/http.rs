@@ -8,7 +8,9 @@ use sbx_gateway::adapter::request;
 use sbx_gateway::relay::page;
 use sbx_gateway::relay::serve::{serve_h1, serve_h2};
 use sbx_policy::{Port, Target};
+use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Semaphore;
 
 use crate::gateway::block_on;
 
@@ -59,7 +61,8 @@ fn run_h2(sent: &[u8]) {
             look(2, &request.into_parts().0);
             async { Ok(page::bad_request("")) }
         };
-        let serving = serve_h2(ours, answer, || ());
+        let room = Arc::new(Semaphore::new(1));
+        let serving = serve_h2(ours, &room, answer, || ());
         let talking = async {
             let _ = guest.write_all(PREFACE).await;
             let _ = guest.write_all(sent).await;

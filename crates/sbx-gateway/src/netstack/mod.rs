@@ -72,8 +72,6 @@ pub struct Stack<H> {
     unheard: bool,
     /// The VM has sent more than there was time for.
     unseen: bool,
-    /// Turns since the relays had one.
-    turns: u8,
     answers: Arc<Answers>,
     host: Arc<H>,
     gateway: Arc<Gateway>,
@@ -81,8 +79,6 @@ pub struct Stack<H> {
     now: Instant,
 }
 
-/// Turns after which the relays get theirs although the VM has more to say.
-const TURNS: u8 = 8;
 /// Frames between two looks at the clock.
 const FRAMES: u32 = 16;
 /// While nothing may be produced, timers that are due wait at least this long: only the VM can make room.
@@ -113,7 +109,6 @@ impl<H: Host> Stack<H> {
             queue: VecDeque::new(),
             unheard: false,
             unseen: false,
-            turns: 0,
             answers,
             host,
             gateway,
@@ -134,12 +129,6 @@ impl<H: Host> Stack<H> {
     /// # Errors
     /// The frame socket's, and a stream that is out of step.
     pub async fn turn(&mut self) -> io::Result<bool> {
-        self.turns += 1;
-        if self.turns >= TURNS {
-            // Whoever always has something to say would keep everybody else from ever being heard, the daemon included.
-            self.turns = 0;
-            tokio::task::yield_now().await;
-        }
         self.wait().await?;
         self.now = self.clock();
         for flow in self.answers.wake.take() {

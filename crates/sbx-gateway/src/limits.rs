@@ -44,6 +44,8 @@ pub const LINGER: Duration = Duration::from_secs(30);
 /// What the guest sends is acknowledged after this at the latest: an answer that comes earlier takes the acknowledgement
 /// with it. A guest that waits for it, as Nagle's algorithm does, waits no longer than that.
 pub const ACK_DELAY: Duration = Duration::from_millis(1);
+/// Between two questions to a guest where it is, when it has lost data and nothing else would have that sent again.
+pub const ASKED_AGAIN: Duration = Duration::from_millis(200);
 /// Data that the guest does not acknowledge for this long ends its connection.
 pub const UNACKNOWLEDGED: Duration = Duration::from_mins(2);
 

@@ -82,6 +82,8 @@ impl Connection {
         socket.set_nagle_enabled(false);
         socket.set_ack_delay(Some(limits::ACK_DELAY.into()));
         socket.set_congestion_control(tcp::CongestionControl::None);
+        // What its last connection may have needed.
+        socket.set_keep_alive(None);
         let endpoint = IpListenEndpoint {
             addr: Some(flow.address.into()),
             port: flow.port,
@@ -160,7 +162,10 @@ impl Connection {
             shared = pipe.lock();
         }
         let sent = interface.poll_egress(now, link, &mut shared.sockets);
-        let next = interface.poll_at(now, &shared.sockets);
+        let mut next = interface.poll_at(now, &shared.sockets);
+        if ask_again(shared.socket(), next) {
+            next = interface.poll_at(now, &shared.sockets);
+        }
         match (shared.socket().state(), next) {
             (_, Some(at)) if at <= now && (sent != PollResult::None || !link.has_room()) => {
                 State::More
@@ -200,6 +205,25 @@ impl Connection {
         drop(shared);
         wakers.into_iter().flatten().for_each(Waker::wake);
     }
+}
+
+/// Asks a guest where it is when smoltcp has data for it and waits for nothing: a guest that threw away what it had no
+/// memory for, and said so by a window of nothing (Linux does so now), stops the timer after which data is sent again, and
+/// once it opens a smaller window than before, nothing would ever be sent. It answers, and after three equal answers
+/// smoltcp sends again (RFC 5681, section 3.2). Whether anything was changed.
+fn ask_again(socket: &mut tcp::Socket<'static>, next: Option<Instant>) -> bool {
+    let asked = socket.keep_alive().is_some();
+    if socket.send_queue() == 0 {
+        if asked {
+            socket.set_keep_alive(None);
+        }
+        return false;
+    }
+    if next.is_none() && !asked {
+        socket.set_keep_alive(Some(limits::ASKED_AGAIN.into()));
+        return true;
+    }
+    false
 }
 
 /// Nobody reads any more: what the guest still sends is thrown away until it closes too.

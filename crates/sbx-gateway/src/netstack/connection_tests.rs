@@ -4,8 +4,11 @@ use std::io::{Read, Write};
 use std::net::Ipv4Addr;
 
 use smoltcp::iface::{Config, SocketHandle, SocketSet};
-use smoltcp::phy::{DeviceCapabilities, Medium, RxToken, TxToken};
-use smoltcp::wire::{HardwareAddress, IpCidr, IpEndpoint};
+use smoltcp::phy::{ChecksumCapabilities, Device, DeviceCapabilities, Medium, RxToken, TxToken};
+use smoltcp::wire::{
+    HardwareAddress, IpCidr, IpEndpoint, IpProtocol, Ipv4Packet, Ipv4Repr, TcpControl, TcpPacket,
+    TcpRepr, TcpSeqNumber,
+};
 
 use super::*;
 use crate::addresses::{ETHERNET_HEADER, GATEWAY_MAC, GUEST, MTU, PREFIX};
@@ -47,7 +50,7 @@ impl TxToken for Send<'_> {
     }
 }
 
-impl smoltcp::phy::Device for Wire {
+impl Device for Wire {
     type RxToken<'a> = Packet;
     type TxToken<'a> = Send<'a>;
 
@@ -228,6 +231,107 @@ async fn a_guest_that_reads_slowly_is_waited_for_and_one_that_is_not_heard_of_is
         error.unwrap_err().kind(),
         std::io::ErrorKind::ConnectionReset
     );
+}
+
+/// A segment of the gateway's, as the guest's device sees it.
+struct Segment {
+    start: TcpSeqNumber,
+    end: TcpSeqNumber,
+    acknowledges: TcpSeqNumber,
+}
+
+impl Pair {
+    /// What the gateway has sent; the guest's own stack never sees it.
+    fn segments(&mut self) -> Vec<Segment> {
+        let next = || self.wire.receive(self.now).map(|(packet, _)| packet.0);
+        let segment = |packet: Vec<u8>| {
+            let ip = Ipv4Packet::new_checked(&packet[..]).unwrap();
+            let tcp = TcpPacket::new_checked(ip.payload()).unwrap();
+            Segment {
+                start: tcp.seq_number(),
+                end: tcp.seq_number() + tcp.payload().len(),
+                acknowledges: tcp.ack_number(),
+            }
+        };
+        std::iter::from_fn(next).map(segment).collect()
+    }
+
+    /// The guest acknowledges so much of what came, and has room for so much more.
+    async fn guest_acknowledges(&mut self, sent: &Segment, up_to: TcpSeqNumber, window: u16) {
+        let tcp = TcpRepr {
+            src_port: FLOW.source,
+            dst_port: FLOW.port,
+            control: TcpControl::None,
+            seq_number: sent.acknowledges,
+            ack_number: Some(up_to),
+            window_len: window,
+            window_scale: None,
+            max_seg_size: None,
+            sack_permitted: false,
+            sack_ranges: [None; 3],
+            timestamp: None,
+            payload: &[],
+        };
+        let ip = Ipv4Repr {
+            src_addr: GUEST,
+            dst_addr: FLOW.address,
+            next_header: IpProtocol::Tcp,
+            payload_len: tcp.buffer_len(),
+            hop_limit: 64,
+        };
+        let token = self.wire.transmit(self.now).unwrap();
+        token.consume(20 + tcp.buffer_len(), |bytes| {
+            let mut packet = Ipv4Packet::new_unchecked(bytes);
+            let capabilities = ChecksumCapabilities::default();
+            ip.emit(&mut packet, &capabilities);
+            let mut segment = TcpPacket::new_unchecked(packet.payload_mut());
+            let (from, to) = (GUEST.into(), FLOW.address.into());
+            tcp.emit(&mut segment, &from, &to, &capabilities);
+        });
+        self.link.ready().await.unwrap();
+        assert!(self.link.fill().unwrap());
+        while let Next::Frame(place) = self.link.next_frame().unwrap() {
+            self.wire.sent -= 1;
+            self.link.offer(place);
+            self.connection
+                .take_packet(self.now, &mut self.interface, &mut self.link);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_guest_threw_away_is_sent_again_though_it_has_less_room_than_before() {
+    let mut pair = Pair::new(60_000);
+    let mut stream = pair.establish().await;
+    tokio::io::AsyncWriteExt::write_all(&mut stream, &vec![7; 50_000])
+        .await
+        .unwrap();
+    pair.gateway_talks().await;
+    let sent = pair.segments();
+    let (first, last) = (sent.first().unwrap(), sent.last().unwrap());
+    assert_eq!(last.end - first.start, 50_000);
+    // It keeps the beginning, has no memory for the rest, and a little more of it a moment later.
+    let kept = first.start + 10_000;
+    pair.guest_acknowledges(first, kept, 0).await;
+    pair.gateway_talks().await;
+    pair.guest_acknowledges(first, kept, 3_000).await;
+    let begun = pair.now;
+    loop {
+        let State::Wait(Some(until)) = pair.gateway_talks().await else {
+            panic!("nothing is to come");
+        };
+        let came = pair.segments();
+        if came.iter().any(|one| one.start == kept && one.end > kept) {
+            break;
+        }
+        for _ in came {
+            // What lies behind its window says nothing to it but that somebody asks.
+            pair.guest_acknowledges(first, kept, 3_000).await;
+        }
+        pair.now = until.max(pair.now + Duration::from(MOMENT));
+        let waited = pair.now - begun;
+        assert!(waited < Duration::from_secs(5), "{waited}");
+    }
 }
 
 #[tokio::test]

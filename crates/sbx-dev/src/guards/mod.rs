@@ -256,7 +256,10 @@ impl Bench {
             .filter_map(|line| line.split("\"executable\":\"").nth(1)?.split('"').next())
             .map(PathBuf::from)
             .collect();
-        if tests.is_empty() || !output.status.success() {
+        // A program that tests find beside them.
+        let kit = cargo(&["build", "-p", "sbx-testkit", "--bin", "sbx-netns"]).status();
+        let kit = kit.is_ok_and(|status| status.success());
+        if tests.is_empty() || !output.status.success() || !kit {
             return Err(Failure::new(
                 format!("the tests of {} cannot be built", part.package),
                 format!("cargo test --no-run -p {}", part.package),

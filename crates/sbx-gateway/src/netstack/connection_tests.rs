@@ -134,14 +134,19 @@ impl Pair {
     async fn guest_talks(&mut self) {
         self.guest.poll(self.now, &mut self.wire, &mut self.sockets);
         while self.wire.sent > 0 {
-            self.link.ready().await.unwrap();
-            assert!(self.link.fill().unwrap());
-            while let Next::Frame(place) = self.link.next_frame().unwrap() {
-                self.wire.sent -= 1;
-                self.link.offer(place);
-                self.connection
-                    .take_packet(self.now, &mut self.interface, &mut self.link);
-            }
+            self.gateway_hears().await;
+        }
+    }
+
+    /// The gateway takes in what has come.
+    async fn gateway_hears(&mut self) {
+        self.link.ready().await.unwrap();
+        assert!(self.link.fill().unwrap());
+        while let Next::Frame(place) = self.link.next_frame().unwrap() {
+            self.wire.sent -= 1;
+            self.link.offer(place);
+            self.connection
+                .take_packet(self.now, &mut self.interface, &mut self.link);
         }
     }
 
@@ -288,14 +293,7 @@ impl Pair {
             let (from, to) = (GUEST.into(), FLOW.address.into());
             tcp.emit(&mut segment, &from, &to, &capabilities);
         });
-        self.link.ready().await.unwrap();
-        assert!(self.link.fill().unwrap());
-        while let Next::Frame(place) = self.link.next_frame().unwrap() {
-            self.wire.sent -= 1;
-            self.link.offer(place);
-            self.connection
-                .take_packet(self.now, &mut self.interface, &mut self.link);
-        }
+        self.gateway_hears().await;
     }
 }
 

@@ -10,12 +10,11 @@ use sbx_credentials::scrub::{self, Scrub};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::body::BodyError;
-use super::decoding::{Decoder, Unknown};
+use super::decoding::{self, Decoder, Unknown};
 use super::stage::Pass;
 use crate::credentials::{Bound, Form, Part, Supplied};
 use crate::decision::Grant;
 use crate::gateway::Gateway;
-use crate::limits;
 use crate::records::Event;
 
 /// Code of the record of a value that came back.
@@ -233,9 +232,7 @@ impl Pass for Clean {
     }
 
     fn step(&self) -> usize {
-        self.decoder
-            .as_ref()
-            .map_or(limits::STEP, |_| limits::STEP_ENCODED)
+        decoding::step(self.decoder.as_ref())
     }
 
     fn expanded(&self) -> usize {

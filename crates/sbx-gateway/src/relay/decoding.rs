@@ -31,6 +31,11 @@ enum Coding {
     Zstd(Box<Zstd>),
 }
 
+/// Bytes of a body that may go in at a time.
+pub(super) fn step(decoder: Option<&Decoder>) -> usize {
+    decoder.map_or(limits::STEP, |_| limits::STEP_ENCODED)
+}
+
 /// A coding that is not undone here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unknown;

@@ -12,13 +12,12 @@ use sbx_credentials::substitute::for_body;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::body::BodyError;
-use super::decoding::Decoder;
+use super::decoding::{self, Decoder};
 use super::stage::Pass;
 use super::supply;
 use crate::credentials::{Bound, Form, Supplied};
 use crate::decision::{Denial, Grant};
 use crate::gateway::Gateway;
-use crate::limits;
 use crate::reason::Reason;
 use crate::records::Event;
 
@@ -189,9 +188,7 @@ impl Pass for BodyGuard {
     }
 
     fn step(&self) -> usize {
-        self.decoder
-            .as_ref()
-            .map_or(limits::STEP, |_| limits::STEP_ENCODED)
+        decoding::step(self.decoder.as_ref())
     }
 
     fn expanded(&self) -> usize {
